@@ -1,0 +1,59 @@
+# RocksDB takes tens of processor minutes to compile, so all that is below shares one archive of
+# it. Three things keep it so, and scripts/check-one-archive counts:
+# - each call of cargo names the whole workspace: the features of a crate that build scripts use
+#   depend on the set of packages chosen, and another set would compile RocksDB once more;
+# - all of it lives in the release directory (see the profiles in Cargo.toml);
+# - warnings are denied by the flags of clippy and rustdoc. RUSTFLAGS would reach every crate.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup build run test fmt clippy cargo-test doc bench
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/vbstore/target
+
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vbstore
+# Written by scripts/setup: where libclang is, if it is in no usual place.
+with_env := if [ -f "$(cache)/env" ]; then . "$(cache)/env"; fi;
+
+TEST_FLAGS ?=
+BENCH_FLAGS ?=
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: ## install what is missing: g++, libclang
+	@echo "==> setup"
+	@scripts/setup
+
+build: ## build the program vbstore
+	@echo "==> build"
+	@$(with_env) cargo build --release --workspace --locked
+
+run: setup build ## show it at work: import, stress, verify, in ./run
+	@echo "==> demo"
+	@examples/run-demo.sh
+
+test: setup fmt clippy cargo-test doc ## format, lints, all tests, documentation
+
+fmt: ## only check the format
+	@echo "==> format"
+	@cargo fmt --all --check
+
+clippy: ## only run the lints, warnings denied
+	@echo "==> lints"
+	@$(with_env) cargo clippy --release --workspace --all-targets --locked -- -D warnings
+
+# Runs the tests in the documentation as well.
+cargo-test: ## only run the tests
+	@echo "==> tests"
+	@$(with_env) cargo test --profile bench --workspace --locked $(TEST_FLAGS)
+
+doc: ## only build the documentation, warnings denied
+	@echo "==> documentation"
+	@$(with_env) RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --locked
+
+bench: ## run the benches
+	@echo "==> benches"
+	@$(with_env) cargo bench --workspace --locked $(BENCH_FLAGS)

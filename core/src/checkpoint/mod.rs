@@ -1,0 +1,325 @@
+//! The recent changes of one vBucket in memory: an open checkpoint, sealed ones, and the
+//! persistence cursor.
+//!
+//! # Protocol
+//! A [`Checkpoints`] belongs to one vBucket and is only touched under that vBucket's lock.
+//!
+//! - A change is appended to the *open* checkpoint. A newer change of a key replaces an older one
+//!   there, and only there.
+//! - *Sealing* ends the open checkpoint: it never changes again, its end is a boundary, and it is
+//!   one flush unit: it reaches storage in one write batch, never split.
+//! - A flush *takes* what lies after the persistence cursor and leaves a backup cursor behind; it
+//!   ends in [`Checkpoints::flush_succeeded`] (backup forgotten) or [`Checkpoints::flush_failed`]
+//!   (cursor back at the backup, the next flush takes the same checkpoints again, and more).
+//! - Flushed checkpoints stay until [`Checkpoints::free_oldest`], so that a reader that comes from
+//!   disk finds the place in memory where it has to go on.
+//!
+//! The change that a new one replaces on disk is noted when it is appended, because this is the
+//! moment at which memory knows it for certain: the newest change of the key in memory, or, if
+//! there is none, what the writer read from disk under the key's stripe lock. What neither knew
+//! stays [`Previous::Unknown`] and is looked up by the flush: no other change of that key can reach
+//! the disk in between, because it would have been in memory.
+
+use crate::ids::Seqno;
+use crate::item::{Item, ItemMeta};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// What is known of the change that a change replaces on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Previous {
+    /// Nobody has looked: the flush does.
+    Unknown,
+    /// The key was never written, or its tombstone is gone.
+    None,
+    /// This change.
+    Known(ItemMeta),
+}
+
+/// A change in a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The change.
+    pub item: Arc<Item>,
+    /// What it replaces on disk.
+    pub previous: Previous,
+}
+
+/// A checkpoint that never changes again.
+#[derive(Debug)]
+pub struct Sealed {
+    entries: Vec<Entry>,
+    end: Seqno,
+    memory: u64,
+    is_sync_wanted: bool,
+}
+
+impl Sealed {
+    /// Returns its changes, one per key, in the order of their seqnos; never empty.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Returns its last seqno: a boundary.
+    #[must_use]
+    pub const fn end(&self) -> Seqno {
+        self.end
+    }
+
+    /// Returns the memory it is counted with, in bytes.
+    #[must_use]
+    pub const fn memory(&self) -> u64 {
+        self.memory
+    }
+
+    /// Returns whether a change in it, or one that was replaced in it, is to be synced.
+    #[must_use]
+    pub const fn is_sync_wanted(&self) -> bool {
+        self.is_sync_wanted
+    }
+}
+
+/// What appending a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Memory added, in bytes.
+    pub added: u64,
+    /// Memory given back by the change that was replaced, in bytes.
+    pub removed: u64,
+}
+
+/// An item looked up by its key.
+#[derive(Debug)]
+struct ByKey(Arc<Item>);
+
+impl Borrow<[u8]> for ByKey {
+    fn borrow(&self) -> &[u8] {
+        &self.0.key
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As a slice, as `Borrow` asks.
+        <[u8] as Hash>::hash(&self.0.key, state);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    entries: BTreeMap<Seqno, Entry>,
+    memory: u64,
+    is_sync_wanted: bool,
+}
+
+/// The checkpoints of one vBucket.
+#[derive(Debug)]
+pub struct Checkpoints {
+    /// The newest change in memory of each key that has one.
+    newest: HashSet<ByKey>,
+    /// Oldest first.
+    sealed: VecDeque<Arc<Sealed>>,
+    open: Open,
+    high_seqno: Seqno,
+    /// End of the last checkpoint that a flush has taken.
+    persistence: Seqno,
+    /// Where `persistence` goes back to if the flush in progress fails.
+    backup: Option<Seqno>,
+}
+
+impl Checkpoints {
+    /// Returns the checkpoints of a vBucket of which everything up to `high_seqno` is on disk.
+    #[must_use]
+    pub fn new(high_seqno: Seqno) -> Self {
+        Self {
+            newest: HashSet::new(),
+            sealed: VecDeque::new(),
+            open: Open::default(),
+            high_seqno,
+            persistence: high_seqno,
+            backup: None,
+        }
+    }
+
+    /// Returns the last seqno assigned.
+    #[must_use]
+    pub const fn high_seqno(&self) -> Seqno {
+        self.high_seqno
+    }
+
+    /// Returns the newest change of `key`, if memory has it.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&Arc<Item>> {
+        self.newest.get(key).map(|by_key| &by_key.0)
+    }
+
+    /// Returns whether there is a change that no flush has taken.
+    #[must_use]
+    pub fn has_unflushed(&self) -> bool {
+        self.persistence < self.high_seqno
+    }
+
+    /// Appends a change. `on_disk` is what the writer knows of the key's newest change on disk; it
+    /// counts only if memory has no change of the key.
+    ///
+    /// # Panics
+    /// When the seqno does not rise: seqnos are assigned under the lock that guards this value, so
+    /// that would be a fault of the engine.
+    pub fn append(&mut self, item: Arc<Item>, on_disk: Previous, sync: bool) -> Appended {
+        let seqno = item.meta.seqno;
+        assert!(
+            seqno > self.high_seqno,
+            "seqno {seqno} after {}",
+            self.high_seqno
+        );
+
+        let added = item.memory();
+        let mut removed = 0;
+        let previous = match self.newest.replace(ByKey(Arc::clone(&item))) {
+            None => on_disk,
+            Some(ByKey(older)) => match self.open.entries.remove(&older.meta.seqno) {
+                // Replaced in the open checkpoint: it never reaches the disk, what it was going to
+                // replace there is now replaced by this change.
+                Some(entry) => {
+                    removed = entry.item.memory();
+                    entry.previous
+                }
+                None => Previous::Known(older.meta),
+            },
+        };
+        self.open.entries.insert(seqno, Entry { item, previous });
+        self.open.memory = self
+            .open
+            .memory
+            .saturating_add(added)
+            .saturating_sub(removed);
+        self.open.is_sync_wanted |= sync;
+        self.high_seqno = seqno;
+        Appended { added, removed }
+    }
+
+    /// Returns the size of the open checkpoint in bytes.
+    #[must_use]
+    pub const fn open_memory(&self) -> u64 {
+        self.open.memory
+    }
+
+    /// Seals the open checkpoint; its end is a boundary from now on. Nothing happens if it is
+    /// empty.
+    pub fn seal(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        let entries: Vec<Entry> = open.entries.into_values().collect();
+        if let Some(last) = entries.last() {
+            let end = last.item.meta.seqno;
+            self.sealed.push_back(Arc::new(Sealed {
+                end,
+                entries,
+                memory: open.memory,
+                is_sync_wanted: open.is_sync_wanted,
+            }));
+        }
+    }
+
+    /// Seals the open checkpoint and hands a flush the checkpoints after the persistence cursor,
+    /// oldest first: at least one if there is any, then as long as they fit in `bytes_max`.
+    ///
+    /// # Panics
+    /// When the flush before has not ended: there is only one at a time.
+    pub fn begin_flush(&mut self, bytes_max: u64) -> Vec<Arc<Sealed>> {
+        assert!(self.backup.is_none(), "two flushes of one vBucket");
+        self.seal();
+        let mut taken = Vec::new();
+        let mut bytes: u64 = 0;
+        let first = self
+            .sealed
+            .partition_point(|sealed| sealed.end <= self.persistence);
+        for sealed in self.sealed.range(first..) {
+            bytes = bytes.saturating_add(sealed.memory);
+            if !taken.is_empty() && bytes > bytes_max {
+                break;
+            }
+            taken.push(Arc::clone(sealed));
+        }
+        if let Some(last) = taken.last() {
+            self.backup = Some(self.persistence);
+            self.persistence = last.end;
+        }
+        taken
+    }
+
+    /// The checkpoints that the flush took are on disk.
+    pub fn flush_succeeded(&mut self) {
+        self.backup = None;
+    }
+
+    /// The checkpoints that the flush took are not on disk: the next one takes them again.
+    pub fn flush_failed(&mut self) {
+        if let Some(backup) = self.backup.take() {
+            self.persistence = backup;
+        }
+    }
+
+    /// Takes the oldest checkpoint out of memory if it is on disk, and returns it, so that it can
+    /// be dropped after the lock is given back.
+    pub fn free_oldest(&mut self) -> Option<Arc<Sealed>> {
+        let on_disk = self.backup.unwrap_or(self.persistence);
+        if self.sealed.front()?.end > on_disk {
+            return None;
+        }
+        let freed = self.sealed.pop_front()?;
+        for entry in &freed.entries {
+            let key: &[u8] = &entry.item.key;
+            let is_newest = self
+                .newest
+                .get(key)
+                .is_some_and(|n| n.0.meta.seqno == entry.item.meta.seqno);
+            if is_newest {
+                self.newest.remove(key);
+            }
+        }
+        Some(freed)
+    }
+
+    /// Forgets everything and starts again at seqno 0; returns the memory given back, in bytes.
+    pub fn reset(&mut self) -> u64 {
+        let memory = self.memory();
+        *self = Self::new(Seqno::ZERO);
+        memory
+    }
+
+    /// Returns the memory that all checkpoints are counted with, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.sealed
+            .iter()
+            .fold(self.open.memory, |sum, s| sum.saturating_add(s.memory))
+    }
+
+    /// Calls `visit` for each change that may not be on disk, oldest first; a key may come more
+    /// than once.
+    pub fn for_each_unpersisted(&self, mut visit: impl FnMut(&Arc<Item>)) {
+        let on_disk = self.backup.unwrap_or(self.persistence);
+        let first = self.sealed.partition_point(|sealed| sealed.end <= on_disk);
+        let sealed = self
+            .sealed
+            .range(first..)
+            .flat_map(|sealed| sealed.entries.iter());
+        for entry in sealed.chain(self.open.entries.values()) {
+            visit(&entry.item);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Where time comes from.
+//!
+//! No other code reads the system's clocks (clippy refuses it), so that a test can move time by
+//! hand and a clock that jumps can be tried.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A wall clock and a monotonic clock. Implementations are called from any thread, also while
+/// locks are held, and must not block.
+pub trait Clock: Send + Sync + std::fmt::Debug {
+    /// Returns microseconds since 1970. May jump in both directions: nothing is ordered by it.
+    fn wall_micros(&self) -> u64;
+
+    /// Returns the time since an arbitrary fixed moment. Never goes back.
+    fn monotonic(&self) -> Duration;
+
+    /// Returns whole seconds since 1970, the unit of an expiry.
+    fn wall_seconds(&self) -> u32 {
+        u32::try_from(self.wall_micros() / 1_000_000).unwrap_or(u32::MAX)
+    }
+}
+
+/// The system's clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// Returns the system's clocks; [`Clock::monotonic`] counts from this call.
+    #[must_use]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's clock"
+    )]
+    pub fn new() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the system's clock"
+    )]
+    fn wall_micros(&self) -> u64 {
+        // A clock before 1970 reads as 1970.
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that moves only when told to. Starts at one million seconds after 1970.
+#[derive(Debug)]
+pub struct ManualClock {
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+impl ManualClock {
+    /// Returns a clock that stands still.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            wall: AtomicU64::new(1_000_000_000_000),
+            monotonic: AtomicU64::new(0),
+        }
+    }
+
+    /// Moves both clocks forward.
+    pub fn advance(&self, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.wall.fetch_add(micros, Ordering::SeqCst);
+        self.monotonic.fetch_add(micros, Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock, in microseconds since 1970, forwards or back.
+    pub fn set_wall_micros(&self, micros: u64) {
+        self.wall.store(micros, Ordering::SeqCst);
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall_micros(&self) -> u64 {
+        self.wall.load(Ordering::SeqCst)
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.monotonic.load(Ordering::SeqCst))
+    }
+}

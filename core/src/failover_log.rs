@@ -1,0 +1,151 @@
+//! The failover log: the branches of a vBucket's history.
+
+use crate::ids::{Seqno, VbId, VbUuid};
+use crate::record::{Place, Reader, RecordError, Writer};
+
+/// Most entries a log keeps; the oldest goes first. 25 is what Couchbase Server keeps.
+pub const ENTRIES_MAX: usize = 25;
+
+/// One branch: from `seqno` on, changes belong to `uuid`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailoverEntry {
+    /// The branch.
+    pub uuid: VbUuid,
+    /// The high seqno at which it began.
+    pub seqno: Seqno,
+}
+
+/// The branches of one vBucket, newest first, never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailoverLog {
+    entries: Vec<FailoverEntry>,
+}
+
+impl FailoverLog {
+    /// Returns the log of a vBucket that begins with this branch at seqno 0.
+    #[must_use]
+    pub fn new(uuid: VbUuid) -> Self {
+        Self {
+            entries: vec![FailoverEntry {
+                uuid,
+                seqno: Seqno::ZERO,
+            }],
+        }
+    }
+
+    /// Returns the entries, newest first.
+    #[must_use]
+    pub fn entries(&self) -> &[FailoverEntry] {
+        &self.entries
+    }
+
+    /// Begins a branch at `seqno`: entries above it are forgotten, and the oldest is if there
+    /// would be more than [`ENTRIES_MAX`].
+    pub fn begin(&mut self, uuid: VbUuid, seqno: Seqno) {
+        self.entries.retain(|entry| entry.seqno <= seqno);
+        self.entries.insert(0, FailoverEntry { uuid, seqno });
+        self.entries.truncate(ENTRIES_MAX);
+    }
+
+    /// Returns the storage key of the record.
+    #[must_use]
+    pub fn storage_key(vb: VbId) -> Vec<u8> {
+        format!("vb/{:04}/failover", vb.get()).into_bytes()
+    }
+
+    /// Writes the record into `out`, which is cleared first.
+    pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) {
+        // ENTRIES_MAX fits a u16 with room to spare.
+        let count = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
+        let mut writer = Writer::new(out, self.entries.len().saturating_mul(16)).u16(count);
+        for entry in &self.entries {
+            writer = writer.u64(entry.uuid.get()).u64(entry.seqno.get());
+        }
+        writer.seal(Place::Named(&Self::storage_key(vb)));
+    }
+
+    /// Reads the record of `vb`.
+    ///
+    /// # Errors
+    /// When version, checksum or length is not what it should be, the log is empty or too long, a
+    /// uuid is 0, or seqnos rise from newer to older.
+    pub fn decode(vb: VbId, record: &[u8]) -> Result<Self, RecordError> {
+        let mut reader = Reader::open(record, Place::Named(&Self::storage_key(vb)))?;
+        let count = usize::from(reader.u16()?);
+        if count == 0 || count > ENTRIES_MAX {
+            return Err(RecordError("failover log has no entry or too many"));
+        }
+        let mut entries: Vec<FailoverEntry> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let entry = FailoverEntry {
+                uuid: VbUuid::new(reader.u64()?),
+                seqno: Seqno::new(reader.u64()?),
+            };
+            if entry.uuid.get() == 0 {
+                return Err(RecordError("failover entry without a uuid"));
+            }
+            if entries
+                .last()
+                .is_some_and(|newer| newer.seqno < entry.seqno)
+            {
+                return Err(RecordError("failover entries out of order"));
+            }
+            entries.push(entry);
+        }
+        reader.end()?;
+        Ok(Self { entries })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VB: VbId = VbId::new(3);
+
+    #[test]
+    fn a_branch_forgets_entries_above_it_and_the_oldest_of_too_many() {
+        let mut log = FailoverLog::new(VbUuid::new(1));
+        log.begin(VbUuid::new(2), Seqno::new(10));
+        log.begin(VbUuid::new(3), Seqno::new(20));
+
+        log.begin(VbUuid::new(4), Seqno::new(15));
+
+        let seen: Vec<_> = log
+            .entries()
+            .iter()
+            .map(|e| (e.uuid.get(), e.seqno.get()))
+            .collect();
+        assert_eq!(seen, [(4, 15), (2, 10), (1, 0)]);
+
+        for n in 0..40 {
+            log.begin(VbUuid::new(100 + n), Seqno::new(15));
+        }
+        assert_eq!(log.entries().len(), ENTRIES_MAX);
+        assert_eq!(log.entries().first().map(|e| e.uuid.get()), Some(139));
+    }
+
+    #[test]
+    fn the_record_round_trips_and_refuses_what_is_not_a_log() {
+        let mut log = FailoverLog::new(VbUuid::new(1));
+        log.begin(VbUuid::new(2), Seqno::new(10));
+        let mut out = Vec::new();
+        log.encode(VB, &mut out);
+
+        assert_eq!(FailoverLog::decode(VB, &out), Ok(log.clone()));
+        assert!(
+            FailoverLog::decode(VbId::new(4), &out).is_err(),
+            "a log of another vBucket"
+        );
+
+        log.entries.reverse();
+        log.encode(VB, &mut out);
+        assert_eq!(
+            FailoverLog::decode(VB, &out),
+            Err(RecordError("failover entries out of order"))
+        );
+        log.entries.clear();
+        log.encode(VB, &mut out);
+        assert!(FailoverLog::decode(VB, &out).is_err());
+    }
+}

@@ -1,0 +1,28 @@
+//! The pure parts of vbstore: no RocksDB, no threads, no file is opened here.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`ids`] | vBucket ids, seqnos, CAS values, uuids; the only checked arithmetic on them |
+//! | [`clock`] | where time comes from, so that a test can move it |
+//! | [`item`] | one change of one key, as it lives in memory |
+//! | [`record`] | what is written to disk, byte by byte, with checked lengths |
+//! | [`checkpoint`] | the in-memory run of recent changes of a vBucket and its persistence cursor |
+//! | [`failover_log`] | the branches of a vBucket's history |
+//! | [`witness`] | the 64 bytes that say how much was synced |
+//!
+//! Everything here builds in seconds and is what property tests, fuzzers and model checkers run on.
+
+pub mod checkpoint;
+pub mod clock;
+pub mod failover_log;
+pub mod ids;
+pub mod item;
+pub mod record;
+pub mod witness;
+
+pub use checkpoint::{Appended, Checkpoints, Previous, Sealed};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use failover_log::{FailoverEntry, FailoverLog};
+pub use ids::{Cas, Seqno, StoreUuid, VbId, VbUuid};
+pub use item::{Item, ItemKind, ItemMeta};
+pub use record::RecordError;

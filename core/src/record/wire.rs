@@ -1,0 +1,127 @@
+//! Reading and writing fields with checked lengths, and the envelope around them.
+
+use super::{Place, RECORD_VERSION, RecordError};
+
+const CRC_LEN: usize = 4;
+
+/// Appends one record to a buffer.
+#[derive(Debug)]
+pub(crate) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> Writer<'a> {
+    /// Clears `out` and starts a record in it.
+    pub(crate) fn new(out: &'a mut Vec<u8>, capacity: usize) -> Self {
+        out.clear();
+        out.reserve(capacity.saturating_add(1 + CRC_LEN));
+        out.push(RECORD_VERSION);
+        Self { out, start: 0 }
+    }
+
+    pub(crate) fn u8(self, value: u8) -> Self {
+        self.out.push(value);
+        self
+    }
+
+    pub(crate) fn u16(self, value: u16) -> Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    pub(crate) fn u32(self, value: u32) -> Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    pub(crate) fn u64(self, value: u64) -> Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
+    pub(crate) fn bytes(self, value: &[u8]) -> Self {
+        self.out.extend_from_slice(value);
+        self
+    }
+
+    /// Ends the record with its checksum.
+    pub(crate) fn seal(self, place: Place<'_>) {
+        let mut crc = place.crc();
+        crc.update(self.out.get(self.start..).unwrap_or_default());
+        self.out.extend_from_slice(&crc.finalize().to_be_bytes());
+    }
+}
+
+/// Reads the fields of one record whose checksum was right.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Checks length, version and checksum, in this order.
+    pub(crate) fn open(record: &'a [u8], place: Place<'_>) -> Result<Self, RecordError> {
+        let split = record
+            .len()
+            .checked_sub(CRC_LEN)
+            .ok_or(RecordError("record too short"))?;
+        let (sealed, crc) = record
+            .split_at_checked(split)
+            .ok_or(RecordError("record too short"))?;
+        let (version, rest) = sealed
+            .split_first()
+            .ok_or(RecordError("record too short"))?;
+        if *version != RECORD_VERSION {
+            return Err(RecordError("unknown record version"));
+        }
+        let mut expected = place.crc();
+        expected.update(sealed);
+        if expected.finalize().to_be_bytes() != crc {
+            return Err(RecordError("record checksum mismatch"));
+        }
+        Ok(Self { rest })
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(RecordError("field cut short"))?;
+        self.rest = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        self.take(N)?
+            .try_into()
+            .map_err(|_| RecordError("field cut short"))
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, RecordError> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, RecordError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, RecordError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, RecordError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    /// Takes everything that is left.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Checks that nothing is left.
+    pub(crate) fn end(self) -> Result<(), RecordError> {
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(RecordError("bytes after the last field"))
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! From checkpoints to one batch.
+
+use super::flush::disagreement;
+use super::retire::retire_previous;
+use crate::error::Result;
+use crate::storage::{Batch, Storage};
+use std::sync::Arc;
+use vbstore_core::checkpoint::Entry;
+use vbstore_core::record::{Counts, Document, DocumentHead, VbState};
+use vbstore_core::{ItemMeta, Previous, Sealed, Seqno, VbId};
+use vbstore_metrics::EngineMetrics;
+
+/// What one vBucket brings to a flush.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) vb: VbId,
+    /// Its checkpoints after the persistence cursor, oldest first.
+    pub(super) taken: Vec<Arc<Sealed>>,
+    /// Its state: before the flush when taken, after it when built.
+    pub(super) state: VbState,
+}
+
+impl Unit {
+    fn entries(&self) -> impl Iterator<Item = (&Entry, bool)> {
+        self.taken.iter().flat_map(|sealed| {
+            let end = sealed.end();
+            sealed
+                .entries()
+                .iter()
+                .map(move |entry| (entry, entry.item.meta.seqno == end))
+        })
+    }
+}
+
+/// Builds the batch and brings each unit's state up to it.
+pub(super) fn build<'s>(
+    storage: &'s Storage,
+    units: &mut [Unit],
+    metrics: &EngineMetrics,
+) -> Result<Batch<'s>> {
+    let mut looked_up = look_up_unknown(storage, units, metrics)?.into_iter();
+    let mut batch = Batch::new(storage);
+    for unit in units {
+        let mut counts = unit.state.counts;
+        let mut high_seqno = unit.state.high_seqno;
+        for (entry, is_last_of_checkpoint) in unit.entries() {
+            let previous = match entry.previous {
+                Previous::None => None,
+                Previous::Known(meta) => Some(meta),
+                // In the order in which they were looked up.
+                Previous::Unknown => looked_up.next().flatten(),
+            };
+            let item = &entry.item;
+            let seqno = item.meta.seqno;
+            let prev_seqno = previous.map_or(Seqno::ZERO, |previous| previous.seqno);
+            if prev_seqno >= seqno || seqno <= high_seqno {
+                let detail = format!(
+                    "seqno {seqno} would be written after {high_seqno}, replacing {prev_seqno}"
+                );
+                return Err(disagreement(unit, detail));
+            }
+            counts = count(counts, item.key.len(), previous, item.meta)
+                .ok_or_else(|| disagreement(unit, format!("counts do not allow seqno {seqno}")))?;
+            let head = DocumentHead {
+                meta: item.meta,
+                is_last_of_checkpoint,
+                prev_seqno,
+            };
+            batch.put_document(
+                unit.vb,
+                &Document {
+                    head,
+                    key: &item.key,
+                    value: &item.value,
+                },
+            )?;
+            batch.put_index(unit.vb, &item.key, item.meta)?;
+            if let Some(previous) = previous {
+                retire_previous(&mut batch, unit.vb, previous.seqno, seqno)?;
+            }
+            high_seqno = seqno;
+        }
+        unit.state.counts = counts;
+        unit.state.high_seqno = high_seqno;
+        batch.put_state(unit.vb, &unit.state)?;
+    }
+    Ok(batch)
+}
+
+/// Looks up, in one batched read over all families, what memory and writers did not know.
+fn look_up_unknown(
+    storage: &Storage,
+    units: &[Unit],
+    metrics: &EngineMetrics,
+) -> Result<Vec<Option<ItemMeta>>> {
+    let mut keys: Vec<(VbId, &[u8])> = Vec::new();
+    for unit in units {
+        let unknown = unit
+            .entries()
+            .filter(|(entry, _)| entry.previous == Previous::Unknown);
+        keys.extend(unknown.map(|(entry, _)| (unit.vb, &*entry.item.key)));
+    }
+    metrics
+        .previous_lookups
+        .add(u64::try_from(keys.len()).unwrap_or(0));
+    if keys.is_empty() {
+        Ok(Vec::new())
+    } else {
+        storage.index_entries(&keys)
+    }
+}
+
+/// Returns the counts after a change, or `None` if they cannot have been right before.
+fn count(
+    counts: Counts,
+    key_len: usize,
+    previous: Option<ItemMeta>,
+    new: ItemMeta,
+) -> Option<Counts> {
+    let bytes = |meta: ItemMeta| {
+        let key_len = u64::try_from(key_len).unwrap_or(u64::MAX);
+        key_len.saturating_add(u64::from(meta.value_len))
+    };
+    let mut after = counts;
+    match previous {
+        None => {}
+        Some(old) if old.kind.is_live() => {
+            after.items = after.items.checked_sub(1)?;
+            after.bytes = after.bytes.checked_sub(bytes(old))?;
+        }
+        Some(_) => after.tombstones = after.tombstones.checked_sub(1)?,
+    }
+    if new.kind.is_live() {
+        after.items = after.items.checked_add(1)?;
+        after.bytes = after.bytes.checked_add(bytes(new))?;
+    } else {
+        after.tombstones = after.tombstones.checked_add(1)?;
+    }
+    Some(after)
+}

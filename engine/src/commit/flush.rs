@@ -1,0 +1,278 @@
+//! One flush: take, look up, build, write, witness, publish.
+//!
+//! Everything here is done by the leader and by nobody else; the vBucket's lock is held for moments
+//! only, to take checkpoints and to publish.
+
+use super::build::{Unit, build};
+use crate::error::{Error, Result};
+use crate::failpoint::place;
+use crate::inner::{Inner, StorageRef};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use vbstore_core::Sealed;
+
+impl Inner {
+    /// Flushes once: what is dirty, up to the size of a flush, in one batch. Syncs if `sync` is
+    /// set, or any change in it or anybody in the queue asks for it. Returns how many vBuckets took
+    /// part. An error has been noted in the health, and everything taken will be taken again.
+    pub(super) fn flush(&self, sync: bool) -> Result<usize> {
+        let storage = self.storage_while_closing()?;
+        if self.health.is_failed() {
+            self.health.check()?;
+        }
+        let mut taken = TakenUnits {
+            inner: self,
+            units: self.take(),
+        };
+        let sync = sync
+            || self.commit.is_sync_awaited()
+            || taken
+                .units
+                .iter()
+                .any(|unit| unit.taken.iter().any(|s| s.is_sync_wanted()));
+        let done = if taken.units.is_empty() {
+            if sync {
+                self.sync_only(&storage)
+            } else {
+                Ok(())
+            }
+        } else {
+            self.write_units(&storage, &mut taken, sync)
+        };
+        match done {
+            Ok(()) => {
+                let count = taken.count_and_forget();
+                self.recover_memory();
+                self.health.heal();
+                Ok(count)
+            }
+            Err(error) => {
+                self.metrics.flush_failures.add(1);
+                self.health.note(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Seals and takes the checkpoints of dirty vBuckets.
+    fn take(&self) -> Vec<Unit> {
+        let bytes_max = self.tuning().flush_bytes_max;
+        let mut units = Vec::new();
+        let mut bytes: u64 = 0;
+        while bytes < bytes_max {
+            let Some(vb) = self.commit.pop_dirty() else {
+                break;
+            };
+            let Some(cell) = self.vbs.get(vb.index()) else {
+                continue;
+            };
+            let mut inner = cell.lock.lock();
+            inner.is_dirty = false;
+            let taken = inner
+                .checkpoints
+                .begin_flush(bytes_max.saturating_sub(bytes));
+            let mut state = inner.state;
+            state.max_cas = inner.max_cas;
+            if inner.checkpoints.has_unflushed() {
+                inner.is_dirty = true;
+                self.commit.mark_dirty(vb, self.clock.monotonic());
+            }
+            drop(inner);
+            bytes = taken
+                .iter()
+                .fold(bytes, |sum, sealed| sum.saturating_add(sealed.memory()));
+            if !taken.is_empty() {
+                units.push(Unit { vb, taken, state });
+            }
+        }
+        units
+    }
+
+    fn write_units(
+        &self,
+        storage: &StorageRef<'_>,
+        taken: &mut TakenUnits<'_>,
+        sync: bool,
+    ) -> Result<()> {
+        self.pass(place::FLUSH_BUILD)?;
+        let batch = build(storage, &mut taken.units, &self.metrics)?;
+        let batch_bytes = batch.size();
+
+        self.pass(place::FLUSH_WRITE)?;
+        let start = self.clock.monotonic();
+        let sequence = storage.write(batch, sync)?;
+        if sync {
+            self.count_sync(start);
+        }
+        // From here on the units are on disk: they must not be taken again, whatever follows. A
+        // failure of the witness leaves them persisted and not synced.
+        let items: usize = taken.items();
+        self.note_written(taken, batch_bytes);
+        let witnessed = if sync {
+            self.bear_witness(sequence)
+        } else {
+            Ok(())
+        };
+        let passed = self.pass(place::FLUSH_PUBLISH);
+        for unit in &taken.units {
+            self.publish_persisted(unit);
+        }
+        taken.are_on_disk();
+        self.metrics.flushes.add(1);
+        self.metrics
+            .flushed_items
+            .add(u64::try_from(items).unwrap_or(0));
+        witnessed?;
+        passed?;
+        if sync {
+            self.publish_synced();
+        }
+        Ok(())
+    }
+
+    /// Syncs what was written without a sync.
+    fn sync_only(&self, storage: &StorageRef<'_>) -> Result<()> {
+        if self.commit.led.lock().unsynced.is_empty() {
+            return Ok(());
+        }
+        self.pass(place::SYNC)?;
+        let start = self.clock.monotonic();
+        let sequence = storage.sync()?;
+        self.count_sync(start);
+        self.bear_witness(sequence)?;
+        self.publish_synced();
+        Ok(())
+    }
+
+    fn count_sync(&self, start: Duration) {
+        let took = self.clock.monotonic().saturating_sub(start).as_micros();
+        self.metrics.syncs.add(1);
+        self.metrics
+            .sync_micros
+            .add(u64::try_from(took).unwrap_or(0));
+    }
+
+    /// Writes down that everything up to `sequence` is synced, before anybody is told.
+    pub(super) fn bear_witness(&self, sequence: u64) -> Result<()> {
+        self.pass(place::FLUSH_WITNESS)?;
+        self.witness.lock().record(sequence, 0)?;
+        self.signals.witness.wake();
+        Ok(())
+    }
+
+    /// Keeps the books of the leader and of the pacer.
+    fn note_written(&self, taken: &TakenUnits<'_>, batch_bytes: u64) {
+        let mut led = self.commit.led.lock();
+        let position = led.log_position;
+        led.log_position = position.saturating_add(batch_bytes);
+        led.unsynced_since.get_or_insert(self.clock.monotonic());
+        for unit in &taken.units {
+            if !led.unsynced.contains(&unit.vb) {
+                led.unsynced.push(unit.vb);
+            }
+            if let Some(cell) = self.vbs.get(unit.vb.index()) {
+                let since = &cell.rocks_unflushed_since;
+                let first = position.saturating_add(1);
+                // Fails if there is an older one, which is the one to keep.
+                let _ = since.compare_exchange(0, first, Ordering::AcqRel, Ordering::Acquire);
+            }
+        }
+    }
+
+    fn publish_persisted(&self, unit: &Unit) {
+        let Some(cell) = self.vbs.get(unit.vb.index()) else {
+            return;
+        };
+        let mut inner = cell.lock.lock();
+        inner.checkpoints.flush_succeeded();
+        inner.state = unit.state;
+        cell.set_persisted(unit.state.high_seqno);
+    }
+
+    /// Everything persisted is synced now: the leader alone persists, and has just synced.
+    pub(super) fn publish_synced(&self) {
+        let mut led = self.commit.led.lock();
+        for cell in led
+            .unsynced
+            .drain(..)
+            .filter_map(|vb| self.vbs.get(vb.index()))
+        {
+            cell.set_synced(cell.persisted());
+        }
+        led.unsynced_since = None;
+    }
+
+    /// Frees checkpoints that are on disk, down to the low mark if memory is above the high one.
+    fn recover_memory(&self) {
+        let tuning = self.tuning();
+        if self.memory.used() <= tuning.memory_high() {
+            return;
+        }
+        // One checkpoint a vBucket and round, so that no vBucket loses its memory for another.
+        loop {
+            let mut freed: Vec<Arc<Sealed>> = Vec::new();
+            for cell in &self.vbs {
+                if self.memory.used() <= tuning.memory_low() {
+                    return;
+                }
+                let mut inner = cell.lock.lock();
+                if let Some(sealed) = inner.checkpoints.free_oldest() {
+                    self.memory.subtract(sealed.memory());
+                    self.metrics.checkpoints_freed.add(1);
+                    freed.push(sealed);
+                }
+            }
+            if freed.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a flush has taken. Gives it back when it is dropped, also by a panic, unless it is on disk.
+struct TakenUnits<'a> {
+    inner: &'a Inner,
+    units: Vec<Unit>,
+}
+
+impl TakenUnits<'_> {
+    fn items(&self) -> usize {
+        let of = |unit: &Unit| unit.taken.iter().map(|s| s.entries().len()).sum::<usize>();
+        self.units.iter().map(of).sum()
+    }
+
+    /// The units are published: nothing is to be given back.
+    fn are_on_disk(&mut self) {
+        for unit in &mut self.units {
+            unit.taken.clear();
+        }
+    }
+
+    fn count_and_forget(mut self) -> usize {
+        std::mem::take(&mut self.units).len()
+    }
+}
+
+impl Drop for TakenUnits<'_> {
+    fn drop(&mut self) {
+        for unit in self.units.iter().filter(|unit| !unit.taken.is_empty()) {
+            let Some(cell) = self.inner.vbs.get(unit.vb.index()) else {
+                continue;
+            };
+            let mut inner = cell.lock.lock();
+            inner.checkpoints.flush_failed();
+            if !inner.is_dirty {
+                inner.is_dirty = true;
+                self.inner
+                    .commit
+                    .mark_dirty(unit.vb, self.inner.clock.monotonic());
+            }
+        }
+    }
+}
+
+/// What a flush found to be wrong with what is on disk.
+pub(super) fn disagreement(unit: &Unit, detail: impl Into<String>) -> Error {
+    Error::corrupt_record(unit.vb, None, detail)
+}

@@ -1,0 +1,105 @@
+//! A write under way.
+
+use super::Want;
+use crate::change::Written;
+use crate::error::Result;
+use crate::inner::Inner;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A write that has its seqno and waits for its durability. Dropping it changes nothing: the write
+/// goes on. It is also a `Future` and needs no runtime.
+///
+/// The outcome of a ticket that fails with [`crate::Error::DiskFull`] is open: the write stays in
+/// memory, and once the disk has space again the same ticket may be waited for again.
+#[derive(Debug)]
+#[must_use = "a ticket says when the write is as durable as asked"]
+pub struct Ticket {
+    inner: Arc<Inner>,
+    want: Want,
+    written: Written,
+    /// Under which its waker is registered, if one ever was.
+    id: Option<u64>,
+}
+
+impl Ticket {
+    pub(crate) fn new(inner: Arc<Inner>, want: Want, written: Written) -> Self {
+        Self {
+            inner,
+            want,
+            written,
+            id: None,
+        }
+    }
+
+    /// Returns where the change went. It is not as durable as asked for before [`Self::wait`] or
+    /// [`Self::poll`] says so.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Waits until the change is as durable as was asked. May flush on behalf of everybody.
+    ///
+    /// # Errors
+    /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`]: the outcome
+    /// is unknown. [`crate::Error::VbGone`]: the vBucket was deleted.
+    pub fn wait(&self) -> Result<Written> {
+        self.inner.wait(&self.want, None).map(|()| self.written)
+    }
+
+    /// Waits no longer than `timeout`. A flush this call leads itself is finished first, so it can
+    /// take longer by the time of one flush.
+    ///
+    /// # Errors
+    /// As [`Self::wait`], and [`crate::Error::Busy`] when the time is over.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Written> {
+        self.inner
+            .wait(&self.want, Some(timeout))
+            .map(|()| self.written)
+    }
+
+    /// Returns the outcome if there is one. Never blocks.
+    #[must_use]
+    pub fn poll(&self) -> Option<Result<Written>> {
+        self.inner
+            .look(&self.want)
+            .map(|outcome| outcome.map(|()| self.written))
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Written>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let is_settled = |want: &Want| this.inner.look(want).is_some();
+        let id = *this
+            .id
+            .get_or_insert_with(|| NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        if this
+            .inner
+            .commit
+            .register(id, &this.want, context.waker(), is_settled)
+        {
+            this.inner.demand_flush();
+            return Poll::Pending;
+        }
+        Ticket::poll(this).map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // A waker that is still in the queue belongs to nobody any more.
+        if let Some(id) = self.id {
+            self.inner.commit.unregister(id);
+        }
+    }
+}

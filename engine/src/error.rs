@@ -1,0 +1,242 @@
+//! Every way in which an operation can fail.
+
+use crate::health::Cause;
+use std::fmt;
+use std::sync::Arc;
+use vbstore_core::{Cas, Seqno, VbId};
+
+/// The result of an operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a caller must do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Correct the call: the same call can never succeed. Nothing was changed.
+    Invalid,
+    /// Look at the key again: its state is not the one the call asked for. Nothing was changed.
+    Conflict,
+    /// Try again later.
+    Unavailable,
+    /// Stop using this handle.
+    Closed,
+    /// Close and open again; the outcome of the write is unknown until then.
+    Failed,
+    /// Restore from a copy, or accept the loss: opening again does not help.
+    Corrupt,
+}
+
+/// Why an operation failed.
+///
+/// A write that fails *before* it is given a seqno changes nothing. One that fails while it waits
+/// for its durability ([`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`]) has an unknown
+/// outcome: it may be there after the disk has space again or after the store is opened again.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument or a field of the configuration is not allowed.
+    Invalid {
+        /// Which one.
+        field: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The key has no value.
+    NotFound,
+    /// The key has a value.
+    Exists {
+        /// Its CAS.
+        cas: Cas,
+    },
+    /// The key's CAS is not the expected one.
+    CasMismatch {
+        /// What the call expected.
+        expected: Cas,
+        /// What the key has.
+        found: Cas,
+    },
+    /// Something is larger than its limit.
+    TooLarge {
+        /// What.
+        field: &'static str,
+        /// Its size: bytes, or changes for `batch`.
+        size: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A limit that passes by itself was reached within the time allowed. Nothing was changed.
+    Busy {
+        /// What was waited for.
+        what: &'static str,
+    },
+    /// The disk is full. Heals by itself when space returns.
+    DiskFull {
+        /// What the system said.
+        detail: Arc<str>,
+    },
+    /// Another engine has the store open.
+    Locked {
+        /// The process that has, if it said so.
+        pid: Option<u32>,
+    },
+    /// The engine is closed.
+    Closed,
+    /// The vBucket was deleted after this handle, ticket or read began.
+    VbGone {
+        /// Which one.
+        vb: VbId,
+    },
+    /// The engine refuses writes because of an earlier failure; only opening again helps.
+    Failed {
+        /// The first failure.
+        cause: Cause,
+    },
+    /// Stored data is not what was written.
+    Corruption {
+        /// In which vBucket, if that is known.
+        vb: Option<VbId>,
+        /// At which seqno, if that is known.
+        seqno: Option<Seqno>,
+        /// In which file, if that is known.
+        file: Option<String>,
+        /// What was found.
+        detail: String,
+    },
+    /// Less was recovered than had been synced.
+    DataLoss {
+        /// RocksDB's sequence number that the witness vouches for.
+        expected: u64,
+        /// The one that was recovered.
+        found: u64,
+    },
+    /// The store was written by a newer version of this program.
+    FormatTooNew {
+        /// The format of the store.
+        found: u32,
+        /// The newest format this version reads.
+        supported: u32,
+    },
+    /// The system refused something.
+    Io {
+        /// What was tried.
+        context: String,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+}
+
+impl Error {
+    /// Returns what the caller must do.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid { .. } | Self::TooLarge { .. } => ErrorKind::Invalid,
+            Self::NotFound | Self::Exists { .. } | Self::CasMismatch { .. } => ErrorKind::Conflict,
+            Self::Busy { .. } | Self::DiskFull { .. } | Self::Locked { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::Closed | Self::VbGone { .. } => ErrorKind::Closed,
+            Self::Failed { .. } | Self::Io { .. } => ErrorKind::Failed,
+            Self::Corruption { .. } | Self::DataLoss { .. } | Self::FormatTooNew { .. } => {
+                ErrorKind::Corrupt
+            }
+        }
+    }
+
+    pub(crate) fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        if source.kind() == std::io::ErrorKind::StorageFull {
+            return Self::DiskFull {
+                detail: format!("{}: {source}", context.into()).into(),
+            };
+        }
+        Self::Io {
+            context: context.into(),
+            source: Arc::new(source),
+        }
+    }
+
+    pub(crate) fn corrupt_file(file: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Corruption {
+            vb: None,
+            seqno: None,
+            file: Some(file.into()),
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn corrupt_record(
+        vb: VbId,
+        seqno: Option<Seqno>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::Corruption {
+            vb: Some(vb),
+            seqno,
+            file: None,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. } => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { field, detail } => write!(f, "{field}: {detail}"),
+            Self::NotFound => f.write_str("the key has no value"),
+            Self::Exists { cas } => write!(f, "the key has a value (cas {cas})"),
+            Self::CasMismatch { expected, found } => {
+                write!(f, "the key's cas is {found}, not {expected}")
+            }
+            Self::TooLarge { field, size, max } => write!(f, "{field}: {size} is over {max}"),
+            Self::Busy { what } => write!(f, "busy: {what}"),
+            Self::DiskFull { detail } => write!(f, "the disk is full: {detail}"),
+            Self::Locked { pid: Some(pid) } => write!(f, "the store is open in process {pid}"),
+            Self::Locked { pid: None } => f.write_str("the store is open in another process"),
+            Self::Closed => f.write_str("the engine is closed"),
+            Self::VbGone { vb } => write!(f, "{vb} was deleted"),
+            Self::Failed { cause } => {
+                write!(f, "the engine has failed and must be opened again: {cause}")
+            }
+            Self::Corruption {
+                vb,
+                seqno,
+                file,
+                detail,
+            } => {
+                f.write_str("corruption")?;
+                vb.iter().try_for_each(|vb| write!(f, " in {vb}"))?;
+                seqno
+                    .iter()
+                    .try_for_each(|seqno| write!(f, " at seqno {seqno}"))?;
+                file.iter()
+                    .try_for_each(|file| write!(f, " in file {file}"))?;
+                write!(f, ": {detail}")
+            }
+            Self::DataLoss { expected, found } => write!(
+                f,
+                "data loss: synced up to sequence {expected}, but only {found} was recovered"
+            ),
+            Self::FormatTooNew { found, supported } => write!(
+                f,
+                "the store has format {found}, this version reads up to format {supported}"
+            ),
+            Self::Io { context, source } => write!(f, "{context}: {source}"),
+        }
+    }
+}

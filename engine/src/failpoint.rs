@@ -1,0 +1,172 @@
+//! Places where a test can make an engine fail, stop or wait.
+//!
+//! A registry belongs to one engine, so that tests run side by side. An engine that was given none
+//! pays one branch a place. This is a seam for tests; a program has no use for it.
+
+use crate::error::{Error, Result};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Every place there is.
+pub mod place {
+    /// A flush has taken its checkpoints and has not yet built the batch.
+    pub const FLUSH_BUILD: &str = "flush.build";
+    /// The batch is built and not yet written.
+    pub const FLUSH_WRITE: &str = "flush.write";
+    /// The batch is written, and synced if that was asked for; the witness does not know it.
+    pub const FLUSH_WITNESS: &str = "flush.witness";
+    /// The witness knows the batch; nobody has been told.
+    pub const FLUSH_PUBLISH: &str = "flush.publish";
+    /// RocksDB's log is about to be synced without a batch.
+    pub const SYNC: &str = "sync";
+    /// A vBucket is about to be deleted.
+    pub const DELETE_VBUCKET: &str = "delete_vbucket.write";
+    /// A new store has its marker "creating" and no data.
+    pub const CREATE_DB: &str = "create.db";
+    /// A new store is complete but for its marker.
+    pub const CREATE_READY: &str = "create.ready";
+    /// An unclean stop was found; the new branches are not yet written.
+    pub const OPEN_BRANCH: &str = "open.branch";
+
+    /// All of them, in the order in which a store meets them.
+    pub const ALL: [&str; 9] = [
+        CREATE_DB,
+        CREATE_READY,
+        OPEN_BRANCH,
+        FLUSH_BUILD,
+        FLUSH_WRITE,
+        FLUSH_WITNESS,
+        FLUSH_PUBLISH,
+        SYNC,
+        DELETE_VBUCKET,
+    ];
+}
+
+/// What happens at a place.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// The step fails with this error.
+    Fail(Error),
+    /// The thread panics.
+    Panic,
+    /// The process ends at once, as if it had been killed.
+    Abort,
+    /// The thread waits until the gate is opened.
+    Wait(Arc<Gate>),
+}
+
+/// Holds threads up until it is opened.
+#[derive(Debug, Default)]
+pub struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    arrived: usize,
+    is_open: bool,
+}
+
+impl Gate {
+    /// Blocks until a thread has arrived.
+    pub fn wait_for_arrival(&self) {
+        let mut state = self.state.lock();
+        self.changed
+            .wait_while(&mut state, |state| state.arrived == 0);
+    }
+
+    /// Lets everyone through, now and later.
+    pub fn open(&self) {
+        self.state.lock().is_open = true;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        state.arrived = state.arrived.saturating_add(1);
+        self.changed.notify_all();
+        self.changed.wait_while(&mut state, |state| !state.is_open);
+    }
+}
+
+#[derive(Debug)]
+struct Armed {
+    action: Action,
+    /// Hits that pass before the action is taken.
+    skip: u64,
+    /// Hits at which it is taken.
+    times: u64,
+}
+
+/// The failpoints of one engine.
+#[derive(Debug, Default)]
+pub struct Failpoints {
+    armed: Mutex<HashMap<&'static str, Armed>>,
+    hits: Mutex<HashMap<&'static str, u64>>,
+}
+
+impl Failpoints {
+    /// Takes `action` at the next hit of `place`, once.
+    pub fn once(&self, place: &'static str, action: Action) {
+        self.nth(place, 0, 1, action);
+    }
+
+    /// Lets `skip` hits of `place` pass and takes `action` at the `times` hits after them.
+    pub fn nth(&self, place: &'static str, skip: u64, times: u64, action: Action) {
+        self.armed.lock().insert(
+            place,
+            Armed {
+                action,
+                skip,
+                times,
+            },
+        );
+    }
+
+    /// Takes no action at `place` any more.
+    pub fn clear(&self, place: &'static str) {
+        self.armed.lock().remove(place);
+    }
+
+    /// Returns how often `place` was reached.
+    #[must_use]
+    pub fn hits(&self, place: &'static str) -> u64 {
+        self.hits.lock().get(place).copied().unwrap_or(0)
+    }
+
+    #[expect(clippy::panic, reason = "a test asked for it")]
+    pub(crate) fn hit(&self, place: &'static str) -> Result<()> {
+        let mut hits = self.hits.lock();
+        let count = hits.entry(place).or_insert(0);
+        *count = count.saturating_add(1);
+        drop(hits);
+
+        let action = {
+            let mut armed = self.armed.lock();
+            match armed.get_mut(place) {
+                None => return Ok(()),
+                Some(armed) if armed.skip > 0 => {
+                    armed.skip -= 1;
+                    return Ok(());
+                }
+                Some(armed) if armed.times == 0 => return Ok(()),
+                Some(armed) => {
+                    armed.times -= 1;
+                    armed.action.clone()
+                }
+            }
+        };
+        match action {
+            Action::Fail(error) => Err(error),
+            Action::Panic => panic!("failpoint {place}"),
+            Action::Abort => std::process::abort(),
+            Action::Wait(gate) => {
+                gate.pass();
+                Ok(())
+            }
+        }
+    }
+}

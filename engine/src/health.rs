@@ -1,0 +1,167 @@
+//! Whether the engine takes writes.
+//!
+//! ```text
+//! Open -> Degraded (disk full) -> Open        by itself, when a flush succeeds again
+//! Open, Degraded -> Failed (anything else)    only opening again leaves it
+//! ```
+//! The first cause of a failure is kept; what fails later because of it does not replace it.
+
+use crate::error::{Error, Result};
+use parking_lot::Mutex;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Why the engine failed: the first error, as text and as the error itself.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<str>);
+
+impl Cause {
+    pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether the engine takes writes.
+#[derive(Clone, Debug)]
+pub enum HealthState {
+    /// It does.
+    Open,
+    /// Not now: the disk is full. Reads work. It heals by itself when space returns.
+    Degraded {
+        /// What the system said first.
+        cause: Cause,
+    },
+    /// No more: a write or a sync failed, or a flush panicked. Reads work. Only opening again
+    /// leaves this state.
+    Failed {
+        /// The first failure.
+        cause: Cause,
+    },
+}
+
+const OPEN: u8 = 0;
+const DEGRADED: u8 = 1;
+const FAILED: u8 = 2;
+
+/// The health of one engine. `level` mirrors `state` so that the common case takes no lock; it is
+/// stored while the lock of `state` is held.
+#[derive(Debug)]
+pub(crate) struct Health {
+    level: AtomicU8,
+    state: Mutex<HealthState>,
+}
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        Self {
+            level: AtomicU8::new(OPEN),
+            state: Mutex::new(HealthState::Open),
+        }
+    }
+
+    pub(crate) fn state(&self) -> HealthState {
+        self.state.lock().clone()
+    }
+
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.level.load(Ordering::Acquire) == DEGRADED
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        self.level.load(Ordering::Acquire) == FAILED
+    }
+
+    /// Refuses unless writes are taken.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.level.load(Ordering::Acquire) == OPEN {
+            return Ok(());
+        }
+        match &*self.state.lock() {
+            HealthState::Open => Ok(()),
+            HealthState::Degraded { cause } => Err(Error::DiskFull {
+                detail: Arc::clone(&cause.0),
+            }),
+            HealthState::Failed { cause } => Err(Error::Failed {
+                cause: cause.clone(),
+            }),
+        }
+    }
+
+    /// Takes note of an error of the write path.
+    pub(crate) fn note(&self, error: &Error) {
+        match error {
+            Error::DiskFull { detail } => {
+                let mut state = self.state.lock();
+                if matches!(*state, HealthState::Open) {
+                    tracing::warn!(%error, "disk full: writes are refused until space returns");
+                    *state = HealthState::Degraded {
+                        cause: Cause(Arc::clone(detail)),
+                    };
+                    self.level.store(DEGRADED, Ordering::Release);
+                }
+            }
+            _ => self.fail(error.to_string()),
+        }
+    }
+
+    /// Enters `Failed`, unless it is there already.
+    pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) {
+        let mut state = self.state.lock();
+        if !matches!(*state, HealthState::Failed { .. }) {
+            let cause = Cause::new(cause);
+            tracing::error!(%cause, "engine failed: writes are refused until it is opened again");
+            *state = HealthState::Failed { cause };
+            self.level.store(FAILED, Ordering::Release);
+        }
+    }
+
+    /// A flush has succeeded: space is back.
+    pub(crate) fn heal(&self) {
+        if !self.is_degraded() {
+            return;
+        }
+        let mut state = self.state.lock();
+        if matches!(*state, HealthState::Degraded { .. }) {
+            tracing::info!("space is back: writes are taken again");
+            *state = HealthState::Open;
+            self.level.store(OPEN, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk_full() -> Error {
+        Error::DiskFull {
+            detail: "no space".into(),
+        }
+    }
+
+    #[test]
+    fn a_full_disk_heals_and_a_failure_does_not() {
+        let health = Health::new();
+        health.note(&disk_full());
+        assert!(matches!(health.check(), Err(Error::DiskFull { .. })));
+        health.heal();
+        assert!(health.check().is_ok());
+
+        health.note(&Error::invalid("first", "cause"));
+        health.note(&Error::invalid("second", "cause"));
+        health.note(&disk_full());
+        health.heal();
+
+        let Err(Error::Failed { cause }) = health.check() else {
+            panic!("not failed")
+        };
+        assert_eq!(cause.to_string(), "first: cause");
+    }
+}

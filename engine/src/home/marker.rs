@@ -1,0 +1,135 @@
+//! The marker: a few lines of text, the last of which is the checksum of those before.
+
+use super::MARKER;
+use crate::error::{Error, Result};
+use vbstore_core::StoreUuid;
+use vbstore_core::ids::VBUCKETS_MAX;
+
+/// The format this version writes, and the newest it reads.
+pub(crate) const FORMAT: u32 = 1;
+
+/// How far the creation of a store has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing was ever acknowledged: what is there may be thrown away.
+    Creating,
+    /// The store is complete.
+    Ready,
+}
+
+/// Says that a directory is a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker {
+    pub(crate) store: StoreUuid,
+    pub(crate) vbuckets: u16,
+    pub(crate) phase: Phase,
+}
+
+impl Marker {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let phase = match self.phase {
+            Phase::Creating => "creating",
+            Phase::Ready => "ready",
+        };
+        let body = format!(
+            "vbstore\nformat {FORMAT}\nstore {}\nvbuckets {}\nphase {phase}\n",
+            self.store, self.vbuckets
+        );
+        format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes())).into_bytes()
+    }
+
+    /// Reads a marker. The first two lines and the checksum line are the same in every format, so
+    /// that a newer one is told from a spoilt one.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let spoilt = |detail: &str| Error::corrupt_file(MARKER, detail);
+        let text = std::str::from_utf8(bytes).map_err(|_| spoilt("not text"))?;
+        let (body, crc) = text
+            .rsplit_once("crc ")
+            .ok_or_else(|| spoilt("no checksum"))?;
+        if crc != format!("{:08x}\n", crc32fast::hash(body.as_bytes())) {
+            return Err(spoilt("checksum mismatch"));
+        }
+        let mut lines = body.lines();
+        if lines.next() != Some("vbstore") {
+            return Err(spoilt("not a marker"));
+        }
+        let mut field = |name: &str| {
+            let line = lines.next().and_then(|line| line.strip_prefix(name));
+            let value = line.and_then(|rest| rest.strip_prefix(' '));
+            value
+                .map(str::to_owned)
+                .ok_or_else(|| spoilt(&format!("no field {name}")))
+        };
+        let format: u32 = field("format")?
+            .parse()
+            .map_err(|_| spoilt("format is no number"))?;
+        if format > FORMAT {
+            return Err(Error::FormatTooNew {
+                found: format,
+                supported: FORMAT,
+            });
+        }
+        let store = StoreUuid::parse(&field("store")?).ok_or_else(|| spoilt("store is no uuid"))?;
+        let vbuckets: u16 = field("vbuckets")?
+            .parse()
+            .map_err(|_| spoilt("vbuckets is no number"))?;
+        let phase = match field("phase")?.as_str() {
+            "creating" => Phase::Creating,
+            "ready" => Phase::Ready,
+            _ => return Err(spoilt("unknown phase")),
+        };
+        if !vbuckets.is_power_of_two() || vbuckets > VBUCKETS_MAX {
+            return Err(spoilt("impossible number of vBuckets"));
+        }
+        Ok(Self {
+            store,
+            vbuckets,
+            phase,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker() -> Marker {
+        Marker {
+            store: StoreUuid::new([1; 16]),
+            vbuckets: 64,
+            phase: Phase::Ready,
+        }
+    }
+
+    #[test]
+    fn every_flip_and_every_cut_is_corruption() {
+        let bytes = marker().encode();
+        assert_eq!(Marker::decode(&bytes).unwrap(), marker());
+        for cut in 0..bytes.len() {
+            assert!(Marker::decode(&bytes[..cut]).is_err(), "cut to {cut}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let answer = Marker::decode(&flipped);
+            assert!(
+                matches!(answer, Err(Error::Corruption { .. })),
+                "bit {bit}: {answer:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_newer_format_says_so_whatever_else_it_holds() {
+        let body = "vbstore\nformat 2\nsomething else\n";
+        let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
+        let answer = Marker::decode(text.as_bytes());
+        assert!(matches!(
+            answer,
+            Err(Error::FormatTooNew {
+                found: 2,
+                supported: 1
+            })
+        ));
+    }
+}

@@ -1,0 +1,135 @@
+//! What all parts of an open engine share.
+//!
+//! # Locks
+//! Taken in this order, each only if needed; a thread that holds one never takes one above it:
+//!
+//! 1. the *lead* of the commit queue: not a mutex but a role, see [`crate::commit`];
+//! 2. the *gate*: the read side of `storage` for every operation, the write side for closing;
+//! 3. key stripes, in ascending order;
+//! 4. the vBucket's lock;
+//! 5. leaves, never two at once: dirty list, commit queue, health, witness, tuning.
+//!
+//! A thread that waits for durability, for room or for the lead holds none of them.
+
+use crate::commit::Committer;
+use crate::config::{Config, Tuning};
+use crate::error::{Error, Result};
+use crate::failpoint::Failpoints;
+use crate::health::Health;
+use crate::home::{Home, WitnessFile};
+use crate::memory::Memory;
+use crate::storage::Storage;
+use crate::stripes::Stripes;
+use crate::tasks::Signals;
+use crate::vbucket::VbCell;
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vbstore_core::{Clock, StoreUuid, VbId};
+use vbstore_metrics::EngineMetrics;
+
+/// The storage, lent for one operation. Closing waits until it is given back.
+pub(crate) type StorageRef<'a> = MappedRwLockReadGuard<'a, Storage>;
+
+/// An open engine without its handles and threads.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    /// `None` once closed.
+    pub(crate) storage: RwLock<Option<Storage>>,
+    pub(crate) vbs: Box<[VbCell]>,
+    pub(crate) stripes: Stripes,
+    pub(crate) commit: Committer,
+    pub(crate) memory: Memory,
+    pub(crate) health: Health,
+    pub(crate) witness: Mutex<WitnessFile>,
+    pub(crate) home: Mutex<Option<Home>>,
+    pub(crate) config: Config,
+    pub(crate) store: StoreUuid,
+    pub(crate) write_buffer_bytes: u64,
+    tuning: RwLock<Arc<Tuning>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) failpoints: Option<Arc<Failpoints>>,
+    pub(crate) signals: Signals,
+    /// Set first thing by a close: no operation begins after it.
+    pub(crate) is_closing: AtomicBool,
+}
+
+/// What an engine is put together from.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) storage: Storage,
+    pub(crate) vbs: Box<[VbCell]>,
+    pub(crate) witness: WitnessFile,
+    pub(crate) home: Home,
+    pub(crate) config: Config,
+    pub(crate) store: StoreUuid,
+    pub(crate) write_buffer_bytes: u64,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) failpoints: Option<Arc<Failpoints>>,
+}
+
+impl Inner {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            storage: RwLock::new(Some(parts.storage)),
+            vbs: parts.vbs,
+            stripes: Stripes::new(),
+            commit: Committer::new(),
+            memory: Memory::default(),
+            health: Health::new(),
+            witness: Mutex::new(parts.witness),
+            home: Mutex::new(Some(parts.home)),
+            tuning: RwLock::new(Arc::new(parts.config.tuning.clone())),
+            config: parts.config,
+            store: parts.store,
+            write_buffer_bytes: parts.write_buffer_bytes,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            failpoints: parts.failpoints,
+            signals: Signals::default(),
+            is_closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Lends the storage for one operation.
+    pub(crate) fn storage(&self) -> Result<StorageRef<'_>> {
+        if self.is_closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.storage_while_closing()
+    }
+
+    /// The same for the close itself and for what it waits for.
+    pub(crate) fn storage_while_closing(&self) -> Result<StorageRef<'_>> {
+        // Recursive, so that a close that waits does not deadlock an operation that nests two.
+        RwLockReadGuard::try_map(self.storage.read_recursive(), Option::as_ref)
+            .map_err(|_| Error::Closed)
+    }
+
+    /// Returns the cell of a vBucket.
+    pub(crate) fn vb(&self, vb: VbId) -> Result<&VbCell> {
+        self.vbs.get(vb.index()).ok_or_else(|| {
+            Error::invalid("vb", format!("{} of {} vBuckets", vb.get(), self.vbs.len()))
+        })
+    }
+
+    pub(crate) fn tuning(&self) -> Arc<Tuning> {
+        Arc::clone(&self.tuning.read())
+    }
+
+    pub(crate) fn set_tuning(&self, tuning: Tuning) -> Result<()> {
+        tuning.validate()?;
+        *self.tuning.write() = Arc::new(tuning);
+        self.signals.wake_all();
+        Ok(())
+    }
+
+    /// Passes a failpoint.
+    pub(crate) fn pass(&self, place: &'static str) -> Result<()> {
+        self.failpoints
+            .as_ref()
+            .map_or(Ok(()), |failpoints| failpoints.hit(place))
+    }
+}

@@ -1,0 +1,54 @@
+//! vBuckets, group commit and storage of vbstore, on RocksDB.
+//!
+//! A program depends on the crate `vbstore`, which re-exports what it needs from here. The map of
+//! this crate, from the outside in:
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `engine`, `builder`, `close` | the handle; opening, creating and closing a store |
+//! | `vbucket` | reading and writing keys |
+//! | `commit` | group commit: who flushes, what a flush does, tickets, deleting a vBucket |
+//! | `tasks` | background tasks: flusher, witness syncer, pacer |
+//! | `home` | the directory: marker, lock, witness |
+//! | `verify` | checking what is on disk |
+//! | `storage` | the only place that names RocksDB |
+
+mod builder;
+mod change;
+mod close;
+mod commit;
+mod config;
+mod engine;
+mod error;
+pub mod failpoint;
+mod health;
+mod home;
+mod inner;
+mod memory;
+mod slice;
+mod storage;
+mod stripes;
+mod tasks;
+mod vbucket;
+mod verify;
+
+pub use builder::Builder;
+pub use change::{Change, Written};
+pub use commit::Ticket;
+pub use config::{
+    Config, Durability, KEY_BYTES_LIMIT, SliceBudget, Tuning, VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT,
+};
+pub use engine::{DiskUsage, Engine, RocksSnapshots};
+pub use error::{Error, ErrorKind, Result};
+pub use health::{Cause, HealthState};
+pub use slice::{SeqnoRange, Slice, SliceEnd, SliceItem};
+pub use tasks::BackgroundTask;
+pub use vbucket::{Document, KeyRange, Page, PageEntry, PageForm, Seqnos, VBucket, VbCounts};
+pub use verify::{Problem, Verification};
+
+/// The options RocksDB is opened with, for benches and tests that compare with it or damage a store
+/// through it. Not part of the interface: no promise is kept about it.
+#[doc(hidden)]
+pub mod raw {
+    pub use crate::storage::options::{FamilyOptions, StorageConfig, key_family, seqno_family};
+}

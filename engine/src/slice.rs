@@ -1,0 +1,137 @@
+//! A slice: a bounded run of a vBucket's changes in seqno order, read from disk.
+
+use bytes::Bytes;
+use std::ops::Range;
+use vbstore_core::record::Counts;
+use vbstore_core::{ItemMeta, Seqno, VbUuid};
+
+/// Which seqnos are asked for: above `after`, up to and with `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeqnoRange {
+    /// The position: everything up to it is known.
+    pub after: Seqno,
+    /// The last seqno of interest; [`Seqno::MAX`] for all there is.
+    pub to: Seqno,
+}
+
+impl SeqnoRange {
+    /// Returns everything above a position.
+    #[must_use]
+    pub const fn above(after: Seqno) -> Self {
+        Self {
+            after,
+            to: Seqno::MAX,
+        }
+    }
+}
+
+/// Why a slice ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SliceEnd {
+    /// Everything in the range that the view holds has been read.
+    Complete,
+    /// The budget's items, bytes or time were used up.
+    Budget,
+}
+
+/// One change in a slice.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceItem<'a> {
+    /// What is known of it.
+    pub meta: ItemMeta,
+    /// The seqno of the change of the same key that it replaced, 0 if there was none.
+    pub prev_seqno: Seqno,
+    /// Whether its seqno is a boundary.
+    pub is_last_of_checkpoint: bool,
+    /// The key.
+    pub key: &'a [u8],
+    /// The value, empty for a tombstone.
+    pub value: &'a [u8],
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) meta: ItemMeta,
+    pub(crate) prev_seqno: Seqno,
+    pub(crate) is_last_of_checkpoint: bool,
+    pub(crate) key: Range<usize>,
+    pub(crate) value: Range<usize>,
+}
+
+/// A bounded run of a vBucket's changes in seqno order, as one view of the disk showed them.
+/// Immutable and owned: nothing of RocksDB is held. Cheap to share in an `Arc`.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub(crate) persisted_seqno: Seqno,
+    pub(crate) purge_seqno: Seqno,
+    pub(crate) vb_uuid: VbUuid,
+    pub(crate) counts: Counts,
+    pub(crate) position: Seqno,
+    pub(crate) end: SliceEnd,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) data: Bytes,
+}
+
+impl Slice {
+    /// Returns the last seqno that the view held: a boundary.
+    #[must_use]
+    pub const fn persisted_seqno(&self) -> Seqno {
+        self.persisted_seqno
+    }
+
+    /// Returns the purge seqno that the view held.
+    #[must_use]
+    pub const fn purge_seqno(&self) -> Seqno {
+        self.purge_seqno
+    }
+
+    /// Returns the newest branch of history that the view held.
+    #[must_use]
+    pub const fn vb_uuid(&self) -> VbUuid {
+        self.vb_uuid
+    }
+
+    /// Returns the counts that the view held.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Returns how far the range has been read: everything at or below is in this slice or in one
+    /// before, and the next slice goes on from here.
+    #[must_use]
+    pub const fn position(&self) -> Seqno {
+        self.position
+    }
+
+    /// Returns why it ended.
+    #[must_use]
+    pub const fn end(&self) -> SliceEnd {
+        self.end
+    }
+
+    /// Returns how many changes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Returns whether it has no change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Returns the changes in the order of their seqnos.
+    pub fn items(&self) -> impl ExactSizeIterator<Item = SliceItem<'_>> {
+        self.rows.iter().map(|row| SliceItem {
+            meta: row.meta,
+            prev_seqno: row.prev_seqno,
+            is_last_of_checkpoint: row.is_last_of_checkpoint,
+            // The ranges were taken from this buffer when it was filled.
+            key: self.data.get(row.key.clone()).unwrap_or_default(),
+            value: self.data.get(row.value.clone()).unwrap_or_default(),
+        })
+    }
+}

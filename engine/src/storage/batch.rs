@@ -1,0 +1,109 @@
+//! What one write puts on disk, in our terms.
+
+use super::Storage;
+use super::error_map::map;
+use crate::error::{Error, Result};
+use rocksdb::WriteBatch;
+use vbstore_core::record::{Document, IndexEntry, VbState};
+use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
+
+/// Collects what one write puts on disk.
+pub(crate) struct Batch<'s> {
+    storage: &'s Storage,
+    inner: WriteBatch,
+    scratch: Vec<u8>,
+}
+
+impl std::fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch")
+            .field("operations", &self.inner.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'s> Batch<'s> {
+    pub(crate) fn new(storage: &'s Storage) -> Self {
+        Self {
+            storage,
+            inner: WriteBatch::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Returns its size in RocksDB's log, in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        u64::try_from(self.inner.size_in_bytes()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn into_inner(self) -> WriteBatch {
+        self.inner
+    }
+
+    /// Puts a document under its seqno.
+    pub(crate) fn put_document(&mut self, vb: VbId, document: &Document<'_>) -> Result<()> {
+        let seqno = document.head.meta.seqno;
+        document
+            .encode(vb, &mut self.scratch)
+            .map_err(|e| Error::corrupt_record(vb, Some(seqno), e.0))?;
+        self.inner.put_cf(
+            self.storage.seqno_family(vb)?,
+            seqno.to_key(),
+            &self.scratch,
+        );
+        Ok(())
+    }
+
+    /// Deletes the document at a seqno. A plain delete: rollback reuses seqnos, which a single
+    /// delete does not allow.
+    pub(crate) fn delete_document(&mut self, vb: VbId, seqno: Seqno) -> Result<()> {
+        self.inner
+            .delete_cf(self.storage.seqno_family(vb)?, seqno.to_key());
+        Ok(())
+    }
+
+    /// Makes this the newest change of a key.
+    pub(crate) fn put_index(&mut self, vb: VbId, key: &[u8], meta: ItemMeta) -> Result<()> {
+        IndexEntry(meta).encode(vb, key, &mut self.scratch);
+        self.inner
+            .put_cf(self.storage.key_family(vb)?, key, &self.scratch);
+        Ok(())
+    }
+
+    /// Puts the state of a vBucket.
+    pub(crate) fn put_state(&mut self, vb: VbId, state: &VbState) -> Result<()> {
+        state.encode(vb, &mut self.scratch);
+        let family = self.storage.family(super::options::DEFAULT)?;
+        self.inner
+            .put_cf(family, VbState::storage_key(vb), &self.scratch);
+        Ok(())
+    }
+
+    /// Puts the failover log of a vBucket.
+    pub(crate) fn put_failover_log(&mut self, vb: VbId, log: &FailoverLog) -> Result<()> {
+        log.encode(vb, &mut self.scratch);
+        let family = self.storage.family(super::options::DEFAULT)?;
+        self.inner
+            .put_cf(family, FailoverLog::storage_key(vb), &self.scratch);
+        Ok(())
+    }
+
+    /// Deletes every document and every index entry of a vBucket.
+    pub(crate) fn clear_vbucket(&mut self, vb: VbId) -> Result<()> {
+        let storage = self.storage;
+        for family in [storage.seqno_family(vb)?, storage.key_family(vb)?] {
+            // A range deletion needs an end above the last key; there is no such thing as "all".
+            let mut rows = storage.db.raw_iterator_cf(family);
+            rows.seek_to_last();
+            let last = rows.key().map(<[u8]>::to_vec);
+            rows.status().map_err(|e| map(&e, "find the last key"))?;
+            drop(rows);
+            if let Some(mut end) = last {
+                end.push(0);
+                self.inner
+                    .delete_range_cf(family, [].as_slice(), end.as_slice());
+            }
+        }
+        Ok(())
+    }
+}

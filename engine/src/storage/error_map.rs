@@ -1,0 +1,61 @@
+//! RocksDB's errors as ours. The only place that looks at their text: the crate has no other way
+//! to tell a full disk from a broken one, or to name a file.
+
+use crate::error::Error;
+use rocksdb::ErrorKind;
+use std::io;
+
+/// Returns our error for one of RocksDB's; `context` says what was tried.
+pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
+    let text: &str = error.as_ref();
+    match error.kind() {
+        ErrorKind::Corruption => Error::Corruption {
+            vb: None,
+            seqno: None,
+            file: file_named_in(text),
+            detail: format!("{context}: {text}"),
+        },
+        // RocksDB's word for ENOSPC, from its table of sub-codes.
+        _ if text.contains("No space left on device") => Error::DiskFull {
+            detail: format!("{context}: {text}").into(),
+        },
+        ErrorKind::IOError if text.contains("No such file") => Error::Corruption {
+            vb: None,
+            seqno: None,
+            file: file_named_in(text),
+            detail: format!("{context}: {text}"),
+        },
+        _ => Error::io(context, io::Error::other(text.to_owned())),
+    }
+}
+
+/// Returns the name of the data file that an error text speaks of.
+fn file_named_in(text: &str) -> Option<String> {
+    let words = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\''));
+    words
+        .map(|word| word.trim_matches(|c: char| matches!(c, ':' | '.' | '(' | ')')))
+        .filter_map(|word| word.rsplit('/').next())
+        .find(|name| {
+            let path = std::path::Path::new(name);
+            let is_data = path
+                .extension()
+                .is_some_and(|e| e == "sst" || e == "log" || e == "ldb");
+            is_data || name.starts_with("MANIFEST-") || *name == "CURRENT" || *name == "IDENTITY"
+        })
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_in_the_text_of_an_error() {
+        let text = "Corruption: block checksum mismatch: stored = 1, computed = 2 in \
+                    /d/db/000012.sst offset 0 size 4130";
+        assert_eq!(file_named_in(text).as_deref(), Some("000012.sst"));
+        let text = "IO error: No such file or directory: While open a file: /d/MANIFEST-000005: x";
+        assert_eq!(file_named_in(text).as_deref(), Some("MANIFEST-000005"));
+        assert_eq!(file_named_in("Corruption: odd").as_deref(), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! Point reads: no db snapshot.
+//!
+//! A document is read in two steps, index entry and then document, and a flush may replace both in
+//! between. A document that is gone or belongs to another key says so, and the reader starts
+//! again; after a few rounds it reads both through one view, which cannot fail that way.
+
+use super::Storage;
+use super::error_map::map;
+use super::records::{decode_document, decode_index_entry};
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use rocksdb::ReadOptions;
+use vbstore_core::{ItemMeta, Seqno, VbId};
+use vbstore_metrics::Holder;
+
+/// Rounds of a read that races with writers before it takes a view.
+const ROUNDS_MAX: usize = 3;
+
+/// A document as a reader gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredDocument {
+    pub(crate) meta: ItemMeta,
+    pub(crate) value: Bytes,
+}
+
+impl Storage {
+    /// Returns the newest change of a key on disk.
+    pub(crate) fn index_entry(&self, vb: VbId, key: &[u8]) -> Result<Option<ItemMeta>> {
+        let record = self
+            .db
+            .get_pinned_cf(self.key_family(vb)?, key)
+            .map_err(|e| map(&e, "read an index entry"))?;
+        record
+            .map(|record| decode_index_entry(vb, key, &record))
+            .transpose()
+    }
+
+    /// The same for many keys of many vBuckets in one batched read, in their order.
+    pub(crate) fn index_entries(&self, keys: &[(VbId, &[u8])]) -> Result<Vec<Option<ItemMeta>>> {
+        let mut families = Vec::with_capacity(keys.len());
+        for (vb, key) in keys {
+            families.push((self.key_family(*vb)?, *key));
+        }
+        let records = self.db.multi_get_cf_opt(families, &ReadOptions::default());
+        keys.iter()
+            .zip(records)
+            .map(|((vb, key), record)| {
+                let record = record.map_err(|e| map(&e, "read index entries"))?;
+                record
+                    .map(|record| decode_index_entry(*vb, key, &record))
+                    .transpose()
+            })
+            .collect()
+    }
+
+    /// Returns the newest change of a key on disk with its value.
+    pub(crate) fn document(&self, vb: VbId, key: &[u8]) -> Result<Option<StoredDocument>> {
+        for _ in 0..ROUNDS_MAX {
+            let Some(meta) = self.index_entry(vb, key)? else {
+                return Ok(None);
+            };
+            if let Some(document) = self.document_at(vb, key, meta)? {
+                return Ok(Some(document));
+            }
+        }
+        self.document_in_one_view(vb, key)
+    }
+
+    /// Returns the document that an index entry speaks of, or `None` if it is gone.
+    pub(crate) fn document_at(
+        &self,
+        vb: VbId,
+        key: &[u8],
+        meta: ItemMeta,
+    ) -> Result<Option<StoredDocument>> {
+        if !meta.kind.is_live() {
+            return Ok(Some(StoredDocument {
+                meta,
+                value: Bytes::new(),
+            }));
+        }
+        let record = self
+            .db
+            .get_pinned_cf(self.seqno_family(vb)?, meta.seqno.to_key())
+            .map_err(|e| map(&e, "read a document"))?;
+        record.map_or(Ok(None), |record| {
+            own_document(vb, key, meta.seqno, &record)
+        })
+    }
+
+    /// The same for many keys in one batched read, in their order. All must be live.
+    pub(crate) fn documents_at(
+        &self,
+        vb: VbId,
+        keys: &[(&[u8], ItemMeta)],
+    ) -> Result<Vec<Option<StoredDocument>>> {
+        let family = self.seqno_family(vb)?;
+        let wanted = keys.iter().map(|(_, meta)| (family, meta.seqno.to_key()));
+        let records = self.db.multi_get_cf_opt(wanted, &ReadOptions::default());
+        keys.iter()
+            .zip(records)
+            .map(|((key, meta), record)| {
+                let record = record.map_err(|e| map(&e, "read documents"))?;
+                record.map_or(Ok(None), |record| {
+                    own_document(vb, key, meta.seqno, &record)
+                })
+            })
+            .collect()
+    }
+
+    fn document_in_one_view(&self, vb: VbId, key: &[u8]) -> Result<Option<StoredDocument>> {
+        self.with_records(Holder::Admin, |records| {
+            let Some(meta) = records.index_entry(vb, key)? else {
+                return Ok(None);
+            };
+            if !meta.kind.is_live() {
+                return Ok(Some(StoredDocument {
+                    meta,
+                    value: Bytes::new(),
+                }));
+            }
+            let record = records.document_record(vb, meta.seqno)?;
+            let document = match record {
+                Some(record) => own_document(vb, key, meta.seqno, &record)?,
+                None => None,
+            };
+            document.map(Some).ok_or_else(|| {
+                let detail = "index entry without its document";
+                Error::corrupt_record(vb, Some(meta.seqno), detail)
+            })
+        })
+    }
+}
+
+/// Copies a document out of its record; `None` if it is another key's.
+fn own_document(
+    vb: VbId,
+    key: &[u8],
+    seqno: Seqno,
+    record: &[u8],
+) -> Result<Option<StoredDocument>> {
+    let document = decode_document(vb, seqno, record)?;
+    if document.key != key {
+        return Ok(None);
+    }
+    Ok(Some(StoredDocument {
+        meta: document.head.meta,
+        value: Bytes::copy_from_slice(document.value),
+    }))
+}

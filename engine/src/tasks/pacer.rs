@@ -1,0 +1,43 @@
+//! Keeps RocksDB's log short by moving the oldest data to files, a few families at a time.
+//!
+//! Without it RocksDB waits until the log is at its cap and then switches every family that has
+//! data in the oldest log file at once: with 1,024 vBuckets one batch waited 2.8 s (measured).
+
+use super::Next;
+use crate::error::Result;
+use crate::inner::Inner;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use vbstore_core::VbId;
+
+/// vBuckets moved at once: enough to keep up, few enough not to hold up a batch.
+const VBUCKETS_AT_ONCE: usize = 4;
+/// How often the length of the log is looked at.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// Moves the vBuckets with the oldest data in the log, while the log is longer than 3/4 of its cap.
+pub(super) fn step(inner: &Inner) -> Result<Next> {
+    let allowed = (inner.write_buffer_bytes / 4).saturating_mul(3);
+    let position = inner.commit.log_position();
+    let mut waiting: Vec<(u64, VbId)> = inner
+        .vbs
+        .iter()
+        .map(|cell| (cell.rocks_unflushed_since.load(Ordering::Acquire), cell.id))
+        .filter(|(since, _)| *since > 0 && position.saturating_sub(*since) > allowed)
+        .collect();
+    if waiting.is_empty() {
+        return Ok(Next::In(INTERVAL));
+    }
+    waiting.sort_unstable();
+    waiting.truncate(VBUCKETS_AT_ONCE);
+    let storage = inner.storage_while_closing()?;
+    let vbs: Vec<VbId> = waiting.into_iter().map(|(_, vb)| vb).collect();
+    for cell in vbs.iter().filter_map(|vb| inner.vbs.get(vb.index())) {
+        // ORDER: marked as moved first. A batch written meanwhile marks it again.
+        cell.rocks_unflushed_since.store(0, Ordering::Release);
+    }
+    storage.rocks_flush(vbs.iter().copied())?;
+    // The records of all vBuckets are in every batch and would keep the log as old as they are.
+    storage.rocks_flush_records()?;
+    Ok(Next::In(Duration::ZERO))
+}

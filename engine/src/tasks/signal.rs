@@ -1,0 +1,68 @@
+//! Waking and stopping the tasks.
+
+use super::Next;
+use parking_lot::{Condvar, Mutex};
+
+#[derive(Debug, Default)]
+struct State {
+    is_signalled: bool,
+    is_stopped: bool,
+}
+
+/// Wakes one task. A signal that comes while the task runs is kept until it waits.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Signal {
+    pub(crate) fn wake(&self) {
+        let mut state = self.state.lock();
+        if !state.is_signalled {
+            state.is_signalled = true;
+            self.changed.notify_one();
+        }
+    }
+
+    fn stop(&self) {
+        self.state.lock().is_stopped = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until it is time or the signal comes. Returns false if the task must stop.
+    pub(super) fn wait(&self, next: Next) -> bool {
+        let mut state = self.state.lock();
+        let idle = |state: &mut State| !state.is_signalled && !state.is_stopped;
+        match next {
+            Next::OnSignal => self.changed.wait_while(&mut state, idle),
+            Next::In(time) => {
+                self.changed.wait_while_for(&mut state, idle, time);
+            }
+        }
+        state.is_signalled = false;
+        !state.is_stopped
+    }
+}
+
+/// The signals of all tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) flusher: Signal,
+    pub(crate) witness: Signal,
+    pub(crate) pacer: Signal,
+}
+
+impl Signals {
+    fn all(&self) -> [&Signal; 3] {
+        [&self.flusher, &self.witness, &self.pacer]
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.all().into_iter().for_each(Signal::wake);
+    }
+
+    pub(crate) fn stop_all(&self) {
+        self.all().into_iter().for_each(Signal::stop);
+    }
+}

@@ -1,0 +1,325 @@
+//! The operations on one vBucket.
+
+use super::page::{KeyRange, Page, PageForm};
+use super::read::Document;
+use crate::change::{Change, Written};
+use crate::commit::{Ticket, Want};
+use crate::config::{Durability, SliceBudget};
+use crate::engine::Handle;
+use crate::error::{Error, Result};
+use crate::slice::{SeqnoRange, Slice};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use vbstore_core::record::Counts;
+use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId, VbUuid};
+
+/// One vBucket of an engine. Cheap to clone; every clone keeps the engine open. All methods may be
+/// called from any thread.
+///
+/// Reads see every change that has been given a seqno, whether or not it is durable yet.
+#[derive(Clone, Debug)]
+pub struct VBucket {
+    handle: Arc<Handle>,
+    id: VbId,
+}
+
+/// How far a vBucket has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seqnos {
+    /// The last one assigned.
+    pub high: Seqno,
+    /// Everything up to it is in RocksDB's log. A boundary.
+    pub persisted: Seqno,
+    /// Everything up to it is synced. A boundary.
+    pub synced: Seqno,
+    /// The highest seqno of a tombstone that was removed for good.
+    pub purge: Seqno,
+    /// The branch of history they belong to.
+    pub vb_uuid: VbUuid,
+}
+
+/// What a vBucket holds, as of one boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VbCounts {
+    /// The counts. Exact, also after recovery. An expired document counts until it is swept.
+    pub counts: Counts,
+    /// The persisted seqno they are of: changes in memory only are not counted yet.
+    pub as_of: Seqno,
+}
+
+impl VBucket {
+    pub(crate) fn new(handle: Arc<Handle>, id: VbId) -> Self {
+        Self { handle, id }
+    }
+
+    /// Returns its id.
+    #[must_use]
+    pub fn id(&self) -> VbId {
+        self.id
+    }
+
+    /// Returns the document of a key, or `None` if it has none or it has expired.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Document>> {
+        self.handle.inner.get(self.id, key.as_ref())
+    }
+
+    /// Returns what is known of a key's newest change without reading its document. Tombstones and
+    /// expired documents are returned too: [`ItemMeta::is_present`] tells.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
+    pub fn get_meta(&self, key: impl AsRef<[u8]>) -> Result<Option<ItemMeta>> {
+        self.handle.inner.get_meta(self.id, key.as_ref())
+    }
+
+    /// Returns the documents of many keys, in their order, with the reads from disk batched. The
+    /// keys are read one by one: this is no consistent view of all of them.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Document>>> {
+        let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
+        self.handle.inner.get_many(self.id, &keys)
+    }
+
+    /// Returns a page of keys in key order, with the budget of the engine's tuning.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a range that ends before it begins; [`Error::Corruption`],
+    /// [`Error::Io`], [`Error::Closed`].
+    pub fn range(&self, range: &KeyRange, form: PageForm) -> Result<Page> {
+        self.range_within(range, form, self.handle.inner.tuning().slice_budget)
+    }
+
+    /// The same with a budget of its own. At least one key is looked at.
+    ///
+    /// # Errors
+    /// As [`Self::range`], and [`Error::Invalid`] for a budget out of bounds.
+    pub fn range_within(
+        &self,
+        range: &KeyRange,
+        form: PageForm,
+        budget: SliceBudget,
+    ) -> Result<Page> {
+        self.handle.inner.page(self.id, range, form, budget)
+    }
+
+    /// Returns a page of the keys that begin with `prefix`; go on with [`Page::rest`].
+    ///
+    /// # Errors
+    /// As [`Self::range`].
+    pub fn prefix(&self, prefix: impl Into<Bytes>, form: PageForm) -> Result<Page> {
+        self.range(&KeyRange::prefix(prefix), form)
+    }
+
+    /// Makes one change with this durability and waits for it.
+    ///
+    /// # Errors
+    /// Nothing was changed: [`Error::Invalid`], [`Error::TooLarge`], [`Error::NotFound`],
+    /// [`Error::Exists`], [`Error::CasMismatch`], [`Error::Busy`]. Nothing was changed, or it may
+    /// be there later: [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`],
+    /// [`Error::VbGone`].
+    pub fn write(&self, change: Change, durability: Durability) -> Result<Written> {
+        let inner = &self.handle.inner;
+        let (mut written, want) = inner.write(self.id, &[change], durability)?;
+        inner.wait(&want, None)?;
+        written.pop().ok_or(Error::NotFound)
+    }
+
+    /// Makes one change and returns a ticket to wait with. One thread can keep many in flight.
+    ///
+    /// # Errors
+    /// As [`Self::write`], but for those of waiting.
+    pub fn write_nowait(&self, change: Change, durability: Durability) -> Result<Ticket> {
+        let (mut written, want) = self.handle.inner.write(self.id, &[change], durability)?;
+        let written = written.pop().ok_or(Error::NotFound)?;
+        Ok(self.ticket(want, written))
+    }
+
+    /// Makes all of the changes or none, in one step: no reader, no recovery and no consumer sees
+    /// a part of them. A key may be in it once. The seqnos are consecutive, in the given order.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; one refused change refuses all.
+    pub fn batch(&self, changes: &[Change], durability: Durability) -> Result<Vec<Written>> {
+        let inner = &self.handle.inner;
+        let (written, want) = inner.write(self.id, changes, durability)?;
+        inner.wait(&want, None)?;
+        Ok(written)
+    }
+
+    /// The same without waiting; the ticket is that of the last change, and with it of all.
+    ///
+    /// # Errors
+    /// As [`Self::batch`], but for those of waiting.
+    pub fn batch_nowait(&self, changes: &[Change], durability: Durability) -> Result<Ticket> {
+        let (mut written, want) = self.handle.inner.write(self.id, changes, durability)?;
+        let written = written.pop().ok_or(Error::NotFound)?;
+        Ok(self.ticket(want, written))
+    }
+
+    fn ticket(&self, want: Want, written: Written) -> Ticket {
+        if !matches!(
+            want,
+            Want::Durable {
+                level: Durability::Memory,
+                ..
+            }
+        ) {
+            self.handle.inner.demand_flush();
+        }
+        Ticket::new(Arc::clone(&self.handle.inner), want, written)
+    }
+
+    /// Gives a key a value, with the engine's default durability.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
+        self.write(Change::set(key, value), self.default_durability())
+    }
+
+    /// Gives a key without a value one, with the engine's default durability.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn add(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
+        self.write(Change::add(key, value), self.default_durability())
+    }
+
+    /// Gives a key with a value another one, with the engine's default durability.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn replace(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
+        self.write(Change::replace(key, value), self.default_durability())
+    }
+
+    /// Takes a key's value away, with the engine's default durability.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Written> {
+        self.write(Change::delete(key), self.default_durability())
+    }
+
+    /// Gives a key's document another expiry, with the engine's default durability.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn touch(&self, key: impl AsRef<[u8]>, expiry: u32) -> Result<Written> {
+        self.write(Change::touch(key, expiry), self.default_durability())
+    }
+
+    /// As [`Self::set`], without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::write_nowait`].
+    pub fn set_nowait(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Ticket> {
+        self.write_nowait(Change::set(key, value), self.default_durability())
+    }
+
+    /// As [`Self::delete`], without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::write_nowait`].
+    pub fn delete_nowait(&self, key: impl AsRef<[u8]>) -> Result<Ticket> {
+        self.write_nowait(Change::delete(key), self.default_durability())
+    }
+
+    fn default_durability(&self) -> Durability {
+        self.handle.inner.config.durability
+    }
+
+    /// Waits until everything up to `seqno` is synced; asks for the sync.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a seqno that was not assigned yet; [`Error::Busy`] when the time is
+    /// over; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
+    pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
+        let inner = &self.handle.inner;
+        let cell = inner.vb(self.id)?;
+        let generation = cell.generation();
+        let high = cell.lock.lock().checkpoints.high_seqno();
+        if seqno > high {
+            return Err(Error::invalid(
+                "seqno",
+                format!("{seqno} is above the high seqno {high}"),
+            ));
+        }
+        let level = Durability::Synced;
+        inner.wait(
+            &Want::Durable {
+                vb: self.id,
+                generation,
+                seqno,
+                level,
+            },
+            Some(timeout),
+        )
+    }
+
+    /// Returns how far the vBucket has come.
+    ///
+    /// # Errors
+    /// None today; the engine may be closed.
+    pub fn seqnos(&self) -> Result<Seqnos> {
+        let cell = self.handle.inner.vb(self.id)?;
+        let inner = cell.lock.lock();
+        Ok(Seqnos {
+            high: inner.checkpoints.high_seqno(),
+            persisted: cell.persisted(),
+            synced: cell.synced(),
+            purge: inner.state.purge_seqno,
+            vb_uuid: inner.state.uuid,
+        })
+    }
+
+    /// Returns what the vBucket holds.
+    ///
+    /// # Errors
+    /// None today; the engine may be closed.
+    pub fn counts(&self) -> Result<VbCounts> {
+        let inner = self.handle.inner.vb(self.id)?.lock.lock();
+        Ok(VbCounts {
+            counts: inner.state.counts,
+            as_of: inner.state.high_seqno,
+        })
+    }
+
+    /// Returns the branches of its history, newest first.
+    ///
+    /// # Errors
+    /// None today; the engine may be closed.
+    pub fn failover_log(&self) -> Result<FailoverLog> {
+        Ok(self
+            .handle
+            .inner
+            .vb(self.id)?
+            .lock
+            .lock()
+            .failover_log
+            .clone())
+    }
+
+    /// Reads a bounded run of what is on disk, in seqno order. Opens a db snapshot and gives it
+    /// back before it returns. What it shows may not be synced yet: compare
+    /// [`Slice::persisted_seqno`] with [`Seqnos::synced`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a range that ends before it begins or a budget out of bounds;
+    /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
+    pub fn scan_slice(&self, range: SeqnoRange, budget: SliceBudget) -> Result<Slice> {
+        let inner = &self.handle.inner;
+        inner.vb(self.id)?;
+        budget.validate()?;
+        if range.to < range.after {
+            return Err(Error::invalid("range", "ends before it begins"));
+        }
+        inner.storage()?.scan_slice(self.id, range, budget)
+    }
+}

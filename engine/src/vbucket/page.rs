@@ -1,0 +1,203 @@
+//! Reading in key order, in bounded pages.
+//!
+//! A page shows the vBucket as of one seqno, memory included. ORDER: the changes that may not be on
+//! disk are collected first, under the lock, up to the high seqno H of that moment; the view of the
+//! disk is opened second and shows everything up to a boundary E. If E >= H the view has all of
+//! them and the page is the vBucket at E; otherwise whatever lies between E and H was collected,
+//! nothing above H is on disk, and the page is the vBucket at H. Either way the newer of the two
+//! changes of a key is the right one.
+
+use crate::config::SliceBudget;
+use crate::error::{Error, Result};
+use crate::inner::Inner;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use vbstore_core::{Item, ItemMeta, Seqno, VbId};
+
+/// Which keys are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    from: Bytes,
+    to: Option<Bytes>,
+}
+
+impl KeyRange {
+    /// Returns all keys.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Returns the keys from `from` (included) to `to` (not included; `None` for no end).
+    #[must_use]
+    pub fn new(from: impl Into<Bytes>, to: Option<Bytes>) -> Self {
+        Self {
+            from: from.into(),
+            to,
+        }
+    }
+
+    /// Returns the keys that begin with `prefix`.
+    #[must_use]
+    pub fn prefix(prefix: impl Into<Bytes>) -> Self {
+        let from: Bytes = prefix.into();
+        // The first key after all that begin with the prefix: without trailing 0xff, last byte up.
+        let mut to = from.to_vec();
+        while to.pop_if(|last| *last == 0xff).is_some() {}
+        let to = to.pop().map(|last| {
+            to.push(last.saturating_add(1));
+            Bytes::from(to)
+        });
+        Self { from, to }
+    }
+
+    fn contains(&self, key: &[u8]) -> bool {
+        key >= &*self.from && self.to.as_ref().is_none_or(|to| key < &**to)
+    }
+}
+
+/// How much of each document a page holds. Keys and metadata need the key family alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageForm {
+    /// Keys and metadata.
+    Meta,
+    /// Keys, metadata and values.
+    Documents,
+}
+
+/// One key of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageEntry {
+    /// The key.
+    pub key: Bytes,
+    /// What is known of its document.
+    pub meta: ItemMeta,
+    /// The value, `None` if it was not asked for.
+    pub value: Option<Bytes>,
+}
+
+/// A bounded run of keys in key order, without deleted and expired ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The keys.
+    pub entries: Vec<PageEntry>,
+    /// The seqno as of which the page shows the vBucket. Another page may show a later one.
+    pub as_of: Seqno,
+    /// What is left of the range, `None` if nothing is. A page may be empty and have a rest, when
+    /// all it passed over was deleted.
+    pub rest: Option<KeyRange>,
+}
+
+impl Inner {
+    pub(crate) fn page(
+        &self,
+        vb: VbId,
+        range: &KeyRange,
+        form: PageForm,
+        budget: SliceBudget,
+    ) -> Result<Page> {
+        budget.validate()?;
+        if range.to.as_ref().is_some_and(|to| *to < range.from) {
+            return Err(Error::invalid("range", "ends before it begins"));
+        }
+        let cell = self.vb(vb)?;
+        let storage = self.storage()?;
+        let with_values = form == PageForm::Documents;
+
+        // ORDER: memory first, view second; see above.
+        let mut in_memory: BTreeMap<Bytes, Arc<Item>> = BTreeMap::new();
+        let inner = cell.lock.lock();
+        let high_seqno = inner.checkpoints.high_seqno();
+        inner.checkpoints.for_each_unpersisted(|item| {
+            if range.contains(&item.key) {
+                in_memory.insert(Bytes::copy_from_slice(&item.key), Arc::clone(item));
+            }
+        });
+        drop(inner);
+        let scan = storage.scan_page(vb, &range.from, range.to.as_deref(), with_values, budget)?;
+
+        // The page ends where the scan ended, so what memory has beyond is for the next page.
+        let end = match &scan.next {
+            Some(next) => Bound::Excluded(next.clone()),
+            None => Bound::Unbounded,
+        };
+        let mut merged: BTreeMap<Bytes, PageEntry> = scan
+            .rows
+            .into_iter()
+            .map(|row| {
+                (
+                    row.key.clone(),
+                    PageEntry {
+                        key: row.key,
+                        meta: row.meta,
+                        value: row.value,
+                    },
+                )
+            })
+            .collect();
+        for (key, item) in in_memory.range((Bound::Unbounded, end)) {
+            let is_newer = merged
+                .get(key)
+                .is_none_or(|disk| disk.meta.seqno < item.meta.seqno);
+            if is_newer {
+                let value = with_values.then(|| item.value.clone());
+                let entry = PageEntry {
+                    key: key.clone(),
+                    meta: item.meta,
+                    value,
+                };
+                merged.insert(key.clone(), entry);
+            }
+        }
+        // What memory added may be over the budget again.
+        let mut rest = scan.next;
+        let (mut items, mut bytes) = (0_usize, 0_usize);
+        let now = self.clock.wall_seconds();
+        let mut entries = Vec::with_capacity(merged.len());
+        for (key, entry) in merged {
+            let size = key
+                .len()
+                .saturating_add(entry.value.as_ref().map_or(0, Bytes::len));
+            bytes = bytes.saturating_add(size);
+            if items > 0 && (items >= budget.items_max || bytes > budget.bytes_max) {
+                rest = Some(key);
+                break;
+            }
+            items = items.saturating_add(1);
+            if entry.meta.is_present(now) {
+                entries.push(entry);
+            }
+        }
+        let rest = rest.map(|from| KeyRange {
+            from,
+            to: range.to.clone(),
+        });
+        Ok(Page {
+            entries,
+            as_of: high_seqno.max(scan.persisted_seqno),
+            rest,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_one() {
+        let range = KeyRange::prefix(&b"ab"[..]);
+        assert!(range.contains(b"ab") && range.contains(b"ab\xff\xff"));
+        assert!(!range.contains(b"ac") && !range.contains(b"aa"));
+
+        let range = KeyRange::prefix(&b"a\xff"[..]);
+        assert!(range.contains(b"a\xff\xff") && !range.contains(b"b"));
+
+        let range = KeyRange::prefix(&b"\xff\xff"[..]);
+        assert_eq!(range.to, None);
+        assert!(range.contains(b"\xff\xff\xff") && !range.contains(b"\xff\xfe"));
+        assert_eq!(KeyRange::prefix(Bytes::new()), KeyRange::all());
+    }
+}

@@ -1,0 +1,98 @@
+//! Reading by key: memory first, then disk. No db snapshot is taken, but for a read that lost
+//! several races with writers in a row.
+
+use crate::error::Result;
+use crate::inner::Inner;
+use bytes::Bytes;
+use vbstore_core::{ItemMeta, VbId};
+
+/// A document as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// What is known of it.
+    pub meta: ItemMeta,
+    /// Its value.
+    pub value: Bytes,
+}
+
+impl Inner {
+    pub(crate) fn get(&self, vb: VbId, key: &[u8]) -> Result<Option<Document>> {
+        let cell = self.vb(vb)?;
+        let storage = self.storage()?;
+        let now = self.clock.wall_seconds();
+        let in_memory = cell.lock.lock().checkpoints.get(key).cloned();
+        let document = match in_memory {
+            Some(item) => Some(Document {
+                meta: item.meta,
+                value: item.value.clone(),
+            }),
+            None => {
+                let stored = storage.document(vb, key)?;
+                stored.map(|stored| Document {
+                    meta: stored.meta,
+                    value: stored.value,
+                })
+            }
+        };
+        Ok(document.filter(|document| document.meta.is_present(now)))
+    }
+
+    pub(crate) fn get_meta(&self, vb: VbId, key: &[u8]) -> Result<Option<ItemMeta>> {
+        let cell = self.vb(vb)?;
+        let storage = self.storage()?;
+        let in_memory = cell.lock.lock().checkpoints.get(key).map(|item| item.meta);
+        match in_memory {
+            Some(meta) => Ok(Some(meta)),
+            None => storage.index_entry(vb, key),
+        }
+    }
+
+    /// As `get`, key by key, with the look-ups on disk batched.
+    pub(crate) fn get_many(&self, vb: VbId, keys: &[&[u8]]) -> Result<Vec<Option<Document>>> {
+        let cell = self.vb(vb)?;
+        let storage = self.storage()?;
+        let now = self.clock.wall_seconds();
+        let mut found: Vec<Option<Document>> = Vec::with_capacity(keys.len());
+        let mut missing = Vec::new();
+        let inner = cell.lock.lock();
+        for (number, key) in keys.iter().enumerate() {
+            let item = inner.checkpoints.get(key);
+            if item.is_none() {
+                missing.push((number, *key));
+            }
+            found.push(item.map(|item| Document {
+                meta: item.meta,
+                value: item.value.clone(),
+            }));
+        }
+        drop(inner);
+
+        let looked_up: Vec<(VbId, &[u8])> = missing.iter().map(|(_, key)| (vb, *key)).collect();
+        let entries = storage.index_entries(&looked_up)?;
+        let live = missing
+            .iter()
+            .zip(entries)
+            .filter_map(|((number, key), meta)| Some((*number, *key, meta?)))
+            .filter(|(_, _, meta)| meta.is_present(now))
+            .collect::<Vec<_>>();
+        let wanted: Vec<(&[u8], ItemMeta)> =
+            live.iter().map(|(_, key, meta)| (*key, *meta)).collect();
+        for ((number, key, _), stored) in live.iter().zip(storage.documents_at(vb, &wanted)?) {
+            // One that was replaced in between is read again on its own.
+            let stored = match stored {
+                Some(stored) => Some(stored),
+                None => storage.document(vb, key)?,
+            };
+            if let Some(place) = found.get_mut(*number) {
+                *place = stored.map(|stored| Document {
+                    meta: stored.meta,
+                    value: stored.value,
+                });
+            }
+        }
+        for place in &mut found {
+            place.take_if(|document| !document.meta.is_present(now));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,300 @@
+//! Writing: limits, conditions, assignment.
+//!
+//! # Protocol
+//! 1. Without any lock: limits, health, room in memory.
+//! 2. Gate, then the key stripes of all keys: nobody else changes these keys now.
+//! 3. If a change depends on its key's state: the vBucket's generation, then checkpoint, then disk.
+//! 4. The vBucket's lock, for the assignment only: is the generation still the one of step 3? Then
+//!    seqno, CAS, append; the vBucket goes onto the dirty list.
+//! 5. Everything is given back, and the caller waits for its durability.
+
+use super::cell::{VbCell, VbInner};
+use crate::change::{Change, Verb, Written};
+use crate::commit::Want;
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::inner::{Inner, StorageRef};
+use bytes::Bytes;
+use std::collections::HashSet;
+use std::sync::Arc;
+use vbstore_core::{Appended, Item, ItemKind, ItemMeta, Previous, Seqno, VbId};
+
+/// A change that may be made: its condition holds while its key's stripe is held.
+struct Admitted {
+    kind: ItemKind,
+    key: Box<[u8]>,
+    value: Bytes,
+    flags: u32,
+    datatype: u8,
+    /// What is known of the key's newest change on disk.
+    on_disk: Previous,
+}
+
+/// The newest change of a key, in memory or on disk.
+struct Current {
+    meta: Option<ItemMeta>,
+    /// In memory only if it was found there.
+    value: Option<Bytes>,
+    on_disk: Previous,
+}
+
+impl Inner {
+    /// Makes all of the changes or none. Returns where they went, and what to wait for.
+    pub(crate) fn write(
+        &self,
+        vb: VbId,
+        changes: &[Change],
+        durability: Durability,
+    ) -> Result<(Vec<Written>, Want)> {
+        let cell = self.vb(vb)?;
+        self.check_limits(changes)?;
+        self.health.check()?;
+        self.wait_for_room()?;
+
+        let storage = self.storage()?;
+        let stripes = self.stripes.hold(vb, changes.iter().map(Change::key));
+        let (admitted, generation) = loop {
+            let generation = cell.generation();
+            let admitted = self.admit(&storage, cell, changes)?;
+            // A deletion of the vBucket in between makes what was read worthless.
+            if cell.generation() == generation {
+                break (admitted, generation);
+            }
+        };
+        let mut inner = cell.lock.lock();
+        if cell.generation() != generation {
+            return Err(Error::VbGone { vb });
+        }
+        self.health.check()?;
+        let written = self.assign(cell, &mut inner, changes, admitted, durability)?;
+        drop(inner);
+        drop(stripes);
+
+        // A batch is never empty: the limits refuse one.
+        let seqno = written.last().map_or(Seqno::ZERO, |written| written.seqno);
+        Ok((
+            written,
+            Want::Durable {
+                vb,
+                generation,
+                seqno,
+                level: durability,
+            },
+        ))
+    }
+
+    /// Waits a bounded time while memory is at its quota.
+    fn wait_for_room(&self) -> Result<()> {
+        let tuning = self.tuning();
+        if self.memory.used() < tuning.memory_quota {
+            return Ok(());
+        }
+        self.wait(&Want::Room, Some(tuning.busy_timeout))
+            .inspect_err(|error| {
+                if matches!(error, Error::Busy { .. }) {
+                    self.metrics.busy_refusals.add(1);
+                }
+            })
+    }
+
+    fn check_limits(&self, changes: &[Change]) -> Result<()> {
+        let config = &self.config;
+        let at_most = |field, size: usize, max: u64| {
+            let size = u64::try_from(size).unwrap_or(u64::MAX);
+            if size > max {
+                Err(Error::TooLarge { field, size, max })
+            } else {
+                Ok(())
+            }
+        };
+        if changes.is_empty() {
+            return Err(Error::invalid("batch", "no change in it"));
+        }
+        at_most("batch", changes.len(), config.batch_items_max)?;
+        let mut bytes = 0_usize;
+        for change in changes {
+            if change.key.is_empty() {
+                return Err(Error::invalid("key", "empty"));
+            }
+            at_most("key", change.key.len(), config.key_bytes_max)?;
+            at_most("value", change.value.len(), config.value_bytes_max)?;
+            bytes = bytes
+                .saturating_add(change.key.len())
+                .saturating_add(change.value.len());
+            if let Verb::Restore(kind, cas) = change.verb {
+                if !kind.is_live() && !change.value.is_empty() {
+                    return Err(Error::invalid("value", "a deletion has none"));
+                }
+                if cas.get() == 0 {
+                    return Err(Error::invalid("cas", "0 is no cas"));
+                }
+            }
+        }
+        if changes.len() > 1 {
+            at_most("batch bytes", bytes, config.batch_bytes_max)?;
+            let keys: HashSet<&[u8]> = changes.iter().map(Change::key).collect();
+            if keys.len() != changes.len() {
+                return Err(Error::invalid("batch", "the same key twice"));
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(
+        &self,
+        storage: &StorageRef<'_>,
+        cell: &VbCell,
+        changes: &[Change],
+    ) -> Result<Vec<Admitted>> {
+        let now = self.clock.wall_seconds();
+        changes
+            .iter()
+            .map(|change| self.admit_one(storage, cell, change, now))
+            .collect()
+    }
+
+    fn admit_one(
+        &self,
+        storage: &StorageRef<'_>,
+        cell: &VbCell,
+        change: &Change,
+        now: u32,
+    ) -> Result<Admitted> {
+        let mut admitted = Admitted {
+            kind: ItemKind::Mutation,
+            key: change.key.clone(),
+            value: change.value.clone(),
+            flags: change.flags,
+            datatype: change.datatype,
+            on_disk: Previous::Unknown,
+        };
+        if let Verb::Restore(kind, _) = change.verb {
+            admitted.kind = kind;
+        }
+        if !change.reads() {
+            return Ok(admitted);
+        }
+        let current = read_current(storage, cell, &change.key)?;
+        admitted.on_disk = current.on_disk;
+        let present = current.meta.filter(|meta| meta.is_present(now));
+        if let Some(expected) = change.expected_cas {
+            let found = present.ok_or(Error::NotFound)?.cas;
+            if found != expected {
+                return Err(Error::CasMismatch { expected, found });
+            }
+        }
+        match (change.verb, present) {
+            (Verb::Set | Verb::Restore(..), _) | (Verb::Add, None) | (Verb::Replace, Some(_)) => {}
+            (Verb::Add, Some(meta)) => return Err(Error::Exists { cas: meta.cas }),
+            (Verb::Replace | Verb::Delete | Verb::Touch, None) => return Err(Error::NotFound),
+            (Verb::Delete, Some(_)) => admitted.kind = ItemKind::Deletion,
+            (Verb::Touch, Some(meta)) => {
+                admitted.flags = meta.flags;
+                admitted.datatype = meta.datatype;
+                admitted.value = match current.value {
+                    Some(value) => value,
+                    // The stripe is held, so the document cannot be replaced. Deleting the whole
+                    // vBucket can take it away, and then the generation has changed.
+                    None => storage
+                        .document_at(cell.id, &change.key, meta)?
+                        .map(|document| document.value)
+                        .ok_or(Error::VbGone { vb: cell.id })?,
+                };
+            }
+        }
+        Ok(admitted)
+    }
+
+    /// Assigns seqnos and CAS values, appends, and puts the vBucket onto the dirty list. The
+    /// changes end up in one checkpoint, and so in one write batch.
+    fn assign(
+        &self,
+        cell: &VbCell,
+        inner: &mut VbInner,
+        changes: &[Change],
+        admitted: Vec<Admitted>,
+        durability: Durability,
+    ) -> Result<Vec<Written>> {
+        let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        let last = inner.checkpoints.high_seqno().get().checked_add(count);
+        if last.is_none_or(|last| last == Seqno::MAX.get()) {
+            return Err(Error::invalid("vb", "out of seqnos"));
+        }
+        let (micros, seconds) = (self.clock.wall_micros(), self.clock.wall_seconds());
+        let vb_uuid = inner.state.uuid;
+        let mut written = Vec::with_capacity(changes.len());
+        let mut removed_sum: u64 = 0;
+        for (change, admitted) in changes.iter().zip(admitted) {
+            let seqno = inner.checkpoints.high_seqno().saturating_add(1);
+            let cas = match change.verb {
+                Verb::Restore(_, cas) => cas,
+                _ => inner.max_cas.next(micros),
+            };
+            inner.max_cas = inner.max_cas.max(cas);
+            let is_restored = matches!(change.verb, Verb::Restore(..));
+            let meta = ItemMeta {
+                seqno,
+                kind: admitted.kind,
+                cas,
+                flags: admitted.flags,
+                // The age of a tombstone counts from its deletion.
+                expiry: if admitted.kind.is_live() || is_restored {
+                    change.expiry
+                } else {
+                    seconds
+                },
+                datatype: admitted.datatype,
+                // Values are limited to 20 MiB.
+                value_len: u32::try_from(admitted.value.len()).unwrap_or(u32::MAX),
+            };
+            let item = Item {
+                meta,
+                key: admitted.key,
+                value: admitted.value,
+            };
+            let sync = durability == Durability::Synced;
+            let Appended { added, removed } =
+                inner
+                    .checkpoints
+                    .append(Arc::new(item), admitted.on_disk, sync);
+            self.memory.add(added);
+            removed_sum = removed_sum.saturating_add(removed);
+            written.push(Written {
+                seqno,
+                cas,
+                vb_uuid,
+            });
+        }
+        self.memory.subtract(removed_sum);
+        if inner.checkpoints.open_memory() >= self.tuning().checkpoint_bytes_max {
+            inner.checkpoints.seal();
+        }
+        if !inner.is_dirty {
+            inner.is_dirty = true;
+            if self.commit.mark_dirty(cell.id, self.clock.monotonic()) {
+                self.signals.flusher.wake();
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// Reads the newest change of a key: memory first, then disk. The caller holds the key's stripe.
+fn read_current(storage: &StorageRef<'_>, cell: &VbCell, key: &[u8]) -> Result<Current> {
+    let in_memory = cell.lock.lock().checkpoints.get(key).cloned();
+    if let Some(item) = in_memory {
+        return Ok(Current {
+            meta: Some(item.meta),
+            value: Some(item.value.clone()),
+            // It may be freed before the assignment, and is then the newest on disk.
+            on_disk: Previous::Known(item.meta),
+        });
+    }
+    let meta = storage.index_entry(cell.id, key)?;
+    let on_disk = meta.map_or(Previous::None, Previous::Known);
+    Ok(Current {
+        meta,
+        value: None,
+        on_disk,
+    })
+}

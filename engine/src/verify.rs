@@ -1,0 +1,296 @@
+//! Checking every invariant that can be checked on disk.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::storage::{Records, decode_document, decode_index_entry};
+use std::collections::BTreeMap;
+use vbstore_core::record::{Counts, VbState};
+use vbstore_core::{ItemMeta, Seqno, VbId};
+use vbstore_metrics::Holder;
+
+/// Most problems that are described one by one for a vBucket; the rest is counted.
+const PROBLEMS_MAX: usize = 100;
+
+/// What is wrong in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// In which vBucket; `None` for what belongs to none.
+    pub vb: Option<VbId>,
+    /// At which seqno, if there is one.
+    pub seqno: Option<Seqno>,
+    /// Of which key, if there is one.
+    pub key: Option<Vec<u8>>,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// What a check of one vBucket, or of all, found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// vBuckets checked.
+    pub vbuckets: u64,
+    /// Keys with a value, counted one by one.
+    pub items: u64,
+    /// Tombstones, counted one by one.
+    pub tombstones: u64,
+    /// What is wrong; empty if nothing is.
+    pub problems: Vec<Problem>,
+    /// Problems beyond those described.
+    pub more_problems: u64,
+}
+
+impl Verification {
+    /// Returns whether nothing is wrong.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty() && self.more_problems == 0
+    }
+
+    /// Adds what another check found.
+    pub fn add(&mut self, other: Self) {
+        self.vbuckets = self.vbuckets.saturating_add(other.vbuckets);
+        self.items = self.items.saturating_add(other.items);
+        self.tombstones = self.tombstones.saturating_add(other.tombstones);
+        self.problems.extend(other.problems);
+        self.more_problems = self.more_problems.saturating_add(other.more_problems);
+    }
+}
+
+impl Engine {
+    /// Checks everything that a vBucket has on disk: every record decodes where it is stored, with
+    /// its checksum; documents and index entries agree in both directions and in every field; the
+    /// counts, the high seqno and its boundary are right; state and failover log agree. Takes one
+    /// db snapshot for the whole check and memory for the vBucket's keys: for a store at rest.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Invalid`]. What is wrong with the data is in the result, also
+    /// where a file cannot be read.
+    pub fn verify(&self, vb: VbId) -> Result<Verification> {
+        let inner = self.inner();
+        inner.vb(vb)?;
+        let storage = inner.storage()?;
+        Ok(storage.with_records(Holder::Admin, |records| {
+            let mut check = Check {
+                vb,
+                found: Verification::default(),
+            };
+            check.found.vbuckets = 1;
+            if let Err(error) = check.run(records) {
+                check.note_error(&error);
+            }
+            check.found
+        }))
+    }
+
+    /// Checks what belongs to no vBucket: the list of superseded entries, which nothing fills yet.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn verify_shared(&self) -> Result<Verification> {
+        let storage = self.inner().storage()?;
+        Ok(storage.with_records(Holder::Admin, |records| {
+            let mut found = Verification::default();
+            let visited = records.superseded_rows(|key, _| {
+                found.problems.push(Problem {
+                    vb: None,
+                    seqno: None,
+                    key: Some(key.to_vec()),
+                    detail: "an entry in the superseded list, which this version never fills"
+                        .into(),
+                });
+                Ok(found.problems.len() < PROBLEMS_MAX)
+            });
+            if let Err(error) = visited {
+                found.problems.push(Problem {
+                    vb: None,
+                    seqno: None,
+                    key: None,
+                    detail: error.to_string(),
+                });
+            }
+            found
+        }))
+    }
+}
+
+/// A document as the check remembers it.
+struct Seen {
+    meta: ItemMeta,
+    is_last_of_checkpoint: bool,
+    key: Vec<u8>,
+}
+
+struct Check {
+    vb: VbId,
+    found: Verification,
+}
+
+impl Check {
+    fn run(&mut self, records: &Records<'_, '_>) -> Result<()> {
+        let state = records.state(self.vb)?;
+        self.check_failover_log(records, &state);
+        let documents = self.read_documents(records, &state)?;
+        let counts = self.check_index(records, &documents)?;
+        self.found.items = counts.items;
+        self.found.tombstones = counts.tombstones;
+        if counts != state.counts {
+            let detail = format!("state says {:?}, {counts:?} were found", state.counts);
+            self.note(Some(state.high_seqno), None, detail);
+        }
+        self.check_high_seqno(&state, &documents);
+        Ok(())
+    }
+
+    fn check_failover_log(&mut self, records: &Records<'_, '_>, state: &VbState) {
+        match records.failover_log(self.vb) {
+            Err(error) => self.note_error(&error),
+            Ok(log) => {
+                let newest = log.entries().first();
+                if newest.is_some_and(|entry| entry.uuid != state.uuid) {
+                    self.note(None, None, "state and failover log name different branches");
+                }
+                if newest.is_some_and(|entry| entry.seqno > state.high_seqno) {
+                    self.note(None, None, "the newest branch begins above the high seqno");
+                }
+            }
+        }
+    }
+
+    fn read_documents(
+        &mut self,
+        records: &Records<'_, '_>,
+        state: &VbState,
+    ) -> Result<BTreeMap<Seqno, Seen>> {
+        let mut documents = BTreeMap::new();
+        let vb = self.vb;
+        records.documents(vb, Seqno::ZERO, Seqno::MAX, |seqno, record| {
+            match decode_document(vb, seqno, record) {
+                Err(error) => self.note_error(&error),
+                Ok(document) => {
+                    if seqno > state.high_seqno {
+                        let detail = format!("document above the high seqno {}", state.high_seqno);
+                        self.note(Some(seqno), Some(document.key), detail);
+                    }
+                    documents.insert(
+                        seqno,
+                        Seen {
+                            meta: document.head.meta,
+                            is_last_of_checkpoint: document.head.is_last_of_checkpoint,
+                            key: document.key.to_vec(),
+                        },
+                    );
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(documents)
+    }
+
+    /// Goes through the index and returns the counts it amounts to. Each entry must have its
+    /// document, and each document its entry.
+    fn check_index(
+        &mut self,
+        records: &Records<'_, '_>,
+        documents: &BTreeMap<Seqno, Seen>,
+    ) -> Result<Counts> {
+        let mut counts = Counts::default();
+        let mut unclaimed: BTreeMap<Seqno, &Seen> =
+            documents.iter().map(|(s, d)| (*s, d)).collect();
+        let vb = self.vb;
+        records.index_records(vb, &[], None, |key, record| {
+            let meta = match decode_index_entry(vb, key, record) {
+                Ok(meta) => meta,
+                Err(error) => {
+                    self.note(None, Some(key), error.to_string());
+                    return Ok(true);
+                }
+            };
+            let key_len = u64::try_from(key.len()).unwrap_or(u64::MAX);
+            if meta.kind.is_live() {
+                counts.items = counts.items.saturating_add(1);
+                let bytes = key_len.saturating_add(u64::from(meta.value_len));
+                counts.bytes = counts.bytes.saturating_add(bytes);
+            } else {
+                counts.tombstones = counts.tombstones.saturating_add(1);
+            }
+            match documents.get(&meta.seqno) {
+                None => self.note(
+                    Some(meta.seqno),
+                    Some(key),
+                    "index entry without a document",
+                ),
+                Some(document) if document.key != key => {
+                    let other = String::from_utf8_lossy(&document.key);
+                    let detail = format!("index entry whose document is of key {other:?}");
+                    self.note(Some(meta.seqno), Some(key), detail);
+                }
+                Some(document) => {
+                    unclaimed.remove(&meta.seqno);
+                    if document.meta != meta {
+                        let detail = format!(
+                            "index entry says {meta:?}, its document says {:?}",
+                            document.meta
+                        );
+                        self.note(Some(meta.seqno), Some(key), detail);
+                    }
+                }
+            }
+            Ok(true)
+        })?;
+        for (seqno, document) in unclaimed {
+            self.note(
+                Some(seqno),
+                Some(&document.key),
+                "document without an index entry",
+            );
+        }
+        Ok(counts)
+    }
+
+    /// The high seqno is never purged and was the last of its checkpoint, so its document is there
+    /// and says so.
+    fn check_high_seqno(&mut self, state: &VbState, documents: &BTreeMap<Seqno, Seen>) {
+        let high = state.high_seqno;
+        if high == Seqno::ZERO {
+            return;
+        }
+        match documents.get(&high) {
+            None => self.note(Some(high), None, "high seqno without a document"),
+            Some(document) if !document.is_last_of_checkpoint => {
+                let key = document.key.clone();
+                self.note(Some(high), Some(&key), "the high seqno is no boundary");
+            }
+            Some(_) => {}
+        }
+        let newest_cas = documents.values().map(|document| document.meta.cas).max();
+        if newest_cas.is_some_and(|cas| cas > state.max_cas) {
+            self.note(
+                Some(high),
+                None,
+                "a document's cas is above the largest one given out",
+            );
+        }
+    }
+
+    fn note(&mut self, seqno: Option<Seqno>, key: Option<&[u8]>, detail: impl Into<String>) {
+        if self.found.problems.len() >= PROBLEMS_MAX {
+            self.found.more_problems = self.found.more_problems.saturating_add(1);
+            return;
+        }
+        let (key, detail) = (key.map(<[u8]>::to_vec), detail.into());
+        self.found.problems.push(Problem {
+            vb: Some(self.vb),
+            seqno,
+            key,
+            detail,
+        });
+    }
+
+    fn note_error(&mut self, error: &Error) {
+        let seqno = match error {
+            Error::Corruption { seqno, .. } => *seqno,
+            _ => None,
+        };
+        self.note(seqno, None, error.to_string());
+    }
+}

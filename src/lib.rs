@@ -1,0 +1,40 @@
+//! An embedded, persistent key-value engine whose every change can be followed from any point.
+//!
+//! Keys live in *vBuckets*; every change of a vBucket gets the next *seqno*; a change is as durable
+//! as its writer asked before the write returns, and synced unless it asked for less.
+//!
+//! ```
+//! use vbstore::{Engine, KeyRange, PageForm};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("store");
+//! let engine = Engine::open(&path)?;
+//!
+//! let written = engine.for_key("fruit::apple").set("fruit::apple", "green")?;
+//! let document = engine.for_key("fruit::apple").get("fruit::apple")?.ok_or("missing")?;
+//! assert_eq!(document.value, "green");
+//! assert_eq!(document.meta.cas, written.cas);
+//!
+//! let page = engine.for_key("fruit::apple").prefix("fruit::", PageForm::Meta)?;
+//! assert_eq!(page.entries.len(), 1);
+//! assert_eq!(KeyRange::all(), KeyRange::default());
+//! engine.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it is not: a server (it opens no port), a cluster (nothing is replicated), or a query
+//! engine. It runs on Linux.
+
+pub use vbstore_core::failover_log::{FailoverEntry, FailoverLog};
+pub use vbstore_core::ids::{Cas, Seqno, StoreUuid, VBUCKETS_MAX, VbId, VbUuid};
+pub use vbstore_core::record::Counts;
+pub use vbstore_core::{Clock, ItemKind, ItemMeta, ManualClock, SystemClock};
+pub use vbstore_engine::{
+    BackgroundTask, Builder, Cause, Change, Config, DiskUsage, Document, Durability, Engine, Error,
+    ErrorKind, HealthState, KEY_BYTES_LIMIT, KeyRange, Page, PageEntry, PageForm, Problem, Result,
+    RocksSnapshots, SeqnoRange, Seqnos, Slice, SliceBudget, SliceEnd, SliceItem, Ticket, Tuning,
+    VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT, VBucket, VbCounts, Verification, Written, failpoint,
+};
+pub use vbstore_metrics::{DbSnapshots, EngineMetrics, Holder};
