@@ -1,1 +1,159 @@
-//! Under construction.
+//! What the tests share: a store in a directory of its own, and the checks that end every test.
+
+#![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
+
+pub mod journal;
+pub mod model;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use vbstore::failpoint::Failpoints;
+use vbstore::{
+    Builder, Change, Config, Durability, Engine, ManualClock, SeqnoRange, SliceBudget, SliceEnd,
+    VBucket, VbId, Written,
+};
+
+/// A store in a directory of its own, with failpoints, that is checked when the test ends.
+pub struct TestStore {
+    dir: tempfile::TempDir,
+    pub failpoints: Arc<Failpoints>,
+    pub clock: Option<Arc<ManualClock>>,
+    pub config: Config,
+    pub background: bool,
+}
+
+impl TestStore {
+    /// A store of four vBuckets without threads: nothing happens that the test does not ask for.
+    pub fn stepped() -> Self {
+        let clock = Some(Arc::new(ManualClock::new()));
+        Self { clock, background: false, ..Self::threaded() }
+    }
+
+    /// A store of four vBuckets with its threads.
+    pub fn threaded() -> Self {
+        let config = Config {
+            vbuckets: Some(4),
+            block_cache_bytes: 8 << 20,
+            ..Config::default()
+        };
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            failpoints: Arc::default(),
+            clock: None,
+            config,
+            background: true,
+        }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    pub fn builder(&self) -> Builder {
+        let builder = Engine::builder(self.path())
+            .config(self.config.clone())
+            .failpoints(Arc::clone(&self.failpoints))
+            .background(self.background);
+        match &self.clock {
+            Some(clock) => builder.clock(Arc::clone(clock) as _),
+            None => builder,
+        }
+    }
+
+    pub fn open(&self) -> Engine {
+        self.builder().open().unwrap()
+    }
+
+    /// Ends a test: nothing is left open, everything on disk agrees, and closing works.
+    pub fn finish(self, engine: Engine) {
+        engine.flush().unwrap();
+        assert_at_rest(&engine);
+        engine.close().unwrap();
+        drop(engine);
+        let engine = self.open();
+        assert_verified(&engine);
+        engine.close().unwrap();
+    }
+
+    /// A copy of the store as it is on disk now: what a kill at this instant would leave.
+    pub fn crash_copy(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        copy_dir(&self.path(), &dir.path().join("store"));
+        Self {
+            dir,
+            failpoints: Arc::default(),
+            clock: self.clock.clone(),
+            config: self.config.clone(),
+            background: self.background,
+        }
+    }
+}
+
+/// Copies a directory; a file that goes away meanwhile is passed over.
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else if let Err(error) = std::fs::copy(entry.path(), &target) {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+        }
+    }
+}
+
+/// No db snapshot is open, by our count and by RocksDB's.
+pub fn assert_at_rest(engine: &Engine) {
+    assert_eq!(engine.metrics().db_snapshots.open_now(), 0, "db snapshots open");
+    assert_eq!(engine.rocks_snapshots().unwrap().open, 0, "RocksDB's snapshots open");
+}
+
+/// Everything on disk agrees.
+pub fn assert_verified(engine: &Engine) {
+    let mut found = engine.verify_shared().unwrap();
+    for vb in vbs(engine) {
+        found.add(engine.verify(vb.id()).unwrap());
+    }
+    assert!(found.is_ok(), "{found:#?}");
+}
+
+pub fn vbs(engine: &Engine) -> Vec<VBucket> {
+    (0..engine.vbuckets()).map(|n| engine.vbucket(VbId::new(n)).unwrap()).collect()
+}
+
+pub fn vb(engine: &Engine, number: u16) -> VBucket {
+    engine.vbucket(VbId::new(number)).unwrap()
+}
+
+/// Sets in memory only.
+pub fn put(vb: &VBucket, key: &str, value: &str) -> Written {
+    vb.write(Change::set(key, value.to_owned()), Durability::Memory).unwrap()
+}
+
+/// A change as a slice shows it: seqno, kind, key, value, previous seqno.
+pub type Row = (u64, &'static str, String, String, u64);
+
+/// Everything a vBucket has on disk, read in slices of this many items.
+pub fn rows_in_slices(vb: &VBucket, items_max: usize) -> Vec<Row> {
+    let budget = SliceBudget { items_max, ..SliceBudget::default() };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut range = SeqnoRange::above(vbstore::Seqno::ZERO);
+    let mut rows = Vec::new();
+    loop {
+        let slice = vb.scan_slice(range, budget).unwrap();
+        assert!(slice.len() <= items_max);
+        rows.extend(slice.items().map(|item| {
+            let (seqno, kind) = (item.meta.seqno.get(), item.meta.kind.name());
+            (seqno, kind, text(item.key), text(item.value), item.prev_seqno.get())
+        }));
+        range.after = slice.position();
+        if slice.end() == SliceEnd::Complete {
+            return rows;
+        }
+    }
+}
+
+pub fn rows(vb: &VBucket) -> Vec<Row> {
+    rows_in_slices(vb, 1_000)
+}

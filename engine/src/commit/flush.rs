@@ -60,10 +60,9 @@ impl Inner {
         let bytes_max = self.tuning().flush_bytes_max;
         let mut units = Vec::new();
         let mut bytes: u64 = 0;
+        let mut dirty = self.commit.take_dirty();
         while bytes < bytes_max {
-            let Some(vb) = self.commit.pop_dirty() else {
-                break;
-            };
+            let Some(vb) = dirty.vbs.pop_front() else { break };
             let Some(cell) = self.vbs.get(vb.index()) else {
                 continue;
             };
@@ -86,6 +85,7 @@ impl Inner {
                 units.push(Unit { vb, taken, state });
             }
         }
+        self.commit.put_back_dirty(dirty);
         units
     }
 

@@ -137,7 +137,6 @@ pub(super) enum Joined {
 #[derive(Debug)]
 pub(crate) struct Committer {
     queue: Mutex<Queue>,
-    /// vBuckets with changes that no flush has taken, each once.
     dirty: Mutex<DirtyList>,
     /// Touched by the leader only.
     pub(super) led: Mutex<Led>,
@@ -148,10 +147,12 @@ pub(crate) struct Committer {
     real: SystemClock,
 }
 
+/// vBuckets with changes that no flush has taken.
 #[derive(Debug, Default)]
-struct DirtyList {
-    vbs: VecDeque<VbId>,
-    /// When the list was last found empty by a change.
+pub(super) struct DirtyList {
+    /// Each at most once.
+    pub(super) vbs: VecDeque<VbId>,
+    /// When the first of them was put on the list.
     since: Option<Duration>,
 }
 
@@ -300,14 +301,21 @@ impl Committer {
         was_empty
     }
 
-    /// Takes the first vBucket of the dirty list.
-    pub(super) fn pop_dirty(&self) -> Option<VbId> {
-        let mut dirty = self.dirty.lock();
-        let vb = dirty.vbs.pop_front();
-        if dirty.vbs.is_empty() {
-            dirty.since = None;
+    /// Takes the whole dirty list. Whole, so that no vBucket is in one flush twice: a change that
+    /// is appended while the flush takes its checkpoints goes onto the next list.
+    pub(super) fn take_dirty(&self) -> DirtyList {
+        std::mem::take(&mut *self.dirty.lock())
+    }
+
+    /// Puts back, in front, what did not fit into the flush.
+    pub(super) fn put_back_dirty(&self, rest: DirtyList) {
+        if rest.vbs.is_empty() {
+            return;
         }
-        vb
+        let mut dirty = self.dirty.lock();
+        let newer = std::mem::replace(&mut *dirty, rest);
+        dirty.vbs.extend(newer.vbs);
+        dirty.since = dirty.since.or(newer.since);
     }
 
     /// Returns since when there has been a change that no flush has taken.

@@ -1,0 +1,18 @@
+//! What an embedder does with an engine, story by story.
+
+#[path = "scenarios/closing.rs"]
+mod closing;
+#[path = "scenarios/deleting_vbuckets.rs"]
+mod deleting_vbuckets;
+#[path = "scenarios/durability.rs"]
+mod durability;
+#[path = "scenarios/limits.rs"]
+mod limits;
+#[path = "scenarios/opening.rs"]
+mod opening;
+#[path = "scenarios/reading.rs"]
+mod reading;
+#[path = "scenarios/slices.rs"]
+mod slices;
+#[path = "scenarios/writing.rs"]
+mod writing;

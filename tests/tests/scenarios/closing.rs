@@ -1,0 +1,138 @@
+//! Closing: nothing is lost, nobody hangs, nothing works afterwards.
+
+use std::sync::Arc;
+use vbstore::failpoint::{Action, Gate, place};
+use vbstore::{Change, Durability, Error};
+use vbstore_tests::{TestStore, put, vb};
+
+#[test]
+fn closing_makes_memory_durable_and_dropping_does_the_same() {
+    for explicitly in [true, false] {
+        let store = TestStore::threaded();
+        let engine = store.open();
+        put(&vb(&engine, 2), "k", "v");
+        if explicitly {
+            engine.close().unwrap();
+        }
+        drop(engine);
+
+        let engine = store.open();
+        assert_eq!(vb(&engine, 2).get("k").unwrap().unwrap().value, "v");
+        assert_eq!(vb(&engine, 2).failover_log().unwrap().entries().len(), 1, "a clean stop");
+        store.finish(engine);
+    }
+}
+
+#[test]
+fn a_closed_engine_refuses_everything_and_says_so() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let handle = vb(&engine, 0);
+    let ticket = handle.set_nowait("k", "v").unwrap();
+    engine.close().unwrap();
+    engine.close().unwrap();
+
+    assert!(ticket.wait().is_ok(), "the close made it durable");
+    assert!(matches!(handle.get("k"), Err(Error::Closed)));
+    assert!(matches!(handle.set("k", "v"), Err(Error::Closed)));
+    assert!(matches!(engine.flush(), Err(Error::Closed)));
+    assert!(matches!(engine.disk_usage(), Err(Error::Closed)));
+    assert!(matches!(engine.delete_vbucket(handle.id()), Err(Error::Closed)));
+    drop((engine, handle, ticket));
+    let engine = store.open();
+    assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
+    store.finish(engine);
+}
+
+#[test]
+fn a_handle_of_a_vbucket_keeps_the_engine_open() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let handle = vb(&engine, 0);
+    drop(engine);
+
+    handle.set("k", "v").unwrap();
+
+    assert!(matches!(store.builder().open(), Err(Error::Locked { .. })));
+    drop(handle);
+    let engine = store.open();
+    assert!(vb(&engine, 0).get("k").unwrap().is_some());
+    store.finish(engine);
+}
+
+#[test]
+fn closing_under_fire_loses_nothing_that_was_acknowledged() {
+    for _ in 0..10 {
+        let store = TestStore::threaded();
+        let engine = store.open();
+        let acknowledged: Vec<u64> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..4)
+                .map(|writer| {
+                    let vb = vb(&engine, writer);
+                    scope.spawn(move || {
+                        let mut last = 0;
+                        loop {
+                            let change = Change::set(format!("k{last}"), "v");
+                            match vb.write(change, Durability::Logged) {
+                                Ok(written) => last = written.seqno.get(),
+                                Err(Error::Closed) => return last,
+                                Err(error) => panic!("{error}"),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            while engine.metrics().flushes.get() < 20 {
+                std::thread::yield_now();
+            }
+            engine.close().unwrap();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        drop(engine);
+        let engine = store.open();
+        for (number, last) in (0..).zip(acknowledged) {
+            let vb = vb(&engine, number);
+            assert!(vb.seqnos().unwrap().persisted.get() >= last);
+            assert_eq!(vb.failover_log().unwrap().entries().len(), 1);
+        }
+        store.finish(engine);
+    }
+}
+
+#[test]
+fn whoever_waits_while_the_last_flush_fails_is_told() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let ticket = vb(&engine, 0).set_nowait("k", "v").unwrap();
+    let error = Error::Busy { what: "a planted failure" };
+    store.failpoints.once(place::FLUSH_WRITE, Action::Fail(error));
+
+    assert!(matches!(engine.close(), Err(Error::Busy { .. })));
+
+    assert!(matches!(ticket.wait(), Err(Error::Failed { .. })));
+    drop((engine, ticket));
+    let engine = store.open();
+    assert_eq!(vb(&engine, 0).get("k").unwrap(), None, "it was never acknowledged");
+    assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 2, "not a clean stop");
+    store.finish(engine);
+}
+
+#[test]
+fn closing_waits_for_a_flush_under_way() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let gate = Arc::new(Gate::default());
+    store.failpoints.once(place::FLUSH_PUBLISH, Action::Wait(Arc::clone(&gate)));
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| vb(&engine, 0).set("k", "v"));
+        gate.wait_for_arrival();
+        let closer = scope.spawn(|| engine.close());
+        gate.open();
+        writer.join().unwrap().unwrap();
+        closer.join().unwrap().unwrap();
+    });
+    drop(engine);
+    let engine = store.open();
+    assert!(vb(&engine, 0).get("k").unwrap().is_some());
+    store.finish(engine);
+}

@@ -1,0 +1,146 @@
+//! Deleting a vBucket: what it held is never seen again.
+
+use std::sync::Arc;
+use vbstore::failpoint::{Action, Gate, place};
+use vbstore::{Change, Counts, Durability, Error, VbId};
+use vbstore_tests::{TestStore, put, rows, vb};
+
+#[test]
+fn nothing_of_a_deleted_vbucket_is_seen_again() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let vb0 = vb(&engine, 0);
+    put(&vb(&engine, 1), "other", "stays");
+    for round in 0..3 {
+        for n in 0..50 {
+            put(&vb0, &format!("k{n}"), &round.to_string());
+        }
+        engine.flush().unwrap();
+    }
+    engine.compact(VbId::new(0)).unwrap();
+    put(&vb0, "memory", "only");
+    let before = vb0.seqnos().unwrap();
+
+    let uuid = engine.delete_vbucket(VbId::new(0)).unwrap();
+
+    assert_ne!(uuid, before.vb_uuid);
+    let seqnos = vb0.seqnos().unwrap();
+    assert_eq!((seqnos.high.get(), seqnos.synced.get(), seqnos.vb_uuid), (0, 0, uuid));
+    assert_eq!(vb0.counts().unwrap().counts, Counts::default());
+    assert_eq!(vb0.get("k1").unwrap(), None);
+    assert_eq!(vb0.get("memory").unwrap(), None);
+    assert_eq!(rows(&vb0), []);
+    let first = vb0.set("k7", "new life").unwrap();
+    assert_eq!((first.seqno.get(), first.vb_uuid), (1, uuid));
+    assert!(first.cas > vbstore::Cas::new(0));
+    assert_eq!(rows(&vb0), [(1, "mutation", "k7".into(), "new life".into(), 0)]);
+    drop(vb0);
+    engine.close().unwrap();
+
+    let engine = store.open();
+    let vb0 = vb(&engine, 0);
+    assert_eq!(rows(&vb0), [(1, "mutation", "k7".into(), "new life".into(), 0)]);
+    assert_eq!(vb0.failover_log().unwrap().entries().len(), 1);
+    assert_eq!(vb0.seqnos().unwrap().vb_uuid, uuid);
+    assert_eq!(vb(&engine, 1).get("other").unwrap().unwrap().value, "stays");
+    drop(vb0);
+    store.finish(engine);
+}
+
+#[test]
+fn an_empty_vbucket_can_be_deleted() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let first = engine.delete_vbucket(VbId::new(3)).unwrap();
+    let second = engine.delete_vbucket(VbId::new(3)).unwrap();
+    assert_ne!(first, second);
+    store.finish(engine);
+}
+
+#[test]
+fn whoever_waits_for_a_change_of_a_deleted_vbucket_is_told() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let ticket = vb(&engine, 0).set_nowait("k", "v").unwrap();
+    engine.delete_vbucket(VbId::new(0)).unwrap();
+    assert!(matches!(ticket.wait(), Err(Error::VbGone { vb }) if vb == VbId::new(0)));
+    store.finish(engine);
+}
+
+#[test]
+fn a_failed_deletion_leaves_everything() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    vb(&engine, 0).set("k", "v").unwrap();
+    let full = Error::DiskFull { detail: "planted".into() };
+    store.failpoints.once(place::DELETE_VBUCKET, Action::Fail(full));
+
+    assert!(matches!(engine.delete_vbucket(VbId::new(0)), Err(Error::DiskFull { .. })));
+
+    assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
+    engine.flush().unwrap();
+    vb(&engine, 0).set("k", "w").unwrap();
+    store.finish(engine);
+}
+
+#[test]
+fn deleting_while_others_write_and_read_leaves_the_store_in_order() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let vb = vb(&engine, 0);
+                scope.spawn(move || {
+                    for n in 0..3_000 {
+                        let key = format!("k{}", (n * 7 + writer) % 40);
+                        let change = match n % 5 {
+                            0 => Change::add(key, "added"),
+                            1 => Change::replace(key, "replaced"),
+                            2 => Change::delete(key),
+                            3 => Change::touch(key, 0),
+                            _ => Change::set(key, "set"),
+                        };
+                        match vb.write(change, Durability::Memory) {
+                            Ok(_)
+                            | Err(
+                                Error::NotFound | Error::Exists { .. } | Error::VbGone { .. },
+                            ) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                        vb.get("k1").unwrap();
+                    }
+                })
+            })
+            .collect();
+        let mut deleted = 0;
+        while writers.iter().any(|writer| !writer.is_finished()) {
+            engine.delete_vbucket(VbId::new(0)).unwrap();
+            deleted += 1;
+        }
+        assert!(deleted > 1);
+    });
+    store.finish(engine);
+}
+
+#[test]
+fn a_change_that_was_admitted_before_the_deletion_is_not_made_after_it() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    put(&vb(&engine, 0), "k", "v");
+    engine.flush().unwrap();
+    let gate = Arc::new(Gate::default());
+    store.failpoints.once(place::DELETE_VBUCKET, Action::Wait(Arc::clone(&gate)));
+    std::thread::scope(|scope| {
+        let deleter = scope.spawn(|| engine.delete_vbucket(VbId::new(0)).unwrap());
+        gate.wait_for_arrival();
+        // Reads the key while the deletion holds the vBucket's lock, or after it.
+        let writer = scope.spawn(|| vb(&engine, 0).write(Change::replace("k", "w"), Durability::Memory));
+        gate.open();
+        deleter.join().unwrap();
+        let answer = writer.join().unwrap();
+        assert!(matches!(answer, Err(Error::NotFound | Error::VbGone { .. })), "{answer:?}");
+    });
+    assert_eq!(vb(&engine, 0).seqnos().unwrap().high.get(), 0);
+    store.finish(engine);
+}

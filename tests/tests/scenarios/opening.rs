@@ -1,0 +1,190 @@
+//! Opening: what is a store, whose it is, and how the last engine on it ended.
+
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::process::Command;
+use vbstore::failpoint::{Action, place};
+use vbstore::{Engine, Error, VbId};
+use vbstore_tests::{TestStore, put, vb};
+
+#[test]
+fn a_second_open_is_refused_by_every_alias_and_names_the_pid() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let alias = store.path().with_file_name("alias");
+    symlink(store.path(), &alias).unwrap();
+    let me = std::process::id();
+    let refused = |error: Error| matches!(error, Error::Locked { pid: Some(pid) } if pid == me);
+
+    assert!(refused(store.builder().open().unwrap_err()));
+    assert!(refused(Engine::builder(&alias).open().unwrap_err()));
+    let roundabout = store.path().join("..").join("store");
+    assert!(refused(Engine::builder(roundabout).open().unwrap_err()));
+    std::fs::remove_file(store.path().join("VBSTORE.lock")).unwrap();
+    assert!(refused(store.builder().open().unwrap_err()), "after the lock file was unlinked");
+    store.finish(engine);
+}
+
+#[test]
+fn another_process_holds_the_lock_and_is_named() {
+    let store = TestStore::threaded();
+    store.open().close().unwrap();
+    let lock = store.path().join("VBSTORE.lock");
+    // A shell that holds the lock the way an engine does, and says so by writing its pid.
+    let script = "exec 9<>\"$0\"; flock -n 9 || exit 7; echo $$ > \"$0\"; echo ready; read -r _";
+    let mut holder = Command::new("sh")
+        .args(["-c", script])
+        .arg(&lock)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = holder.stdout.as_mut().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    assert_eq!(line, "ready\n");
+
+    let refused = store.builder().open().unwrap_err();
+
+    assert!(matches!(refused, Error::Locked { pid: Some(pid) } if pid == holder.id()), "{refused}");
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    let engine = store.open();
+    store.finish(engine);
+}
+
+#[test]
+fn a_directory_with_other_files_is_refused_and_left_alone() {
+    let store = TestStore::threaded();
+    std::fs::create_dir(store.path()).unwrap();
+    std::fs::write(store.path().join("notes.txt"), "mine").unwrap();
+
+    let refused = store.builder().open().unwrap_err();
+
+    assert!(matches!(refused, Error::Invalid { field: "path", .. }), "{refused}");
+    let names: Vec<_> = std::fs::read_dir(store.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["notes.txt"]);
+}
+
+#[test]
+fn a_store_is_created_only_if_that_is_allowed() {
+    let store = TestStore::threaded();
+    assert!(matches!(store.builder().create(false).open(), Err(Error::NotFound)));
+    assert!(!store.path().exists());
+    store.open().close().unwrap();
+    let engine = store.builder().create(false).open().unwrap();
+    store.finish(engine);
+}
+
+#[test]
+fn files_are_the_owners_alone() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let mode = |path: &std::path::Path| path.metadata().unwrap().mode() & 0o777;
+    assert_eq!(mode(&store.path()), 0o700);
+    assert_eq!(mode(&store.path().join("db")), 0o700);
+    for file in ["VBSTORE", "VBSTORE.lock", "WITNESS"] {
+        assert_eq!(mode(&store.path().join(file)), 0o600, "{file}");
+    }
+    store.finish(engine);
+}
+
+#[test]
+fn the_number_of_vbuckets_is_the_stores() {
+    let mut store = TestStore::threaded();
+    store.open().close().unwrap();
+    store.config.vbuckets = Some(8);
+    let refused = store.builder().open().unwrap_err();
+    assert!(matches!(refused, Error::Invalid { field: "vbuckets", .. }), "{refused}");
+
+    store.config.vbuckets = None;
+    let engine = store.open();
+
+    assert_eq!(engine.vbuckets(), 4);
+    store.finish(engine);
+}
+
+#[test]
+fn a_clean_stop_keeps_the_branch_and_an_unclean_one_begins_a_new_one() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    vb(&engine, 0).set("k", "v").unwrap();
+    let uuid = vb(&engine, 0).seqnos().unwrap().vb_uuid;
+    let crashed = store.crash_copy();
+    engine.close().unwrap();
+
+    let engine = store.open();
+    assert_eq!(vb(&engine, 0).seqnos().unwrap().vb_uuid, uuid);
+    store.finish(engine);
+
+    let engine = crashed.open();
+    let log = vb(&engine, 0).failover_log().unwrap();
+    let entries: Vec<_> = log.entries().iter().map(|e| (e.uuid == uuid, e.seqno.get())).collect();
+    assert_eq!(entries, [(false, 1), (true, 0)]);
+    assert_eq!(vb(&engine, 1).failover_log().unwrap().entries().len(), 2, "also where nothing was");
+    assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
+    crashed.finish(engine);
+}
+
+#[test]
+fn changes_that_were_never_flushed_are_gone_after_a_crash_and_nothing_else() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    vb(&engine, 0).set("synced", "v").unwrap();
+    put(&vb(&engine, 0), "memory", "v");
+    let crashed = store.crash_copy();
+    store.finish(engine);
+
+    let engine = crashed.open();
+    assert!(vb(&engine, 0).get("synced").unwrap().is_some());
+    assert_eq!(vb(&engine, 0).get("memory").unwrap(), None);
+    assert_eq!(vb(&engine, 0).seqnos().unwrap().high.get(), 1);
+    crashed.finish(engine);
+}
+
+#[test]
+fn a_creation_cut_short_at_any_place_begins_again() {
+    for place in [place::CREATE_DB, place::CREATE_READY] {
+        let store = TestStore::threaded();
+        let planted = Error::Busy { what: "planted" };
+        store.failpoints.once(place, Action::Fail(planted));
+        assert!(matches!(store.builder().open(), Err(Error::Busy { .. })), "{place}");
+        assert!(store.path().join("VBSTORE").exists());
+
+        let engine = store.open();
+
+        vb(&engine, 0).set("k", "v").unwrap();
+        store.finish(engine);
+    }
+}
+
+#[test]
+fn an_open_cut_short_before_the_new_branch_begins_it_the_next_time() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    vb(&engine, 0).set("k", "v").unwrap();
+    let crashed = store.crash_copy();
+    store.finish(engine);
+    crashed.failpoints.once(place::OPEN_BRANCH, Action::Fail(Error::Busy { what: "planted" }));
+    assert!(crashed.builder().open().is_err());
+
+    let engine = crashed.open();
+
+    assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 2);
+    crashed.finish(engine);
+}
+
+#[test]
+fn deleted_vbuckets_and_reopening_often_keep_the_log_bounded() {
+    let mut store = TestStore::threaded();
+    for _ in 0..30 {
+        let engine = store.open();
+        let crashed = store.crash_copy();
+        drop(engine);
+        store = crashed;
+    }
+    let engine = store.open();
+    assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 25);
+    engine.delete_vbucket(VbId::new(0)).unwrap();
+    assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 1);
+    store.finish(engine);
+}
