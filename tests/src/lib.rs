@@ -26,7 +26,11 @@ impl TestStore {
     /// A store of four vBuckets without threads: nothing happens that the test does not ask for.
     pub fn stepped() -> Self {
         let clock = Some(Arc::new(ManualClock::new()));
-        Self { clock, background: false, ..Self::threaded() }
+        Self {
+            clock,
+            background: false,
+            ..Self::threaded()
+        }
     }
 
     /// A store of four vBuckets with its threads.
@@ -105,8 +109,16 @@ pub fn copy_dir(from: &Path, to: &Path) {
 
 /// No db snapshot is open, by our count and by RocksDB's.
 pub fn assert_at_rest(engine: &Engine) {
-    assert_eq!(engine.metrics().db_snapshots.open_now(), 0, "db snapshots open");
-    assert_eq!(engine.rocks_snapshots().unwrap().open, 0, "RocksDB's snapshots open");
+    assert_eq!(
+        engine.metrics().db_snapshots.open_now(),
+        0,
+        "db snapshots open"
+    );
+    assert_eq!(
+        engine.rocks_snapshots().unwrap().open,
+        0,
+        "RocksDB's snapshots open"
+    );
 }
 
 /// Everything on disk agrees.
@@ -119,7 +131,9 @@ pub fn assert_verified(engine: &Engine) {
 }
 
 pub fn vbs(engine: &Engine) -> Vec<VBucket> {
-    (0..engine.vbuckets()).map(|n| engine.vbucket(VbId::new(n)).unwrap()).collect()
+    (0..engine.vbuckets())
+        .map(|n| engine.vbucket(VbId::new(n)).unwrap())
+        .collect()
 }
 
 pub fn vb(engine: &Engine, number: u16) -> VBucket {
@@ -128,7 +142,8 @@ pub fn vb(engine: &Engine, number: u16) -> VBucket {
 
 /// Sets in memory only.
 pub fn put(vb: &VBucket, key: &str, value: &str) -> Written {
-    vb.write(Change::set(key, value.to_owned()), Durability::Memory).unwrap()
+    vb.write(Change::set(key, value.to_owned()), Durability::Memory)
+        .unwrap()
 }
 
 /// A change as a slice shows it: seqno, kind, key, value, previous seqno.
@@ -136,7 +151,10 @@ pub type Row = (u64, &'static str, String, String, u64);
 
 /// Everything a vBucket has on disk, read in slices of this many items.
 pub fn rows_in_slices(vb: &VBucket, items_max: usize) -> Vec<Row> {
-    let budget = SliceBudget { items_max, ..SliceBudget::default() };
+    let budget = SliceBudget {
+        items_max,
+        ..SliceBudget::default()
+    };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut range = SeqnoRange::above(vbstore::Seqno::ZERO);
     let mut rows = Vec::new();
@@ -145,7 +163,13 @@ pub fn rows_in_slices(vb: &VBucket, items_max: usize) -> Vec<Row> {
         assert!(slice.len() <= items_max);
         rows.extend(slice.items().map(|item| {
             let (seqno, kind) = (item.meta.seqno.get(), item.meta.kind.name());
-            (seqno, kind, text(item.key), text(item.value), item.prev_seqno.get())
+            (
+                seqno,
+                kind,
+                text(item.key),
+                text(item.value),
+                item.prev_seqno.get(),
+            )
         }));
         range.after = slice.position();
         if slice.end() == SliceEnd::Complete {

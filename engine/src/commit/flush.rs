@@ -62,7 +62,9 @@ impl Inner {
         let mut bytes: u64 = 0;
         let mut dirty = self.commit.take_dirty();
         while bytes < bytes_max {
-            let Some(vb) = dirty.vbs.pop_front() else { break };
+            let Some(vb) = dirty.vbs.pop_front() else {
+                break;
+            };
             let Some(cell) = self.vbs.get(vb.index()) else {
                 continue;
             };

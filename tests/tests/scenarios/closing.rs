@@ -18,7 +18,11 @@ fn closing_makes_memory_durable_and_dropping_does_the_same() {
 
         let engine = store.open();
         assert_eq!(vb(&engine, 2).get("k").unwrap().unwrap().value, "v");
-        assert_eq!(vb(&engine, 2).failover_log().unwrap().entries().len(), 1, "a clean stop");
+        assert_eq!(
+            vb(&engine, 2).failover_log().unwrap().entries().len(),
+            1,
+            "a clean stop"
+        );
         store.finish(engine);
     }
 }
@@ -37,7 +41,10 @@ fn a_closed_engine_refuses_everything_and_says_so() {
     assert!(matches!(handle.set("k", "v"), Err(Error::Closed)));
     assert!(matches!(engine.flush(), Err(Error::Closed)));
     assert!(matches!(engine.disk_usage(), Err(Error::Closed)));
-    assert!(matches!(engine.delete_vbucket(handle.id()), Err(Error::Closed)));
+    assert!(matches!(
+        engine.delete_vbucket(handle.id()),
+        Err(Error::Closed)
+    ));
     drop((engine, handle, ticket));
     let engine = store.open();
     assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
@@ -86,7 +93,10 @@ fn closing_under_fire_loses_nothing_that_was_acknowledged() {
                 std::thread::yield_now();
             }
             engine.close().unwrap();
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+            writers
+                .into_iter()
+                .map(|writer| writer.join().unwrap())
+                .collect()
         });
         drop(engine);
         let engine = store.open();
@@ -104,16 +114,28 @@ fn whoever_waits_while_the_last_flush_fails_is_told() {
     let store = TestStore::stepped();
     let engine = store.open();
     let ticket = vb(&engine, 0).set_nowait("k", "v").unwrap();
-    let error = Error::Busy { what: "a planted failure" };
-    store.failpoints.once(place::FLUSH_WRITE, Action::Fail(error));
+    let error = Error::Busy {
+        what: "a planted failure",
+    };
+    store
+        .failpoints
+        .once(place::FLUSH_WRITE, Action::Fail(error));
 
     assert!(matches!(engine.close(), Err(Error::Busy { .. })));
 
     assert!(matches!(ticket.wait(), Err(Error::Failed { .. })));
     drop((engine, ticket));
     let engine = store.open();
-    assert_eq!(vb(&engine, 0).get("k").unwrap(), None, "it was never acknowledged");
-    assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 2, "not a clean stop");
+    assert_eq!(
+        vb(&engine, 0).get("k").unwrap(),
+        None,
+        "it was never acknowledged"
+    );
+    assert_eq!(
+        vb(&engine, 0).failover_log().unwrap().entries().len(),
+        2,
+        "not a clean stop"
+    );
     store.finish(engine);
 }
 
@@ -122,7 +144,9 @@ fn closing_waits_for_a_flush_under_way() {
     let store = TestStore::threaded();
     let engine = store.open();
     let gate = Arc::new(Gate::default());
-    store.failpoints.once(place::FLUSH_PUBLISH, Action::Wait(Arc::clone(&gate)));
+    store
+        .failpoints
+        .once(place::FLUSH_PUBLISH, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| vb(&engine, 0).set("k", "v"));
         gate.wait_for_arrival();

@@ -25,7 +25,10 @@ fn nothing_of_a_deleted_vbucket_is_seen_again() {
 
     assert_ne!(uuid, before.vb_uuid);
     let seqnos = vb0.seqnos().unwrap();
-    assert_eq!((seqnos.high.get(), seqnos.synced.get(), seqnos.vb_uuid), (0, 0, uuid));
+    assert_eq!(
+        (seqnos.high.get(), seqnos.synced.get(), seqnos.vb_uuid),
+        (0, 0, uuid)
+    );
     assert_eq!(vb0.counts().unwrap().counts, Counts::default());
     assert_eq!(vb0.get("k1").unwrap(), None);
     assert_eq!(vb0.get("memory").unwrap(), None);
@@ -33,13 +36,19 @@ fn nothing_of_a_deleted_vbucket_is_seen_again() {
     let first = vb0.set("k7", "new life").unwrap();
     assert_eq!((first.seqno.get(), first.vb_uuid), (1, uuid));
     assert!(first.cas > vbstore::Cas::new(0));
-    assert_eq!(rows(&vb0), [(1, "mutation", "k7".into(), "new life".into(), 0)]);
+    assert_eq!(
+        rows(&vb0),
+        [(1, "mutation", "k7".into(), "new life".into(), 0)]
+    );
     drop(vb0);
     engine.close().unwrap();
 
     let engine = store.open();
     let vb0 = vb(&engine, 0);
-    assert_eq!(rows(&vb0), [(1, "mutation", "k7".into(), "new life".into(), 0)]);
+    assert_eq!(
+        rows(&vb0),
+        [(1, "mutation", "k7".into(), "new life".into(), 0)]
+    );
     assert_eq!(vb0.failover_log().unwrap().entries().len(), 1);
     assert_eq!(vb0.seqnos().unwrap().vb_uuid, uuid);
     assert_eq!(vb(&engine, 1).get("other").unwrap().unwrap().value, "stays");
@@ -72,10 +81,17 @@ fn a_failed_deletion_leaves_everything() {
     let store = TestStore::stepped();
     let engine = store.open();
     vb(&engine, 0).set("k", "v").unwrap();
-    let full = Error::DiskFull { detail: "planted".into() };
-    store.failpoints.once(place::DELETE_VBUCKET, Action::Fail(full));
+    let full = Error::DiskFull {
+        detail: "planted".into(),
+    };
+    store
+        .failpoints
+        .once(place::DELETE_VBUCKET, Action::Fail(full));
 
-    assert!(matches!(engine.delete_vbucket(VbId::new(0)), Err(Error::DiskFull { .. })));
+    assert!(matches!(
+        engine.delete_vbucket(VbId::new(0)),
+        Err(Error::DiskFull { .. })
+    ));
 
     assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
     engine.flush().unwrap();
@@ -130,16 +146,22 @@ fn a_change_that_was_admitted_before_the_deletion_is_not_made_after_it() {
     put(&vb(&engine, 0), "k", "v");
     engine.flush().unwrap();
     let gate = Arc::new(Gate::default());
-    store.failpoints.once(place::DELETE_VBUCKET, Action::Wait(Arc::clone(&gate)));
+    store
+        .failpoints
+        .once(place::DELETE_VBUCKET, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         let deleter = scope.spawn(|| engine.delete_vbucket(VbId::new(0)).unwrap());
         gate.wait_for_arrival();
         // Reads the key while the deletion holds the vBucket's lock, or after it.
-        let writer = scope.spawn(|| vb(&engine, 0).write(Change::replace("k", "w"), Durability::Memory));
+        let writer =
+            scope.spawn(|| vb(&engine, 0).write(Change::replace("k", "w"), Durability::Memory));
         gate.open();
         deleter.join().unwrap();
         let answer = writer.join().unwrap();
-        assert!(matches!(answer, Err(Error::NotFound | Error::VbGone { .. })), "{answer:?}");
+        assert!(
+            matches!(answer, Err(Error::NotFound | Error::VbGone { .. })),
+            "{answer:?}"
+        );
     });
     assert_eq!(vb(&engine, 0).seqnos().unwrap().high.get(), 0);
     store.finish(engine);

@@ -14,7 +14,11 @@ fn each_durability_reaches_its_seqno_before_it_returns() {
     let vb = vb(&engine, 0);
     let seqnos = || {
         let seqnos = vb.seqnos().unwrap();
-        (seqnos.high.get(), seqnos.persisted.get(), seqnos.synced.get())
+        (
+            seqnos.high.get(),
+            seqnos.persisted.get(),
+            seqnos.synced.get(),
+        )
     };
     vb.write(Change::set("a", "1"), Durability::Memory).unwrap();
     assert_eq!(seqnos(), (1, 0, 0));
@@ -29,10 +33,14 @@ fn each_durability_reaches_its_seqno_before_it_returns() {
 fn a_sync_covers_batches_of_other_vbuckets_that_nobody_synced() {
     let store = TestStore::stepped();
     let engine = store.open();
-    vb(&engine, 1).write(Change::set("a", "1"), Durability::Logged).unwrap();
+    vb(&engine, 1)
+        .write(Change::set("a", "1"), Durability::Logged)
+        .unwrap();
     assert_eq!(vb(&engine, 1).seqnos().unwrap().synced.get(), 0);
 
-    vb(&engine, 0).write(Change::set("a", "1"), Durability::Synced).unwrap();
+    vb(&engine, 0)
+        .write(Change::set("a", "1"), Durability::Synced)
+        .unwrap();
 
     assert_eq!(vb(&engine, 1).seqnos().unwrap().synced.get(), 1);
     store.finish(engine);
@@ -46,11 +54,15 @@ fn wait_synced_asks_for_the_sync_and_refuses_the_future() {
     vb.write(Change::set("a", "1"), Durability::Logged).unwrap();
     put(&vb, "b", "2");
 
-    vb.wait_synced(Seqno::new(2), Duration::from_secs(60)).unwrap();
+    vb.wait_synced(Seqno::new(2), Duration::from_secs(60))
+        .unwrap();
 
     assert_eq!(vb.seqnos().unwrap().synced.get(), 2);
     let refused = vb.wait_synced(Seqno::new(3), Duration::ZERO);
-    assert!(matches!(refused, Err(Error::Invalid { field: "seqno", .. })));
+    assert!(matches!(
+        refused,
+        Err(Error::Invalid { field: "seqno", .. })
+    ));
     store.finish(engine);
 }
 
@@ -62,7 +74,11 @@ fn the_flusher_flushes_and_syncs_what_nobody_waits_for() {
     let vb = vb(&engine, 0);
     put(&vb, "a", "1");
     engine.step(BackgroundTask::Flusher).unwrap();
-    assert_eq!(vb.seqnos().unwrap().persisted.get(), 0, "before the interval");
+    assert_eq!(
+        vb.seqnos().unwrap().persisted.get(),
+        0,
+        "before the interval"
+    );
 
     clock.advance(Tuning::default().flush_interval);
     engine.step(BackgroundTask::Flusher).unwrap();
@@ -80,7 +96,9 @@ fn one_batch_serves_all_who_wait() {
     let store = TestStore::threaded();
     let engine = store.open();
     let gate = Arc::new(Gate::default());
-    store.failpoints.once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
+    store
+        .failpoints
+        .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         scope.spawn(|| vb(&engine, 0).set("leader", "1").unwrap());
         gate.wait_for_arrival();
@@ -120,7 +138,10 @@ fn a_ticket_is_a_future_and_is_woken_when_it_is_durable() {
 
     engine.step(BackgroundTask::Flusher).unwrap();
 
-    assert!(flag.0.load(std::sync::atomic::Ordering::SeqCst), "not woken");
+    assert!(
+        flag.0.load(std::sync::atomic::Ordering::SeqCst),
+        "not woken"
+    );
     let Poll::Ready(Ok(written)) = Future::poll(ticket.as_mut(), &mut context) else {
         panic!("not ready")
     };
@@ -134,7 +155,9 @@ fn a_wait_that_times_out_leaves_the_write_under_way() {
     let store = TestStore::threaded();
     let engine = store.open();
     let gate = Arc::new(Gate::default());
-    store.failpoints.once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
+    store
+        .failpoints
+        .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         scope.spawn(|| vb(&engine, 0).set("leader", "1").unwrap());
         gate.wait_for_arrival();
@@ -159,7 +182,9 @@ fn writers_of_all_durabilities_side_by_side_lose_nothing() {
                     let durability = [Durability::Memory, Durability::Logged, Durability::Synced]
                         [usize::from((writer + n) % 3)];
                     let key = format!("{writer}-{}", n % 50);
-                    let written = vb.write(Change::set(key, n.to_string()), durability).unwrap();
+                    let written = vb
+                        .write(Change::set(key, n.to_string()), durability)
+                        .unwrap();
                     let seqnos = vb.seqnos().unwrap();
                     match durability {
                         Durability::Memory => {}
@@ -172,7 +197,10 @@ fn writers_of_all_durabilities_side_by_side_lose_nothing() {
     });
     for writer in 0..8_u16 {
         for n in 0..50 {
-            let document = vb(&engine, writer % 4).get(format!("{writer}-{n}")).unwrap().unwrap();
+            let document = vb(&engine, writer % 4)
+                .get(format!("{writer}-{n}"))
+                .unwrap()
+                .unwrap();
             assert_eq!(document.value, (n + 250).to_string());
         }
     }
@@ -186,7 +214,11 @@ fn memory_at_its_quota_makes_a_writer_flush_and_frees_what_is_on_disk() {
     let engine = store.open();
     let vb = vb(&engine, 0);
     for n in 0..200 {
-        vb.write(Change::set(format!("k{n}"), vec![b'x'; 20_000]), Durability::Memory).unwrap();
+        vb.write(
+            Change::set(format!("k{n}"), vec![b'x'; 20_000]),
+            Durability::Memory,
+        )
+        .unwrap();
         assert!(engine.checkpoint_memory() <= (1 << 20) + 21_000);
     }
     assert_eq!(vb.get("k0").unwrap().unwrap().value.len(), 20_000);
@@ -202,7 +234,9 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
     store.config.tuning.flush_interval = Duration::from_secs(3_600);
     let engine = store.open();
     let gate = Arc::new(Gate::default());
-    store.failpoints.once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
+    store
+        .failpoints
+        .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         scope.spawn(|| vb(&engine, 0).set("leader", "1").unwrap());
         gate.wait_for_arrival();
@@ -211,7 +245,15 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
 
         let refused = vb(&engine, 1).write(Change::set("more", "1"), Durability::Memory);
 
-        assert!(matches!(refused, Err(Error::Busy { what: "memory quota" })), "{refused:?}");
+        assert!(
+            matches!(
+                refused,
+                Err(Error::Busy {
+                    what: "memory quota"
+                })
+            ),
+            "{refused:?}"
+        );
         assert_eq!(vb(&engine, 1).seqnos().unwrap().high, high);
         gate.open();
     });

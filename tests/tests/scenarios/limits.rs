@@ -11,7 +11,11 @@ fn size(n: u64) -> usize {
 
 fn too_large(result: Result<vbstore::Written, Error>, field: &str, size: u64, max: u64) {
     match result {
-        Err(Error::TooLarge { field: f, size: s, max: m }) => {
+        Err(Error::TooLarge {
+            field: f,
+            size: s,
+            max: m,
+        }) => {
             assert_eq!((f, s, m), (field, size, max));
         }
         other => panic!("{other:?}"),
@@ -33,7 +37,12 @@ fn key_sizes() {
         }
         let high = vb.seqnos().unwrap().high;
         let key = vec![b'k'; size(max + 1)];
-        too_large(vb.write(Change::set(&key, "v"), MEMORY), "key", max + 1, max);
+        too_large(
+            vb.write(Change::set(&key, "v"), MEMORY),
+            "key",
+            max + 1,
+            max,
+        );
         let empty = vb.write(Change::set("", "v"), MEMORY);
         assert!(matches!(empty, Err(Error::Invalid { field: "key", .. })));
         assert_eq!(vb.seqnos().unwrap().high, high);
@@ -49,12 +58,18 @@ fn value_sizes() {
     let max = vbstore::VALUE_BYTES_LIMIT;
     for length in [0, 1, max - 1, max] {
         let value = vec![b'v'; size(length)];
-        vb.write(Change::set("k", value), Durability::Logged).unwrap();
+        vb.write(Change::set("k", value), Durability::Logged)
+            .unwrap();
         assert_eq!(vb.get("k").unwrap().unwrap().value.len(), size(length));
     }
     let high = vb.seqnos().unwrap().high;
     let value = vec![b'v'; size(max + 1)];
-    too_large(vb.write(Change::set("k", value), MEMORY), "value", max + 1, max);
+    too_large(
+        vb.write(Change::set("k", value), MEMORY),
+        "value",
+        max + 1,
+        max,
+    );
     assert_eq!(vb.seqnos().unwrap().high, high);
     store.finish(engine);
 }
@@ -67,7 +82,9 @@ fn batch_sizes() {
     let engine = store.open();
     let vb = vb(&engine, 0);
     let batch = |count: u64| -> Vec<Change> {
-        (0..count).map(|n| Change::set(n.to_string(), "v")).collect()
+        (0..count)
+            .map(|n| Change::set(n.to_string(), "v"))
+            .collect()
     };
     for count in 1..=3 {
         vb.batch(&batch(count), MEMORY).unwrap();
@@ -77,15 +94,21 @@ fn batch_sizes() {
     too_large(refused, "batch", 4, 3);
 
     let of_bytes = |bytes: usize| {
-        [Change::set("a", "12345678"), Change::set("b", vec![b'x'; bytes - 10])]
+        [
+            Change::set("a", "12345678"),
+            Change::set("b", vec![b'x'; bytes - 10]),
+        ]
     };
     vb.batch(&of_bytes(99), MEMORY).unwrap();
     vb.batch(&of_bytes(100), MEMORY).unwrap();
-    let refused = vb.batch(&of_bytes(101), MEMORY).map(|mut all| all.remove(0));
+    let refused = vb
+        .batch(&of_bytes(101), MEMORY)
+        .map(|mut all| all.remove(0));
     too_large(refused, "batch bytes", 101, 100);
     assert_eq!(vb.seqnos().unwrap().high.get(), high.get() + 4);
     // One change alone is bounded by the limit of its value, not by that of batches.
-    vb.write(Change::set("alone", vec![b'x'; 1_000]), MEMORY).unwrap();
+    vb.write(Change::set("alone", vec![b'x'; 1_000]), MEMORY)
+        .unwrap();
     store.finish(engine);
 }
 
@@ -96,9 +119,15 @@ fn vbucket_numbers() {
     assert!(engine.vbucket(VbId::new(3)).is_ok());
     for number in [4, 5, 1_023, 1_024, u16::MAX] {
         let refused = engine.vbucket(VbId::new(number)).unwrap_err();
-        assert!(matches!(refused, Error::Invalid { field: "vb", .. }), "{refused}");
+        assert!(
+            matches!(refused, Error::Invalid { field: "vb", .. }),
+            "{refused}"
+        );
         let refused = engine.delete_vbucket(VbId::new(number)).unwrap_err();
-        assert!(matches!(refused, Error::Invalid { field: "vb", .. }), "{refused}");
+        assert!(
+            matches!(refused, Error::Invalid { field: "vb", .. }),
+            "{refused}"
+        );
     }
     store.finish(engine);
 }
@@ -107,11 +136,25 @@ fn vbucket_numbers() {
 fn a_tuning_out_of_bounds_changes_nothing() {
     let store = TestStore::stepped();
     let engine = store.open();
-    let refused = engine.set_tuning(Tuning { memory_quota: 1, ..Tuning::default() });
-    assert!(matches!(refused, Err(Error::Invalid { field: "memory_quota", .. })));
+    let refused = engine.set_tuning(Tuning {
+        memory_quota: 1,
+        ..Tuning::default()
+    });
+    assert!(matches!(
+        refused,
+        Err(Error::Invalid {
+            field: "memory_quota",
+            ..
+        })
+    ));
     assert_eq!(engine.tuning().memory_quota, Tuning::default().memory_quota);
 
-    engine.set_tuning(Tuning { memory_quota: 1 << 20, ..Tuning::default() }).unwrap();
+    engine
+        .set_tuning(Tuning {
+            memory_quota: 1 << 20,
+            ..Tuning::default()
+        })
+        .unwrap();
     assert_eq!(engine.tuning().memory_quota, 1 << 20);
     put(&vb(&engine, 0), "k", "v");
     store.finish(engine);

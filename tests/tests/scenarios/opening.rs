@@ -20,7 +20,10 @@ fn a_second_open_is_refused_by_every_alias_and_names_the_pid() {
     let roundabout = store.path().join("..").join("store");
     assert!(refused(Engine::builder(roundabout).open().unwrap_err()));
     std::fs::remove_file(store.path().join("VBSTORE.lock")).unwrap();
-    assert!(refused(store.builder().open().unwrap_err()), "after the lock file was unlinked");
+    assert!(
+        refused(store.builder().open().unwrap_err()),
+        "after the lock file was unlinked"
+    );
     store.finish(engine);
 }
 
@@ -45,7 +48,10 @@ fn another_process_holds_the_lock_and_is_named() {
 
     let refused = store.builder().open().unwrap_err();
 
-    assert!(matches!(refused, Error::Locked { pid: Some(pid) } if pid == holder.id()), "{refused}");
+    assert!(
+        matches!(refused, Error::Locked { pid: Some(pid) } if pid == holder.id()),
+        "{refused}"
+    );
     drop(holder.stdin.take());
     holder.wait().unwrap();
     let engine = store.open();
@@ -60,15 +66,24 @@ fn a_directory_with_other_files_is_refused_and_left_alone() {
 
     let refused = store.builder().open().unwrap_err();
 
-    assert!(matches!(refused, Error::Invalid { field: "path", .. }), "{refused}");
-    let names: Vec<_> = std::fs::read_dir(store.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(
+        matches!(refused, Error::Invalid { field: "path", .. }),
+        "{refused}"
+    );
+    let names: Vec<_> = std::fs::read_dir(store.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(names, ["notes.txt"]);
 }
 
 #[test]
 fn a_store_is_created_only_if_that_is_allowed() {
     let store = TestStore::threaded();
-    assert!(matches!(store.builder().create(false).open(), Err(Error::NotFound)));
+    assert!(matches!(
+        store.builder().create(false).open(),
+        Err(Error::NotFound)
+    ));
     assert!(!store.path().exists());
     store.open().close().unwrap();
     let engine = store.builder().create(false).open().unwrap();
@@ -94,7 +109,16 @@ fn the_number_of_vbuckets_is_the_stores() {
     store.open().close().unwrap();
     store.config.vbuckets = Some(8);
     let refused = store.builder().open().unwrap_err();
-    assert!(matches!(refused, Error::Invalid { field: "vbuckets", .. }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            Error::Invalid {
+                field: "vbuckets",
+                ..
+            }
+        ),
+        "{refused}"
+    );
 
     store.config.vbuckets = None;
     let engine = store.open();
@@ -118,9 +142,17 @@ fn a_clean_stop_keeps_the_branch_and_an_unclean_one_begins_a_new_one() {
 
     let engine = crashed.open();
     let log = vb(&engine, 0).failover_log().unwrap();
-    let entries: Vec<_> = log.entries().iter().map(|e| (e.uuid == uuid, e.seqno.get())).collect();
+    let entries: Vec<_> = log
+        .entries()
+        .iter()
+        .map(|e| (e.uuid == uuid, e.seqno.get()))
+        .collect();
     assert_eq!(entries, [(false, 1), (true, 0)]);
-    assert_eq!(vb(&engine, 1).failover_log().unwrap().entries().len(), 2, "also where nothing was");
+    assert_eq!(
+        vb(&engine, 1).failover_log().unwrap().entries().len(),
+        2,
+        "also where nothing was"
+    );
     assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
     crashed.finish(engine);
 }
@@ -147,7 +179,10 @@ fn a_creation_cut_short_at_any_place_begins_again() {
         let store = TestStore::threaded();
         let planted = Error::Busy { what: "planted" };
         store.failpoints.once(place, Action::Fail(planted));
-        assert!(matches!(store.builder().open(), Err(Error::Busy { .. })), "{place}");
+        assert!(
+            matches!(store.builder().open(), Err(Error::Busy { .. })),
+            "{place}"
+        );
         assert!(store.path().join("VBSTORE").exists());
 
         let engine = store.open();
@@ -164,7 +199,10 @@ fn an_open_cut_short_before_the_new_branch_begins_it_the_next_time() {
     vb(&engine, 0).set("k", "v").unwrap();
     let crashed = store.crash_copy();
     store.finish(engine);
-    crashed.failpoints.once(place::OPEN_BRANCH, Action::Fail(Error::Busy { what: "planted" }));
+    crashed.failpoints.once(
+        place::OPEN_BRANCH,
+        Action::Fail(Error::Busy { what: "planted" }),
+    );
     assert!(crashed.builder().open().is_err());
 
     let engine = crashed.open();

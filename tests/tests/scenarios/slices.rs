@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::{
-    Change, Clock, Durability, Error, Holder, Seqno, SeqnoRange, SliceBudget, SliceEnd,
-};
+use vbstore::{Change, Clock, Durability, Error, Holder, Seqno, SeqnoRange, SliceBudget, SliceEnd};
 use vbstore_tests::{TestStore, assert_at_rest, put, rows, rows_in_slices, vb};
 
 #[test]
@@ -23,7 +21,10 @@ fn slices_of_any_size_add_up_to_the_same() {
     let whole = rows(&vb);
 
     assert_eq!(whole.len(), 20);
-    assert_eq!(whole.last().map(|row| (row.0, row.1)), Some((51, "deletion")));
+    assert_eq!(
+        whole.last().map(|row| (row.0, row.1)),
+        Some((51, "deletion"))
+    );
     for items in [1, 2, 3, 19, 20, 21] {
         assert_eq!(rows_in_slices(&vb, items), whole, "{items} a slice");
     }
@@ -40,16 +41,30 @@ fn a_slice_says_what_its_view_held() {
     engine.flush().unwrap();
     put(&vb, "c", "3");
 
-    let slice = vb.scan_slice(SeqnoRange::above(Seqno::ZERO), SliceBudget::default()).unwrap();
+    let slice = vb
+        .scan_slice(SeqnoRange::above(Seqno::ZERO), SliceBudget::default())
+        .unwrap();
 
-    assert_eq!(slice.persisted_seqno().get(), 2, "what is in memory only is not on disk");
+    assert_eq!(
+        slice.persisted_seqno().get(),
+        2,
+        "what is in memory only is not on disk"
+    );
     assert_eq!(slice.purge_seqno(), Seqno::ZERO);
     assert_eq!(slice.vb_uuid(), vb.seqnos().unwrap().vb_uuid);
     assert_eq!((slice.counts().items, slice.counts().bytes), (2, 5));
-    assert_eq!((slice.position().get(), slice.end()), (2, SliceEnd::Complete));
+    assert_eq!(
+        (slice.position().get(), slice.end()),
+        (2, SliceEnd::Complete)
+    );
     assert!(slice.items().last().unwrap().is_last_of_checkpoint);
-    let beyond = vb.scan_slice(SeqnoRange::above(Seqno::new(9)), SliceBudget::default()).unwrap();
-    assert_eq!((beyond.position().get(), beyond.end()), (9, SliceEnd::Complete));
+    let beyond = vb
+        .scan_slice(SeqnoRange::above(Seqno::new(9)), SliceBudget::default())
+        .unwrap();
+    assert_eq!(
+        (beyond.position().get(), beyond.end()),
+        (9, SliceEnd::Complete)
+    );
     assert!(beyond.is_empty());
     store.finish(engine);
 }
@@ -64,7 +79,10 @@ fn a_range_is_exclusive_below_and_inclusive_above() {
     }
     engine.flush().unwrap();
     let scan = |after, to| {
-        let range = SeqnoRange { after: Seqno::new(after), to: Seqno::new(to) };
+        let range = SeqnoRange {
+            after: Seqno::new(after),
+            to: Seqno::new(to),
+        };
         let slice = vb.scan_slice(range, SliceBudget::default())?;
         let seqnos: Vec<u64> = slice.items().map(|item| item.meta.seqno.get()).collect();
         Ok::<_, Error>((seqnos, slice.position().get()))
@@ -72,7 +90,10 @@ fn a_range_is_exclusive_below_and_inclusive_above() {
     assert_eq!(scan(2, 5).unwrap(), (vec![3, 4, 5], 5));
     assert_eq!(scan(5, 5).unwrap(), (vec![], 5));
     assert_eq!(scan(8, u64::MAX).unwrap(), (vec![9], 9));
-    assert!(matches!(scan(5, 4), Err(Error::Invalid { field: "range", .. })));
+    assert!(matches!(
+        scan(5, 4),
+        Err(Error::Invalid { field: "range", .. })
+    ));
     store.finish(engine);
 }
 
@@ -86,21 +107,62 @@ fn bytes_and_items_end_a_slice_but_one_item_always_passes() {
     }
     engine.flush().unwrap();
     let scan = |budget| {
-        let slice = vb.scan_slice(SeqnoRange::above(Seqno::ZERO), budget).unwrap();
+        let slice = vb
+            .scan_slice(SeqnoRange::above(Seqno::ZERO), budget)
+            .unwrap();
         (slice.len(), slice.end())
     };
     let budget = SliceBudget::default();
-    assert_eq!(scan(SliceBudget { bytes_max: 1, ..budget }), (1, SliceEnd::Budget));
-    assert_eq!(scan(SliceBudget { bytes_max: 299, ..budget }), (2, SliceEnd::Budget));
-    assert_eq!(scan(SliceBudget { bytes_max: 300, ..budget }), (3, SliceEnd::Budget));
-    assert_eq!(scan(SliceBudget { bytes_max: 500, ..budget }), (5, SliceEnd::Complete));
-    assert_eq!(scan(SliceBudget { items_max: 4, ..budget }), (4, SliceEnd::Budget));
-    let no_time = SliceBudget { duration_max: Duration::ZERO, ..budget };
+    assert_eq!(
+        scan(SliceBudget {
+            bytes_max: 1,
+            ..budget
+        }),
+        (1, SliceEnd::Budget)
+    );
+    assert_eq!(
+        scan(SliceBudget {
+            bytes_max: 299,
+            ..budget
+        }),
+        (2, SliceEnd::Budget)
+    );
+    assert_eq!(
+        scan(SliceBudget {
+            bytes_max: 300,
+            ..budget
+        }),
+        (3, SliceEnd::Budget)
+    );
+    assert_eq!(
+        scan(SliceBudget {
+            bytes_max: 500,
+            ..budget
+        }),
+        (5, SliceEnd::Complete)
+    );
+    assert_eq!(
+        scan(SliceBudget {
+            items_max: 4,
+            ..budget
+        }),
+        (4, SliceEnd::Budget)
+    );
+    let no_time = SliceBudget {
+        duration_max: Duration::ZERO,
+        ..budget
+    };
     assert_eq!(scan(no_time), (1, SliceEnd::Budget));
-    assert!(vb.scan_slice(
-        SeqnoRange::above(Seqno::ZERO),
-        SliceBudget { items_max: 0, ..budget }
-    ).is_err());
+    assert!(
+        vb.scan_slice(
+            SeqnoRange::above(Seqno::ZERO),
+            SliceBudget {
+                items_max: 0,
+                ..budget
+            }
+        )
+        .is_err()
+    );
     store.finish(engine);
 }
 
@@ -121,17 +183,30 @@ impl Clock for Ticking {
 #[test]
 fn time_is_looked_at_on_every_row() {
     let store = TestStore::stepped();
-    let engine = store.builder().clock(Arc::new(Ticking::default())).open().unwrap();
+    let engine = store
+        .builder()
+        .clock(Arc::new(Ticking::default()))
+        .open()
+        .unwrap();
     let vb = vb(&engine, 0);
     for n in 0..100 {
         put(&vb, &n.to_string(), "v");
     }
     engine.flush().unwrap();
-    let budget = SliceBudget { duration_max: Duration::from_millis(10), ..SliceBudget::default() };
+    let budget = SliceBudget {
+        duration_max: Duration::from_millis(10),
+        ..SliceBudget::default()
+    };
 
-    let slice = vb.scan_slice(SeqnoRange::above(Seqno::ZERO), budget).unwrap();
+    let slice = vb
+        .scan_slice(SeqnoRange::above(Seqno::ZERO), budget)
+        .unwrap();
 
-    assert!((2..=11).contains(&slice.len()), "{} rows in ten readings", slice.len());
+    assert!(
+        (2..=11).contains(&slice.len()),
+        "{} rows in ten readings",
+        slice.len()
+    );
     assert_eq!(slice.end(), SliceEnd::Budget);
     store.finish(engine);
 }
@@ -154,9 +229,18 @@ fn empty_windows_move_the_position() {
     let seqnos: Vec<u64> = rows_in_slices(&vb, 1).iter().map(|row| row.0).collect();
 
     assert_eq!(seqnos, [1, 200_001, 200_002]);
-    let no_time = SliceBudget { duration_max: Duration::ZERO, ..SliceBudget::default() };
-    let slice = vb.scan_slice(SeqnoRange::above(Seqno::new(1)), no_time).unwrap();
-    assert_eq!((slice.position().get(), slice.len()), (65_537, 0), "ended between windows");
+    let no_time = SliceBudget {
+        duration_max: Duration::ZERO,
+        ..SliceBudget::default()
+    };
+    let slice = vb
+        .scan_slice(SeqnoRange::above(Seqno::new(1)), no_time)
+        .unwrap();
+    assert_eq!(
+        (slice.position().get(), slice.len()),
+        (65_537, 0),
+        "ended between windows"
+    );
     store.finish(engine);
 }
 

@@ -10,7 +10,10 @@ const MEMORY: Durability = Durability::Memory;
 fn a_document_survives_memory_flush_and_reopening() {
     let store = TestStore::stepped();
     let engine = store.open();
-    let change = Change::set("k", "value").flags(7).datatype(1).expiry(2_000_000_000);
+    let change = Change::set("k", "value")
+        .flags(7)
+        .datatype(1)
+        .expiry(2_000_000_000);
     let written = vb(&engine, 0).write(change, MEMORY).unwrap();
     let in_memory = vb(&engine, 0).get("k").unwrap().unwrap();
     engine.flush().unwrap();
@@ -22,7 +25,10 @@ fn a_document_survives_memory_flush_and_reopening() {
 
     assert_eq!(on_disk, in_memory);
     assert_eq!(on_disk.value, "value");
-    assert_eq!((on_disk.meta.seqno, on_disk.meta.cas), (written.seqno, written.cas));
+    assert_eq!(
+        (on_disk.meta.seqno, on_disk.meta.cas),
+        (written.seqno, written.cas)
+    );
     assert_eq!((on_disk.meta.flags, on_disk.meta.datatype), (7, 1));
     assert_eq!(on_disk.meta.expiry, 2_000_000_000);
     assert_eq!(vb(&engine, 1).get("k").unwrap(), None, "in another vBucket");
@@ -43,30 +49,62 @@ fn conditions(reopen: bool) {
     let high = vb.seqnos().unwrap().high;
 
     assert!(matches!(write(Change::add("k", "2")), Err(Error::Exists { cas }) if cas == first.cas));
-    assert!(matches!(write(Change::replace("none", "2")), Err(Error::NotFound)));
-    assert!(matches!(write(Change::delete("none")), Err(Error::NotFound)));
-    assert!(matches!(write(Change::touch("none", 1)), Err(Error::NotFound)));
+    assert!(matches!(
+        write(Change::replace("none", "2")),
+        Err(Error::NotFound)
+    ));
+    assert!(matches!(
+        write(Change::delete("none")),
+        Err(Error::NotFound)
+    ));
+    assert!(matches!(
+        write(Change::touch("none", 1)),
+        Err(Error::NotFound)
+    ));
     let wrong = Cas::new(1);
-    for change in [Change::set("k", "2"), Change::delete("k"), Change::replace("k", "2")] {
+    for change in [
+        Change::set("k", "2"),
+        Change::delete("k"),
+        Change::replace("k", "2"),
+    ] {
         let refused = write(change.cas(wrong)).unwrap_err();
-        let Error::CasMismatch { expected, found } = refused else { panic!("{refused}") };
+        let Error::CasMismatch { expected, found } = refused else {
+            panic!("{refused}")
+        };
         assert_eq!((expected, found), (wrong, first.cas));
     }
-    assert!(matches!(write(Change::set("none", "2").cas(wrong)), Err(Error::NotFound)));
-    assert_eq!(vb.seqnos().unwrap().high, high, "a refused change took a seqno");
+    assert!(matches!(
+        write(Change::set("none", "2").cas(wrong)),
+        Err(Error::NotFound)
+    ));
+    assert_eq!(
+        vb.seqnos().unwrap().high,
+        high,
+        "a refused change took a seqno"
+    );
 
     let second = write(Change::replace("k", "2").cas(first.cas)).unwrap();
     assert!(second.cas > first.cas);
     let touched = write(Change::touch("k", 4_000_000_000)).unwrap();
     let document = vb.get("k").unwrap().unwrap();
-    assert_eq!((&document.value[..], document.meta.expiry), (&b"2"[..], 4_000_000_000));
+    assert_eq!(
+        (&document.value[..], document.meta.expiry),
+        (&b"2"[..], 4_000_000_000)
+    );
     write(Change::delete("k").cas(touched.cas)).unwrap();
     assert_eq!(vb.get("k").unwrap(), None);
     assert!(matches!(write(Change::delete("k")), Err(Error::NotFound)));
     write(Change::add("k", "3")).unwrap();
     engine.flush().unwrap();
     let counts = vb.counts().unwrap().counts;
-    assert_eq!(counts, Counts { items: 1, tombstones: 0, bytes: 2 });
+    assert_eq!(
+        counts,
+        Counts {
+            items: 1,
+            tombstones: 0,
+            bytes: 2
+        }
+    );
     store.finish(engine);
 }
 
@@ -104,16 +142,31 @@ fn an_expired_document_is_absent_and_still_counted() {
     let engine = store.open();
     let vb = vb(&engine, 0);
     // The manual clock starts at second 1,000,000.
-    vb.write(Change::set("k", "old").expiry(1_000_010), MEMORY).unwrap();
+    vb.write(Change::set("k", "old").expiry(1_000_010), MEMORY)
+        .unwrap();
     assert!(vb.get("k").unwrap().is_some());
 
-    store.clock.as_ref().unwrap().advance(Duration::from_secs(10));
+    store
+        .clock
+        .as_ref()
+        .unwrap()
+        .advance(Duration::from_secs(10));
 
     assert_eq!(vb.get("k").unwrap(), None);
     assert_eq!(vb.get_many(&["k"]).unwrap(), [None]);
-    assert!(vb.get_meta("k").unwrap().is_some_and(|meta| !meta.is_present(1_000_010)));
-    assert!(matches!(vb.write(Change::replace("k", "new"), MEMORY), Err(Error::NotFound)));
-    assert!(matches!(vb.write(Change::delete("k"), MEMORY), Err(Error::NotFound)));
+    assert!(
+        vb.get_meta("k")
+            .unwrap()
+            .is_some_and(|meta| !meta.is_present(1_000_010))
+    );
+    assert!(matches!(
+        vb.write(Change::replace("k", "new"), MEMORY),
+        Err(Error::NotFound)
+    ));
+    assert!(matches!(
+        vb.write(Change::delete("k"), MEMORY),
+        Err(Error::NotFound)
+    ));
     engine.flush().unwrap();
     assert_eq!(vb.counts().unwrap().counts.items, 1);
     vb.write(Change::add("k", "new"), MEMORY).unwrap();
@@ -147,7 +200,10 @@ fn an_overwrite_deletes_the_entry_it_replaces_wherever_that_was() {
         (7, "mutation", "open", "2", 0),
     ];
     let found = rows(&vb0);
-    let found: Vec<_> = found.iter().map(|r| (r.0, r.1, &*r.2, &*r.3, r.4)).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|r| (r.0, r.1, &*r.2, &*r.3, r.4))
+        .collect();
     assert_eq!(found, expected);
     store.finish(engine);
 }
@@ -158,20 +214,40 @@ fn a_batch_is_all_or_nothing_and_takes_consecutive_seqnos() {
     let engine = store.open();
     let vb = vb(&engine, 0);
     put(&vb, "a", "1");
-    let batch = [Change::set("b", "2"), Change::add("a", "no"), Change::set("c", "3")];
-    assert!(matches!(vb.batch(&batch, MEMORY), Err(Error::Exists { .. })));
+    let batch = [
+        Change::set("b", "2"),
+        Change::add("a", "no"),
+        Change::set("c", "3"),
+    ];
+    assert!(matches!(
+        vb.batch(&batch, MEMORY),
+        Err(Error::Exists { .. })
+    ));
     assert_eq!(vb.seqnos().unwrap().high.get(), 1);
     assert_eq!(vb.get("b").unwrap(), None);
 
-    let batch = [Change::set("b", "2"), Change::delete("a"), Change::set("c", "3")];
+    let batch = [
+        Change::set("b", "2"),
+        Change::delete("a"),
+        Change::set("c", "3"),
+    ];
     let written = vb.batch(&batch, Durability::Synced).unwrap();
 
-    assert_eq!(written.iter().map(|w| w.seqno.get()).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(
+        written.iter().map(|w| w.seqno.get()).collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
     let seqnos = vb.seqnos().unwrap();
     assert_eq!((seqnos.persisted.get(), seqnos.synced.get()), (4, 4));
     let twice = [Change::set("x", "1"), Change::set("x", "2")];
-    assert!(matches!(vb.batch(&twice, MEMORY), Err(Error::Invalid { field: "batch", .. })));
-    assert!(matches!(vb.batch(&[], MEMORY), Err(Error::Invalid { field: "batch", .. })));
+    assert!(matches!(
+        vb.batch(&twice, MEMORY),
+        Err(Error::Invalid { field: "batch", .. })
+    ));
+    assert!(matches!(
+        vb.batch(&[], MEMORY),
+        Err(Error::Invalid { field: "batch", .. })
+    ));
     store.finish(engine);
 }
 
@@ -202,7 +278,10 @@ fn counts_follow_every_way_a_key_can_change() {
     assert_eq!(written.cas, Cas::new(9));
     assert_eq!(counts(), (1, 1, 6));
     let meta = vb.get_meta("never").unwrap().unwrap();
-    assert_eq!((meta.kind, meta.expiry, meta.cas.get()), (ItemKind::Expiration, 78, 6));
+    assert_eq!(
+        (meta.kind, meta.expiry, meta.cas.get()),
+        (ItemKind::Expiration, 78, 6)
+    );
     store.finish(engine);
 }
 
