@@ -1,6 +1,7 @@
 //! Closing.
 
 use crate::error::Result;
+use crate::failpoint::place;
 use crate::home::data_files;
 use crate::inner::Inner;
 use crate::storage::Storage;
@@ -25,11 +26,13 @@ impl Inner {
     pub(crate) fn close(&self) -> Result<()> {
         // Whoever has the gate finishes first: no change is appended after the last flush.
         drop(self.storage.write());
-        let flushed = if self.health.is_failed() {
-            self.health.check()
-        } else {
-            self.flush_all()
-        };
+        let flushed = self.pass(place::CLOSE).and_then(|()| {
+            if self.health.is_failed() {
+                self.health.check()
+            } else {
+                self.flush_all()
+            }
+        });
         self.commit.close();
         // Wakes whoever still waits for what will not come.
         self.with_lead(|| Ok(()))?;

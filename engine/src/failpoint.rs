@@ -28,9 +28,12 @@ pub mod place {
     pub const CREATE_READY: &str = "create.ready";
     /// An unclean stop was found; the new branches are not yet written.
     pub const OPEN_BRANCH: &str = "open.branch";
+    /// A close has waited for everybody and is about to flush. Failing here leaves what a kill at
+    /// this moment would leave.
+    pub const CLOSE: &str = "close.flush";
 
     /// All of them, in the order in which a store meets them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         CREATE_DB,
         CREATE_READY,
         OPEN_BRANCH,
@@ -40,6 +43,7 @@ pub mod place {
         FLUSH_PUBLISH,
         SYNC,
         DELETE_VBUCKET,
+        CLOSE,
     ];
 }
 

@@ -49,7 +49,6 @@ pub struct DbSnapshots {
 impl DbSnapshots {
     /// Counts a db snapshot as open until the guard is dropped. The guard is made before the db
     /// snapshot is taken and dropped after it is given back, so that the count is never too low.
-    #[must_use]
     pub fn open(self: &Arc<Self>, holder: Holder, clock: ClockFn) -> DbSnapshotGuard {
         let since = clock();
         let mut table = self.table.lock();

@@ -5,12 +5,12 @@
 pub mod journal;
 pub mod model;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use vbstore::failpoint::Failpoints;
+use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
-    Builder, Change, Config, Durability, Engine, ManualClock, SeqnoRange, SliceBudget, SliceEnd,
-    VBucket, VbId, Written,
+    Builder, Change, Config, Durability, Engine, Error, ManualClock, SeqnoRange, SliceBudget,
+    SliceEnd, VBucket, VbId, Written,
 };
 
 /// A store in a directory of its own, with failpoints, that is checked when the test ends.
@@ -79,31 +79,15 @@ impl TestStore {
         engine.close().unwrap();
     }
 
-    /// A copy of the store as it is on disk now: what a kill at this instant would leave.
-    pub fn crash_copy(&self) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        copy_dir(&self.path(), &dir.path().join("store"));
-        Self {
-            dir,
-            failpoints: Arc::default(),
-            clock: self.clock.clone(),
-            config: self.config.clone(),
-            background: self.background,
-        }
-    }
-}
-
-/// Copies a directory; a file that goes away meanwhile is passed over.
-pub fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else if let Err(error) = std::fs::copy(entry.path(), &target) {
-            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
-        }
+    /// Stops the engine as a kill would: threads end where they are, nothing is flushed, the store
+    /// is not marked as cleanly closed. Opening it again is a recovery.
+    pub fn crash(&self, engine: Engine) {
+        let planted = Error::Busy {
+            what: "a planted crash",
+        };
+        self.failpoints.once(place::CLOSE, Action::Fail(planted));
+        assert!(matches!(engine.close(), Err(Error::Busy { .. })));
+        drop(engine);
     }
 }
 

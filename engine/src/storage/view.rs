@@ -16,6 +16,9 @@ pub(crate) struct View<'v> {
     snapshot: &'v SnapshotWithThreadMode<'v, Db>,
 }
 
+/// Key and value of a row.
+pub(crate) type Row<'r> = (&'r [u8], &'r [u8]);
+
 /// The rows of one family within bounds, in key order.
 pub(crate) struct Rows<'v> {
     inner: DBRawIteratorWithThreadMode<'v, Db>,
@@ -69,7 +72,7 @@ impl Rows<'_> {
     /// # Errors
     /// RocksDB's, when the scan stopped because a block cannot be read: an iterator that ends is
     /// not one that has seen everything.
-    pub(crate) fn current(&self) -> Result<Option<(&[u8], &[u8])>, rocksdb::Error> {
+    pub(crate) fn current(&self) -> Result<Option<Row<'_>>, rocksdb::Error> {
         match self.inner.item() {
             Some(row) => Ok(Some(row)),
             None => self.inner.status().map(|()| None),

@@ -21,18 +21,17 @@ impl Inner {
         let storage = self.storage()?;
         let now = self.clock.wall_seconds();
         let in_memory = cell.lock.lock().checkpoints.get(key).cloned();
-        let document = match in_memory {
-            Some(item) => Some(Document {
+        let document = if let Some(item) = in_memory {
+            Some(Document {
                 meta: item.meta,
                 value: item.value.clone(),
-            }),
-            None => {
-                let stored = storage.document(vb, key)?;
-                stored.map(|stored| Document {
-                    meta: stored.meta,
-                    value: stored.value,
-                })
-            }
+            })
+        } else {
+            let stored = storage.document(vb, key)?;
+            stored.map(|stored| Document {
+                meta: stored.meta,
+                value: stored.value,
+            })
         };
         Ok(document.filter(|document| document.meta.is_present(now)))
     }

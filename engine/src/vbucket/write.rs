@@ -149,60 +149,8 @@ impl Inner {
         let now = self.clock.wall_seconds();
         changes
             .iter()
-            .map(|change| self.admit_one(storage, cell, change, now))
+            .map(|change| admit_one(storage, cell, change, now))
             .collect()
-    }
-
-    fn admit_one(
-        &self,
-        storage: &StorageRef<'_>,
-        cell: &VbCell,
-        change: &Change,
-        now: u32,
-    ) -> Result<Admitted> {
-        let mut admitted = Admitted {
-            kind: ItemKind::Mutation,
-            key: change.key.clone(),
-            value: change.value.clone(),
-            flags: change.flags,
-            datatype: change.datatype,
-            on_disk: Previous::Unknown,
-        };
-        if let Verb::Restore(kind, _) = change.verb {
-            admitted.kind = kind;
-        }
-        if !change.reads() {
-            return Ok(admitted);
-        }
-        let current = read_current(storage, cell, &change.key)?;
-        admitted.on_disk = current.on_disk;
-        let present = current.meta.filter(|meta| meta.is_present(now));
-        if let Some(expected) = change.expected_cas {
-            let found = present.ok_or(Error::NotFound)?.cas;
-            if found != expected {
-                return Err(Error::CasMismatch { expected, found });
-            }
-        }
-        match (change.verb, present) {
-            (Verb::Set | Verb::Restore(..), _) | (Verb::Add, None) | (Verb::Replace, Some(_)) => {}
-            (Verb::Add, Some(meta)) => return Err(Error::Exists { cas: meta.cas }),
-            (Verb::Replace | Verb::Delete | Verb::Touch, None) => return Err(Error::NotFound),
-            (Verb::Delete, Some(_)) => admitted.kind = ItemKind::Deletion,
-            (Verb::Touch, Some(meta)) => {
-                admitted.flags = meta.flags;
-                admitted.datatype = meta.datatype;
-                admitted.value = match current.value {
-                    Some(value) => value,
-                    // The stripe is held, so the document cannot be replaced. Deleting the whole
-                    // vBucket can take it away, and then the generation has changed.
-                    None => storage
-                        .document_at(cell.id, &change.key, meta)?
-                        .map(|document| document.value)
-                        .ok_or(Error::VbGone { vb: cell.id })?,
-                };
-            }
-        }
-        Ok(admitted)
     }
 
     /// Assigns seqnos and CAS values, appends, and puts the vBucket onto the dirty list. The
@@ -277,6 +225,58 @@ impl Inner {
         }
         Ok(written)
     }
+}
+
+/// Checks the condition of one change. The caller holds its key's stripe.
+fn admit_one(
+    storage: &StorageRef<'_>,
+    cell: &VbCell,
+    change: &Change,
+    now: u32,
+) -> Result<Admitted> {
+    let mut admitted = Admitted {
+        kind: ItemKind::Mutation,
+        key: change.key.clone(),
+        value: change.value.clone(),
+        flags: change.flags,
+        datatype: change.datatype,
+        on_disk: Previous::Unknown,
+    };
+    if let Verb::Restore(kind, _) = change.verb {
+        admitted.kind = kind;
+    }
+    if !change.reads() {
+        return Ok(admitted);
+    }
+    let current = read_current(storage, cell, &change.key)?;
+    admitted.on_disk = current.on_disk;
+    let present = current.meta.filter(|meta| meta.is_present(now));
+    if let Some(expected) = change.expected_cas {
+        let found = present.ok_or(Error::NotFound)?.cas;
+        if found != expected {
+            return Err(Error::CasMismatch { expected, found });
+        }
+    }
+    match (change.verb, present) {
+        (Verb::Set | Verb::Restore(..), _) | (Verb::Add, None) | (Verb::Replace, Some(_)) => {}
+        (Verb::Add, Some(meta)) => return Err(Error::Exists { cas: meta.cas }),
+        (Verb::Replace | Verb::Delete | Verb::Touch, None) => return Err(Error::NotFound),
+        (Verb::Delete, Some(_)) => admitted.kind = ItemKind::Deletion,
+        (Verb::Touch, Some(meta)) => {
+            admitted.flags = meta.flags;
+            admitted.datatype = meta.datatype;
+            admitted.value = match current.value {
+                Some(value) => value,
+                // The stripe is held, so the document cannot be replaced. Deleting the whole
+                // vBucket can take it away, and then the generation has changed.
+                None => storage
+                    .document_at(cell.id, &change.key, meta)?
+                    .map(|document| document.value)
+                    .ok_or(Error::VbGone { vb: cell.id })?,
+            };
+        }
+    }
+    Ok(admitted)
 }
 
 /// Reads the newest change of a key: memory first, then disk. The caller holds the key's stripe.

@@ -133,14 +133,13 @@ fn a_clean_stop_keeps_the_branch_and_an_unclean_one_begins_a_new_one() {
     let engine = store.open();
     vb(&engine, 0).set("k", "v").unwrap();
     let uuid = vb(&engine, 0).seqnos().unwrap().vb_uuid;
-    let crashed = store.crash_copy();
     engine.close().unwrap();
 
     let engine = store.open();
     assert_eq!(vb(&engine, 0).seqnos().unwrap().vb_uuid, uuid);
-    store.finish(engine);
+    store.crash(engine);
 
-    let engine = crashed.open();
+    let engine = store.open();
     let log = vb(&engine, 0).failover_log().unwrap();
     let entries: Vec<_> = log
         .entries()
@@ -154,7 +153,7 @@ fn a_clean_stop_keeps_the_branch_and_an_unclean_one_begins_a_new_one() {
         "also where nothing was"
     );
     assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
-    crashed.finish(engine);
+    store.finish(engine);
 }
 
 #[test]
@@ -163,14 +162,13 @@ fn changes_that_were_never_flushed_are_gone_after_a_crash_and_nothing_else() {
     let engine = store.open();
     vb(&engine, 0).set("synced", "v").unwrap();
     put(&vb(&engine, 0), "memory", "v");
-    let crashed = store.crash_copy();
-    store.finish(engine);
+    store.crash(engine);
 
-    let engine = crashed.open();
+    let engine = store.open();
     assert!(vb(&engine, 0).get("synced").unwrap().is_some());
     assert_eq!(vb(&engine, 0).get("memory").unwrap(), None);
     assert_eq!(vb(&engine, 0).seqnos().unwrap().high.get(), 1);
-    crashed.finish(engine);
+    store.finish(engine);
 }
 
 #[test]
@@ -197,28 +195,25 @@ fn an_open_cut_short_before_the_new_branch_begins_it_the_next_time() {
     let store = TestStore::threaded();
     let engine = store.open();
     vb(&engine, 0).set("k", "v").unwrap();
-    let crashed = store.crash_copy();
-    store.finish(engine);
-    crashed.failpoints.once(
+    store.crash(engine);
+    store.failpoints.once(
         place::OPEN_BRANCH,
         Action::Fail(Error::Busy { what: "planted" }),
     );
-    assert!(crashed.builder().open().is_err());
+    assert!(store.builder().open().is_err());
 
-    let engine = crashed.open();
+    let engine = store.open();
 
     assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 2);
-    crashed.finish(engine);
+    store.finish(engine);
 }
 
 #[test]
 fn deleted_vbuckets_and_reopening_often_keep_the_log_bounded() {
-    let mut store = TestStore::threaded();
+    let store = TestStore::threaded();
     for _ in 0..30 {
         let engine = store.open();
-        let crashed = store.crash_copy();
-        drop(engine);
-        store = crashed;
+        store.crash(engine);
     }
     let engine = store.open();
     assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 25);
