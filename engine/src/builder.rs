@@ -7,7 +7,7 @@ use crate::failpoint::{Failpoints, place};
 use crate::home::{Home, Marker, Phase, WITNESS, WitnessFile, data_files};
 use crate::inner::{Inner, Parts};
 use crate::storage::options::{FamilyOptions, StorageConfig};
-use crate::storage::{Batch, Storage};
+use crate::storage::{Batch, Reach, Storage};
 use crate::vbucket::VbCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -201,44 +201,62 @@ impl Builder {
     fn open_existing(self, home: Home, store: StoreUuid, vbuckets: u16) -> Result<Inner> {
         let resources = Resources::find(&self.config, vbuckets, false)?;
         let options = FamilyOptions::new(resources.storage.clone());
-        let (mut witness, last_stop) = self.compare_with_witness(&home, store, &options)?;
+        let (mut witness, last_stop) =
+            self.compare_with_witness(&home, store, vbuckets, &options)?;
+        if last_stop == LastStop::Unclean {
+            self.recover(&home, vbuckets, &options, &mut witness)?;
+        }
         let promised = witness.newest().rocks_sequence;
-
         let snapshots = Arc::clone(&self.metrics.db_snapshots);
         let clock = Arc::clone(&self.clock);
         let storage = Storage::open(&home.db(), &options, vbuckets, snapshots, clock)?;
         let found = storage.rocks_sequence();
-        if found < promised && !self.accept_data_loss {
-            return Err(Error::DataLoss {
-                expected: promised,
-                found,
-            });
+        if found < promised {
+            let expected = promised;
+            return Err(Error::DataLoss { expected, found });
         }
-        let mut states = load_states(&storage, vbuckets)?;
+        let states = load_states(&storage, vbuckets)?;
         // From here on the directory is no longer as the last close left it.
-        witness.record(promised.min(found), 0)?;
+        witness.record(promised, 0)?;
         witness.sync()?;
-        if last_stop == LastStop::Unclean {
-            self.pass(place::OPEN_BRANCH)?;
-            let sequence = begin_branches(&storage, &mut states)?;
-            witness.record(sequence, 0)?;
-            witness.sync()?;
-        }
         let cells = states
             .into_iter()
-            .map(|(vb, state, log)| VbCell::new(vb, state, log));
-        let cells = cells.collect();
+            .map(|(vb, state, log)| VbCell::new(vb, state, log))
+            .collect();
         tracing::info!(%store, vbuckets, ?last_stop, "store opened");
         Ok(self.into_inner(home, storage, witness, cells, store, &resources))
     }
 
-    /// Compares what would be recovered with what the witness vouches for, before anything is
-    /// written. Left out after a clean close whose files are all as they were and whose log is
-    /// empty: then there is nothing to recover.
+    /// Lets RocksDB recover what is in its log, and begins the new branches, before the store is
+    /// opened to be used.
+    fn recover(
+        &self,
+        home: &Home,
+        vbuckets: u16,
+        options: &FamilyOptions,
+        witness: &mut WitnessFile,
+    ) -> Result<()> {
+        let clock = Arc::clone(&self.clock);
+        let storage = Storage::open_to_recover(&home.db(), options, vbuckets, clock)?;
+        let expected = witness.newest().rocks_sequence;
+        let found = storage.rocks_sequence();
+        if found < expected && !self.accept_data_loss {
+            return Err(Error::DataLoss { expected, found });
+        }
+        let mut states = load_states(&storage, vbuckets)?;
+        self.pass(place::OPEN_BRANCH)?;
+        let sequence = begin_branches(&storage, &mut states)?;
+        witness.record(sequence, 0)?;
+        witness.sync()
+    }
+
+    /// Compares what would be recovered with what the witness vouches for, and reads the records
+    /// of all vBuckets, before anything is written.
     fn compare_with_witness(
         &self,
         home: &Home,
         store: StoreUuid,
+        vbuckets: u16,
         options: &FamilyOptions,
     ) -> Result<(WitnessFile, LastStop)> {
         let witness = match WitnessFile::open(&home.witness(), store) {
@@ -254,38 +272,39 @@ impl Builder {
         let newest = witness.newest();
         let files = data_files(&home.db())?;
         let is_as_closed = newest.clean_digest == files.digest;
-        if is_as_closed && files.log_bytes == 0 {
-            return Ok((witness, LastStop::Clean));
-        }
         if newest.clean_digest != 0 && !is_as_closed {
             tracing::warn!(
                 file = WITNESS,
                 "the data files are not as the last close left them"
             );
         }
-        let found = Storage::recoverable_sequence(&home.db(), options)?;
+        // After a clean close with an empty log there is nothing to recover, and no need to open
+        // every family twice.
+        let is_nothing_to_recover = is_as_closed && files.log_bytes == 0;
+        let reach = if is_nothing_to_recover {
+            Reach::Records
+        } else {
+            Reach::Everything
+        };
+        let clock = Arc::clone(&self.clock);
+        let seen = Storage::open_read_only(&home.db(), options, vbuckets, reach, clock)?;
+        let found = seen.rocks_sequence();
         if found < newest.rocks_sequence {
+            let expected = newest.rocks_sequence;
             if !self.accept_data_loss {
-                return Err(Error::DataLoss {
-                    expected: newest.rocks_sequence,
-                    found,
-                });
+                return Err(Error::DataLoss { expected, found });
             }
-            tracing::warn!(
-                expected = newest.rocks_sequence,
-                found,
-                "data loss accepted"
-            );
+            tracing::warn!(expected, found, "data loss accepted");
             return Ok((witness, LastStop::Unclean));
         }
-        Ok((
-            witness,
-            if is_as_closed {
-                LastStop::Clean
-            } else {
-                LastStop::Unclean
-            },
-        ))
+        // Spoilt records are met here, before opening to write changes anything.
+        load_states(&seen, vbuckets)?;
+        let last_stop = if is_as_closed {
+            LastStop::Clean
+        } else {
+            LastStop::Unclean
+        };
+        Ok((witness, last_stop))
     }
 
     fn into_inner(

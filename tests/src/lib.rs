@@ -5,7 +5,7 @@
 pub mod journal;
 pub mod model;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
@@ -164,4 +164,18 @@ pub fn rows_in_slices(vb: &VBucket, items_max: usize) -> Vec<Row> {
 
 pub fn rows(vb: &VBucket) -> Vec<Row> {
     rows_in_slices(vb, 1_000)
+}
+
+/// Copies a directory in which nothing changes.
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).unwrap();
+        }
+    }
 }

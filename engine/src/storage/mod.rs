@@ -18,6 +18,7 @@ mod scan;
 mod view;
 
 pub(crate) use batch::Batch;
+pub(crate) use open::Reach;
 pub(crate) use records::{Records, decode_document, decode_index_entry};
 
 use crate::error::{Error, Result};

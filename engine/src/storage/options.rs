@@ -98,23 +98,39 @@ impl FamilyOptions {
         options
     }
 
-    /// Returns every family of the store, each with its options.
+    /// Returns every family of the store, each with its options; that of the records comes first.
     pub fn families(&self) -> impl Iterator<Item = ColumnFamilyDescriptor> {
-        let (seqno, key) = (self.seqno(), self.key());
-        let small = [
-            ColumnFamilyDescriptor::new(DEFAULT, self.default_family()),
-            ColumnFamilyDescriptor::new(SUPERSEDED, self.superseded()),
+        self.families_with(|_| ())
+    }
+
+    /// The same without compactions of RocksDB's own accord.
+    pub(crate) fn quiet_families(&self) -> impl Iterator<Item = ColumnFamilyDescriptor> {
+        self.families_with(|options| options.set_disable_auto_compactions(true))
+    }
+
+    fn families_with(
+        &self,
+        change: fn(&mut Options),
+    ) -> impl Iterator<Item = ColumnFamilyDescriptor> + use<> {
+        let mut all = [
+            self.default_family(),
+            self.superseded(),
+            self.seqno(),
+            self.key(),
         ];
-        small.into_iter().chain(
-            (0..self.config.vbuckets)
-                .map(VbId::new)
-                .flat_map(move |vb| {
-                    [
-                        ColumnFamilyDescriptor::new(seqno_family(vb), seqno.clone()),
-                        ColumnFamilyDescriptor::new(key_family(vb), key.clone()),
-                    ]
-                }),
-        )
+        all.iter_mut().for_each(change);
+        let [default, superseded, seqno, key] = all;
+        let shared = [
+            ColumnFamilyDescriptor::new(DEFAULT, default),
+            ColumnFamilyDescriptor::new(SUPERSEDED, superseded),
+        ];
+        let vbs = (0..self.config.vbuckets).map(VbId::new);
+        shared.into_iter().chain(vbs.flat_map(move |vb| {
+            [
+                ColumnFamilyDescriptor::new(seqno_family(vb), seqno.clone()),
+                ColumnFamilyDescriptor::new(key_family(vb), key.clone()),
+            ]
+        }))
     }
 
     fn table(&self) -> BlockBasedOptions {
@@ -163,6 +179,10 @@ impl FamilyOptions {
         table.set_bloom_filter(10.0, false);
         let mut options = self.common();
         options.set_block_based_table_factory(&table);
+        // The memtable's bloom filter is a share of this and is paid for by every family that is
+        // written to: with 32 MiB it would be 655 KB, and as much again for each vBucket.
+        let share = self.config.write_buffer_bytes / usize::from(self.config.vbuckets.max(1));
+        options.set_write_buffer_size(share.clamp(MIB, 16 * MIB));
         options.set_memtable_whole_key_filtering(true);
         options.set_memtable_prefix_bloom_ratio(0.02);
         options
