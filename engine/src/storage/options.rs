@@ -151,7 +151,8 @@ impl FamilyOptions {
         let mut options = Options::default();
         options.set_write_buffer_manager(&self.buffers);
         options.set_arena_block_size(16 * KIB);
-        options.set_write_buffer_size(32 * MIB);
+        // After a full disk RocksDB waits for this much free space before it takes writes again.
+        options.set_write_buffer_size(self.config.write_buffer_bytes.min(32 * MIB));
         options.set_max_write_buffer_number(3);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_compression_type(DBCompressionType::Lz4);

@@ -1,0 +1,226 @@
+//! A disk that is really full: a small tmpfs, filled in a log write, in a flush, in a compaction and
+//! in the witness. Needs root to mount one; says so where it cannot run.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use vbstore::{
+    Change, Clock, Config, Durability, Engine, Error, HealthState, SystemClock, Tuning, VbId,
+    Written,
+};
+use vbstore_tests::{assert_verified, vb};
+
+// RocksDB takes writes again once as much is free as its largest memtable may hold: 32 MiB, or less
+// if the configuration allows less memory. Its log is given that much space in advance, too. The
+// disks here are that much larger than what is written to them.
+
+/// What is promised: the first write is taken this long after space has returned.
+const HEALS_WITHIN: Duration = Duration::from_secs(15);
+
+struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn new(test: &str, size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none"])
+            .arg(dir.path())
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self { dir }),
+            other => {
+                println!("{test}: NOT RUN, no tmpfs can be mounted: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.dir.path().join("ballast")
+    }
+
+    /// Takes all the space there is but for this much.
+    fn fill(&self, but: u64) {
+        let stat = rustix::fs::statvfs(self.dir.path()).unwrap();
+        let free = stat.f_bavail * stat.f_frsize;
+        let size = free.saturating_sub(but);
+        let file = std::fs::File::create(self.ballast()).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size.max(1)).unwrap();
+    }
+
+    fn give_back(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(
+            Command::new("umount")
+                .arg("-l")
+                .arg(self.dir.path())
+                .output(),
+        );
+    }
+}
+
+fn config(write_buffer_bytes: u64) -> Config {
+    Config {
+        vbuckets: Some(2),
+        block_cache_bytes: 4 << 20,
+        write_buffer_bytes: Some(write_buffer_bytes),
+        tuning: Tuning {
+            memory_quota: 64 << 20,
+            ..Tuning::default()
+        },
+        ..Config::default()
+    }
+}
+
+/// Writes until the disk is full; returns what was acknowledged.
+fn write_until_full(engine: &Engine, len: usize) -> Vec<(String, Written)> {
+    let mut acknowledged = Vec::new();
+    loop {
+        let key = format!("key-{:06}", acknowledged.len());
+        // Not compressible, so that what is written takes the space it says.
+        let value: Vec<u8> = (0..len).map(|_| rand::random::<u8>()).collect();
+        match vb(engine, 0).write(Change::set(&key, value), Durability::Synced) {
+            Ok(written) => acknowledged.push((key, written)),
+            Err(Error::DiskFull { .. }) => return acknowledged,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(acknowledged.len() < 100_000, "the disk never filled");
+    }
+}
+
+/// Waits until a write is taken again and checks everything, also after opening again.
+fn heals(disk: &SmallDisk, engine: Engine, acknowledged: &[(String, Written)], config: Config) {
+    assert!(matches!(engine.health(), HealthState::Degraded { .. }));
+    let first = acknowledged.first().map(|(key, _)| key.clone());
+    if let Some(key) = first {
+        assert!(vb(&engine, 0).get(key).unwrap().is_some(), "reads go on");
+    }
+    disk.give_back();
+    let clock = SystemClock::new();
+    loop {
+        match vb(&engine, 1).set("after", "1") {
+            Ok(_) => break,
+            Err(Error::DiskFull { .. }) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+        assert!(
+            clock.monotonic() < HEALS_WITHIN,
+            "not healed after {:?}",
+            clock.monotonic()
+        );
+    }
+    println!("healed after {:?}", clock.monotonic());
+    let check = |engine: &Engine| {
+        for (key, written) in acknowledged {
+            let meta = vb(engine, 0).get_meta(key).unwrap().unwrap();
+            assert_eq!(meta.seqno, written.seqno);
+            assert!(vb(engine, 0).get(key).unwrap().is_some());
+        }
+        assert_verified(engine);
+    };
+    check(&engine);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = Engine::builder(disk.store()).config(config).open().unwrap();
+    check(&engine);
+    engine.close().unwrap();
+}
+
+#[test]
+fn in_a_write_of_the_log() {
+    let Some(disk) = SmallDisk::new("in_a_write_of_the_log", "160m") else {
+        return;
+    };
+    // Memory for more than the disk holds: nothing is moved to files before it is full.
+    let config = config(256 << 20);
+    let engine = Engine::builder(disk.store())
+        .config(config.clone())
+        .open()
+        .unwrap();
+    vb(&engine, 0).set("first", "1").unwrap();
+    disk.fill(1 << 20);
+    let acknowledged = write_until_full(&engine, 20_000);
+    assert!(!acknowledged.is_empty());
+    heals(&disk, engine, &acknowledged, config);
+}
+
+#[test]
+fn in_a_flush_to_a_file() {
+    let Some(disk) = SmallDisk::new("in_a_flush_to_a_file", "96m") else {
+        return;
+    };
+    let config = config(4 << 20);
+    let engine = Engine::builder(disk.store())
+        .config(config.clone())
+        .open()
+        .unwrap();
+    // Room for the log of a few memtables and not for the files they become.
+    disk.fill(6 << 20);
+    let acknowledged = write_until_full(&engine, 50_000);
+    heals(&disk, engine, &acknowledged, config);
+}
+
+#[test]
+fn in_a_compaction() {
+    let Some(disk) = SmallDisk::new("in_a_compaction", "256m") else {
+        return;
+    };
+    let config = config(64 << 20);
+    let engine = Engine::builder(disk.store())
+        .config(config.clone())
+        .open()
+        .unwrap();
+    let mut acknowledged = Vec::new();
+    for n in 0..300 {
+        let key = format!("kept-{n:04}");
+        let value: Vec<u8> = (0..50_000).map(|_| rand::random::<u8>()).collect();
+        let change = Change::set(&key, value);
+        acknowledged.push((
+            key,
+            vb(&engine, 0).write(change, Durability::Synced).unwrap(),
+        ));
+    }
+    engine.compact(VbId::new(0)).unwrap();
+    disk.fill(4 << 20);
+    // Needs as much space again as the vBucket has.
+    drop(engine.compact(VbId::new(0)));
+    acknowledged.extend(write_until_full(&engine, 50_000));
+    heals(&disk, engine, &acknowledged, config);
+}
+
+#[test]
+fn in_the_witness_and_in_the_creation_of_a_store() {
+    let Some(disk) = SmallDisk::new("in_the_witness", "16m") else {
+        return;
+    };
+    // The witness is made whole when the store is created, and only overwritten later: a disk with
+    // no byte left takes its records.
+    disk.fill(0);
+    let refused = Engine::builder(disk.store()).config(config(4 << 20)).open();
+    assert!(
+        matches!(refused, Err(Error::DiskFull { .. })),
+        "{refused:?}"
+    );
+    disk.give_back();
+    let engine = Engine::builder(disk.store())
+        .config(config(4 << 20))
+        .open()
+        .unwrap();
+    vb(&engine, 0).set("first", "1").unwrap();
+    disk.fill(0);
+    // The log has some space of its own left, so some writes may pass, each with its witness.
+    let acknowledged = write_until_full(&engine, 100);
+    heals(&disk, engine, &acknowledged, config(4 << 20));
+}
