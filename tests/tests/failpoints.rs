@@ -4,3 +4,5 @@
 mod disk_full;
 #[path = "failpoints/matrix.rs"]
 mod matrix;
+#[path = "failpoints/read_only.rs"]
+mod read_only;

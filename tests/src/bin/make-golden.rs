@@ -1,0 +1,29 @@
+//! Makes the golden stores of the present format: `make-golden NAME clean|killed`.
+//!
+//! Run when a format is introduced and never again for that format: what an old version wrote is
+//! what matters.
+
+use std::process::exit;
+use vbstore::{Config, Engine};
+use vbstore_tests::golden;
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let [_, name, how] = args.as_slice() else {
+        eprintln!("usage: make-golden NAME clean|killed");
+        exit(2);
+    };
+    let path = golden::directory().join(name);
+    let config = Config {
+        vbuckets: Some(2),
+        write_buffer_bytes: Some(64 << 10),
+        ..Config::default()
+    };
+    let engine = Engine::builder(&path).config(config).open().unwrap();
+    golden::write(&engine);
+    match how.as_str() {
+        "clean" => engine.close().unwrap(),
+        // Ends without closing: what is in the log stays there.
+        _ => exit(0),
+    }
+}
