@@ -49,8 +49,7 @@ step verify-churn verify --dir ./run/churn
 
 operations="$(figure operations)"
 lost="$(figure lost)"
-age="$(figure db_snapshot_age_max_seconds)"
-age_ms="$(awk -v s="$age" 'BEGIN { printf "%.3f", s * 1000 }')"
+age_ms="$(figure worst_db_snapshot_age_ms)"
 
 cat <<EOF
 
