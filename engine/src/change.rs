@@ -128,6 +128,21 @@ impl Change {
         &self.key
     }
 
+    /// Returns the value; empty for a deletion.
+    #[must_use]
+    pub fn value(&self) -> &Bytes {
+        &self.value
+    }
+
+    /// Returns the CAS that a restored change keeps, `None` for any other.
+    #[must_use]
+    pub fn restored_cas(&self) -> Option<Cas> {
+        match self.verb {
+            Verb::Restore(_, cas) => Some(cas),
+            _ => None,
+        }
+    }
+
     /// Returns whether the key's present state has to be known.
     pub(crate) fn reads(&self) -> bool {
         self.expected_cas.is_some() || !matches!(self.verb, Verb::Set | Verb::Restore(..))

@@ -53,6 +53,19 @@ impl KeyRange {
         Self { from, to }
     }
 
+    /// Returns the part of this range from `from` on.
+    #[must_use]
+    pub fn starting_at(mut self, from: impl Into<Bytes>) -> Self {
+        self.from = from.into().max(self.from);
+        self
+    }
+
+    /// Returns the first key of the range.
+    #[must_use]
+    pub fn from(&self) -> &[u8] {
+        &self.from
+    }
+
     fn contains(&self, key: &[u8]) -> bool {
         key >= &*self.from && self.to.as_ref().is_none_or(|to| key < &**to)
     }

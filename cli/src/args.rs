@@ -1,0 +1,228 @@
+//! What the command line says.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use vbstore::Durability;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 found a problem, was interrupted, or the key has no \
+value; 2 usage; 3 cannot open the store, or it is locked; 4 input or output; 5 corruption or data \
+loss.";
+
+/// Works on a vbstore: an embedded, persistent key-value store with changes to follow.
+#[derive(Debug, Parser)]
+#[command(name = "vbstore", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// Answer with one JSON object on standard output, and errors as JSON on standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Read records into a store.
+    ///
+    /// Each line becomes one document: its key is a field of the line, its value the bytes of the
+    /// whole line. A line that is no record is rejected and counted; it does not stop the import
+    /// unless --strict is given.
+    ///
+    /// How far the import has come is kept beside the store, in DIR.import-state.json. After a kill,
+    /// the same command with --resume goes on after the last acknowledged line: lines that are
+    /// stored already are recognised and skipped, so that none is imported twice but those that were
+    /// under way when it was killed (at most --window).
+    Import(Import),
+    /// Print the value of a key.
+    Get(Point),
+    /// Give a key a value.
+    Set(Set),
+    /// Take a key's value away.
+    Del(Point),
+    /// Print counts, seqnos, space and health.
+    Stats(Stats),
+    /// Print every change as JSON lines.
+    ///
+    /// Each line is {"vb","seqno","kind","key","value","cas","expiry","prev_seqno"} and, where they
+    /// are not 0, "flags" and "datatype". A key or value that is not UTF-8 is {"base64": "..."}. By
+    /// key, only keys with a value are there, and prev_seqno is null: the index does not hold it.
+    Dump(Dump),
+    /// Hold a store open and take JSON commands on standard input, one a line.
+    ///
+    /// Each answer is one line: {"ok":true,...} or {"ok":false,"error":{...}}; an "id" is sent back.
+    /// {"op":"help"} lists the commands. The end of the input closes the store.
+    Session(Session),
+    /// Check everything that can be checked on disk, and name what is wrong.
+    Verify(Verify),
+    /// Write, read, delete and check under load; then open again and compare with what should be
+    /// there. Needs a new or an empty store.
+    Stress(Stress),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityArg {
+    Memory,
+    Logged,
+    Synced,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(arg: DurabilityArg) -> Self {
+        match arg {
+            DurabilityArg::Memory => Self::Memory,
+            DurabilityArg::Logged => Self::Logged,
+            DurabilityArg::Synced => Self::Synced,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Fields between tabs; the first line names them.
+    Tsv,
+    /// Fields between commas, quoted where needed; the first record names them.
+    Csv,
+    /// What `dump` prints, with cas and expiry kept.
+    Dump,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Import {
+    /// The store; made if there is none.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// vBuckets of a store that is made: a power of two up to 1024.
+    #[arg(long)]
+    pub(crate) vbuckets: Option<u16>,
+    /// The field that holds the key.
+    #[arg(long, default_value = "key")]
+    pub(crate) key: String,
+    /// How durable a line is before it counts as imported.
+    #[arg(long, value_enum, default_value = "synced")]
+    pub(crate) durability: DurabilityArg,
+    /// What the input looks like.
+    #[arg(long, value_enum, default_value = "json")]
+    pub(crate) format: Format,
+    /// Stop at the first line that is rejected.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Go on after the last acknowledged line of an import that was cut short.
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Lines under way at once.
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) window: u32,
+    /// The input; - for standard input.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Point {
+    /// The store.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// The key.
+    pub(crate) key: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Set {
+    /// The store; made if there is none.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// How durable the value is before this returns.
+    #[arg(long, value_enum, default_value = "synced")]
+    pub(crate) durability: DurabilityArg,
+    /// The second since 1970 at which it expires; 0 for never.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) expiry: u32,
+    /// Refuse unless the key has this cas.
+    #[arg(long)]
+    pub(crate) cas: Option<u64>,
+    /// The key.
+    pub(crate) key: String,
+    /// The value.
+    pub(crate) value: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Stats {
+    /// The store.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// One vBucket only, with its seqnos and branches.
+    #[arg(long)]
+    pub(crate) vb: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    Seqno,
+    Key,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Dump {
+    /// The store.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// One vBucket only.
+    #[arg(long)]
+    pub(crate) vb: Option<u16>,
+    /// In which order.
+    #[arg(long, value_enum, default_value = "seqno")]
+    pub(crate) by: Order,
+    /// The first seqno of interest.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) from: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Session {
+    /// The store; made if there is none.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// vBuckets of a store that is made: a power of two up to 1024.
+    #[arg(long)]
+    pub(crate) vbuckets: Option<u16>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// The store.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Stress {
+    /// The store; made if there is none.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// How long to go on.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Decides what is written and in which mix.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Threads that write and read back.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) writers: u16,
+    /// Threads that read slices all the while.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pub(crate) slicers: u16,
+    /// vBuckets of a store that is made: a power of two up to 1024.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) vbuckets: u16,
+    /// Keys of each writer.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) keys: u32,
+    /// Longest value, in bytes.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=20_000_000))]
+    pub(crate) value_max: u32,
+    /// Print the report as JSON, or write it to this file.
+    #[arg(long, num_args = 0..=1, value_name = "FILE")]
+    #[expect(clippy::option_option, reason = "absent, given, given with a file")]
+    pub(crate) json: Option<Option<PathBuf>>,
+}

@@ -1,0 +1,311 @@
+//! `import`: records into a store, with a window of writes under way.
+//!
+//! Lines are acknowledged in their order: the oldest ticket is waited for first, so "up to line N"
+//! says all there is to say. It is written down after every window, so a kill loses at most the
+//! lines of about two windows; of these, the ones that are stored already are recognised by their
+//! value when the import goes on.
+
+mod progress;
+mod reader;
+
+use crate::args::{Format, Import};
+use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress as progress_bar};
+use crate::stop::Stop;
+use crate::store;
+use clap::ValueEnum;
+use progress::{Input, Progress, ProgressFile};
+use reader::{Line, Reader};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+use vbstore::{Change, Clock, Durability, Engine, Error, SystemClock, Ticket};
+
+/// Rejected lines that are listed one by one.
+const REJECTED_MAX: usize = 100;
+/// How often the progress is synced, so that it survives a power cut.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
+    let format = args
+        .format
+        .to_possible_value()
+        .map_or_else(String::new, |v| v.get_name().to_owned());
+    let input = Input::of(&args.file, &format, &args.key).map_err(|e| {
+        Failure::new(
+            crate::output::IO,
+            "io",
+            format!("{}: {e}", args.file.display()),
+        )
+    })?;
+    let file = ProgressFile::beside(&args.dir);
+    let earlier = if args.resume { file.load()? } else { None };
+    if earlier
+        .as_ref()
+        .is_some_and(|earlier| earlier.input != input)
+    {
+        return Err(Failure::usage(
+            "the import that was cut short was of another input",
+        ));
+    }
+    let mut reader = Reader::new(open(&args.file)?, args.format, &args.key);
+    reader.header().map_err(Failure::usage)?;
+    if let Some(earlier) = &earlier {
+        reader.skip_to(earlier.line, earlier.offset)?;
+    }
+    let engine = store::open_or_create(&args.dir, args.vbuckets)?;
+    let start = earlier.unwrap_or(Progress {
+        input,
+        line: 0,
+        offset: 0,
+        is_finished: false,
+    });
+    let mut importer = Importer::new(args, &engine, file, start);
+    let ended = importer.run(&mut reader, stop);
+    // Also when it failed: what is under way is waited for and counted.
+    let settled = importer.settle();
+    engine.close()?;
+    ended?;
+    settled?;
+    importer.report(out)?;
+    let is_whole = importer.progress.is_finished;
+    Ok(if is_whole { DONE } else { PROBLEM })
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin().lock()));
+    }
+    Ok(Box::new(BufReader::with_capacity(
+        1 << 18,
+        File::open(path)?,
+    )))
+}
+
+struct UnderWay {
+    /// `None` for a line that needs no write.
+    ticket: Option<Ticket>,
+    line: u64,
+    offset: u64,
+}
+
+struct Importer<'a> {
+    args: &'a Import,
+    engine: &'a Engine,
+    file: ProgressFile,
+    progress: Progress,
+    window: VecDeque<UnderWay>,
+    window_max: usize,
+    clock: SystemClock,
+    synced_at: Duration,
+    saved_line: u64,
+    records: u64,
+    bytes: u64,
+    already_there: u64,
+    rejected: Vec<(u64, String)>,
+    rejected_count: u64,
+    /// Lines in a row that were not there; once a window of them was seen the rest is new.
+    catching_up: Option<u64>,
+    bar: indicatif::ProgressBar,
+}
+
+impl<'a> Importer<'a> {
+    fn new(args: &'a Import, engine: &'a Engine, file: ProgressFile, progress: Progress) -> Self {
+        Self {
+            args,
+            engine,
+            file,
+            saved_line: progress.line,
+            catching_up: args.resume.then_some(0),
+            progress: Progress {
+                is_finished: false,
+                ..progress
+            },
+            window: VecDeque::new(),
+            window_max: usize::try_from(args.window).unwrap_or(usize::MAX),
+            clock: SystemClock::new(),
+            synced_at: Duration::ZERO,
+            records: 0,
+            bytes: 0,
+            already_there: 0,
+            rejected: Vec::new(),
+            rejected_count: 0,
+            bar: progress_bar(),
+        }
+    }
+
+    fn run(&mut self, reader: &mut Reader<Box<dyn BufRead>>, stop: &Stop) -> Result<(), Failure> {
+        while let Some(line) = reader.next()? {
+            if stop.is_asked() {
+                return Ok(());
+            }
+            self.take(line)?;
+            while self.window.len() >= self.window_max {
+                self.acknowledge_oldest()?;
+            }
+        }
+        self.settle()?;
+        self.progress.is_finished = true;
+        self.file.save(&self.progress, true)?;
+        Ok(())
+    }
+
+    fn take(&mut self, line: Line) -> Result<(), Failure> {
+        let Line {
+            number,
+            end,
+            change,
+        } = line;
+        let written = match change {
+            Ok(change) if self.is_there(&change)? => {
+                self.already_there = self.already_there.saturating_add(1);
+                Ok(None)
+            }
+            Ok(change) => self.write(change)?.map(Some),
+            Err(reason) => Err(reason),
+        };
+        let ticket = match written {
+            Ok(ticket) => ticket,
+            Err(reason) => {
+                self.rejected_count = self.rejected_count.saturating_add(1);
+                if self.args.strict {
+                    return Err(Failure::new(
+                        PROBLEM,
+                        "rejected",
+                        format!("line {number}: {reason}"),
+                    ));
+                }
+                if self.rejected.len() < REJECTED_MAX {
+                    self.rejected.push((number, reason));
+                }
+                None
+            }
+        };
+        self.window.push_back(UnderWay {
+            ticket,
+            line: number,
+            offset: end,
+        });
+        Ok(())
+    }
+
+    /// Begins a write. The inner error is the line's own fault.
+    fn write(&mut self, change: Change) -> Result<Result<Ticket, String>, Failure> {
+        let durability = Durability::from(self.args.durability);
+        let vb = self.engine.for_key(change.key());
+        loop {
+            match vb.write_nowait(change.clone(), durability) {
+                Ok(ticket) => return Ok(Ok(ticket)),
+                Err(Error::Busy { .. }) => self.acknowledge_oldest()?,
+                Err(error @ (Error::Invalid { .. } | Error::TooLarge { .. })) => {
+                    return Ok(Err(error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether a line was imported before the import was cut short. Looked at only until a whole
+    /// window of lines was new: no more can have been under way.
+    fn is_there(&mut self, change: &Change) -> Result<bool, Failure> {
+        let Some(new_in_a_row) = self.catching_up else {
+            return Ok(false);
+        };
+        let stored = self.engine.for_key(change.key()).get_meta(change.key())?;
+        let is_there = match stored {
+            None => false,
+            Some(_) if self.args.format == Format::Dump => change
+                .restored_cas()
+                .is_some_and(|cas| stored.is_some_and(|meta| meta.cas == cas)),
+            Some(_) => {
+                let document = self.engine.for_key(change.key()).get(change.key())?;
+                document.is_some_and(|document| &document.value == change.value())
+            }
+        };
+        let new_in_a_row = if is_there {
+            0
+        } else {
+            new_in_a_row.saturating_add(1)
+        };
+        let is_over = new_in_a_row > u64::from(self.args.window);
+        self.catching_up = if is_over { None } else { Some(new_in_a_row) };
+        Ok(is_there)
+    }
+
+    fn acknowledge_oldest(&mut self) -> Result<(), Failure> {
+        let Some(oldest) = self.window.pop_front() else {
+            return Ok(());
+        };
+        if let Some(ticket) = oldest.ticket {
+            ticket.wait()?;
+            self.records = self.records.saturating_add(1);
+        }
+        let read = oldest.offset.saturating_sub(self.progress.offset);
+        self.bytes = self.bytes.saturating_add(read);
+        self.progress.line = oldest.line;
+        self.progress.offset = oldest.offset;
+        if self.progress.line.saturating_sub(self.saved_line) >= u64::from(self.args.window) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Failure> {
+        let now = self.clock.monotonic();
+        let sync = now.saturating_sub(self.synced_at) >= SYNC_INTERVAL;
+        self.file.save(&self.progress, sync)?;
+        self.saved_line = self.progress.line;
+        if sync {
+            self.synced_at = now;
+        }
+        self.bar
+            .set_message(format!("{} lines", self.progress.line));
+        self.bar.tick();
+        Ok(())
+    }
+
+    /// Waits for everything that is under way.
+    fn settle(&mut self) -> Result<(), Failure> {
+        while !self.window.is_empty() {
+            self.acknowledge_oldest()?;
+        }
+        self.save()
+    }
+
+    fn report(&self, out: &mut Out) -> Result<(), Failure> {
+        self.bar.finish_and_clear();
+        let seconds = self.clock.monotonic().as_secs_f64();
+        let rejected: Vec<_> = self
+            .rejected
+            .iter()
+            .map(|(line, reason)| json!({"line": line, "reason": reason}))
+            .collect();
+        let object = json!({
+            "ok": self.progress.is_finished,
+            "records": self.records,
+            "already_there": self.already_there,
+            "bytes": self.bytes,
+            "seconds": seconds,
+            "lines": self.progress.line,
+            "rejected_count": self.rejected_count,
+            "rejected": rejected,
+        });
+        if out.is_json {
+            return out.line(object);
+        }
+        for (line, reason) in &self.rejected {
+            out.line(format_args!("rejected line {line}: {reason}"))?;
+        }
+        let cut = if self.progress.is_finished {
+            ""
+        } else {
+            ", cut short: go on with --resume"
+        };
+        out.line(format_args!(
+            "imported {} records, {} bytes in {seconds:.2} s; {} already there, {} rejected{cut}",
+            self.records, self.bytes, self.already_there, self.rejected_count
+        ))
+    }
+}

@@ -1,0 +1,367 @@
+//! `session`: holds a store open and takes JSON commands, one a line.
+
+use crate::args;
+use crate::output::{DONE, Failure, Out, Run};
+use crate::record::{bytes, text};
+use crate::stop::Stop;
+use crate::{record, stats, store, verify};
+use serde_json::{Map, Value, json};
+use std::io::BufRead;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+use vbstore::{
+    Cas, Change, Durability, Engine, KeyRange, PageForm, Seqno, SliceBudget, VBucket, VbId, Written,
+};
+
+/// How soon a signal is noticed while no command comes.
+const POLL: Duration = Duration::from_millis(100);
+
+const COMMANDS: [(&str, &str); 20] = [
+    ("set", "key, value, durability?, expiry?, flags?, cas?"),
+    ("add", "key, value, durability?, expiry?, flags?"),
+    ("replace", "key, value, durability?, expiry?, flags?, cas?"),
+    ("del", "key, durability?, cas?"),
+    ("touch", "key, expiry, durability?, cas?"),
+    ("batch", "vb, changes: [{op, key, ...}], durability?"),
+    ("get", "key"),
+    ("get_meta", "key"),
+    ("get_many", "vb, keys"),
+    (
+        "prefix",
+        "vb, prefix, limit?, from?: go on at the \"next\" of an earlier answer",
+    ),
+    ("range", "vb, from?, to?, limit?"),
+    ("stats", "vb?"),
+    ("seqnos", "vb"),
+    ("failover_log", "vb"),
+    ("wait_synced", "vb, seqno, timeout_ms?"),
+    ("flush", ""),
+    ("compact", "vb"),
+    ("verify", ""),
+    ("delete_vbucket", "vb"),
+    ("quit", ""),
+];
+
+pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
+    let engine = store::open_or_create(&args.dir, args.vbuckets)?;
+    let lines = read_lines()?;
+    loop {
+        let line = match lines.recv_timeout(POLL) {
+            Ok(line) => line?,
+            Err(RecvTimeoutError::Timeout) if stop.is_asked() => break,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        if line.trim().is_empty() {
+            continue;
+        }
+        let (answer, is_last) = answer(&engine, &line);
+        out.line(answer)?;
+        out.flush()?;
+        if is_last {
+            break;
+        }
+    }
+    engine.close()?;
+    Ok(DONE)
+}
+
+/// Reads standard input on a thread of its own, so that a signal is noticed while none comes.
+fn read_lines() -> Result<Receiver<std::io::Result<String>>, Failure> {
+    let (sender, receiver) = sync_channel(16);
+    let read = move || {
+        for line in std::io::stdin().lock().lines() {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("vbstore-stdin".to_owned())
+        .spawn(read)?;
+    Ok(receiver)
+}
+
+/// Answers one line; whether it was the last is the second part.
+fn answer(engine: &Engine, line: &str) -> (Value, bool) {
+    let parsed: Result<Map<String, Value>, _> = serde_json::from_str(line);
+    let (id, outcome, is_last) = match parsed {
+        Err(error) => (
+            None,
+            Err(Failure::usage(format!("not a JSON object: {error}"))),
+            false,
+        ),
+        Ok(command) => {
+            let op = command
+                .get("op")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
+            let outcome = Command {
+                engine,
+                fields: &command,
+            }
+            .run(&op);
+            (command.get("id").cloned(), outcome, op == "quit")
+        }
+    };
+    let mut object = match outcome {
+        Ok(Value::Object(mut object)) => {
+            object.insert("ok".to_owned(), true.into());
+            object
+        }
+        Ok(value) => Map::from_iter([("ok".to_owned(), true.into()), ("result".to_owned(), value)]),
+        Err(failure) => {
+            let mut object = Map::from_iter([("ok".to_owned(), false.into())]);
+            object.extend(failure.to_json().as_object().cloned().unwrap_or_default());
+            object
+        }
+    };
+    if let Some(id) = id {
+        object.insert("id".to_owned(), id);
+    }
+    (Value::Object(object), is_last)
+}
+
+struct Command<'a> {
+    engine: &'a Engine,
+    fields: &'a Map<String, Value>,
+}
+
+impl Command<'_> {
+    fn run(&self, op: &str) -> Result<Value, Failure> {
+        match op {
+            "set" | "add" | "replace" | "del" | "touch" => {
+                let change = change(op, self.fields)?;
+                let vb = self.engine.for_key(change.key());
+                let written = vb.write(change, self.durability()?)?;
+                Ok(written_object(&vb, written))
+            }
+            "batch" => self.batch(),
+            "get" => {
+                let key = self.key()?;
+                let vb = self.engine.for_key(&key);
+                Ok(match vb.get(&key)? {
+                    None => json!({"found": false}),
+                    Some(document) => json!({
+                        "found": true,
+                        "record": record::object(vb.id(), document.meta, &key, &document.value, None),
+                    }),
+                })
+            }
+            "get_meta" => {
+                let key = self.key()?;
+                let vb = self.engine.for_key(&key);
+                Ok(match vb.get_meta(&key)? {
+                    None => json!({"found": false}),
+                    Some(meta) => {
+                        let mut object = record::object(vb.id(), meta, &key, b"", None);
+                        if let Some(object) = object.as_object_mut() {
+                            object.remove("value");
+                            object.insert("value_len".to_owned(), meta.value_len.into());
+                        }
+                        json!({"found": true, "record": object})
+                    }
+                })
+            }
+            "get_many" => self.get_many(),
+            "prefix" | "range" => self.page(op),
+            "wait_synced" => {
+                let timeout = self.optional_number("timeout_ms")?.unwrap_or(10_000);
+                let seqno = Seqno::new(self.number("seqno")?);
+                self.vb()?
+                    .wait_synced(seqno, Duration::from_millis(timeout))?;
+                Ok(json!({}))
+            }
+            "flush" => Ok(self.engine.flush().map(|()| json!({}))?),
+            "compact" => Ok(self.engine.compact(self.vb()?.id()).map(|()| json!({}))?),
+            "delete_vbucket" => {
+                let uuid = self.engine.delete_vbucket(self.vb()?.id())?;
+                Ok(json!({"vb_uuid": uuid.get()}))
+            }
+            "stats" if self.fields.contains_key("vb") => Ok(stats::of_vbucket(&self.vb()?)?),
+            "stats" => Ok(stats::of_engine(self.engine)?),
+            "seqnos" => {
+                let seqnos = self.vb()?.seqnos()?;
+                Ok(json!({
+                    "high": seqnos.high.get(), "persisted": seqnos.persisted.get(),
+                    "synced": seqnos.synced.get(), "purge": seqnos.purge.get(),
+                    "vb_uuid": seqnos.vb_uuid.get(),
+                }))
+            }
+            "failover_log" => Ok(json!({"entries": stats::failover_log(&self.vb()?)?})),
+            "verify" => {
+                let found = verify::all(self.engine)?;
+                Ok(json!({"verification": verify::object(&found, found.is_ok())}))
+            }
+            "help" => Ok(COMMANDS
+                .iter()
+                .map(|(op, fields)| ((*op).to_owned(), json!(fields)))
+                .collect()),
+            "quit" => Ok(json!({})),
+            other => Err(Failure::usage(format!(
+                "unknown op {other:?}; try {{\"op\":\"help\"}}"
+            ))),
+        }
+    }
+
+    fn batch(&self) -> Result<Value, Failure> {
+        let changes = self.fields.get("changes").and_then(Value::as_array);
+        let changes = changes.ok_or_else(|| Failure::usage("\"changes\" is no array"))?;
+        let changes: Result<Vec<Change>, Failure> = changes
+            .iter()
+            .map(|item| {
+                let fields = item
+                    .as_object()
+                    .ok_or_else(|| Failure::usage("a change is no object"))?;
+                change(
+                    fields.get("op").and_then(Value::as_str).unwrap_or("set"),
+                    fields,
+                )
+            })
+            .collect();
+        let vb = self.vb()?;
+        let written = vb.batch(&changes?, self.durability()?)?;
+        let written: Vec<Value> = written
+            .into_iter()
+            .map(|w| written_object(&vb, w))
+            .collect();
+        Ok(json!({"written": written}))
+    }
+
+    fn get_many(&self) -> Result<Value, Failure> {
+        let keys = self.fields.get("keys").and_then(Value::as_array);
+        let keys = keys.ok_or_else(|| Failure::usage("\"keys\" is no array"))?;
+        let keys: Result<Vec<Vec<u8>>, String> = keys.iter().map(bytes).collect();
+        let keys = keys.map_err(Failure::usage)?;
+        let values: Vec<Value> = self
+            .vb()?
+            .get_many(&keys)?
+            .into_iter()
+            .map(|document| document.map_or(Value::Null, |document| text(&document.value)))
+            .collect();
+        Ok(json!({"values": values}))
+    }
+
+    fn page(&self, op: &str) -> Result<Value, Failure> {
+        let optional = |name: &str| -> Result<Option<Vec<u8>>, Failure> {
+            self.fields
+                .get(name)
+                .map(|value| bytes(value).map_err(|e| Failure::usage(format!("{name:?}: {e}"))))
+                .transpose()
+        };
+        let from = optional("from")?;
+        let mut range = if op == "prefix" {
+            KeyRange::prefix(optional("prefix")?.unwrap_or_default())
+        } else {
+            KeyRange::new(
+                from.clone().unwrap_or_default(),
+                optional("to")?.map(Into::into),
+            )
+        };
+        if let Some(from) = from.filter(|_| op == "prefix") {
+            range = range.starting_at(from);
+        }
+        let limit = self.optional_number("limit")?.unwrap_or(100);
+        let items_max = usize::try_from(limit).unwrap_or(usize::MAX);
+        let budget = SliceBudget {
+            items_max,
+            ..SliceBudget::default()
+        };
+        let vb = self.vb()?;
+        let page = vb.range_within(&range, PageForm::Documents, budget)?;
+        let entries: Vec<Value> = page
+            .entries
+            .iter()
+            .map(|entry| {
+                let value = entry.value.as_deref().unwrap_or_default();
+                record::object(vb.id(), entry.meta, &entry.key, value, None)
+            })
+            .collect();
+        let next = page.rest.as_ref().map(|rest| text(rest.from()));
+        Ok(json!({"entries": entries, "as_of": page.as_of.get(), "next": next}))
+    }
+
+    fn key(&self) -> Result<Vec<u8>, Failure> {
+        key(self.fields)
+    }
+
+    fn vb(&self) -> Result<VBucket, Failure> {
+        let number = self.number("vb")?;
+        let number = u16::try_from(number).map_err(|_| Failure::usage("\"vb\" is too large"))?;
+        Ok(self.engine.vbucket(VbId::new(number))?)
+    }
+
+    fn durability(&self) -> Result<Durability, Failure> {
+        match self.fields.get("durability").map(|value| value.as_str()) {
+            None | Some(Some("synced")) => Ok(Durability::Synced),
+            Some(Some("logged")) => Ok(Durability::Logged),
+            Some(Some("memory")) => Ok(Durability::Memory),
+            Some(_) => Err(Failure::usage(
+                "\"durability\" is none of memory, logged, synced",
+            )),
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<u64, Failure> {
+        let number = number(self.fields, name)?;
+        number.ok_or_else(|| Failure::usage(format!("no field {name:?}")))
+    }
+
+    fn optional_number(&self, name: &str) -> Result<Option<u64>, Failure> {
+        number(self.fields, name)
+    }
+}
+
+fn key(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
+    let key = fields
+        .get("key")
+        .ok_or_else(|| Failure::usage("no field \"key\""))?;
+    bytes(key).map_err(|error| Failure::usage(format!("\"key\": {error}")))
+}
+
+fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, Failure> {
+    let parse = |value: &Value| {
+        value
+            .as_u64()
+            .ok_or_else(|| Failure::usage(format!("{name:?} is no number")))
+    };
+    fields.get(name).map(parse).transpose()
+}
+
+/// The change that the fields of a command ask for.
+fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, Failure> {
+    let key = key(fields)?;
+    let value = || {
+        let value = fields
+            .get("value")
+            .ok_or_else(|| Failure::usage("no field \"value\""))?;
+        bytes(value).map_err(|error| Failure::usage(format!("\"value\": {error}")))
+    };
+    let small = |name: &str| -> Result<u32, Failure> {
+        let number = number(fields, name)?.unwrap_or(0);
+        u32::try_from(number).map_err(|_| Failure::usage(format!("{name:?} is too large")))
+    };
+    let mut change = match op {
+        "set" => Change::set(key, value()?),
+        "add" => Change::add(key, value()?),
+        "replace" => Change::replace(key, value()?),
+        "del" => Change::delete(key),
+        "touch" => Change::touch(key, small("expiry")?),
+        other => return Err(Failure::usage(format!("{other:?} is no change"))),
+    };
+    change = change.expiry(small("expiry")?).flags(small("flags")?);
+    if let Some(cas) = number(fields, "cas")? {
+        change = change.cas(Cas::new(cas));
+    }
+    Ok(change)
+}
+
+fn written_object(vb: &VBucket, written: Written) -> Value {
+    json!({
+        "vb": vb.id().get(),
+        "seqno": written.seqno.get(),
+        "cas": written.cas.get(),
+        "vb_uuid": written.vb_uuid.get(),
+    })
+}

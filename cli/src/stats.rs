@@ -1,0 +1,110 @@
+//! `stats`: counts, seqnos, space and health.
+
+use crate::args;
+use crate::output::{DONE, Out, Run};
+use crate::store;
+use serde_json::{Value, json};
+use vbstore::{Clock, Engine, Error, HealthState, Holder, SystemClock, VBucket, VbId};
+
+pub(crate) fn run(args: &args::Stats, out: &mut Out) -> Run {
+    let engine = store::open(&args.dir)?;
+    let object = match args.vb {
+        Some(number) => of_vbucket(&engine.vbucket(VbId::new(number))?)?,
+        None => of_engine(&engine)?,
+    };
+    if out.is_json {
+        out.line(&object)?;
+    } else {
+        for (name, value) in object.as_object().into_iter().flatten() {
+            out.line(format_args!("{name:24} {value}"))?;
+        }
+    }
+    engine.close()?;
+    Ok(DONE)
+}
+
+/// A whole engine as one JSON object.
+pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
+    let (mut items, mut tombstones, mut bytes) = (0_u64, 0_u64, 0_u64);
+    let (mut high, mut persisted, mut synced) = (0_u64, 0_u64, 0_u64);
+    for number in 0..engine.vbuckets() {
+        let vb = engine.vbucket(VbId::new(number))?;
+        let counts = vb.counts()?.counts;
+        items = items.saturating_add(counts.items);
+        tombstones = tombstones.saturating_add(counts.tombstones);
+        bytes = bytes.saturating_add(counts.bytes);
+        let seqnos = vb.seqnos()?;
+        high = high.saturating_add(seqnos.high.get());
+        persisted = persisted.saturating_add(seqnos.persisted.get());
+        synced = synced.saturating_add(seqnos.synced.get());
+    }
+    let usage = engine.disk_usage()?;
+    let metrics = engine.metrics();
+    let snapshots: serde_json::Map<String, Value> = Holder::ALL
+        .into_iter()
+        .map(|holder| {
+            (
+                holder.name().to_owned(),
+                metrics.db_snapshots.open_by(holder).into(),
+            )
+        })
+        .collect();
+    let longest = metrics.db_snapshots.longest_hold().as_secs_f64() * 1_000.0;
+    let (health, cause) = match engine.health() {
+        HealthState::Open => ("open", None),
+        HealthState::Degraded { cause } => ("degraded", Some(cause.to_string())),
+        HealthState::Failed { cause } => ("failed", Some(cause.to_string())),
+    };
+    Ok(json!({
+        "store": engine.store_uuid().to_string(),
+        "vbuckets": engine.vbuckets(),
+        "items": items,
+        "tombstones": tombstones,
+        "bytes": bytes,
+        "high_seqno_sum": high,
+        "persisted_seqno_sum": persisted,
+        "synced_seqno_sum": synced,
+        "health": health,
+        "health_cause": cause,
+        "checkpoint_memory": engine.checkpoint_memory(),
+        "disk_total": usage.total,
+        "disk_log": usage.log,
+        "disk_live_sst": usage.live_sst,
+        "disk_obsolete_sst": usage.obsolete_sst,
+        "open_db_snapshots": snapshots,
+        "rocksdb_open_snapshots": engine.rocks_snapshots()?.open,
+        "longest_db_snapshot_ms": longest,
+        "flushes": metrics.flushes.get(),
+        "flushed_items": metrics.flushed_items.get(),
+        "flush_failures": metrics.flush_failures.get(),
+        "syncs": metrics.syncs.get(),
+        "busy_refusals": metrics.busy_refusals.get(),
+        "checkpoints_freed": metrics.checkpoints_freed.get(),
+    }))
+}
+
+/// One vBucket as one JSON object.
+pub(crate) fn of_vbucket(vb: &VBucket) -> Result<Value, Error> {
+    let (seqnos, counts) = (vb.seqnos()?, vb.counts()?);
+    Ok(json!({
+        "vb": vb.id().get(),
+        "vb_uuid": seqnos.vb_uuid.get(),
+        "high_seqno": seqnos.high.get(),
+        "persisted_seqno": seqnos.persisted.get(),
+        "synced_seqno": seqnos.synced.get(),
+        "purge_seqno": seqnos.purge.get(),
+        "items": counts.counts.items,
+        "tombstones": counts.counts.tombstones,
+        "bytes": counts.counts.bytes,
+        "counts_as_of": counts.as_of.get(),
+        "failover_log": failover_log(vb)?,
+        "now": SystemClock::new().wall_seconds(),
+    }))
+}
+
+/// The branches of a vBucket's history, newest first.
+pub(crate) fn failover_log(vb: &VBucket) -> Result<Value, Error> {
+    let log = vb.failover_log()?;
+    let entry = |entry: &vbstore::FailoverEntry| json!({"vb_uuid": entry.uuid.get(), "seqno": entry.seqno.get()});
+    Ok(log.entries().iter().map(entry).collect())
+}

@@ -1,0 +1,84 @@
+//! What the threads of a stress run count and find.
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Violations that are described one by one.
+const EXAMPLES_MAX: usize = 20;
+
+/// What one thread, or all, counted and found.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) operations: BTreeMap<&'static str, Histogram<u64>>,
+    pub(super) violations: u64,
+    pub(super) examples: Vec<String>,
+    pub(super) slices: u64,
+    pub(super) slice_items: u64,
+}
+
+impl Findings {
+    /// Counts an operation and how long it took.
+    pub(super) fn count(&mut self, kind: &'static str, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        if !self.operations.contains_key(kind) {
+            // Three digits over a microsecond to an hour: valid bounds.
+            if let Ok(histogram) = Histogram::new_with_bounds(1, 3_600_000_000, 3) {
+                self.operations.insert(kind, histogram);
+            }
+        }
+        if let Some(histogram) = self.operations.get_mut(kind) {
+            histogram.saturating_record(micros);
+        }
+    }
+
+    /// Takes note of something that must never happen.
+    pub(super) fn violation(&mut self, what: String) {
+        self.violations = self.violations.saturating_add(1);
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(what);
+        }
+    }
+
+    /// Adds what another thread found.
+    pub(super) fn add(&mut self, other: Self) {
+        for (kind, histogram) in other.operations {
+            match self.operations.get_mut(kind) {
+                Some(mine) => {
+                    let added = mine.add(histogram);
+                    debug_assert!(added.is_ok(), "histograms of the same bounds");
+                }
+                None => drop(self.operations.insert(kind, histogram)),
+            }
+        }
+        self.violations = self.violations.saturating_add(other.violations);
+        self.slices = self.slices.saturating_add(other.slices);
+        self.slice_items = self.slice_items.saturating_add(other.slice_items);
+        let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
+        self.examples.extend(other.examples.into_iter().take(room));
+    }
+
+    pub(super) fn operation_count(&self) -> u64 {
+        self.operations
+            .values()
+            .fold(0, |sum, histogram| sum.saturating_add(histogram.len()))
+    }
+
+    /// Counts and latencies by kind, in microseconds.
+    pub(super) fn latencies(&self) -> Value {
+        let of = |histogram: &Histogram<u64>| {
+            json!({
+                "count": histogram.len(),
+                "p50_us": histogram.value_at_quantile(0.5),
+                "p99_us": histogram.value_at_quantile(0.99),
+                "p999_us": histogram.value_at_quantile(0.999),
+                "max_us": histogram.max(),
+            })
+        };
+        self.operations
+            .iter()
+            .map(|(kind, h)| ((*kind).to_owned(), of(h)))
+            .collect()
+    }
+}

@@ -1,0 +1,95 @@
+//! `verify`: everything that can be checked on disk.
+
+use crate::args;
+use crate::output::{DONE, Out, PROBLEM, Run, progress};
+use crate::stop::Stop;
+use crate::{record, store};
+use serde_json::{Value, json};
+use vbstore::{Engine, Problem, VbId, Verification};
+
+pub(crate) fn run(args: &args::Verify, out: &mut Out, stop: &Stop) -> Run {
+    let engine = store::open(&args.dir)?;
+    let bar = progress();
+    let mut found = engine.verify_shared()?;
+    let mut is_whole = true;
+    for number in 0..engine.vbuckets() {
+        if stop.is_asked() {
+            is_whole = false;
+            break;
+        }
+        bar.set_message(format!("vBucket {number} of {}", engine.vbuckets()));
+        bar.tick();
+        found.add(engine.verify(VbId::new(number))?);
+    }
+    bar.finish_and_clear();
+    engine.close()?;
+    let is_ok = found.is_ok() && is_whole;
+    if !out.is_json {
+        for problem in &found.problems {
+            out.line(sentence(problem))?;
+        }
+    }
+    let text = format!(
+        "{}: {} vBuckets, {} items, {} tombstones, {} problems{}",
+        if is_ok { "ok" } else { "NOT OK" },
+        found.vbuckets,
+        found.items,
+        found.tombstones,
+        count(&found),
+        if is_whole { "" } else { ", cut short" },
+    );
+    out.answer(&object(&found, is_ok), text)?;
+    Ok(if is_ok { DONE } else { PROBLEM })
+}
+
+/// Checks a whole store; for `session` and `stress`.
+pub(crate) fn all(engine: &Engine) -> Result<Verification, vbstore::Error> {
+    let mut found = engine.verify_shared()?;
+    for number in 0..engine.vbuckets() {
+        found.add(engine.verify(VbId::new(number))?);
+    }
+    Ok(found)
+}
+
+fn count(found: &Verification) -> u64 {
+    u64::try_from(found.problems.len())
+        .unwrap_or(0)
+        .saturating_add(found.more_problems)
+}
+
+/// What was found, as one JSON object.
+pub(crate) fn object(found: &Verification, is_ok: bool) -> Value {
+    let problems: Vec<Value> = found
+        .problems
+        .iter()
+        .map(|problem| {
+            json!({
+                "vb": problem.vb.map(VbId::get),
+                "seqno": problem.seqno.map(vbstore::Seqno::get),
+                "key": problem.key.as_deref().map(record::text),
+                "detail": problem.detail,
+            })
+        })
+        .collect();
+    json!({
+        "ok": is_ok,
+        "vbuckets": found.vbuckets,
+        "items": found.items,
+        "tombstones": found.tombstones,
+        "problems": problems,
+        "more_problems": found.more_problems,
+    })
+}
+
+fn sentence(problem: &Problem) -> String {
+    let vb = problem
+        .vb
+        .map_or_else(|| "shared".to_owned(), |vb| vb.to_string());
+    let seqno = problem
+        .seqno
+        .map_or_else(String::new, |seqno| format!(" seqno {seqno}"));
+    let key = problem.key.as_deref().map_or_else(String::new, |key| {
+        format!(" key {:?}", String::from_utf8_lossy(key))
+    });
+    format!("{vb}{seqno}{key}: {}", problem.detail)
+}
