@@ -13,8 +13,8 @@ loss.";
 #[command(name = "vbstore", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
     /// Answer with one JSON object on standard output, and errors as JSON on standard error.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    #[arg(long = "json")]
+    json_before: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -58,6 +58,24 @@ pub(crate) enum Command {
     Stress(Stress),
 }
 
+impl Args {
+    /// Whether the answer is to be JSON. `--json` may stand before the command and after it; that of
+    /// `stress` may name a file, and then says nothing about standard output.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json_before
+            || match &self.command {
+                Command::Import(args) => args.json,
+                Command::Get(args) | Command::Del(args) => args.json,
+                Command::Set(args) => args.json,
+                Command::Stats(args) => args.json,
+                Command::Dump(args) => args.json,
+                Command::Session(args) => args.json,
+                Command::Verify(args) => args.json,
+                Command::Stress(args) => args.json == Some(None),
+            }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DurabilityArg {
     Memory,
@@ -89,6 +107,9 @@ pub(crate) enum Format {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Import {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
     /// The store; made if there is none.
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -119,6 +140,9 @@ pub(crate) struct Import {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Point {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -128,6 +152,9 @@ pub(crate) struct Point {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Set {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
     /// The store; made if there is none.
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -148,6 +175,9 @@ pub(crate) struct Set {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Stats {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -164,6 +194,9 @@ pub(crate) enum Order {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Dump {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -180,6 +213,9 @@ pub(crate) struct Dump {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Session {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
     /// The store; made if there is none.
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -190,6 +226,9 @@ pub(crate) struct Session {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Verify {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,

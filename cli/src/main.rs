@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     };
     raise_file_limit();
     init_log();
-    let mut out = Out::new(args.json);
+    let mut out = Out::new(args.is_json());
     let ended = run(args.command, &mut out).and_then(|code| {
         out.flush()?;
         Ok(code)
@@ -55,14 +55,17 @@ fn run(command: Command, out: &mut Out) -> Run {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    // If it cannot be raised, opening says how many are needed.
-    drop(setrlimit(
+    let raised = setrlimit(
         Resource::Nofile,
         Rlimit {
             current: limit.maximum,
             ..limit
         },
-    ));
+    );
+    // Opening says how many are needed, if there are too few.
+    if let Err(error) = raised {
+        tracing::debug!(%error, "file limit not raised");
+    }
 }
 
 /// Warnings of the library go to standard error.

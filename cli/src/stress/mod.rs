@@ -231,7 +231,7 @@ fn tell(args: &args::Stress, out: &mut Out, report: &Value, is_ok: bool) -> Resu
     if let Some(Some(file)) = &args.json {
         std::fs::write(file, format!("{report:#}\n"))?;
     }
-    if out.is_json || args.json == Some(None) {
+    if out.is_json {
         return out.line(report);
     }
     let number = |name: &str| report.get(name).cloned().unwrap_or_default();
