@@ -42,14 +42,15 @@ pub(crate) enum Command {
     Stats(Stats),
     /// Print every change as JSON lines.
     ///
-    /// Each line is {"vb","seqno","kind","key","value","cas","expiry","prev_seqno"} and, where they
-    /// are not 0, "flags" and "datatype". A key or value that is not UTF-8 is {"base64": "..."}. By
-    /// key, only keys with a value are there, and prev_seqno is null: the index does not hold it.
+    /// Each line is an object with `vb`, `seqno`, `kind` (mutation, deletion, expiration), `key`,
+    /// `value`, `cas`, `expiry`, `prev_seqno` and, where they are not 0, `flags` and `datatype`. A
+    /// key or value that is not UTF-8 is `{"base64": "..."}`. By key, only keys with a value are
+    /// there, and `prev_seqno` is null: the index does not hold it.
     Dump(Dump),
     /// Hold a store open and take JSON commands on standard input, one a line.
     ///
-    /// Each answer is one line: {"ok":true,...} or {"ok":false,"error":{...}}; an "id" is sent back.
-    /// {"op":"help"} lists the commands. The end of the input closes the store.
+    /// Each answer is one line: `{"ok":true,...}` or `{"ok":false,"error":{...}}`; an `id` is sent
+    /// back. `{"op":"help"}` lists the commands. The end of the input closes the store.
     Session(Session),
     /// Check everything that can be checked on disk, and name what is wrong.
     Verify(Verify),

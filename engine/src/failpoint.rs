@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 /// Every place there is.
 pub mod place {
+    /// A write has been admitted under its keys' stripes and has no seqno yet.
+    pub const WRITE_ASSIGN: &str = "write.assign";
     /// A flush has taken its checkpoints and has not yet built the batch.
     pub const FLUSH_BUILD: &str = "flush.build";
     /// The batch is built and not yet written.
@@ -33,10 +35,11 @@ pub mod place {
     pub const CLOSE: &str = "close.flush";
 
     /// All of them, in the order in which a store meets them.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 11] = [
         CREATE_DB,
         CREATE_READY,
         OPEN_BRANCH,
+        WRITE_ASSIGN,
         FLUSH_BUILD,
         FLUSH_WRITE,
         FLUSH_WITNESS,

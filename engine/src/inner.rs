@@ -126,6 +126,13 @@ impl Inner {
         Ok(())
     }
 
+    /// Takes note of an error of the write path, and wakes the flusher: it is the one that tries
+    /// again. Writers are refused from now on, so nobody else would wake it.
+    pub(crate) fn note_failure(&self, error: &Error) {
+        self.health.note(error);
+        self.signals.flusher.wake();
+    }
+
     /// Passes a failpoint.
     pub(crate) fn pass(&self, place: &'static str) -> Result<()> {
         self.failpoints

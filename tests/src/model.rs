@@ -51,7 +51,7 @@ impl VbModel {
         let newest = in_memory
             .filter(|(k, _)| k == key)
             .map(|(_, entry)| entry)
-            .last();
+            .next_back();
         newest.or_else(|| self.disk.get(key).map(|on_disk| &on_disk.entry))
     }
 

@@ -163,7 +163,7 @@ impl<'a> Importer<'a> {
                 self.already_there = self.already_there.saturating_add(1);
                 Ok(None)
             }
-            Ok(change) => self.write(change)?.map(Some),
+            Ok(change) => self.write(&change)?.map(Some),
             Err(reason) => Err(reason),
         };
         let ticket = match written {
@@ -192,7 +192,7 @@ impl<'a> Importer<'a> {
     }
 
     /// Begins a write. The inner error is the line's own fault.
-    fn write(&mut self, change: Change) -> Result<Result<Ticket, String>, Failure> {
+    fn write(&mut self, change: &Change) -> Result<Result<Ticket, String>, Failure> {
         let durability = Durability::from(self.args.durability);
         let vb = self.engine.for_key(change.key());
         loop {
@@ -221,7 +221,7 @@ impl<'a> Importer<'a> {
                 .is_some_and(|cas| stored.is_some_and(|meta| meta.cas == cas)),
             Some(_) => {
                 let document = self.engine.for_key(change.key()).get(change.key())?;
-                document.is_some_and(|document| &document.value == change.value())
+                document.is_some_and(|document| document.value == change.value())
             }
         };
         let new_in_a_row = if is_there {

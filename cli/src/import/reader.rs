@@ -118,8 +118,8 @@ impl<R: BufRead> Reader<R> {
             }
             self.number = self.number.saturating_add(1);
             // A line of a quoted field goes on in the next line.
-            let quotes = self.buffer.iter().filter(|byte| **byte == b'"').count();
-            if self.format != Format::Csv || quotes % 2 == 0 || self.buffer.len() > LINE_MAX {
+            let is_open = self.format == Format::Csv && is_quote_open(&self.buffer);
+            if !is_open || self.buffer.len() > LINE_MAX {
                 break;
             }
         }
@@ -166,6 +166,13 @@ impl<R: BufRead> Reader<R> {
             .ok_or_else(|| format!("only {} fields", fields.len()))?;
         Ok(Change::set(key, self.buffer.clone()))
     }
+}
+
+/// Whether the bytes end inside a quoted field.
+fn is_quote_open(record: &[u8]) -> bool {
+    record
+        .iter()
+        .fold(false, |is_open, byte| is_open ^ (*byte == b'"'))
 }
 
 /// Passes over the rest of a line and returns its length.

@@ -35,7 +35,7 @@ impl Inner {
             batch.put_failover_log(vb, &failover_log)?;
             storage.write(batch, true)
         });
-        let sequence = written.inspect_err(|error| self.health.note(error))?;
+        let sequence = written.inspect_err(|error| self.note_failure(error))?;
         cell.begin_generation();
         self.memory.subtract(inner.checkpoints.reset());
         inner.state = state;
@@ -45,7 +45,7 @@ impl Inner {
         cell.rocks_unflushed_since.fetch_max(1, Ordering::AcqRel);
         // The sync covered every batch before this one too.
         self.bear_witness(sequence)
-            .inspect_err(|error| self.health.note(error))?;
+            .inspect_err(|error| self.note_failure(error))?;
         self.publish_synced();
         tracing::info!(%vb, %uuid, "vBucket deleted");
         Ok(uuid)

@@ -7,6 +7,7 @@ use super::build::{Unit, build};
 use crate::error::{Error, Result};
 use crate::failpoint::place;
 use crate::inner::{Inner, StorageRef};
+use crate::storage::Batch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,7 +32,9 @@ impl Inner {
                 .units
                 .iter()
                 .any(|unit| unit.taken.iter().any(|s| s.is_sync_wanted()));
-        let done = if taken.units.is_empty() {
+        let done = if taken.units.is_empty() && self.health.is_degraded() {
+            self.probe(&storage)
+        } else if taken.units.is_empty() {
             if sync {
                 self.sync_only(&storage)
             } else {
@@ -49,7 +52,7 @@ impl Inner {
             }
             Err(error) => {
                 self.metrics.flush_failures.add(1);
-                self.health.note(&error);
+                self.note_failure(&error);
                 Err(error)
             }
         }
@@ -142,6 +145,22 @@ impl Inner {
         let start = self.clock.monotonic();
         let sequence = storage.sync()?;
         self.count_sync(start);
+        self.bear_witness(sequence)?;
+        self.publish_synced();
+        Ok(())
+    }
+
+    /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
+    /// whether a full disk has space again.
+    fn probe(&self, storage: &StorageRef<'_>) -> Result<()> {
+        let Some(cell) = self.vbs.first() else {
+            return Ok(());
+        };
+        let state = cell.lock.lock().state;
+        let mut batch = Batch::new(storage);
+        batch.put_state(cell.id, &state)?;
+        self.pass(place::FLUSH_WRITE)?;
+        let sequence = storage.write(batch, true)?;
         self.bear_witness(sequence)?;
         self.publish_synced();
         Ok(())

@@ -13,6 +13,7 @@ use crate::change::{Change, Verb, Written};
 use crate::commit::Want;
 use crate::config::Durability;
 use crate::error::{Error, Result};
+use crate::failpoint::place;
 use crate::inner::{Inner, StorageRef};
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -61,6 +62,7 @@ impl Inner {
                 break (admitted, generation);
             }
         };
+        self.pass(place::WRITE_ASSIGN)?;
         let mut inner = cell.lock.lock();
         if cell.generation() != generation {
             return Err(Error::VbGone { vb });

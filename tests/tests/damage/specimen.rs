@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use vbstore::{BackgroundTask, Change, Config, Durability, Engine, Error, ErrorKind, VbId};
+use vbstore::{
+    BackgroundTask, Change, Config, Durability, Engine, Error, ErrorKind, Seqno, SeqnoRange,
+    SliceBudget, SliceEnd, VbId,
+};
 use vbstore_tests::{TestStore, copy_dir, vb};
 
 type Data = BTreeMap<(u16, String), String>;
@@ -174,6 +177,17 @@ impl Specimen {
                 logged += 1;
             }
         }
+        for number in 0..4 {
+            let keys = self.synced.keys().filter(|(vb, _)| *vb == number).count();
+            let late = if number == 1 { logged } else { 0 };
+            match scan(engine, number) {
+                Ok(items) => assert_eq!(items, keys + late, "a scan of vb {number} is short"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    errors += 1;
+                }
+            }
+        }
         let mut found = engine.verify_shared().unwrap();
         for number in 0..4 {
             found.add(engine.verify(VbId::new(number)).unwrap());
@@ -192,6 +206,20 @@ impl Specimen {
             },
             logged,
         )
+    }
+}
+
+/// Reads a whole vBucket in slices and returns how many changes there were.
+fn scan(engine: &Engine, number: u16) -> Result<usize, Error> {
+    let mut range = SeqnoRange::above(Seqno::ZERO);
+    let mut items = 0;
+    loop {
+        let slice = vb(engine, number).scan_slice(range, SliceBudget::default())?;
+        items += slice.len();
+        range.after = slice.position();
+        if slice.end() == SliceEnd::Complete {
+            return Ok(items);
+        }
     }
 }
 

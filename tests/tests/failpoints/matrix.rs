@@ -99,6 +99,51 @@ fn the_flusher_notices_by_itself_that_space_is_back() {
 }
 
 #[test]
+fn the_flusher_notices_a_full_disk_that_it_did_not_meet_itself() {
+    for (place, has_changes) in [(place::FLUSH_WRITE, true), (place::DELETE_VBUCKET, false)] {
+        let store = TestStore::threaded();
+        let engine = store.open();
+        // The flusher has nothing to do and waits to be woken.
+        engine.flush().unwrap();
+        store.failpoints.once(place, Action::Fail(disk_full()));
+        if has_changes {
+            assert!(vb(&engine, 0).set("during", "1").is_err());
+        } else {
+            assert!(engine.delete_vbucket(VbId::new(0)).is_err());
+        }
+
+        while !matches!(engine.health(), HealthState::Open) {
+            std::thread::yield_now();
+        }
+
+        vb(&engine, 0).set("after", "1").unwrap();
+        store.finish(engine);
+    }
+}
+
+#[test]
+fn a_disk_that_stays_full_is_not_taken_for_healed_because_nothing_is_to_be_written() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    store
+        .failpoints
+        .once(place::DELETE_VBUCKET, Action::Fail(disk_full()));
+    assert!(engine.delete_vbucket(VbId::new(0)).is_err());
+    store
+        .failpoints
+        .nth(place::FLUSH_WRITE, 0, 2, Action::Fail(disk_full()));
+
+    for _ in 0..2 {
+        assert!(matches!(engine.flush(), Err(Error::DiskFull { .. })));
+        assert!(matches!(engine.health(), HealthState::Degraded { .. }));
+    }
+    engine.flush().unwrap();
+
+    assert!(matches!(engine.health(), HealthState::Open));
+    store.finish(engine);
+}
+
+#[test]
 fn any_other_failure_is_final_keeps_its_first_cause_and_reads_go_on() {
     for place in WRITE_PATH {
         for action in [Action::Fail(io_error()), Action::Panic] {

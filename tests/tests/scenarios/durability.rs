@@ -52,6 +52,14 @@ fn wait_synced_asks_for_the_sync_and_refuses_the_future() {
     let engine = store.open();
     let vb = vb(&engine, 0);
     vb.write(Change::set("a", "1"), Durability::Logged).unwrap();
+    assert_eq!(vb.seqnos().unwrap().synced.get(), 0);
+    vb.wait_synced(Seqno::new(1), Duration::from_secs(60))
+        .unwrap();
+    assert_eq!(
+        vb.seqnos().unwrap().synced.get(),
+        1,
+        "persisted is not synced"
+    );
     put(&vb, "b", "2");
 
     vb.wait_synced(Seqno::new(2), Duration::from_secs(60))
