@@ -55,7 +55,7 @@ fn every_format_there_was_opens_and_holds_what_it_held() {
         let counts = vb(&engine, 0).counts().unwrap().counts;
         assert_eq!(
             (counts.items, counts.tombstones, counts.bytes),
-            (4, 2, 43),
+            (4, 2, 41),
             "{name}"
         );
         let other = vb(&engine, 1).get("other").unwrap().unwrap();
