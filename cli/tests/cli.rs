@@ -439,3 +439,65 @@ fn a_short_stress_finds_nothing_and_reports() {
     // It must know all that is in the store.
     assert_eq!(code(&["stress", "--dir", "s", "--seconds", "1"], dir).0, 2);
 }
+
+#[test]
+fn an_import_into_another_store_at_the_same_place_does_not_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    write_lines(
+        &dir.join("in.jsonl"),
+        (0..10).map(|n| format!("{{\"key\":\"k{n}\"}}")),
+    );
+    ok(&["import", "--dir", "s", "in.jsonl"], dir);
+    let again = json(&ok(
+        &["import", "--dir", "s", "--resume", "--json", "in.jsonl"],
+        dir,
+    ));
+    assert_eq!(
+        (&again["records"], &again["lines"]),
+        (&0.into(), &10.into())
+    );
+    std::fs::remove_dir_all(dir.join("s")).unwrap();
+
+    let (exit, said) = code(&["import", "--dir", "s", "--resume", "in.jsonl"], dir);
+
+    assert_eq!(exit, 2, "{said}");
+    assert!(said.contains("another store"), "{said}");
+}
+
+#[test]
+fn what_an_import_says_it_has_done_survives_a_kill_with_any_durability() {
+    for durability in ["memory", "logged", "synced"] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let lines = (0..30_000).map(|n| format!("{{\"key\":\"k{n}\",\"pad\":\"{n:0>100}\"}}"));
+        write_lines(&dir.join("in.jsonl"), lines);
+        let args = [
+            "--vbuckets",
+            "4",
+            "--window",
+            "64",
+            "--resume",
+            "--durability",
+            durability,
+        ];
+        let args = [&["import", "--dir", "s"][..], &args, &["in.jsonl"]].concat();
+        let state = dir.join("s.import-state.json");
+        let mut child = vbstore()
+            .args(&args)
+            .current_dir(dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !state.exists() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        ok(&args, dir);
+
+        let stats = json(&ok(&["stats", "--dir", "s", "--json"], dir));
+        assert_eq!(stats["items"], 30_000, "{durability}");
+    }
+}

@@ -1,12 +1,31 @@
 //! Every way in which an operation can fail.
 
-use crate::health::Cause;
 use std::fmt;
 use std::sync::Arc;
 use vbstore_core::{Cas, Seqno, VbId};
 
 /// The result of an operation.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the engine refuses writes: the first error, as text.
+#[derive(Clone, Debug)]
+pub struct Cause(Arc<str>);
+
+impl Cause {
+    pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn text(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// What a caller must do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

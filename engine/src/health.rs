@@ -6,27 +6,10 @@
 //! ```
 //! The first cause of a failure is kept; what fails later because of it does not replace it.
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use parking_lot::Mutex;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-
-/// Why the engine failed: the first error, as text and as the error itself.
-#[derive(Clone, Debug)]
-pub struct Cause(Arc<str>);
-
-impl Cause {
-    pub(crate) fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Whether the engine takes writes.
 #[derive(Clone, Debug)]
@@ -86,7 +69,7 @@ impl Health {
         match &*self.state.lock() {
             HealthState::Open => Ok(()),
             HealthState::Degraded { cause } => Err(Error::DiskFull {
-                detail: Arc::clone(&cause.0),
+                detail: cause.text(),
             }),
             HealthState::Failed { cause } => Err(Error::Failed {
                 cause: cause.clone(),
@@ -102,7 +85,7 @@ impl Health {
                 if matches!(*state, HealthState::Open) {
                     tracing::warn!(%error, "disk full: writes are refused until space returns");
                     *state = HealthState::Degraded {
-                        cause: Cause(Arc::clone(detail)),
+                        cause: Cause::new(Arc::clone(detail)),
                     };
                     self.level.store(DEGRADED, Ordering::Release);
                 }

@@ -39,8 +39,8 @@ pub use config::{
     Config, Durability, KEY_BYTES_LIMIT, SliceBudget, Tuning, VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT,
 };
 pub use engine::{DiskUsage, Engine, RocksSnapshots};
-pub use error::{Error, ErrorKind, Result};
-pub use health::{Cause, HealthState};
+pub use error::{Cause, Error, ErrorKind, Result};
+pub use health::HealthState;
 pub use slice::{SeqnoRange, Slice, SliceEnd, SliceItem};
 pub use tasks::BackgroundTask;
 pub use vbucket::{Document, KeyRange, Page, PageEntry, PageForm, Seqnos, VBucket, VbCounts};

@@ -56,8 +56,18 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         reader.skip_to(earlier.line, earlier.offset)?;
     }
     let engine = store::open_or_create(&args.dir, args.vbuckets)?;
+    let store = engine.store_uuid().to_string();
+    if earlier
+        .as_ref()
+        .is_some_and(|earlier| earlier.store != store)
+    {
+        return Err(Failure::usage(
+            "the import that was cut short went into another store",
+        ));
+    }
     let start = earlier.unwrap_or(Progress {
         input,
+        store,
         line: 0,
         offset: 0,
         is_finished: false,
@@ -252,9 +262,19 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
+    /// Writes down how far the import has come. What is written down must survive whatever the
+    /// file itself survives, so lines that were not synced are, first.
     fn save(&mut self) -> Result<(), Failure> {
         let now = self.clock.monotonic();
-        let sync = now.saturating_sub(self.synced_at) >= SYNC_INTERVAL;
+        let is_due = now.saturating_sub(self.synced_at) >= SYNC_INTERVAL;
+        let is_over = self.window.is_empty();
+        let sync = is_due || is_over;
+        if Durability::from(self.args.durability) != Durability::Synced {
+            if !sync {
+                return Ok(());
+            }
+            self.engine.flush()?;
+        }
         self.file.save(&self.progress, sync)?;
         self.saved_line = self.progress.line;
         if sync {

@@ -43,6 +43,8 @@ impl Input {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     pub(crate) input: Input,
+    /// The store it went into: another store at the same place has none of it.
+    pub(crate) store: String,
     /// The last line of which it and all before it are acknowledged.
     pub(crate) line: u64,
     /// Where the line after it begins, in bytes.
@@ -102,6 +104,7 @@ mod tests {
         assert_eq!(file.load().unwrap(), None);
         let progress = Progress {
             input,
+            store: "s".to_owned(),
             line: 7,
             offset: 99,
             is_finished: false,

@@ -1,8 +1,7 @@
 //! From checkpoints to one batch.
 
-use super::flush::disagreement;
 use super::retire::retire_previous;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::{Batch, Storage};
 use std::sync::Arc;
 use vbstore_core::checkpoint::Entry;
@@ -137,4 +136,9 @@ fn count(
         after.tombstones = after.tombstones.checked_add(1)?;
     }
     Some(after)
+}
+
+/// What is wrong with what is on disk, or with what is about to be.
+fn disagreement(unit: &Unit, detail: impl Into<String>) -> Error {
+    Error::corrupt_record(unit.vb, None, detail)
 }

@@ -4,7 +4,7 @@
 //! only, to take checkpoints and to publish.
 
 use super::build::{Unit, build};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failpoint::place;
 use crate::inner::{Inner, StorageRef};
 use crate::storage::Batch;
@@ -291,9 +291,4 @@ impl Drop for TakenUnits<'_> {
             }
         }
     }
-}
-
-/// What a flush found to be wrong with what is on disk.
-pub(super) fn disagreement(unit: &Unit, detail: impl Into<String>) -> Error {
-    Error::corrupt_record(unit.vb, None, detail)
 }
