@@ -189,9 +189,7 @@ impl Inner {
         led.log_position = position.saturating_add(batch_bytes);
         led.unsynced_since.get_or_insert(self.clock.monotonic());
         for unit in &taken.units {
-            if !led.unsynced.contains(&unit.vb) {
-                led.unsynced.push(unit.vb);
-            }
+            led.unsynced.insert(unit.vb);
             if let Some(cell) = self.vbs.get(unit.vb.index()) {
                 let since = &cell.rocks_unflushed_since;
                 let first = position.saturating_add(1);
@@ -214,11 +212,8 @@ impl Inner {
     /// Everything persisted is synced now: the leader alone persists, and has just synced.
     pub(super) fn publish_synced(&self) {
         let mut led = self.commit.led.lock();
-        for cell in led
-            .unsynced
-            .drain(..)
-            .filter_map(|vb| self.vbs.get(vb.index()))
-        {
+        let unsynced = std::mem::take(&mut led.unsynced);
+        for cell in unsynced.iter().filter_map(|vb| self.vbs.get(vb.index())) {
             cell.set_synced(cell.persisted());
         }
         led.unsynced_since = None;

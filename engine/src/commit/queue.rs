@@ -4,7 +4,7 @@ use crate::config::Durability;
 use crossbeam::sync::{Parker, Unparker};
 use parking_lot::Mutex;
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
@@ -160,7 +160,7 @@ pub(super) struct DirtyList {
 #[derive(Debug, Default)]
 pub(super) struct Led {
     /// vBuckets whose persisted seqno is above their synced one.
-    pub(super) unsynced: Vec<VbId>,
+    pub(super) unsynced: BTreeSet<VbId>,
     /// Since when there has been one.
     pub(super) unsynced_since: Option<Duration>,
     /// Bytes of all batches written since the engine was opened.

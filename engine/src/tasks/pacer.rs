@@ -6,6 +6,7 @@
 use super::Next;
 use crate::error::Result;
 use crate::inner::Inner;
+use crate::vbucket::VbCell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vbstore_core::VbId;
@@ -31,13 +32,29 @@ pub(super) fn step(inner: &Inner) -> Result<Next> {
     waiting.sort_unstable();
     waiting.truncate(VBUCKETS_AT_ONCE);
     let storage = inner.storage_while_closing()?;
-    let vbs: Vec<VbId> = waiting.into_iter().map(|(_, vb)| vb).collect();
-    for cell in vbs.iter().filter_map(|vb| inner.vbs.get(vb.index())) {
+    for (cell, _) in cells(inner, &waiting) {
         // ORDER: marked as moved first. A batch written meanwhile marks it again.
         cell.rocks_unflushed_since.store(0, Ordering::Release);
     }
-    storage.rocks_flush(vbs.iter().copied())?;
-    // The records of all vBuckets are in every batch and would keep the log as old as they are.
-    storage.rocks_flush_records()?;
+    let moved = storage
+        .rocks_flush(waiting.iter().map(|(_, vb)| *vb))
+        // The records of all vBuckets are in every batch and would keep the log as old as they are.
+        .and_then(|()| storage.rocks_flush_records());
+    if let Err(error) = moved {
+        for (cell, since) in cells(inner, &waiting) {
+            cell.rocks_unflushed_since.store(since, Ordering::Release);
+        }
+        inner.note_failure(&error);
+        return Err(error);
+    }
     Ok(Next::In(Duration::ZERO))
+}
+
+fn cells<'a>(
+    inner: &'a Inner,
+    waiting: &'a [(u64, VbId)],
+) -> impl Iterator<Item = (&'a VbCell, u64)> {
+    waiting
+        .iter()
+        .filter_map(|(since, vb)| Some((inner.vbs.get(vb.index())?, *since)))
 }

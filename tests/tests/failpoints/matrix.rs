@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Failpoints, place};
-use vbstore::{Change, Durability, Engine, Error, HealthState, VbId};
+use vbstore::{Change, Clock, Durability, Engine, Error, HealthState, SystemClock, VbId};
 use vbstore_tests::{TestStore, assert_verified, put, rows, vb};
 
 const WRITE_PATH: [&str; 4] = [
@@ -25,6 +25,19 @@ fn io_error() -> Error {
 fn disk_full() -> Error {
     Error::DiskFull {
         detail: "planted".into(),
+    }
+}
+
+/// Waits until writes are taken again; a minute is far more than the promised 15 s.
+fn wait_until_open(engine: &Engine) {
+    let clock = SystemClock::new();
+    while !matches!(engine.health(), HealthState::Open) {
+        assert!(
+            clock.monotonic().as_secs() < 60,
+            "nobody tries again: {:?}",
+            engine.health()
+        );
+        std::thread::yield_now();
     }
 }
 
@@ -89,9 +102,7 @@ fn the_flusher_notices_by_itself_that_space_is_back() {
         .nth(place::FLUSH_WRITE, 0, 3, Action::Fail(disk_full()));
     assert!(vb.set("during", "1").is_err());
 
-    while !matches!(engine.health(), HealthState::Open) {
-        std::thread::yield_now();
-    }
+    wait_until_open(&engine);
 
     assert_eq!(vb.get("during").unwrap().unwrap().value, "1");
     drop(vb);
@@ -112,9 +123,7 @@ fn the_flusher_notices_a_full_disk_that_it_did_not_meet_itself() {
             assert!(engine.delete_vbucket(VbId::new(0)).is_err());
         }
 
-        while !matches!(engine.health(), HealthState::Open) {
-            std::thread::yield_now();
-        }
+        wait_until_open(&engine);
 
         vb(&engine, 0).set("after", "1").unwrap();
         store.finish(engine);
