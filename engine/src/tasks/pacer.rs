@@ -18,6 +18,11 @@ const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Moves the vBuckets with the oldest data in the log, while the log is longer than 3/4 of its cap.
 pub(super) fn step(inner: &Inner) -> Result<Next> {
+    // While the disk is full RocksDB recovers by itself. A flush asked for meanwhile fails, and may
+    // begin another log file, which takes the very space that the recovery waits for.
+    if inner.health.check().is_err() {
+        return Ok(Next::In(INTERVAL));
+    }
     let allowed = (inner.write_buffer_bytes / 4).saturating_mul(3);
     let position = inner.commit.log_position();
     let mut waiting: Vec<(u64, VbId)> = inner
