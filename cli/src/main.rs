@@ -3,6 +3,7 @@
 mod args;
 mod dump;
 mod import;
+mod input;
 mod output;
 mod point;
 mod record;

@@ -1,20 +1,16 @@
 //! `session`: holds a store open and takes JSON commands, one a line.
 
 use crate::args;
+use crate::input::{Piped, read_line};
 use crate::output::{DONE, Failure, Out, Run};
 use crate::record::{bytes, text};
 use crate::stop::Stop;
 use crate::{record, stats, store, verify};
 use serde_json::{Map, Value, json};
-use std::io::BufRead;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use vbstore::{
     Cas, Change, Durability, Engine, KeyRange, PageForm, Seqno, SliceBudget, VBucket, VbId, Written,
 };
-
-/// How soon a signal is noticed while no command comes.
-const POLL: Duration = Duration::from_millis(100);
 
 const COMMANDS: [(&str, &str); 20] = [
     ("set", "key, value, durability?, expiry?, flags?, cas?"),
@@ -44,15 +40,15 @@ const COMMANDS: [(&str, &str); 20] = [
 
 pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
     let engine = store::open_or_create(&args.dir, args.vbuckets)?;
-    let lines = read_lines()?;
+    let mut input = Piped::stdin(stop)?;
+    let mut line = Vec::new();
     loop {
-        let line = match lines.recv_timeout(POLL) {
-            Ok(line) => line?,
-            Err(RecvTimeoutError::Timeout) if stop.is_asked() => break,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        if line.trim().is_empty() {
+        line.clear();
+        // Once a stop is asked for the line may be cut; it is not answered.
+        if read_line(&mut input, &mut line)? == 0 || stop.is_asked() {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
             continue;
         }
         let (answer, is_last) = answer(&engine, &line);
@@ -66,25 +62,9 @@ pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
     Ok(DONE)
 }
 
-/// Reads standard input on a thread of its own, so that a signal is noticed while none comes.
-fn read_lines() -> Result<Receiver<std::io::Result<String>>, Failure> {
-    let (sender, receiver) = sync_channel(16);
-    let read = move || {
-        for line in std::io::stdin().lock().lines() {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("vbstore-stdin".to_owned())
-        .spawn(read)?;
-    Ok(receiver)
-}
-
 /// Answers one line; whether it was the last is the second part.
-fn answer(engine: &Engine, line: &str) -> (Value, bool) {
-    let parsed: Result<Map<String, Value>, _> = serde_json::from_str(line);
+fn answer(engine: &Engine, line: &[u8]) -> (Value, bool) {
+    let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(line);
     let (id, outcome, is_last) = match parsed {
         Err(error) => (
             None,

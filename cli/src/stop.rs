@@ -23,4 +23,14 @@ impl Stop {
     pub(crate) fn is_asked(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
+
+    #[cfg(test)]
+    pub(crate) fn by_hand() -> Self {
+        Self(Arc::default())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ask(&self) {
+        self.0.store(true, Ordering::Release);
+    }
 }

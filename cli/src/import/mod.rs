@@ -6,9 +6,11 @@
 //! value when the import goes on.
 
 mod progress;
+mod quotes;
 mod reader;
 
 use crate::args::{Format, Import};
+use crate::input;
 use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress as progress_bar};
 use crate::stop::Stop;
 use crate::store;
@@ -17,9 +19,7 @@ use progress::{Input, Progress, ProgressFile};
 use reader::{Line, Reader};
 use serde_json::json;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::io::BufRead;
 use std::time::Duration;
 use vbstore::{Change, Clock, Durability, Engine, Error, SystemClock, Ticket};
 
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         .format
         .to_possible_value()
         .map_or_else(String::new, |v| v.get_name().to_owned());
-    let input = Input::of(&args.file, &format, &args.key).map_err(|e| {
+    let source = Input::of(&args.file, &format, &args.key).map_err(|e| {
         Failure::new(
             crate::output::IO,
             "io",
@@ -44,13 +44,13 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
     let earlier = if args.resume { file.load()? } else { None };
     if earlier
         .as_ref()
-        .is_some_and(|earlier| earlier.input != input)
+        .is_some_and(|earlier| earlier.input != source)
     {
         return Err(Failure::usage(
             "the import that was cut short was of another input",
         ));
     }
-    let mut reader = Reader::new(open(&args.file)?, args.format, &args.key);
+    let mut reader = Reader::new(input::open(&args.file, stop)?, args.format, &args.key);
     reader.header().map_err(Failure::usage)?;
     if let Some(earlier) = &earlier {
         reader.skip_to(earlier.line, earlier.offset)?;
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         ));
     }
     let start = earlier.unwrap_or(Progress {
-        input,
+        input: source,
         store,
         line: 0,
         offset: 0,
@@ -82,16 +82,6 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
     importer.report(out)?;
     let is_whole = importer.progress.is_finished;
     Ok(if is_whole { DONE } else { PROBLEM })
-}
-
-fn open(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
-    if path == Path::new("-") {
-        return Ok(Box::new(io::stdin().lock()));
-    }
-    Ok(Box::new(BufReader::with_capacity(
-        1 << 18,
-        File::open(path)?,
-    )))
 }
 
 struct UnderWay {
@@ -149,12 +139,16 @@ impl<'a> Importer<'a> {
     fn run(&mut self, reader: &mut Reader<Box<dyn BufRead>>, stop: &Stop) -> Result<(), Failure> {
         while let Some(line) = reader.next()? {
             if stop.is_asked() {
+                // The line may be cut where the input was left.
                 return Ok(());
             }
             self.take(line)?;
             while self.window.len() >= self.window_max {
                 self.acknowledge_oldest()?;
             }
+        }
+        if stop.is_asked() {
+            return Ok(());
         }
         self.settle()?;
         self.progress.is_finished = true;

@@ -1,5 +1,6 @@
 //! How far an import has come, kept beside the store.
 
+use crate::input::is_regular;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -14,20 +15,22 @@ pub(crate) struct Input {
     path: String,
     format: String,
     key: String,
-    /// CRC-32 of its first 64 KiB, or of all of it if it is shorter; 0 for standard input.
+    /// CRC-32 of its first 64 KiB, or of all of it if it is shorter; 0 for a pipe.
     fingerprint: u32,
 }
 
 impl Input {
-    /// Looks at an input; `-` is standard input, which cannot be looked at twice.
+    /// Looks at an input. A pipe cannot be looked at twice: what is read from it is gone.
     pub(crate) fn of(path: &Path, format: &str, key: &str) -> io::Result<Self> {
         let (mut fingerprint, mut name) = (0, "-".to_owned());
-        if path != Path::new("-") {
+        if is_regular(path)? {
             let mut start = Vec::new();
             File::open(path)?
                 .take(FINGERPRINT_BYTES)
                 .read_to_end(&mut start)?;
             fingerprint = crc32fast::hash(&start);
+        }
+        if path != Path::new("-") {
             name = fs::canonicalize(path)?.to_string_lossy().into_owned();
         }
         Ok(Self {

@@ -1,13 +1,15 @@
 //! From input to records: lines, their keys, and why some are rejected.
 
+use super::quotes::Quotes;
 use crate::args::Format;
+use crate::input::{LINE_MAX, read_line};
 use crate::record;
 use serde_json::Value;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use vbstore::Change;
 
-/// Longest line that is read; a longer one is rejected without being kept in memory.
-const LINE_MAX: usize = 64 << 20;
+/// From here on a double no longer tells whole numbers apart.
+const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
 /// One line of the input.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct Reader<R> {
     number: u64,
     offset: u64,
     buffer: Vec<u8>,
+    /// The line in which a quoted field begins that the input does not close.
+    open_since: Option<u64>,
 }
 
 impl<R: BufRead> Reader<R> {
@@ -44,6 +48,7 @@ impl<R: BufRead> Reader<R> {
             number: 0,
             offset: 0,
             buffer,
+            open_since: None,
         }
     }
 
@@ -78,7 +83,8 @@ impl<R: BufRead> Reader<R> {
             self.input.consume(step);
             left = left.saturating_sub(u64::try_from(step).unwrap_or(0));
         }
-        self.number = number;
+        // The header was read already, and may be all that the earlier reader had read.
+        self.number = number.max(self.number);
         self.offset = offset.max(self.offset);
         Ok(())
     }
@@ -102,26 +108,30 @@ impl<R: BufRead> Reader<R> {
     /// Reads one record's bytes, without the end of the line. Returns false at the end.
     fn fill(&mut self) -> std::io::Result<bool> {
         self.buffer.clear();
+        self.open_since = None;
+        let first = self.number.saturating_add(1);
+        let mut quotes = Quotes::default();
         loop {
-            let limit = LINE_MAX.saturating_add(1).saturating_sub(self.buffer.len());
-            let mut some = self
-                .input
-                .by_ref()
-                .take(u64::try_from(limit).unwrap_or(u64::MAX));
-            let read = some.read_until(b'\n', &mut self.buffer)?;
-            self.offset = self.offset.saturating_add(u64::try_from(read).unwrap_or(0));
+            let seen = self.buffer.len();
+            let read = read_line(&mut self.input, &mut self.buffer)?;
             if read == 0 {
-                return Ok(!self.buffer.is_empty());
-            }
-            if self.buffer.len() > LINE_MAX && self.buffer.last() != Some(&b'\n') {
-                self.offset = self.offset.saturating_add(skip_line(&mut self.input)?);
-            }
-            self.number = self.number.saturating_add(1);
-            // A line of a quoted field goes on in the next line.
-            let is_open = self.format == Format::Csv && is_quote_open(&self.buffer);
-            if !is_open || self.buffer.len() > LINE_MAX {
                 break;
             }
+            self.offset = self.offset.saturating_add(read);
+            self.number = self.number.saturating_add(1);
+            if self.format != Format::Csv || self.buffer.len() > LINE_MAX {
+                break;
+            }
+            // A quoted field goes on in the next line. Only what is new is looked at: with one
+            // stray quote the record grows to the limit.
+            quotes.follow(self.buffer.get(seen..).unwrap_or_default());
+            if !quotes.is_open() {
+                break;
+            }
+        }
+        self.open_since = quotes.is_open().then_some(first);
+        if self.buffer.is_empty() {
+            return Ok(false);
         }
         if self.buffer.last() == Some(&b'\n') {
             self.buffer.pop();
@@ -133,6 +143,11 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn parse(&self) -> Result<Change, String> {
+        if let Some(first) = self.open_since {
+            return Err(format!(
+                "the quoted field begun in line {first} is not closed"
+            ));
+        }
         if self.buffer.len() > LINE_MAX {
             return Err(format!("longer than {LINE_MAX} bytes"));
         }
@@ -142,6 +157,10 @@ impl<R: BufRead> Reader<R> {
                     serde_json::from_slice(&self.buffer).map_err(|e| format!("not JSON: {e}"))?;
                 let key = match object.get(&self.key) {
                     Some(Value::String(key)) => key.clone(),
+                    // Two large numbers may read as one double, and would be one key.
+                    Some(Value::Number(key)) if is_rounded(key) => {
+                        return Err(format!("field {:?} is too large a number", self.key));
+                    }
                     Some(Value::Number(key)) => key.to_string(),
                     Some(_) => return Err(format!("field {:?} is no string", self.key)),
                     None => return Err(format!("no field {:?}", self.key)),
@@ -168,32 +187,12 @@ impl<R: BufRead> Reader<R> {
     }
 }
 
-/// Whether the bytes end inside a quoted field.
-fn is_quote_open(record: &[u8]) -> bool {
-    record
-        .iter()
-        .fold(false, |is_open, byte| is_open ^ (*byte == b'"'))
-}
-
-/// Passes over the rest of a line and returns its length.
-fn skip_line(input: &mut impl BufRead) -> std::io::Result<u64> {
-    let mut skipped: u64 = 0;
-    loop {
-        let available = input.fill_buf()?;
-        if available.is_empty() {
-            return Ok(skipped);
-        }
-        let end = available
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .map(|at| at.saturating_add(1));
-        let step = end.unwrap_or(available.len());
-        input.consume(step);
-        skipped = skipped.saturating_add(u64::try_from(step).unwrap_or(0));
-        if end.is_some() {
-            return Ok(skipped);
-        }
-    }
+/// Whether a number may have lost digits when it was read.
+fn is_rounded(number: &serde_json::Number) -> bool {
+    number.is_f64()
+        && number
+            .as_f64()
+            .is_none_or(|double| double.abs() >= EXACT_BELOW)
 }
 
 /// The fields of a record. Between commas a field may be quoted, and a quote in it doubled.
@@ -207,6 +206,8 @@ fn split(record: &[u8], separator: u8) -> Result<Vec<Vec<u8>>, String> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
+        // The end of the record was cut off; a carriage return within it is data.
+        .terminator(csv::Terminator::Any(b'\n'))
         .from_reader(record);
     let first = reader.byte_records().next();
     let first = first.ok_or("empty")?.map_err(|error| error.to_string())?;
@@ -285,6 +286,59 @@ mod tests {
             .collect();
         assert_eq!(keys, ["a, \"b\"", "two\nlines", "c"]);
         assert_eq!(lines[2].0, 5, "lines are counted, not records");
+    }
+
+    #[test]
+    fn a_quote_within_a_field_is_a_character_of_it() {
+        let input = b"name,size\npipe,5\" steel\nrod,3 cm\n\"a\"\" b\",\"\"\r\nlast,1";
+        let lines = read(input, Format::Csv, "name");
+        let found: Vec<_> = lines
+            .iter()
+            .map(|line| (line.0, line.2.as_deref().unwrap()))
+            .collect();
+        assert_eq!(found, [(2, "pipe"), (3, "rod"), (4, "a\" b"), (5, "last")]);
+    }
+
+    #[test]
+    fn a_field_that_is_never_closed_is_rejected_and_says_where_it_began() {
+        let lines = read(b"n,v\na,1\nb,\"open\nc,3\n", Format::Csv, "n");
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1].0, 4);
+        assert!(lines[1].2.as_ref().unwrap_err().contains("line 3"));
+    }
+
+    #[test]
+    fn numbers_that_could_be_one_key_are_rejected() {
+        let one = |text: &str| {
+            let line = format!("{{\"k\":{text}}}");
+            read(line.as_bytes(), Format::Json, "k")[0].2.clone()
+        };
+        assert_eq!(one("18446744073709551615").unwrap(), "18446744073709551615");
+        assert_eq!(one("-5").unwrap(), "-5");
+        assert_eq!(one("1.5").unwrap(), "1.5");
+        assert!(
+            one("123456789012345678901231")
+                .unwrap_err()
+                .contains("too large")
+        );
+        assert!(one("-1e300").is_err());
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_rejected_and_the_next_one_read() {
+        let mut input = vec![b'x'; LINE_MAX + 1];
+        input.extend(b"\n{\"k\":\"b\"}\n");
+        let lines = read(&input, Format::Json, "k");
+        assert!(lines[0].2.as_ref().unwrap_err().contains("longer than"));
+        assert_eq!((lines[1].0, lines[1].2.as_deref()), (2, Ok("b")));
+    }
+
+    #[test]
+    fn reading_goes_on_after_a_header_only() {
+        let mut reader = Reader::new(&b"k\n1\n"[..], Format::Csv, "k");
+        reader.header().unwrap();
+        reader.skip_to(0, 0).unwrap();
+        assert_eq!(reader.next().unwrap().unwrap().number, 2);
     }
 
     #[test]

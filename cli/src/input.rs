@@ -1,0 +1,206 @@
+//! Input that may be a pipe: it is read on a thread of its own, so that a signal is noticed while
+//! nothing comes.
+
+use crate::stop::Stop;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// Longest line that is kept in memory; of a longer one the rest is passed over.
+pub(crate) const LINE_MAX: usize = 64 << 20;
+
+/// How soon a signal is noticed while nothing comes.
+const POLL: Duration = Duration::from_millis(100);
+/// Bytes read at once from a pipe, and how many such pieces may wait: 1 MiB in all.
+const PIECE_BYTES: usize = 1 << 16;
+const PIECES_MAX: usize = 16;
+
+/// Whether an input is a file that can be read again from any place. A pipe cannot: what was read
+/// from it once is gone.
+pub(crate) fn is_regular(path: &Path) -> io::Result<bool> {
+    Ok(path != Path::new("-") && std::fs::metadata(path)?.is_file())
+}
+
+/// Opens an input; `-` is standard input.
+pub(crate) fn open(path: &Path, stop: &Stop) -> io::Result<Box<dyn BufRead>> {
+    if is_regular(path)? {
+        return Ok(Box::new(BufReader::with_capacity(
+            1 << 18,
+            File::open(path)?,
+        )));
+    }
+    if path == Path::new("-") {
+        return Ok(Box::new(Piped::stdin(stop)?));
+    }
+    let path = path.to_owned();
+    // Opening a named pipe waits for its writer, so that too is done on the thread.
+    Ok(Box::new(Piped::start(stop, move || File::open(path))?))
+}
+
+/// Reads one line with its line feed, and appends it to `line`. Returns how many bytes of the input
+/// it took: 0 at the end. A line that makes `line` longer than [`LINE_MAX`] is cut there.
+pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    let limit = LINE_MAX.saturating_add(1).saturating_sub(line.len());
+    let mut some = (&mut *input).take(bytes(limit));
+    let read = some.read_until(b'\n', line)?;
+    let is_cut = line.len() > LINE_MAX && line.last() != Some(&b'\n');
+    let passed_over = if is_cut { skip_line(input)? } else { 0 };
+    Ok(bytes(read).saturating_add(passed_over))
+}
+
+/// Passes over the rest of a line and returns its length.
+fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
+    let mut skipped: u64 = 0;
+    loop {
+        let available = input.fill_buf()?;
+        if available.is_empty() {
+            return Ok(skipped);
+        }
+        let end = available
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map(|at| at.saturating_add(1));
+        let step = end.unwrap_or(available.len());
+        input.consume(step);
+        skipped = skipped.saturating_add(bytes(step));
+        if end.is_some() {
+            return Ok(skipped);
+        }
+    }
+}
+
+fn bytes(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// A pipe, read on a thread of its own. Once a stop is asked for and nothing more has come it is at
+/// its end, possibly within a line: whoever reads from it looks at the stop before using a line.
+#[derive(Debug)]
+pub(crate) struct Piped {
+    pieces: Receiver<io::Result<Vec<u8>>>,
+    piece: Vec<u8>,
+    /// How much of the piece was consumed.
+    consumed: usize,
+    stop: Stop,
+}
+
+impl Piped {
+    pub(crate) fn stdin(stop: &Stop) -> io::Result<Self> {
+        Self::start(stop, || Ok(io::stdin()))
+    }
+
+    fn start<R, F>(stop: &Stop, open: F) -> io::Result<Self>
+    where
+        R: Read,
+        F: FnOnce() -> io::Result<R> + Send + 'static,
+    {
+        let (sender, pieces) = sync_channel(PIECES_MAX);
+        // Never joined: it may wait for ever in a read, and ends with the process.
+        std::thread::Builder::new()
+            .name("vbstore-input".to_owned())
+            .spawn(move || match open() {
+                Ok(input) => pump(input, &sender),
+                // A reader that is gone wants no error either.
+                Err(error) => drop(sender.send(Err(error))),
+            })?;
+        Ok(Self {
+            pieces,
+            piece: Vec::new(),
+            consumed: 0,
+            stop: stop.clone(),
+        })
+    }
+}
+
+/// Sends on what comes, as soon as it comes, until the end, an error, or until nobody takes it.
+fn pump(mut input: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
+    loop {
+        let mut piece = vec![0; PIECE_BYTES];
+        let sent = match input.read(&mut piece) {
+            Ok(0) => return,
+            Ok(read) => {
+                piece.truncate(read);
+                sender.send(Ok(piece))
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                drop(sender.send(Err(error)));
+                return;
+            }
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+impl BufRead for Piped {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.consumed >= self.piece.len() {
+            match self.pieces.recv_timeout(POLL) {
+                Ok(piece) => {
+                    self.piece = piece?;
+                    self.consumed = 0;
+                }
+                Err(RecvTimeoutError::Timeout) if !self.stop.is_asked() => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Ok(self.piece.get(self.consumed..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.consumed = self.consumed.saturating_add(amount);
+    }
+}
+
+impl Read for Piped {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut available = self.fill_buf()?;
+        let read = available.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_beyond_the_limit_is_cut_and_passed_over() {
+        let mut input = vec![b'x'; LINE_MAX + 10];
+        input.extend(b"\nshort\nlast");
+        let mut input = &input[..];
+        let mut line = Vec::new();
+
+        let read = read_line(&mut input, &mut line).unwrap();
+        assert_eq!((read, line.len()), (bytes(LINE_MAX) + 11, LINE_MAX + 1));
+        for expected in [&b"short\n"[..], b"last", b""] {
+            line.clear();
+            let read = read_line(&mut input, &mut line).unwrap();
+            assert_eq!((read, &line[..]), (bytes(expected.len()), expected));
+        }
+    }
+
+    #[test]
+    fn a_pipe_hands_on_what_comes_and_ends_when_it_is_asked_to_stop() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let stop = Stop::by_hand();
+        let mut input = Piped::start(&stop, move || Ok(reader)).unwrap();
+        let mut line = Vec::new();
+        std::io::Write::write_all(&mut writer, b"one\ntw").unwrap();
+        read_line(&mut input, &mut line).unwrap();
+        assert_eq!(line, b"one\n");
+
+        // The writer is still there: without the stop this would wait for ever.
+        stop.ask();
+        line.clear();
+        read_line(&mut input, &mut line).unwrap();
+        assert_eq!(line, b"tw");
+        assert!(stop.is_asked());
+        drop(writer);
+    }
+}
