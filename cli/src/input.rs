@@ -187,11 +187,11 @@ mod tests {
 
     #[test]
     fn a_pipe_hands_on_what_comes_and_ends_when_it_is_asked_to_stop() {
-        let (reader, mut writer) = std::io::pipe().unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
         let stop = Stop::by_hand();
         let mut input = Piped::start(&stop, move || Ok(reader)).unwrap();
         let mut line = Vec::new();
-        std::io::Write::write_all(&mut writer, b"one\ntw").unwrap();
+        io::Write::write_all(&mut writer, b"one\ntw").unwrap();
         read_line(&mut input, &mut line).unwrap();
         assert_eq!(line, b"one\n");
 

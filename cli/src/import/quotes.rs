@@ -20,9 +20,8 @@ impl Quotes {
     pub(super) fn follow(&mut self, bytes: &[u8]) {
         for byte in bytes {
             *self = match (*self, *byte) {
-                (Self::Start | Self::Closing, b'"') => Self::Quoted,
                 (Self::Quoted, b'"') => Self::Closing,
-                (Self::Quoted, _) => Self::Quoted,
+                (Self::Start | Self::Closing, b'"') | (Self::Quoted, _) => Self::Quoted,
                 (_, b',' | b'\n') => Self::Start,
                 _ => Self::Plain,
             };
