@@ -27,10 +27,18 @@
 //! What it is not: a server (it opens no port), a cluster (nothing is replicated), or a query
 //! engine. It runs on Linux.
 
+pub use vbstore_backfill::{
+    Batch, Consumer, ConsumerConfig, EndReason, Event, Opened, Order, Positions, StreamCounters,
+    StreamEvent, StreamItem, StreamOptions, StreamRequest, StreamState, StreamStats, Streams,
+    StreamsConfig, StreamsStats, TryRecv,
+};
 pub use vbstore_core::failover_log::{FailoverEntry, FailoverLog};
 pub use vbstore_core::ids::{Cas, Seqno, StoreUuid, VBUCKETS_MAX, VbId, VbUuid};
 pub use vbstore_core::record::Counts;
-pub use vbstore_core::{Clock, ItemKind, ItemMeta, ManualClock, SystemClock};
+pub use vbstore_core::{
+    Clock, ItemKind, ItemMeta, ManualClock, Marker, Position, RollbackReason, Source, SystemClock,
+    Visibility,
+};
 pub use vbstore_engine::{
     BackgroundTask, Builder, Cause, Change, Config, DiskUsage, Document, Durability, Engine, Error,
     ErrorKind, HealthState, KEY_BYTES_LIMIT, KeyRange, Page, PageEntry, PageForm, Problem, Result,

@@ -1,5 +1,6 @@
 //! Names of things: vBuckets, seqnos, CAS values and uuids.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Largest number of vBuckets an engine can have.
@@ -10,7 +11,8 @@ pub const VBUCKETS_MAX: u16 = 1_024;
 pub const JSON_SAFE_MAX: u64 = (1 << 53) - 1;
 
 /// Names a vBucket: a shard of the key space with its own seqnos and its own history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct VbId(u16);
 
 impl VbId {
@@ -54,7 +56,10 @@ impl fmt::Display for VbId {
 
 /// A place in the order of changes of one vBucket. Rises by one with each change; 0 means "none"
 /// or "before the first change".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct Seqno(u64);
 
 impl Seqno {
@@ -147,7 +152,10 @@ impl fmt::Display for Cas {
 }
 
 /// Names a branch of a vBucket's history. Never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
 pub struct VbUuid(u64);
 
 impl VbUuid {

@@ -6,8 +6,12 @@
 //! | [`clock`] | where time comes from, so that a test can move it |
 //! | [`item`] | one change of one key, as it lives in memory |
 //! | [`record`] | what is written to disk, byte by byte, with checked lengths |
-//! | [`checkpoint`] | the in-memory run of recent changes of a vBucket and its persistence cursor |
+//! | [`checkpoint`] | the in-memory run of recent changes of a vBucket and the cursors in it |
 //! | [`failover_log`] | the branches of a vBucket's history |
+//! | [`resume`] | where a consumer is, and whether it may go on from there |
+//! | [`progress`] | how far a stream has read, and the markers it owes |
+//! | [`vbucket`] | one vBucket in memory: lock, published seqnos, watches |
+//! | [`sync`] | locks and atomics, exchanged for a model checker's by a feature |
 //! | [`witness`] | the 64 bytes that say how much was synced |
 //!
 //! Everything here builds in seconds and is what property tests, fuzzers and model checkers run on.
@@ -17,12 +21,19 @@ pub mod clock;
 pub mod failover_log;
 pub mod ids;
 pub mod item;
+pub mod progress;
 pub mod record;
+pub mod resume;
+pub mod sync;
+pub mod vbucket;
 pub mod witness;
 
-pub use checkpoint::{Appended, Checkpoints, Previous, Sealed};
+pub use checkpoint::{Appended, Checkpoints, CursorId, CursorLag, Previous, ReadLimit, Sealed};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use failover_log::{FailoverEntry, FailoverLog};
 pub use ids::{Cas, Seqno, StoreUuid, VbId, VbUuid};
 pub use item::{Item, ItemKind, ItemMeta};
+pub use progress::{Marker, Progress, Source};
 pub use record::RecordError;
+pub use resume::{Position, Resume, RollbackReason};
+pub use vbucket::{Admission, VbCell, VbInner, Visibility};

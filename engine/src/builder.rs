@@ -8,11 +8,10 @@ use crate::home::{Home, Marker, Phase, WITNESS, WitnessFile, data_files};
 use crate::inner::{Inner, Parts};
 use crate::storage::options::{FamilyOptions, StorageConfig};
 use crate::storage::{Batch, Reach, Storage};
-use crate::vbucket::VbCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vbstore_core::record::VbState;
-use vbstore_core::{Clock, FailoverLog, StoreUuid, SystemClock, VbId, VbUuid};
+use vbstore_core::{Clock, FailoverLog, StoreUuid, SystemClock, VbCell, VbId, VbUuid};
 use vbstore_metrics::{EngineMetrics, Holder};
 
 /// File descriptors an engine needs besides those for data files: its own files, RocksDB's log and

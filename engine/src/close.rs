@@ -84,8 +84,9 @@ impl Inner {
         let dirty: Vec<VbId> = self
             .vbs
             .iter()
-            .filter(|cell| cell.rocks_unflushed_since.load(Ordering::Acquire) > 0)
-            .map(|cell| cell.id)
+            .zip(&self.rocks_unflushed_since)
+            .filter(|(_, since)| since.load(Ordering::Acquire) > 0)
+            .map(|(cell, _)| cell.id)
             .collect();
         for some in dirty.chunks(VBUCKETS_AT_ONCE) {
             if self.clock.monotonic() >= deadline {

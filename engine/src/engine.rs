@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use vbstore_core::{StoreUuid, VbId, VbUuid};
+use vbstore_core::{Clock, StoreUuid, VbId, VbUuid};
 use vbstore_metrics::EngineMetrics;
 
 /// An open store. Cheap to clone; all clones, and all [`VBucket`]s made from them, are one engine.
@@ -82,6 +82,10 @@ impl Engine {
         })
     }
 
+    pub(crate) fn handle(&self) -> Arc<Handle> {
+        Arc::clone(&self.handle)
+    }
+
     pub(crate) fn inner(&self) -> &Inner {
         &self.handle.inner
     }
@@ -135,6 +139,28 @@ impl Engine {
     /// [`Error::Invalid`] with the field's name; nothing was changed then.
     pub fn set_tuning(&self, tuning: Tuning) -> Result<()> {
         self.inner().set_tuning(tuning)
+    }
+
+    /// Returns the clock it goes by.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner().clock)
+    }
+
+    /// Returns how much of the file system that holds the store is free, in percent.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Closed`].
+    pub fn disk_free_percent(&self) -> Result<u8> {
+        let home = self.inner().home.lock();
+        let path = home.as_ref().ok_or(Error::Closed)?.db();
+        let space = rustix::fs::statvfs(&path)
+            .map_err(|e| Error::io("ask for the free space", e.into()))?;
+        let percent = u128::from(space.f_bavail)
+            .saturating_mul(100)
+            .checked_div(u128::from(space.f_blocks))
+            .unwrap_or(100);
+        Ok(u8::try_from(percent).unwrap_or(100))
     }
 
     /// Returns the engine's counters.
@@ -244,6 +270,8 @@ impl Handle {
         if inner.is_closing.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        // Streams that wait find the engine closing and end.
+        inner.wake_streams();
         // ORDER: threads first, so that nothing runs beside the last flush; see `tasks`.
         inner.signals.stop_all();
         for thread in std::mem::take(&mut *self.threads.lock()) {

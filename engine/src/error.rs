@@ -105,6 +105,12 @@ pub enum Error {
         /// Which one.
         vb: VbId,
     },
+    /// Reading a slice for a stream of this vBucket panicked. The stream is over; another may be
+    /// opened from its position.
+    StreamPanicked {
+        /// Which one.
+        vb: VbId,
+    },
     /// The engine refuses writes because of an earlier failure; only opening again helps.
     Failed {
         /// The first failure.
@@ -151,9 +157,10 @@ impl Error {
         match self {
             Self::Invalid { .. } | Self::TooLarge { .. } => ErrorKind::Invalid,
             Self::NotFound | Self::Exists { .. } | Self::CasMismatch { .. } => ErrorKind::Conflict,
-            Self::Busy { .. } | Self::DiskFull { .. } | Self::Locked { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::Busy { .. }
+            | Self::DiskFull { .. }
+            | Self::Locked { .. }
+            | Self::StreamPanicked { .. } => ErrorKind::Unavailable,
             Self::Closed | Self::VbGone { .. } => ErrorKind::Closed,
             Self::Failed { .. } | Self::Io { .. } => ErrorKind::Failed,
             Self::Corruption { .. } | Self::DataLoss { .. } | Self::FormatTooNew { .. } => {
@@ -162,14 +169,16 @@ impl Error {
         }
     }
 
-    pub(crate) fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
+    /// Returns the error that a field is not allowed.
+    pub fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
         Self::Invalid {
             field,
             detail: detail.into(),
         }
     }
 
-    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+    /// Returns the error that the system refused something; a full disk is told apart.
+    pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         if source.kind() == std::io::ErrorKind::StorageFull {
             return Self::DiskFull {
                 detail: format!("{}: {source}", context.into()).into(),
@@ -229,6 +238,7 @@ impl fmt::Display for Error {
             Self::Locked { pid: None } => f.write_str("the store is open in another process"),
             Self::Closed => f.write_str("the engine is closed"),
             Self::VbGone { vb } => write!(f, "{vb} was deleted"),
+            Self::StreamPanicked { vb } => write!(f, "reading a slice of {vb} panicked"),
             Self::Failed { cause } => {
                 write!(f, "the engine has failed and must be opened again: {cause}")
             }

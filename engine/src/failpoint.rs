@@ -30,12 +30,18 @@ pub mod place {
     pub const CREATE_READY: &str = "create.ready";
     /// An unclean stop was found; the new branches are not yet written.
     pub const OPEN_BRANCH: &str = "open.branch";
+    /// A stream is about to open a view of the disk.
+    pub const SLICE_OPEN: &str = "slice.open";
+    /// A stream has a view of the disk open. The one place where a test can hold a db snapshot.
+    pub const SLICE_VIEW: &str = "slice.view";
+    /// A stream has given its view back and has not yet handed on what it read.
+    pub const SLICE_HAND_ON: &str = "slice.hand_on";
     /// A close has waited for everybody and is about to flush. Failing here leaves what a kill at
     /// this moment would leave.
     pub const CLOSE: &str = "close.flush";
 
     /// All of them, in the order in which a store meets them.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 14] = [
         CREATE_DB,
         CREATE_READY,
         OPEN_BRANCH,
@@ -46,6 +52,9 @@ pub mod place {
         FLUSH_PUBLISH,
         SYNC,
         DELETE_VBUCKET,
+        SLICE_OPEN,
+        SLICE_VIEW,
+        SLICE_HAND_ON,
         CLOSE,
     ];
 }

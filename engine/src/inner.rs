@@ -21,11 +21,10 @@ use crate::memory::Memory;
 use crate::storage::Storage;
 use crate::stripes::Stripes;
 use crate::tasks::Signals;
-use crate::vbucket::VbCell;
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use vbstore_core::{Clock, StoreUuid, VbId};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vbstore_core::{Clock, StoreUuid, VbCell, VbId};
 use vbstore_metrics::EngineMetrics;
 
 /// The storage, lent for one operation. Closing waits until it is given back.
@@ -37,6 +36,9 @@ pub(crate) struct Inner {
     /// `None` once closed.
     pub(crate) storage: RwLock<Option<Storage>>,
     pub(crate) vbs: Box<[VbCell]>,
+    /// For each vBucket the log position (bytes written by the engine) plus one at the first write
+    /// since both families were last moved to files; 0 if there was none. For the pacer.
+    pub(crate) rocks_unflushed_since: Box<[AtomicU64]>,
     pub(crate) stripes: Stripes,
     pub(crate) commit: Committer,
     pub(crate) memory: Memory,
@@ -74,6 +76,7 @@ impl Inner {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             storage: RwLock::new(Some(parts.storage)),
+            rocks_unflushed_since: parts.vbs.iter().map(|_| AtomicU64::new(0)).collect(),
             vbs: parts.vbs,
             stripes: Stripes::new(),
             commit: Committer::new(),
@@ -131,6 +134,17 @@ impl Inner {
     pub(crate) fn note_failure(&self, error: &Error) {
         self.health.note(error);
         self.signals.flusher.wake();
+        if self.health.is_failed() {
+            self.wake_streams();
+        }
+    }
+
+    /// Wakes every stream that waits, so that it looks at the health and at the close. The caller
+    /// holds no vBucket's lock.
+    pub(crate) fn wake_streams(&self) {
+        for cell in &self.vbs {
+            cell.fire_all().wake();
+        }
     }
 
     /// Passes a failpoint.

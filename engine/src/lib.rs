@@ -8,6 +8,7 @@
 //! | `engine`, `builder`, `close` | the handle; opening, creating and closing a store |
 //! | `vbucket` | reading and writing keys |
 //! | `commit` | group commit: who flushes, what a flush does, tickets, deleting a vBucket |
+//! | `feed` | what streams are built on: admission, cursors, slices, watches |
 //! | `tasks` | background tasks: flusher, witness syncer, pacer |
 //! | `home` | the directory: marker, lock, witness |
 //! | `verify` | checking what is on disk |
@@ -21,6 +22,7 @@ mod config;
 mod engine;
 mod error;
 pub mod failpoint;
+mod feed;
 mod health;
 mod home;
 mod inner;
@@ -40,6 +42,7 @@ pub use config::{
 };
 pub use engine::{DiskUsage, Engine, RocksSnapshots};
 pub use error::{Cause, Error, ErrorKind, Result};
+pub use feed::{Admitted, CursorGuard, Feed, FeedRead};
 pub use health::HealthState;
 pub use slice::{SeqnoRange, Slice, SliceEnd, SliceItem};
 pub use tasks::BackgroundTask;

@@ -125,13 +125,75 @@ impl Slice {
 
     /// Returns the changes in the order of their seqnos.
     pub fn items(&self) -> impl ExactSizeIterator<Item = SliceItem<'_>> {
-        self.rows.iter().map(|row| SliceItem {
+        self.rows.iter().map(|row| self.item_of(row))
+    }
+
+    /// Returns one change by its index.
+    #[must_use]
+    pub fn item(&self, index: usize) -> Option<SliceItem<'_>> {
+        self.rows.get(index).map(|row| self.item_of(row))
+    }
+
+    fn item_of(&self, row: &Row) -> SliceItem<'_> {
+        SliceItem {
             meta: row.meta,
             prev_seqno: row.prev_seqno,
             is_last_of_checkpoint: row.is_last_of_checkpoint,
             // The ranges were taken from this buffer when it was filled.
             key: self.data.get(row.key.clone()).unwrap_or_default(),
             value: self.data.get(row.value.clone()).unwrap_or_default(),
-        })
+        }
+    }
+
+    /// Returns bytes of this slice, such as a key or a value of it, without copying them: they keep
+    /// the slice's buffer in memory.
+    #[must_use]
+    pub fn share(&self, bytes: &[u8]) -> Bytes {
+        if bytes.is_empty() {
+            Bytes::new()
+        } else {
+            self.data.slice_ref(bytes)
+        }
+    }
+
+    /// Returns the index of the first change above `seqno`.
+    #[must_use]
+    pub fn first_above(&self, seqno: Seqno) -> usize {
+        self.rows.partition_point(|row| row.meta.seqno <= seqno)
+    }
+
+    /// Returns a slice with some of the changes only, and their values only if asked, in a buffer of
+    /// their own. Everything else is as in this one.
+    #[must_use]
+    pub fn with_only(&self, indexes: &[usize], with_values: bool) -> Self {
+        let mut data = Vec::new();
+        let mut put = |bytes: &[u8]| {
+            let start = data.len();
+            data.extend_from_slice(bytes);
+            start..data.len()
+        };
+        let rows = indexes.iter().filter_map(|index| self.rows.get(*index));
+        let rows = rows
+            .map(|row| {
+                let item = self.item_of(row);
+                Row {
+                    key: put(item.key),
+                    value: put(if with_values { item.value } else { &[] }),
+                    ..row.clone()
+                }
+            })
+            .collect();
+        Self {
+            rows,
+            data: Bytes::from(data),
+            ..self.clone()
+        }
+    }
+
+    /// Returns the memory it takes, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let rows = self.rows.len().saturating_mul(size_of::<Row>());
+        u64::try_from(self.data.len().saturating_add(rows)).unwrap_or(u64::MAX)
     }
 }

@@ -42,6 +42,8 @@ pub struct EngineMetrics {
     pub previous_lookups: Counter,
     /// Writes refused because the memory quota was reached.
     pub busy_refusals: Counter,
+    /// Stream cursors dropped to give memory back.
+    pub cursors_dropped: Counter,
     /// Checkpoints taken out of memory.
     pub checkpoints_freed: Counter,
 }

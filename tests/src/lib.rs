@@ -5,6 +5,7 @@
 pub mod golden;
 pub mod journal;
 pub mod model;
+pub mod replica;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The recent changes of one vBucket in memory: an open checkpoint, sealed ones, and the
-//! persistence cursor.
+//! The recent changes of one vBucket in memory: an open checkpoint, sealed ones, the persistence
+//! cursor and the cursors of streams.
 //!
 //! # Protocol
 //! A [`Checkpoints`] belongs to one vBucket and is only touched under that vBucket's lock.
@@ -13,6 +13,9 @@
 //!   (cursor back at the backup, the next flush takes the same checkpoints again, and more).
 //! - Flushed checkpoints stay until [`Checkpoints::free_oldest`], so that a reader that comes from
 //!   disk finds the place in memory where it has to go on.
+//! - A stream's *cursor* stands in the sealed part only (`cursors`). A checkpoint that a cursor has
+//!   not read is not freed; a cursor that lags can be dropped instead, and its stream reads the
+//!   disk. The persistence cursor can not.
 //!
 //! The change that a new one replaces on disk is noted when it is appended, because this is the
 //! moment at which memory knows it for certain: the newest change of the key in memory, or, if
@@ -20,67 +23,21 @@
 //! stays [`Previous::Unknown`] and is looked up by the flush: no other change of that key can reach
 //! the disk in between, because it would have been in memory.
 
+mod cursors;
+mod sealed;
+
+pub use cursors::{CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
+pub use sealed::{Entry, Previous, Sealed};
+
 use crate::ids::Seqno;
-use crate::item::{Item, ItemMeta};
+use crate::item::Item;
+use cursors::Cursors;
+use sealed::Totals;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-
-/// What is known of the change that a change replaces on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Previous {
-    /// Nobody has looked: the flush does.
-    Unknown,
-    /// The key was never written, or its tombstone is gone.
-    None,
-    /// This change.
-    Known(ItemMeta),
-}
-
-/// A change in a checkpoint.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// The change.
-    pub item: Arc<Item>,
-    /// What it replaces on disk.
-    pub previous: Previous,
-}
-
-/// A checkpoint that never changes again.
-#[derive(Debug)]
-pub struct Sealed {
-    entries: Vec<Entry>,
-    end: Seqno,
-    memory: u64,
-    is_sync_wanted: bool,
-}
-
-impl Sealed {
-    /// Returns its changes, one per key, in the order of their seqnos; never empty.
-    #[must_use]
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
-    /// Returns its last seqno: a boundary.
-    #[must_use]
-    pub const fn end(&self) -> Seqno {
-        self.end
-    }
-
-    /// Returns the memory it is counted with, in bytes.
-    #[must_use]
-    pub const fn memory(&self) -> u64 {
-        self.memory
-    }
-
-    /// Returns whether a change in it, or one that was replaced in it, is to be synced.
-    #[must_use]
-    pub const fn is_sync_wanted(&self) -> bool {
-        self.is_sync_wanted
-    }
-}
+use std::time::Duration;
 
 /// What appending a change did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +93,14 @@ pub struct Checkpoints {
     persistence: Seqno,
     /// Where `persistence` goes back to if the flush in progress fails.
     backup: Option<Seqno>,
+    /// Everything up to it was freed, or was never in memory: a boundary, but after a start.
+    freed_upto: Seqno,
+    /// Everything that was ever sealed, and of that what was freed.
+    sealed_total: Totals,
+    freed_total: Totals,
+    /// Id of the open checkpoint.
+    next_id: u64,
+    cursors: Cursors,
 }
 
 impl Checkpoints {
@@ -149,6 +114,11 @@ impl Checkpoints {
             high_seqno,
             persistence: high_seqno,
             backup: None,
+            freed_upto: high_seqno,
+            sealed_total: Totals::default(),
+            freed_total: Totals::default(),
+            next_id: 0,
+            cursors: Cursors::default(),
         }
     }
 
@@ -170,13 +140,19 @@ impl Checkpoints {
         self.persistence < self.high_seqno
     }
 
-    /// Appends a change. `on_disk` is what the writer knows of the key's newest change on disk; it
-    /// counts only if memory has no change of the key.
+    /// Appends a change at `now` (the engine's monotonic clock). `on_disk` is what the writer knows
+    /// of the key's newest change on disk; it counts only if memory has no change of the key.
     ///
     /// # Panics
     /// When the seqno does not rise: seqnos are assigned under the lock that guards this value, so
     /// that would be a fault of the engine.
-    pub fn append(&mut self, item: Arc<Item>, on_disk: Previous, sync: bool) -> Appended {
+    pub fn append(
+        &mut self,
+        item: Arc<Item>,
+        on_disk: Previous,
+        sync: bool,
+        now: Duration,
+    ) -> Appended {
         let seqno = item.meta.seqno;
         assert!(
             seqno > self.high_seqno,
@@ -198,7 +174,12 @@ impl Checkpoints {
                 None => Previous::Known(older.meta),
             },
         };
-        self.open.entries.insert(seqno, Entry { item, previous });
+        let entry = Entry {
+            item,
+            previous,
+            appended: now,
+        };
+        self.open.entries.insert(seqno, entry);
         self.open.memory = self
             .open
             .memory
@@ -220,15 +201,23 @@ impl Checkpoints {
     pub fn seal(&mut self) {
         let open = std::mem::take(&mut self.open);
         let entries: Vec<Entry> = open.entries.into_values().collect();
-        if let Some(last) = entries.last() {
-            let end = last.item.meta.seqno;
-            self.sealed.push_back(Arc::new(Sealed {
-                end,
-                entries,
-                memory: open.memory,
-                is_sync_wanted: open.is_sync_wanted,
-            }));
-        }
+        let Some(last) = entries.last() else {
+            return;
+        };
+        let all = Totals {
+            items: u64::try_from(entries.len()).unwrap_or(u64::MAX),
+            bytes: open.memory,
+        };
+        self.sealed.push_back(Arc::new(Sealed {
+            end: last.item.meta.seqno,
+            entries,
+            memory: open.memory,
+            is_sync_wanted: open.is_sync_wanted,
+            id: self.next_id,
+            before: self.sealed_total,
+        }));
+        self.sealed_total = self.sealed_total.plus(all);
+        self.next_id = self.next_id.saturating_add(1);
     }
 
     /// Seals the open checkpoint and hands a flush the checkpoints after the persistence cursor,
@@ -270,14 +259,24 @@ impl Checkpoints {
         }
     }
 
-    /// Takes the oldest checkpoint out of memory if it is on disk, and returns it, so that it can
-    /// be dropped after the lock is given back.
+    /// Returns the end of what is on disk for certain.
+    fn on_disk(&self) -> Seqno {
+        self.backup.unwrap_or(self.persistence)
+    }
+
+    /// Takes the oldest checkpoint out of memory if it is on disk and every cursor has read it, and
+    /// returns it, so that it can be dropped after the lock is given back.
     pub fn free_oldest(&mut self) -> Option<Arc<Sealed>> {
-        let on_disk = self.backup.unwrap_or(self.persistence);
-        if self.sealed.front()?.end > on_disk {
+        let oldest = self.sealed.front()?;
+        if oldest.end > self.on_disk() || self.cursors.is_wanted(oldest.id) {
             return None;
         }
         let freed = self.sealed.pop_front()?;
+        self.freed_upto = freed.end;
+        self.freed_total = self.freed_total.plus(Totals {
+            items: u64::try_from(freed.entries.len()).unwrap_or(u64::MAX),
+            bytes: freed.memory,
+        });
         for entry in &freed.entries {
             let key: &[u8] = &entry.item.key;
             let is_newest = self
@@ -291,25 +290,27 @@ impl Checkpoints {
         Some(freed)
     }
 
-    /// Forgets everything and starts again at seqno 0; returns the memory given back, in bytes.
+    /// Forgets everything, cursors included, and starts again at seqno 0; returns the memory given
+    /// back, in bytes.
     pub fn reset(&mut self) -> u64 {
         let memory = self.memory();
+        let cursors = self.cursors.emptied();
         *self = Self::new(Seqno::ZERO);
+        self.cursors = cursors;
         memory
     }
 
     /// Returns the memory that all checkpoints are counted with, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        self.sealed
-            .iter()
-            .fold(self.open.memory, |sum, s| sum.saturating_add(s.memory))
+        let sealed = self.sealed_total.minus(self.freed_total).bytes;
+        sealed.saturating_add(self.open.memory)
     }
 
     /// Calls `visit` for each change that may not be on disk, oldest first; a key may come more
     /// than once.
     pub fn for_each_unpersisted(&self, mut visit: impl FnMut(&Arc<Item>)) {
-        let on_disk = self.backup.unwrap_or(self.persistence);
+        let on_disk = self.on_disk();
         let first = self.sealed.partition_point(|sealed| sealed.end <= on_disk);
         let sealed = self
             .sealed

@@ -1,6 +1,6 @@
 use super::*;
 use crate::ids::Cas;
-use crate::item::ItemKind;
+use crate::item::{ItemKind, ItemMeta};
 use bytes::Bytes;
 
 fn item(seqno: u64, key: &str) -> Arc<Item> {
@@ -21,7 +21,12 @@ fn item(seqno: u64, key: &str) -> Arc<Item> {
 }
 
 fn append(checkpoints: &mut Checkpoints, seqno: u64, key: &str) -> Appended {
-    checkpoints.append(item(seqno, key), Previous::Unknown, false)
+    checkpoints.append(
+        item(seqno, key),
+        Previous::Unknown,
+        false,
+        Duration::from_secs(seqno),
+    )
 }
 
 fn seqnos(taken: &[Arc<Sealed>]) -> Vec<Vec<u64>> {
@@ -73,10 +78,10 @@ fn a_newer_change_replaces_an_older_one_only_in_the_open_checkpoint() {
 fn what_the_writer_read_counts_only_when_memory_has_no_change_of_the_key() {
     let mut c = Checkpoints::new(Seqno::new(9));
     let read = Previous::Known(item(7, "a").meta);
-    c.append(item(10, "a"), read, false);
-    c.append(item(11, "a"), Previous::None, false);
+    c.append(item(10, "a"), read, false, Duration::ZERO);
+    c.append(item(11, "a"), Previous::None, false, Duration::ZERO);
     c.seal();
-    c.append(item(12, "a"), Previous::None, true);
+    c.append(item(12, "a"), Previous::None, true, Duration::ZERO);
 
     let taken = c.begin_flush(u64::MAX);
 

@@ -25,7 +25,7 @@ impl Inner {
         let failover_log = FailoverLog::new(uuid);
         // Held through the write: no change may be assigned to the old branch after it is gone. A
         // write that read the old state under its key's stripe finds the generation changed.
-        let mut inner = cell.lock.lock();
+        let mut inner = cell.lock();
         let mut state = VbState::new(uuid);
         state.max_cas = inner.max_cas;
         let written = self.pass(place::DELETE_VBUCKET).and_then(|()| {
@@ -36,13 +36,14 @@ impl Inner {
             storage.write(batch, true)
         });
         let sequence = written.inspect_err(|error| self.note_failure(error))?;
-        cell.begin_generation();
-        self.memory.subtract(inner.checkpoints.reset());
-        inner.state = state;
-        inner.failover_log = failover_log;
+        let (memory, streams) = cell.begin_generation(&mut inner, state, failover_log);
+        self.memory.subtract(memory);
         drop(inner);
+        streams.wake();
 
-        cell.rocks_unflushed_since.fetch_max(1, Ordering::AcqRel);
+        if let Some(since) = self.rocks_unflushed_since.get(vb.index()) {
+            since.fetch_max(1, Ordering::AcqRel);
+        }
         // The sync covered every batch before this one too.
         self.bear_witness(sequence)
             .inspect_err(|error| self.note_failure(error))?;

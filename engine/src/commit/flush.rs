@@ -8,10 +8,8 @@ use crate::error::Result;
 use crate::failpoint::place;
 use crate::inner::{Inner, StorageRef};
 use crate::storage::Batch;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use vbstore_core::Sealed;
 
 impl Inner {
     /// Flushes once: what is dirty, up to the size of a flush, in one batch. Syncs if `sync` is
@@ -71,7 +69,7 @@ impl Inner {
             let Some(cell) = self.vbs.get(vb.index()) else {
                 continue;
             };
-            let mut inner = cell.lock.lock();
+            let mut inner = cell.lock();
             inner.is_dirty = false;
             let taken = inner
                 .checkpoints
@@ -156,7 +154,7 @@ impl Inner {
         let Some(cell) = self.vbs.first() else {
             return Ok(());
         };
-        let state = cell.lock.lock().state;
+        let state = cell.lock().state;
         let mut batch = Batch::new(storage);
         batch.put_state(cell.id, &state)?;
         self.pass(place::FLUSH_WRITE)?;
@@ -190,8 +188,7 @@ impl Inner {
         led.unsynced_since.get_or_insert(self.clock.monotonic());
         for unit in &taken.units {
             led.unsynced.insert(unit.vb);
-            if let Some(cell) = self.vbs.get(unit.vb.index()) {
-                let since = &cell.rocks_unflushed_since;
+            if let Some(since) = self.rocks_unflushed_since.get(unit.vb.index()) {
                 let first = position.saturating_add(1);
                 // Fails if there is an older one, which is the one to keep.
                 let _ = since.compare_exchange(0, first, Ordering::AcqRel, Ordering::Acquire);
@@ -203,45 +200,17 @@ impl Inner {
         let Some(cell) = self.vbs.get(unit.vb.index()) else {
             return;
         };
-        let mut inner = cell.lock.lock();
-        inner.checkpoints.flush_succeeded();
-        inner.state = unit.state;
-        cell.set_persisted(unit.state.high_seqno);
+        cell.publish_persisted(unit.state).wake();
     }
 
     /// Everything persisted is synced now: the leader alone persists, and has just synced.
     pub(super) fn publish_synced(&self) {
         let mut led = self.commit.led.lock();
         let unsynced = std::mem::take(&mut led.unsynced);
-        for cell in unsynced.iter().filter_map(|vb| self.vbs.get(vb.index())) {
-            cell.set_synced(cell.persisted());
-        }
         led.unsynced_since = None;
-    }
-
-    /// Frees checkpoints that are on disk, down to the low mark if memory is above the high one.
-    fn recover_memory(&self) {
-        let tuning = self.tuning();
-        if self.memory.used() <= tuning.memory_high() {
-            return;
-        }
-        // One checkpoint a vBucket and round, so that no vBucket loses its memory for another.
-        loop {
-            let mut freed: Vec<Arc<Sealed>> = Vec::new();
-            for cell in &self.vbs {
-                if self.memory.used() <= tuning.memory_low() {
-                    return;
-                }
-                let mut inner = cell.lock.lock();
-                if let Some(sealed) = inner.checkpoints.free_oldest() {
-                    self.memory.subtract(sealed.memory());
-                    self.metrics.checkpoints_freed.add(1);
-                    freed.push(sealed);
-                }
-            }
-            if freed.is_empty() {
-                return;
-            }
+        drop(led);
+        for cell in unsynced.iter().filter_map(|vb| self.vbs.get(vb.index())) {
+            cell.publish_synced().wake();
         }
     }
 }
@@ -276,7 +245,7 @@ impl Drop for TakenUnits<'_> {
             let Some(cell) = self.inner.vbs.get(unit.vb.index()) else {
                 continue;
             };
-            let mut inner = cell.lock.lock();
+            let mut inner = cell.lock();
             inner.checkpoints.flush_failed();
             if !inner.is_dirty {
                 inner.is_dirty = true;

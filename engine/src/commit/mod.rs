@@ -27,6 +27,7 @@ mod build;
 mod delete;
 mod flush;
 mod queue;
+mod recover;
 mod retire;
 mod ticket;
 
@@ -61,8 +62,8 @@ impl Inner {
                     Durability::Logged => cell.persisted(),
                     Durability::Synced => cell.synced(),
                 };
-                if let Err(gone) = cell.check_generation(generation) {
-                    return Some(Err(gone));
+                if cell.check_generation(generation).is_err() {
+                    return Some(Err(Error::VbGone { vb }));
                 }
                 if reached >= seqno {
                     return Some(Ok(()));
@@ -159,6 +160,13 @@ impl Inner {
 
     fn resign(&self) {
         self.commit.resign(|want| self.look(want).is_some());
+    }
+
+    /// Asks the flusher to flush and sync soon: a stream has read what is not synced yet.
+    pub(crate) fn demand_sync(&self) {
+        if !self.commit.sync_demanded.swap(true, Ordering::AcqRel) {
+            self.signals.flusher.wake();
+        }
     }
 
     /// Asks the flusher to flush soon: somebody has a ticket and may not be waiting.

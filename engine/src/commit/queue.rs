@@ -142,6 +142,8 @@ pub(crate) struct Committer {
     pub(super) led: Mutex<Led>,
     /// Somebody has a ticket that nobody may be waiting for.
     pub(super) demanded: AtomicBool,
+    /// A stream has read what is not synced yet.
+    pub(super) sync_demanded: AtomicBool,
     is_closed: AtomicBool,
     /// Waiting is done in real time, whatever clock the engine was given.
     real: SystemClock,
@@ -174,6 +176,7 @@ impl Committer {
             dirty: Mutex::default(),
             led: Mutex::default(),
             demanded: AtomicBool::new(false),
+            sync_demanded: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             real: SystemClock::new(),
         }
@@ -331,6 +334,11 @@ impl Committer {
     /// Returns whether a ticket was handed out since the last call.
     pub(crate) fn take_demand(&self) -> bool {
         self.demanded.swap(false, Ordering::AcqRel)
+    }
+
+    /// Returns whether a stream asked for a sync since the last call.
+    pub(crate) fn take_sync_demand(&self) -> bool {
+        self.sync_demanded.swap(false, Ordering::AcqRel)
     }
 
     /// Returns the bytes of all batches written since the engine was opened.

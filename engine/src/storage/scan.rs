@@ -54,15 +54,18 @@ impl<'a> Meter<'a> {
 }
 
 impl Storage {
-    /// Reads one slice. The budget's time counts from the moment the view is open.
+    /// Reads one slice. The budget's time counts from the moment the view is open. `seam` is called
+    /// with the view open: a test may hold it there, nothing else may wait.
     pub(crate) fn scan_slice(
         &self,
         vb: VbId,
         range: SeqnoRange,
         budget: SliceBudget,
+        seam: impl Fn() -> Result<()>,
     ) -> Result<Slice> {
         let clock = &*self.clock;
         self.with_records(Holder::Slice, |records| {
+            seam()?;
             let meter = Meter::start(budget, clock);
             read_slice(records, vb, range, meter)
         })

@@ -6,7 +6,8 @@ use crate::inner::Inner;
 use std::time::Duration;
 
 /// Flushes if a ticket was handed out, or a change has been in memory only for the flush interval;
-/// syncs if a batch has been unsynced for the sync interval; tries again while the disk is full.
+/// syncs if a stream asked for it, or a batch has been unsynced for the sync interval; tries again
+/// while the disk is full.
 pub(super) fn step(inner: &Inner) -> Result<Next> {
     if inner.health.is_failed() {
         return Ok(Next::OnSignal);
@@ -21,7 +22,7 @@ pub(super) fn step(inner: &Inner) -> Result<Next> {
     let to_sync = left(inner.commit.unsynced_since(), tuning.sync_interval);
     let is_due = |left: Option<Duration>| left.is_some_and(|left| left.is_zero());
 
-    let sync = is_due(to_sync);
+    let sync = is_due(to_sync) || inner.commit.take_sync_demand();
     if is_demanded || sync || is_due(to_flush) || inner.health.is_degraded() {
         // What is left when the batch was full is due at once.
         inner.flush_in_turn(sync || inner.health.is_degraded())?;

@@ -6,8 +6,7 @@
 use super::Next;
 use crate::error::Result;
 use crate::inner::Inner;
-use crate::vbucket::VbCell;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use vbstore_core::VbId;
 
@@ -26,9 +25,10 @@ pub(super) fn step(inner: &Inner) -> Result<Next> {
     let allowed = (inner.write_buffer_bytes / 4).saturating_mul(3);
     let position = inner.commit.log_position();
     let mut waiting: Vec<(u64, VbId)> = inner
-        .vbs
+        .rocks_unflushed_since
         .iter()
-        .map(|cell| (cell.rocks_unflushed_since.load(Ordering::Acquire), cell.id))
+        .zip(&inner.vbs)
+        .map(|(since, cell)| (since.load(Ordering::Acquire), cell.id))
         .filter(|(since, _)| *since > 0 && position.saturating_sub(*since) > allowed)
         .collect();
     if waiting.is_empty() {
@@ -37,17 +37,17 @@ pub(super) fn step(inner: &Inner) -> Result<Next> {
     waiting.sort_unstable();
     waiting.truncate(VBUCKETS_AT_ONCE);
     let storage = inner.storage_while_closing()?;
-    for (cell, _) in cells(inner, &waiting) {
+    for (mark, _) in marks(inner, &waiting) {
         // ORDER: marked as moved first. A batch written meanwhile marks it again.
-        cell.rocks_unflushed_since.store(0, Ordering::Release);
+        mark.store(0, Ordering::Release);
     }
     let moved = storage
         .rocks_flush(waiting.iter().map(|(_, vb)| *vb))
         // The records of all vBuckets are in every batch and would keep the log as old as they are.
         .and_then(|()| storage.rocks_flush_records());
     if let Err(error) = moved {
-        for (cell, since) in cells(inner, &waiting) {
-            cell.rocks_unflushed_since.store(since, Ordering::Release);
+        for (mark, since) in marks(inner, &waiting) {
+            mark.store(since, Ordering::Release);
         }
         inner.note_failure(&error);
         return Err(error);
@@ -55,11 +55,12 @@ pub(super) fn step(inner: &Inner) -> Result<Next> {
     Ok(Next::In(Duration::ZERO))
 }
 
-fn cells<'a>(
+fn marks<'a>(
     inner: &'a Inner,
     waiting: &'a [(u64, VbId)],
-) -> impl Iterator<Item = (&'a VbCell, u64)> {
+) -> impl Iterator<Item = (&'a AtomicU64, u64)> {
+    let mark = |vb: VbId| inner.rocks_unflushed_since.get(vb.index());
     waiting
         .iter()
-        .filter_map(|(since, vb)| Some((inner.vbs.get(vb.index())?, *since)))
+        .filter_map(move |(since, vb)| Some((mark(*vb)?, *since)))
 }

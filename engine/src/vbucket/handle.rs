@@ -244,7 +244,7 @@ impl VBucket {
         let inner = &self.handle.inner;
         let cell = inner.vb(self.id)?;
         let generation = cell.generation();
-        let high = cell.lock.lock().checkpoints.high_seqno();
+        let high = cell.lock().checkpoints.high_seqno();
         if seqno > high {
             return Err(Error::invalid(
                 "seqno",
@@ -269,7 +269,7 @@ impl VBucket {
     /// None today; the engine may be closed.
     pub fn seqnos(&self) -> Result<Seqnos> {
         let cell = self.handle.inner.vb(self.id)?;
-        let inner = cell.lock.lock();
+        let inner = cell.lock();
         Ok(Seqnos {
             high: inner.checkpoints.high_seqno(),
             persisted: cell.persisted(),
@@ -284,7 +284,7 @@ impl VBucket {
     /// # Errors
     /// None today; the engine may be closed.
     pub fn counts(&self) -> Result<VbCounts> {
-        let inner = self.handle.inner.vb(self.id)?.lock.lock();
+        let inner = self.handle.inner.vb(self.id)?.lock();
         Ok(VbCounts {
             counts: inner.state.counts,
             as_of: inner.state.high_seqno,
@@ -296,14 +296,7 @@ impl VBucket {
     /// # Errors
     /// None today; the engine may be closed.
     pub fn failover_log(&self) -> Result<FailoverLog> {
-        Ok(self
-            .handle
-            .inner
-            .vb(self.id)?
-            .lock
-            .lock()
-            .failover_log
-            .clone())
+        Ok(self.handle.inner.vb(self.id)?.lock().failover_log.clone())
     }
 
     /// Reads a bounded run of what is on disk, in seqno order. Opens a db snapshot and gives it
@@ -320,6 +313,6 @@ impl VBucket {
         if range.to < range.after {
             return Err(Error::invalid("range", "ends before it begins"));
         }
-        inner.storage()?.scan_slice(self.id, range, budget)
+        inner.scan_slice(self.id, range, budget)
     }
 }

@@ -1,12 +1,10 @@
 //! One vBucket: its cell inside the engine, and the operations on it.
 
-mod cell;
 mod handle;
 mod page;
 mod read;
 mod write;
 
-pub(crate) use cell::VbCell;
 pub use handle::{Seqnos, VBucket, VbCounts};
 pub use page::{KeyRange, Page, PageEntry, PageForm};
 pub use read::Document;

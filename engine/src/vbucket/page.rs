@@ -121,7 +121,7 @@ impl Inner {
 
         // ORDER: memory first, view second; see above.
         let mut in_memory: BTreeMap<Bytes, Arc<Item>> = BTreeMap::new();
-        let inner = cell.lock.lock();
+        let inner = cell.lock();
         let high_seqno = inner.checkpoints.high_seqno();
         inner.checkpoints.for_each_unpersisted(|item| {
             if range.contains(&item.key) {

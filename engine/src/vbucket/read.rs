@@ -20,7 +20,7 @@ impl Inner {
         let cell = self.vb(vb)?;
         let storage = self.storage()?;
         let now = self.clock.wall_seconds();
-        let in_memory = cell.lock.lock().checkpoints.get(key).cloned();
+        let in_memory = cell.lock().checkpoints.get(key).cloned();
         let document = if let Some(item) = in_memory {
             Some(Document {
                 meta: item.meta,
@@ -39,7 +39,7 @@ impl Inner {
     pub(crate) fn get_meta(&self, vb: VbId, key: &[u8]) -> Result<Option<ItemMeta>> {
         let cell = self.vb(vb)?;
         let storage = self.storage()?;
-        let in_memory = cell.lock.lock().checkpoints.get(key).map(|item| item.meta);
+        let in_memory = cell.lock().checkpoints.get(key).map(|item| item.meta);
         match in_memory {
             Some(meta) => Ok(Some(meta)),
             None => storage.index_entry(vb, key),
@@ -53,7 +53,7 @@ impl Inner {
         let now = self.clock.wall_seconds();
         let mut found: Vec<Option<Document>> = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
-        let inner = cell.lock.lock();
+        let inner = cell.lock();
         for (number, key) in keys.iter().enumerate() {
             let item = inner.checkpoints.get(key);
             if item.is_none() {

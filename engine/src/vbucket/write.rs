@@ -8,7 +8,6 @@
 //!    seqno, CAS, append; the vBucket goes onto the dirty list.
 //! 5. Everything is given back, and the caller waits for its durability.
 
-use super::cell::{VbCell, VbInner};
 use crate::change::{Change, Verb, Written};
 use crate::commit::Want;
 use crate::config::Durability;
@@ -18,7 +17,7 @@ use crate::inner::{Inner, StorageRef};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
-use vbstore_core::{Appended, Item, ItemKind, ItemMeta, Previous, Seqno, VbId};
+use vbstore_core::{Appended, Item, ItemKind, ItemMeta, Previous, Seqno, VbCell, VbId, VbInner};
 
 /// A change that may be made: its condition holds while its key's stripe is held.
 struct Admitted {
@@ -63,14 +62,16 @@ impl Inner {
             }
         };
         self.pass(place::WRITE_ASSIGN)?;
-        let mut inner = cell.lock.lock();
+        let mut inner = cell.lock();
         if cell.generation() != generation {
             return Err(Error::VbGone { vb });
         }
         self.health.check()?;
         let written = self.assign(cell, &mut inner, changes, admitted, durability)?;
+        let streams = inner.fire(cell);
         drop(inner);
         drop(stripes);
+        streams.wake();
 
         // A batch is never empty: the limits refuse one.
         let seqno = written.last().map_or(Seqno::ZERO, |written| written.seqno);
@@ -172,6 +173,7 @@ impl Inner {
         }
         let (micros, seconds) = (self.clock.wall_micros(), self.clock.wall_seconds());
         let vb_uuid = inner.state.uuid;
+        let now = self.clock.monotonic();
         let mut written = Vec::with_capacity(changes.len());
         let mut removed_sum: u64 = 0;
         for (change, admitted) in changes.iter().zip(admitted) {
@@ -206,7 +208,7 @@ impl Inner {
             let Appended { added, removed } =
                 inner
                     .checkpoints
-                    .append(Arc::new(item), admitted.on_disk, sync);
+                    .append(Arc::new(item), admitted.on_disk, sync, now);
             self.memory.add(added);
             removed_sum = removed_sum.saturating_add(removed);
             written.push(Written {
@@ -221,7 +223,7 @@ impl Inner {
         }
         if !inner.is_dirty {
             inner.is_dirty = true;
-            if self.commit.mark_dirty(cell.id, self.clock.monotonic()) {
+            if self.commit.mark_dirty(cell.id, now) {
                 self.signals.flusher.wake();
             }
         }
@@ -283,7 +285,7 @@ fn admit_one(
 
 /// Reads the newest change of a key: memory first, then disk. The caller holds the key's stripe.
 fn read_current(storage: &StorageRef<'_>, cell: &VbCell, key: &[u8]) -> Result<Current> {
-    let in_memory = cell.lock.lock().checkpoints.get(key).cloned();
+    let in_memory = cell.lock().checkpoints.get(key).cloned();
     if let Some(item) = in_memory {
         return Ok(Current {
             meta: Some(item.meta),

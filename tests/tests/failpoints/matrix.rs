@@ -4,7 +4,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Failpoints, place};
-use vbstore::{Change, Clock, Durability, Engine, Error, HealthState, SystemClock, VbId};
+use vbstore::{
+    Change, Clock, ConsumerConfig, Durability, Engine, Error, HealthState, Opened, StreamRequest,
+    Streams, StreamsConfig, SystemClock, VbId,
+};
 use vbstore_tests::{TestStore, assert_verified, put, rows, vb};
 
 const WRITE_PATH: [&str; 4] = [
@@ -288,6 +291,14 @@ fn abort_child() {
         .unwrap();
     engine.flush().unwrap();
     vb(&engine, 0).set("synced", "1").unwrap();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams
+        .consumer("child", &ConsumerConfig::default())
+        .unwrap();
+    let from_start = StreamRequest::from_start(VbId::new(0));
+    assert_eq!(consumer.open(&from_start).unwrap(), Opened::Continue);
+    while streams.step() {}
+    drop((consumer, streams));
     engine.delete_vbucket(VbId::new(1)).unwrap();
     engine.close().unwrap();
     panic!("{place} was not reached");

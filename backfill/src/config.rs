@@ -1,0 +1,173 @@
+//! What can be configured.
+
+use std::time::Duration;
+use vbstore_engine::{Error, Result};
+
+/// In which order a consumer's backfills run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// One slice each in turn.
+    #[default]
+    RoundRobin,
+    /// One after another, each to its end. A stream that waits its turn holds nothing.
+    Sequential,
+}
+
+/// Limits of all streams of an engine.
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// Threads that read slices, from 1 to 64. Default: 2. At most so many db snapshots are open.
+    pub workers: usize,
+    /// Backfills under way at once, over all consumers, from 1. Default: 256. More wait, and hold
+    /// nothing. A backfill whose consumer's buffer is full does not count.
+    pub backfills_max: usize,
+    /// Backfills that may wait, from 0. Default: 10,000. With more, opening a stream is refused
+    /// with [`Error::Busy`].
+    pub pending_max: usize,
+    /// Bytes in the buffers of all consumers, from 1. Default: 256 MiB. Each consumer may use its
+    /// share of it; one slice of at least one item passes in any case.
+    pub buffer_bytes_max: u64,
+    /// A stream whose consumer takes nothing for so long, though there is something to take, is
+    /// stalled, from 1 ms. Default: 720 s, as in Couchbase Server.
+    pub stall_limit: Duration,
+    /// A stalled stream is ended if less than this share of the disk is free, in percent, or the
+    /// disk is full. Default: 10.
+    pub disk_free_min_percent: u8,
+    /// A backfill whose distance to its end has not shrunk for so long is reported as diverging,
+    /// from 0. Default: 60 s.
+    pub diverging_after: Duration,
+    /// Bytes of slices that are kept for other streams of the same vBucket, from 0. Default: 16 MiB.
+    pub shared_bytes_max: u64,
+}
+
+impl Default for StreamsConfig {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            backfills_max: 256,
+            pending_max: 10_000,
+            buffer_bytes_max: 256 << 20,
+            stall_limit: Duration::from_secs(720),
+            disk_free_min_percent: 10,
+            diverging_after: Duration::from_secs(60),
+            shared_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// Limits of one consumer.
+#[derive(Clone, Debug)]
+pub struct ConsumerConfig {
+    /// Bytes read from disk and not taken yet, from 1. Default: 20 MiB. At least one item always
+    /// passes.
+    pub buffer_bytes_max: u64,
+    /// Share of the buffer, in percent, that must be drained after it was full before reading goes
+    /// on, from 0 to 100. Default: 25.
+    pub drain_percent: u8,
+    /// Backfills of this consumer under way at once, from 1. Default: 64.
+    pub backfills_max: usize,
+    /// Slices of this consumer read at once, from 1. Default: `None`, which means one less than
+    /// there are workers, and at least one: no consumer can occupy them all.
+    pub slices_max: Option<usize>,
+    /// In which order its backfills run. Default: round robin.
+    pub order: Order,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            buffer_bytes_max: 20 << 20,
+            drain_percent: 25,
+            backfills_max: 64,
+            slices_max: None,
+            order: Order::RoundRobin,
+        }
+    }
+}
+
+fn at_least_one(field: &'static str, is_one: bool) -> Result<()> {
+    if is_one {
+        Ok(())
+    } else {
+        Err(Error::invalid(field, "0"))
+    }
+}
+
+impl StreamsConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the name of the first field that is out of bounds.
+    pub fn validate(&self) -> Result<()> {
+        if !(1..=64).contains(&self.workers) {
+            let detail = format!("{} is not between 1 and 64", self.workers);
+            return Err(Error::invalid("workers", detail));
+        }
+        at_least_one("backfills_max", self.backfills_max > 0)?;
+        at_least_one("buffer_bytes_max", self.buffer_bytes_max > 0)?;
+        if self.stall_limit < Duration::from_millis(1) {
+            return Err(Error::invalid("stall_limit", "below 1 ms"));
+        }
+        if self.disk_free_min_percent > 100 {
+            return Err(Error::invalid("disk_free_min_percent", "above 100"));
+        }
+        Ok(())
+    }
+}
+
+impl ConsumerConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the name of the first field that is out of bounds.
+    pub fn validate(&self) -> Result<()> {
+        at_least_one("buffer_bytes_max", self.buffer_bytes_max > 0)?;
+        at_least_one("backfills_max", self.backfills_max > 0)?;
+        at_least_one("slices_max", self.slices_max != Some(0))?;
+        if self.drain_percent > 100 {
+            return Err(Error::invalid("drain_percent", "above 100"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(checked: Result<()>) -> &'static str {
+        match checked {
+            Ok(()) => "",
+            Err(Error::Invalid { field, .. }) => field,
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn every_bound_names_its_field() {
+        let of = |change: fn(&mut StreamsConfig)| {
+            let mut config = StreamsConfig::default();
+            change(&mut config);
+            field(config.validate())
+        };
+        assert_eq!(of(|_| ()), "");
+        assert_eq!(of(|c| c.workers = 0), "workers");
+        assert_eq!(of(|c| c.workers = 65), "workers");
+        assert_eq!(of(|c| c.backfills_max = 0), "backfills_max");
+        assert_eq!(of(|c| c.buffer_bytes_max = 0), "buffer_bytes_max");
+        assert_eq!(of(|c| c.stall_limit = Duration::ZERO), "stall_limit");
+        let percent = of(|c| c.disk_free_min_percent = 101);
+        assert_eq!(percent, "disk_free_min_percent");
+
+        let of = |change: fn(&mut ConsumerConfig)| {
+            let mut config = ConsumerConfig::default();
+            change(&mut config);
+            field(config.validate())
+        };
+        assert_eq!(of(|_| ()), "");
+        assert_eq!(of(|c| c.buffer_bytes_max = 0), "buffer_bytes_max");
+        assert_eq!(of(|c| c.backfills_max = 0), "backfills_max");
+        assert_eq!(of(|c| c.slices_max = Some(0)), "slices_max");
+        assert_eq!(of(|c| c.drain_percent = 101), "drain_percent");
+    }
+}

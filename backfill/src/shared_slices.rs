@@ -1,0 +1,168 @@
+//! Slices that more than one stream can use.
+//!
+//! A slice is immutable, so a stream may take one that was read for another stream of its vBucket,
+//! with that slice's end. Only if
+//! - it covers the stream's position: begun at or below it, read beyond it;
+//! - its view was begun *after* the stream was opened: a view begun before may lack what the
+//!   consumer had been told, and could not have been checked against the branch it was admitted on;
+//! - the stream has seen no newer view: its announced end is not above the slice's.
+//!
+//! Branch and purge seqno are checked, and filters applied, by each stream for itself. Slices are
+//! kept while the vBucket has another backfill under way, up to a number of bytes over all vBuckets;
+//! the oldest goes first.
+
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vbstore_core::{Progress, Seqno, VbId};
+use vbstore_engine::Slice;
+
+#[derive(Debug)]
+pub(crate) struct SharedSlices {
+    bytes_max: u64,
+    views: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    kept: VecDeque<Kept>,
+    bytes: u64,
+    /// Backfills of each vBucket that exist, if any.
+    backfills: HashMap<VbId, usize>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    vb: VbId,
+    generation: u64,
+    after: Seqno,
+    view: u64,
+    slice: Arc<Slice>,
+}
+
+impl SharedSlices {
+    pub(crate) fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self {
+            bytes_max,
+            views: AtomicU64::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Returns how many views have been begun. A stream takes this *before* it is admitted.
+    pub(crate) fn views(&self) -> u64 {
+        self.views.load(Ordering::SeqCst)
+    }
+
+    /// Numbers a view. Taken *before* the view is opened.
+    pub(crate) fn begin_view(&self) -> u64 {
+        self.views.fetch_add(1, Ordering::SeqCst).saturating_add(1)
+    }
+
+    /// Returns a slice that a stream may use.
+    pub(crate) fn find(
+        &self,
+        vb: VbId,
+        generation: u64,
+        views_at_open: u64,
+        progress: &Progress,
+    ) -> Option<Arc<Slice>> {
+        let position = progress.position();
+        let state = self.state.lock();
+        let found = state.kept.iter().rev().find(|kept| {
+            kept.vb == vb
+                && kept.generation == generation
+                // A view numbered after the stream looked was begun after it was opened.
+                && kept.view > views_at_open
+                && kept.after <= position
+                && kept.slice.position() > position
+                && kept.slice.persisted_seqno() >= progress.end_min()
+        });
+        found.map(|kept| Arc::clone(&kept.slice))
+    }
+
+    /// Keeps a slice if another backfill of the vBucket may use it.
+    pub(crate) fn keep(
+        &self,
+        vb: VbId,
+        generation: u64,
+        after: Seqno,
+        view: u64,
+        slice: &Arc<Slice>,
+    ) {
+        let mut dropped = Vec::new();
+        let mut state = self.state.lock();
+        let is_alone = state.backfills.get(&vb).is_none_or(|count| *count < 2);
+        if is_alone || slice.is_empty() || slice.memory() > self.bytes_max {
+            return;
+        }
+        state.bytes = state.bytes.saturating_add(slice.memory());
+        state.kept.push_back(Kept {
+            vb,
+            generation,
+            after,
+            view,
+            slice: Arc::clone(slice),
+        });
+        while state.bytes > self.bytes_max {
+            let Some(oldest) = state.kept.pop_front() else {
+                break;
+            };
+            state.bytes = state.bytes.saturating_sub(oldest.slice.memory());
+            dropped.push(oldest);
+        }
+        drop(state);
+    }
+
+    /// Counts a backfill of a vBucket while the guard lives.
+    pub(crate) fn begin(self: &Arc<Self>, vb: VbId) -> BackfillGuard {
+        let mut state = self.state.lock();
+        let count = state.backfills.entry(vb).or_insert(0);
+        *count = count.saturating_add(1);
+        drop(state);
+        BackfillGuard {
+            slices: Arc::clone(self),
+            vb,
+        }
+    }
+}
+
+/// Counts a backfill of a vBucket. With the last but one, the slices kept for it go.
+#[derive(Debug)]
+pub(crate) struct BackfillGuard {
+    slices: Arc<SharedSlices>,
+    vb: VbId,
+}
+
+impl Drop for BackfillGuard {
+    fn drop(&mut self) {
+        let mut state = self.slices.state.lock();
+        let State {
+            kept,
+            bytes,
+            backfills,
+        } = &mut *state;
+        let left = backfills.get_mut(&self.vb).map_or(0, |count| {
+            *count = count.saturating_sub(1);
+            *count
+        });
+        if left == 0 {
+            backfills.remove(&self.vb);
+        }
+        let mut dropped = Vec::new();
+        if left < 2 {
+            let (of_vb, others) = std::mem::take(kept)
+                .into_iter()
+                .partition::<Vec<_>, _>(|kept| kept.vb == self.vb);
+            *kept = others.into();
+            for one in &of_vb {
+                *bytes = bytes.saturating_sub(one.slice.memory());
+            }
+            dropped = of_vb;
+        }
+        drop(state);
+        drop(dropped);
+    }
+}

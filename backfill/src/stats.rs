@@ -1,0 +1,105 @@
+//! How streams are doing.
+
+use crate::inbox::Seen;
+use crate::stream::StreamState;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use vbstore_core::{Seqno, VbId};
+use vbstore_metrics::Counter;
+
+/// What all streams of an engine count, since they were started.
+#[derive(Debug, Default)]
+pub struct StreamCounters {
+    /// Streams opened.
+    pub opened: Counter,
+    /// Requests answered with a rollback.
+    pub rollbacks: Counter,
+    /// Streams that found their cursor dropped and went back to the disk.
+    pub cursor_drops: Counter,
+    /// Streams ended as stalled.
+    pub stalled: Counter,
+    /// Slices whose reading panicked.
+    pub panics: Counter,
+}
+
+/// How one stream is doing.
+#[derive(Clone, Debug)]
+pub struct StreamStats {
+    /// Its consumer.
+    pub consumer: Arc<str>,
+    /// Its vBucket.
+    pub vb: VbId,
+    /// What it is doing.
+    pub state: StreamState,
+    /// The last seqno its consumer has taken.
+    pub taken_seqno: Seqno,
+    /// Up to where it has read.
+    pub read_seqno: Seqno,
+    /// The end it has announced.
+    pub announced_seqno: Seqno,
+    /// Slices read for it.
+    pub slices: u64,
+    /// Slices it took that were read for another stream.
+    pub shared_slices: u64,
+    /// Changes read from disk.
+    pub items_from_disk: u64,
+    /// Changes read from memory.
+    pub items_from_memory: u64,
+    /// Times its cursor was dropped.
+    pub cursor_drops: u64,
+    /// Changes in memory that it has not read; `None` if it is not in memory.
+    pub lag_items: Option<u64>,
+    /// Their memory, in bytes.
+    pub lag_bytes: Option<u64>,
+    /// Age of the first of them; zero if there is none.
+    pub lag_age: Option<Duration>,
+    /// The end of its view runs away faster than it reads.
+    pub is_diverging: bool,
+    /// Its consumer has taken nothing for the stall limit.
+    pub is_stalled: bool,
+}
+
+impl StreamStats {
+    pub(crate) fn of(consumer: &Arc<str>, seen: &Seen, now: Duration) -> Self {
+        let stream = &seen.stream;
+        let figures = &stream.figures;
+        let number = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let lag = seen.cursor.as_ref().and_then(|cursor| cursor.lag());
+        Self {
+            consumer: Arc::clone(consumer),
+            vb: stream.vb(),
+            state: stream.state(),
+            taken_seqno: Seqno::new(number(&figures.taken_seqno)),
+            read_seqno: Seqno::new(number(&figures.read_seqno)),
+            announced_seqno: Seqno::new(number(&figures.announced_seqno)),
+            slices: number(&figures.slices),
+            shared_slices: number(&figures.shared_slices),
+            items_from_disk: number(&figures.items_from_disk),
+            items_from_memory: number(&figures.items_from_memory),
+            cursor_drops: number(&figures.cursor_drops),
+            lag_items: lag.map(|lag| lag.items),
+            lag_bytes: lag.map(|lag| lag.bytes),
+            lag_age: lag.map(|lag| lag.since.map_or(Duration::ZERO, |s| now.saturating_sub(s))),
+            is_diverging: figures.is_diverging.load(Ordering::Acquire),
+            is_stalled: figures.is_stalled.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// How the streams of an engine are doing.
+#[derive(Clone, Debug, Default)]
+pub struct StreamsStats {
+    /// Backfills that wait for others to end, and hold nothing.
+    pub pending: usize,
+    /// Backfills that wait for a worker.
+    pub ready: usize,
+    /// Backfills of which a slice is being read.
+    pub running: usize,
+    /// Backfills that wait for room, for a sync or for a boundary.
+    pub snoozed: usize,
+    /// Bytes in the buffers of all consumers.
+    pub buffered_bytes: u64,
+    /// Each stream.
+    pub streams: Vec<StreamStats>,
+}

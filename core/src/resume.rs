@@ -1,0 +1,254 @@
+//! Where a consumer is, and whether it may go on from there.
+
+use crate::failover_log::FailoverLog;
+use crate::ids::{Seqno, VbUuid};
+use serde::{Deserialize, Serialize};
+
+/// Where a consumer is in one vBucket: exactly what a later request needs. It says only what the
+/// consumer has *taken*; nothing in it is read from a live engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The branch of history, as given when the stream was opened.
+    pub vb_uuid: VbUuid,
+    /// The last change, or [`crate::progress`]'s advance, that was taken. 0: nothing.
+    pub seqno: Seqno,
+    /// Start of the newest marker that was taken: the last seqno at which the copy was complete.
+    pub snap_start: Seqno,
+    /// Its end: the seqno at which the copy will be complete.
+    pub snap_end: Seqno,
+    /// The purge seqno of the newest marker from *disk* that was taken.
+    pub purge_seqno: Seqno,
+}
+
+impl Position {
+    /// Returns whether the consumer's copy equals the vBucket at `seqno`.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.seqno == self.snap_end || self.seqno == self.snap_start
+    }
+}
+
+/// Why a consumer cannot go on from where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RollbackReason {
+    /// Tombstones above its position were removed for good: it would keep keys that are gone.
+    Purged,
+    /// It follows a branch of history that this vBucket does not know.
+    UnknownBranch,
+    /// It has changes of its branch that this vBucket has not.
+    Diverged,
+}
+
+impl RollbackReason {
+    /// Returns the name used in output and as a label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Purged => "purged",
+            Self::UnknownBranch => "unknown_branch",
+            Self::Diverged => "diverged",
+        }
+    }
+}
+
+/// The answer to a request. A rollback is an answer, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The consumer may go on.
+    Continue,
+    /// The consumer must first go back to a *complete* state at or below `to`, with the whole
+    /// position saved at that moment, or to nothing and 0. Dropping what is above `to` is not
+    /// enough: it replaced other changes.
+    Rollback {
+        /// An upper bound of where to go back to.
+        to: Seqno,
+        /// Why.
+        reason: RollbackReason,
+    },
+}
+
+/// A request that no consumer can mean: the field and what is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong.
+    pub detail: &'static str,
+}
+
+/// Checks the bounds of a request: `snap_start <= seqno <= snap_end` and `seqno <= end`. A request
+/// from 0 needs no position.
+///
+/// # Errors
+/// [`Malformed`] with the first field that is wrong.
+pub fn check_bounds(position: &Position, end: Seqno) -> Result<(), Malformed> {
+    let wrong = |field, detail| Err(Malformed { field, detail });
+    if position.seqno > end {
+        return wrong("end", "below the position");
+    }
+    if position.snap_start > position.seqno {
+        return wrong("snap_start", "above the position");
+    }
+    // A consumer that has taken nothing has no snapshot to be in.
+    if position.snap_end < position.seqno {
+        return wrong("snap_end", "below the position");
+    }
+    Ok(())
+}
+
+/// Decides whether a consumer may go on (rules 2 to 9 of D8 in the project's protocol notes).
+/// `high_seqno` is the highest seqno assigned on the newest branch, memory included; `purge_seqno`
+/// is the vBucket's present one. Must be called under the lock under which both, and the log,
+/// change, together with whatever follows from the answer.
+#[must_use]
+pub fn decide(
+    position: &Position,
+    failover_log: &FailoverLog,
+    high_seqno: Seqno,
+    purge_seqno: Seqno,
+) -> Resume {
+    let start = position.seqno;
+    if start == Seqno::ZERO {
+        return Resume::Continue;
+    }
+    if start < purge_seqno && position.purge_seqno != purge_seqno {
+        return Resume::Rollback {
+            to: Seqno::ZERO,
+            reason: RollbackReason::Purged,
+        };
+    }
+    let entries = failover_log.entries();
+    let Some(at) = entries.iter().position(|e| e.uuid == position.vb_uuid) else {
+        return Resume::Rollback {
+            to: Seqno::ZERO,
+            reason: RollbackReason::UnknownBranch,
+        };
+    };
+    // Newest first: the next newer branch stands before it. Of several that begin at one seqno,
+    // the newest has that seqno too.
+    let newer = at.checked_sub(1).and_then(|newer| entries.get(newer));
+    let upper = newer.map_or(high_seqno, |newer| newer.seqno);
+
+    // Nothing of the snapshot was taken.
+    let snap_end = if start == position.snap_start {
+        start
+    } else {
+        position.snap_end
+    };
+    if snap_end <= upper {
+        return Resume::Continue;
+    }
+    // All of the snapshot was taken.
+    let snap_start = if start == snap_end {
+        start
+    } else {
+        position.snap_start
+    };
+    Resume::Rollback {
+        to: upper.min(snap_start),
+        reason: RollbackReason::Diverged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(branches: &[(u64, u64)]) -> FailoverLog {
+        // Oldest first.
+        let mut log = FailoverLog::new(VbUuid::new(branches[0].0));
+        for (uuid, seqno) in &branches[1..] {
+            log.begin(VbUuid::new(*uuid), Seqno::new(*seqno));
+        }
+        log
+    }
+
+    fn at(uuid: u64, seqno: u64, snap: (u64, u64), purge: u64) -> Position {
+        Position {
+            vb_uuid: VbUuid::new(uuid),
+            seqno: Seqno::new(seqno),
+            snap_start: Seqno::new(snap.0),
+            snap_end: Seqno::new(snap.1),
+            purge_seqno: Seqno::new(purge),
+        }
+    }
+
+    fn back(to: u64, reason: RollbackReason) -> Resume {
+        Resume::Rollback {
+            to: Seqno::new(to),
+            reason,
+        }
+    }
+
+    #[test]
+    fn the_rules_in_their_order() {
+        use RollbackReason::{Diverged, Purged, UnknownBranch};
+        // Branch 1 up to 300, branch 2 from there; high seqno 500, purge seqno 50.
+        let log = log(&[(1, 0), (2, 300)]);
+        let decide = |position| decide(&position, &log, Seqno::new(500), Seqno::new(50));
+        let max = u64::MAX;
+        for (position, expected) in [
+            // From the beginning, whatever else is said.
+            (at(9, 0, (0, 0), 7), Resume::Continue),
+            (at(0, 0, (0, max), 0), Resume::Continue),
+            // Below the purge seqno; at it; with the present one remembered.
+            (at(1, 49, (49, 49), 0), back(0, Purged)),
+            (at(1, 1, (0, 60), 49), back(0, Purged)),
+            (at(1, 50, (50, 50), 0), Resume::Continue),
+            (at(1, 49, (49, 49), 50), Resume::Continue),
+            // The purge seqno comes before the branch.
+            (at(9, 49, (49, 49), 0), back(0, Purged)),
+            (at(9, 400, (400, 400), 50), back(0, UnknownBranch)),
+            (at(0, 400, (400, 400), 50), back(0, UnknownBranch)),
+            // The old branch ends at 300.
+            (at(1, 300, (300, 300), 50), Resume::Continue),
+            (at(1, 300, (200, 300), 50), Resume::Continue),
+            (at(1, 250, (200, 300), 50), Resume::Continue),
+            (at(1, 220, (210, 301), 50), back(210, Diverged)),
+            (at(1, 400, (400, 400), 50), back(300, Diverged)),
+            (at(1, 301, (200, 301), 50), back(300, Diverged)),
+            // Nothing of the snapshot was taken, so its end does not matter.
+            (at(1, 210, (210, 301), 50), Resume::Continue),
+            (at(1, 310, (310, 320), 50), back(300, Diverged)),
+            // The newest branch ends at the high seqno.
+            (at(2, 500, (400, 500), 50), Resume::Continue),
+            (at(2, 450, (400, 501), 50), back(400, Diverged)),
+            (at(2, 501, (501, 501), 50), back(500, Diverged)),
+            (at(2, max, (max, max), max), back(500, Diverged)),
+            (at(2, 400, (400, max), 50), Resume::Continue),
+            (at(2, 401, (400, max), 50), back(400, Diverged)),
+            (at(1, max, (1, max), 50), back(300, Diverged)),
+        ] {
+            assert_eq!(decide(position), expected, "{position:?}");
+        }
+    }
+
+    #[test]
+    fn of_branches_that_begin_at_one_seqno_the_next_newer_counts() {
+        let log = log(&[(1, 0), (2, 10), (3, 10)]);
+        let decide = |position| decide(&position, &log, Seqno::new(20), Seqno::ZERO);
+        assert_eq!(decide(at(2, 10, (10, 10), 0)), Resume::Continue);
+        let diverged = back(10, RollbackReason::Diverged);
+        assert_eq!(decide(at(2, 11, (11, 11), 0)), diverged);
+        assert_eq!(decide(at(1, 11, (5, 11), 0)), diverged);
+        assert_eq!(decide(at(3, 20, (11, 20), 0)), Resume::Continue);
+    }
+
+    #[test]
+    fn malformed_bounds_name_their_field() {
+        let field = |position, end: u64| {
+            check_bounds(&position, Seqno::new(end)).map_err(|malformed| malformed.field)
+        };
+        let max = u64::MAX;
+        assert_eq!(field(at(1, 5, (5, 5), 0), 5), Ok(()));
+        assert_eq!(field(at(1, 5, (0, max), 0), max), Ok(()));
+        assert_eq!(field(at(1, max, (max, max), 0), max), Ok(()));
+        assert_eq!(field(at(1, 5, (5, 5), 0), 4), Err("end"));
+        assert_eq!(field(at(1, 5, (6, 7), 0), max), Err("snap_start"));
+        assert_eq!(field(at(1, 0, (1, 1), 0), max), Err("snap_start"));
+        assert_eq!(field(at(1, 5, (4, 4), 0), max), Err("snap_end"));
+        assert_eq!(field(at(1, max, (0, max - 1), 0), max), Err("snap_end"));
+    }
+}

@@ -1,0 +1,267 @@
+//! What streams are built on: admission, cursors, slices and wake-ups of one vBucket.
+//!
+//! The crate `vbstore-backfill` turns this into streams; a program uses those.
+
+use crate::config::SliceBudget;
+use crate::engine::{Engine, Handle};
+use crate::error::{Error, Result};
+use crate::failpoint::place;
+use crate::inner::Inner;
+use crate::slice::{SeqnoRange, Slice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use vbstore_core::checkpoint::{MemoryRead, NotInMemory};
+use vbstore_core::resume::{Malformed, check_bounds};
+use vbstore_core::vbucket::Gone;
+use vbstore_core::{
+    Admission, CursorId, CursorLag, Position, Progress, ReadLimit, Resume, Seqno, VbCell, VbId,
+    Visibility,
+};
+
+/// What streams of one vBucket are built on. Cheap to clone; every clone keeps the engine open.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    handle: Arc<Handle>,
+    id: VbId,
+}
+
+/// A stream's place in memory. Dropping it gives the place up.
+#[derive(Debug)]
+pub struct CursorGuard {
+    inner: Arc<Inner>,
+    vb: VbId,
+    id: CursorId,
+}
+
+/// What came of a request.
+#[derive(Debug)]
+pub enum Admitted {
+    /// It goes on.
+    Continue {
+        /// Where it begins.
+        progress: Progress,
+        /// Which life of the vBucket it is of.
+        generation: u64,
+        /// Its place in memory; `None` if the disk has to be read first.
+        cursor: Option<CursorGuard>,
+    },
+    /// The consumer must go back first.
+    Rollback(Resume),
+}
+
+/// What a read from memory found.
+#[derive(Debug)]
+pub enum FeedRead {
+    /// Changes, and the end to announce.
+    Changes(MemoryRead),
+    /// Nothing now.
+    CaughtUp,
+    /// The cursor was dropped: the disk has to be read.
+    Dropped,
+}
+
+impl Drop for CursorGuard {
+    fn drop(&mut self) {
+        if let Some(cell) = self.inner.vbs.get(self.vb.index()) {
+            cell.leave(self.id);
+        }
+    }
+}
+
+impl CursorGuard {
+    /// Returns how far it is behind; `None` if it was dropped. Takes the same time however far.
+    #[must_use]
+    pub fn lag(&self) -> Option<CursorLag> {
+        self.inner.vbs.get(self.vb.index())?.lag(self.id)
+    }
+}
+
+impl Engine {
+    /// Returns what streams of a vBucket are built on.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the store has no vBucket of this number.
+    pub fn feed(&self, vb: VbId) -> Result<Feed> {
+        self.inner().vb(vb)?;
+        Ok(Feed {
+            handle: self.handle(),
+            id: vb,
+        })
+    }
+}
+
+impl Inner {
+    pub(crate) fn scan_slice(
+        &self,
+        vb: VbId,
+        range: SeqnoRange,
+        budget: SliceBudget,
+    ) -> Result<Slice> {
+        let seam = || self.pass(place::SLICE_VIEW);
+        self.storage()?.scan_slice(vb, range, budget, seam)
+    }
+}
+
+impl Feed {
+    fn inner(&self) -> &Arc<Inner> {
+        &self.handle.inner
+    }
+
+    fn cell(&self) -> Result<&VbCell> {
+        self.inner().vb(self.id)
+    }
+
+    fn gone(&self, _: Gone) -> Error {
+        Error::VbGone { vb: self.id }
+    }
+
+    fn guard(&self, id: CursorId) -> CursorGuard {
+        CursorGuard {
+            inner: Arc::clone(self.inner()),
+            vb: self.id,
+            id,
+        }
+    }
+
+    /// Returns the vBucket.
+    #[must_use]
+    pub fn vb(&self) -> VbId {
+        self.id
+    }
+
+    /// Answers a request for a stream, and gives it a cursor if memory serves it from the start.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::Closed`].
+    pub fn admit(&self, request: &Position, end: Seqno) -> Result<Admitted> {
+        drop(self.inner().storage()?);
+        check_bounds(request, end)
+            .map_err(|Malformed { field, detail }| Error::invalid(field, detail))?;
+        Ok(match self.cell()?.admit(request, end) {
+            Admission::Refused(answer) => Admitted::Rollback(answer),
+            Admission::Admitted {
+                progress,
+                generation,
+                cursor,
+            } => Admitted::Continue {
+                progress,
+                generation,
+                cursor: cursor.map(|id| self.guard(id)),
+            },
+        })
+    }
+
+    /// Gives a stream that has read everything up to `position` a cursor after it, if memory serves
+    /// it.
+    ///
+    /// # Errors
+    /// [`Error::VbGone`].
+    pub fn join(&self, generation: u64, position: Seqno) -> Result<Option<CursorGuard>> {
+        let joined = self.cell()?.join(generation, position);
+        let cursor = joined.map_err(|gone| self.gone(gone))?;
+        Ok(cursor.map(|id| self.guard(id)))
+    }
+
+    /// Keeps in memory what is not sealed yet, until the guard is dropped or memory runs short.
+    ///
+    /// # Errors
+    /// [`Error::VbGone`].
+    pub fn hold_memory(&self, generation: u64) -> Result<CursorGuard> {
+        let held = self.cell()?.hold_memory(generation);
+        held.map(|id| self.guard(id))
+            .map_err(|gone| self.gone(gone))
+    }
+
+    /// Reads from a cursor what is as durable as asked.
+    ///
+    /// # Errors
+    /// [`Error::VbGone`].
+    pub fn read(
+        &self,
+        generation: u64,
+        cursor: &CursorGuard,
+        progress: &Progress,
+        visibility: Visibility,
+        limit: ReadLimit,
+    ) -> Result<FeedRead> {
+        let cell = self.cell()?;
+        let read = cell.read(generation, cursor.id, progress, visibility, limit);
+        Ok(match read.map_err(|gone| self.gone(gone))? {
+            Ok(Some(read)) => FeedRead::Changes(read),
+            Ok(None) => FeedRead::CaughtUp,
+            Err(NotInMemory) => FeedRead::Dropped,
+        })
+    }
+
+    /// Reads one slice from disk. Opens a db snapshot and gives it back before it returns.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
+    pub fn slice(&self, after: Seqno, budget: SliceBudget) -> Result<Slice> {
+        self.inner().pass(place::SLICE_OPEN)?;
+        let range = SeqnoRange::above(after);
+        let slice = self.inner().scan_slice(self.id, range, budget)?;
+        self.inner().pass(place::SLICE_HAND_ON)?;
+        Ok(slice)
+    }
+
+    /// Calls `waker` once changes above `above` are as durable as asked, or when the stream has to
+    /// look again for another reason (deletion, failure, close). Returns false if that is so now.
+    #[must_use]
+    pub fn watch(
+        &self,
+        generation: u64,
+        visibility: Visibility,
+        above: Seqno,
+        waker: &Waker,
+    ) -> bool {
+        self.cell()
+            .is_ok_and(|cell| cell.watch(generation, visibility, above, waker))
+            // ORDER: watched first, looked at second. A failure or a close comes first and wakes
+            // second, so one of the two is seen.
+            && self.unwell().is_none()
+    }
+
+    /// Returns up to where everything is synced.
+    #[must_use]
+    pub fn synced(&self) -> Seqno {
+        self.cell().map_or(Seqno::ZERO, VbCell::synced)
+    }
+
+    /// Returns up to where everything is in RocksDB's log.
+    #[must_use]
+    pub fn persisted(&self) -> Seqno {
+        self.cell().map_or(Seqno::ZERO, VbCell::persisted)
+    }
+
+    /// Returns whether the vBucket was deleted since.
+    #[must_use]
+    pub fn is_gone(&self, generation: u64) -> bool {
+        self.cell()
+            .map_or(true, |cell| cell.check_generation(generation).is_err())
+    }
+
+    /// Asks for a flush with a sync, soon.
+    pub fn demand_sync(&self) {
+        self.inner().demand_sync();
+    }
+
+    /// Asks for a flush, soon.
+    pub fn demand_flush(&self) {
+        self.inner().demand_flush();
+    }
+
+    /// Returns why nothing more will become durable: the engine is closing or has failed.
+    #[must_use]
+    pub fn unwell(&self) -> Option<Error> {
+        let inner = self.inner();
+        if inner.is_closing.load(Ordering::Acquire) {
+            return Some(Error::Closed);
+        }
+        if inner.health.is_failed() {
+            return inner.health.check().err();
+        }
+        None
+    }
+}

@@ -1,0 +1,5 @@
+//! Streams: what a consumer is told, from disk and from memory.
+
+mod streams {
+    mod basics;
+}
