@@ -180,7 +180,7 @@ impl Progress {
     }
 
     /// Returns the seqno up to which a stream from 0 may leave out deletions: the end of its first
-    /// view, 0 if it did not begin at 0.
+    /// view; 0 if it did not begin at 0, or began in memory.
     #[must_use]
     pub fn deletions_skipped_upto(&self) -> Seqno {
         if self.is_from_zero {
@@ -231,6 +231,8 @@ impl Progress {
     /// Notes a read from memory: its end, as announced, and up to where it read. Returns the marker
     /// that has to go before its items, if one has to.
     pub fn take_memory(&mut self, end: Seqno, position: Seqno) -> Option<Marker> {
+        // What it read from memory may have brought keys that a later view deletes.
+        self.first_view_end.get_or_insert(Seqno::ZERO);
         let is_new = end > self.announced();
         let marker = is_new.then_some(Marker {
             start: self.complete,
@@ -336,6 +338,14 @@ mod tests {
         p.advance(seqno(8));
         assert!(p.take_view(&view(50, 9)).is_ok());
         assert_eq!(p.take_view(&view(50, 10)), Err(Unfit::Purged));
+    }
+
+    #[test]
+    fn a_stream_that_began_in_memory_leaves_out_no_deletion_on_disk() {
+        let mut p = from(0, (0, 0), 0);
+        p.take_memory(seqno(5), seqno(5));
+        p.take_view(&view(9, 3)).unwrap();
+        assert_eq!(p.deletions_skipped_upto(), Seqno::ZERO);
     }
 
     #[test]

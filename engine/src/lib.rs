@@ -49,9 +49,28 @@ pub use tasks::BackgroundTask;
 pub use vbucket::{Document, KeyRange, Page, PageEntry, PageForm, Seqnos, VBucket, VbCounts};
 pub use verify::{Problem, Verification};
 
-/// The options RocksDB is opened with, for benches and tests that compare with it or damage a store
-/// through it. Not part of the interface: no promise is kept about it.
+/// For benches and tests: the options RocksDB is opened with, and what happens by itself only under
+/// pressure. Not part of the interface: no promise is kept about it.
 #[doc(hidden)]
 pub mod raw {
     pub use crate::storage::options::{FamilyOptions, StorageConfig, key_family, seqno_family};
+
+    use crate::{Engine, Result};
+    use vbstore_core::{Seqno, VbId};
+
+    /// Removes tombstones for good, whoever may need them. Returns how many.
+    ///
+    /// # Errors
+    /// As a flush.
+    pub fn purge_tombstones(engine: &Engine, vb: VbId, upto: Seqno) -> Result<u64> {
+        engine.inner().purge_tombstones(vb, upto)
+    }
+
+    /// Gives back all memory of changes that are on disk, and drops the cursors that read it.
+    ///
+    /// # Errors
+    /// As a flush.
+    pub fn forget_memory(engine: &Engine) -> Result<()> {
+        engine.inner().forget_memory()
+    }
 }

@@ -2,4 +2,5 @@
 
 mod streams {
     mod basics;
+    mod histories;
 }

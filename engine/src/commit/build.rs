@@ -43,7 +43,7 @@ pub(super) fn build<'s>(
         let mut counts = unit.state.counts;
         let mut high_seqno = unit.state.high_seqno;
         for (entry, is_last_of_checkpoint) in unit.entries() {
-            let previous = match entry.previous {
+            let previous = match known(entry, unit.state.purge_seqno) {
                 Previous::None => None,
                 Previous::Known(meta) => Some(meta),
                 // In the order in which they were looked up.
@@ -86,6 +86,17 @@ pub(super) fn build<'s>(
     Ok(batch)
 }
 
+/// What is known of the change that an entry replaces on disk. A tombstone may have been purged since
+/// that was noted; up to the purge seqno the disk has to be asked.
+fn known(entry: &Entry, purge_seqno: Seqno) -> Previous {
+    match entry.previous {
+        Previous::Known(meta) if !meta.kind.is_live() && meta.seqno <= purge_seqno => {
+            Previous::Unknown
+        }
+        previous => previous,
+    }
+}
+
 /// Looks up, in one batched read over all families, what memory and writers did not know.
 fn look_up_unknown(
     storage: &Storage,
@@ -94,9 +105,10 @@ fn look_up_unknown(
 ) -> Result<Vec<Option<ItemMeta>>> {
     let mut keys: Vec<(VbId, &[u8])> = Vec::new();
     for unit in units {
+        let purge_seqno = unit.state.purge_seqno;
         let unknown = unit
             .entries()
-            .filter(|(entry, _)| entry.previous == Previous::Unknown);
+            .filter(|(entry, _)| known(entry, purge_seqno) == Previous::Unknown);
         keys.extend(unknown.map(|(entry, _)| (unit.vb, &*entry.item.key)));
     }
     metrics

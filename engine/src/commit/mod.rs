@@ -26,6 +26,7 @@
 mod build;
 mod delete;
 mod flush;
+mod purge;
 mod queue;
 mod recover;
 mod retire;

@@ -5,6 +5,7 @@
 //! over all vBuckets) is dropped, one at a time; its stream goes on from disk. The persistence cursor
 //! is never dropped, nor a stream cursor that is not behind it: that would free nothing.
 
+use crate::error::Result;
 use crate::inner::Inner;
 use std::sync::Arc;
 use vbstore_core::Sealed;
@@ -23,6 +24,17 @@ impl Inner {
                 return;
             }
         }
+    }
+
+    /// Gives back all memory that can be, whoever has not read it. For tests.
+    pub(crate) fn forget_memory(&self) -> Result<()> {
+        self.with_lead(|| {
+            self.free_read(0);
+            while self.drop_most_lagging() {
+                self.free_read(0);
+            }
+            Ok(())
+        })
     }
 
     /// Frees checkpoints that everyone has read: one a vBucket and round, so that no vBucket loses

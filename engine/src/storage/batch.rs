@@ -70,6 +70,12 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
+    /// Forgets a key.
+    pub(crate) fn delete_index(&mut self, vb: VbId, key: &[u8]) -> Result<()> {
+        self.inner.delete_cf(self.storage.key_family(vb)?, key);
+        Ok(())
+    }
+
     /// Puts the state of a vBucket.
     pub(crate) fn put_state(&mut self, vb: VbId, state: &VbState) -> Result<()> {
         state.encode(vb, &mut self.scratch);
