@@ -45,4 +45,4 @@ pub use vbstore_engine::{
     RocksSnapshots, SeqnoRange, Seqnos, Slice, SliceBudget, SliceEnd, SliceItem, Ticket, Tuning,
     VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT, VBucket, VbCounts, Verification, Written, failpoint,
 };
-pub use vbstore_metrics::{DbSnapshots, EngineMetrics, Holder};
+pub use vbstore_metrics::{DbSnapshots, EngineMetrics, HOLD_BOUNDS_MICROS, Holder, LongHold};

@@ -22,6 +22,9 @@ pub(crate) trait OnRoom: Send + Sync {
     fn room(&self, consumer: Option<u64>);
 }
 
+/// Room for a slice that is always worth a db snapshot, in bytes.
+const LEAST_MAX: u64 = 64 << 10;
+
 /// The bytes of all consumers.
 #[derive(Debug)]
 pub(crate) struct Total {
@@ -56,6 +59,8 @@ pub(crate) struct Account {
     bytes_max: u64,
     /// After it was full it is so until it is at or below this.
     resume_at: u64,
+    /// With less room than this it is full: a db snapshot for a handful of items is not worth it.
+    least: u64,
     state: Mutex<State>,
     total: Arc<Total>,
     on_room: Weak<dyn OnRoom>,
@@ -92,6 +97,7 @@ impl Account {
             consumer,
             bytes_max,
             resume_at: bytes_max.saturating_sub(drained.max(1)),
+            least: (bytes_max / 8).clamp(1, LEAST_MAX),
             state: Mutex::default(),
             total,
             on_room,
@@ -112,17 +118,15 @@ impl Account {
         let share = self.total.bytes_max / total.consumers.max(1);
         let own = self.bytes_max.min(share).saturating_sub(state.used);
         let left = self.total.bytes_max.saturating_sub(total.used);
-        let mut bytes = wanted.min(own).min(left);
-        if bytes == 0 {
-            if state.used > 0 {
-                state.is_full = true;
-                state.is_total_short = left == 0;
-                total.is_short |= left == 0;
-                return None;
-            }
-            // One item always passes.
-            bytes = 1;
+        let room = own.min(left);
+        if room < self.least && state.used > 0 {
+            state.is_full = true;
+            state.is_total_short = left < self.least;
+            total.is_short |= left < self.least;
+            return None;
         }
+        // With nothing buffered one item always passes.
+        let bytes = wanted.min(room).max(1);
         state.used = state.used.saturating_add(bytes);
         total.used = total.used.saturating_add(bytes);
         drop(total);
@@ -140,7 +144,7 @@ impl Account {
         let mut state = self.state.lock();
         if state.is_full && state.is_total_short {
             let mut total = self.total.state.lock();
-            if total.used < self.total.bytes_max {
+            if self.total.bytes_max.saturating_sub(total.used) >= self.least {
                 state.is_full = false;
             } else {
                 total.is_short = true;
@@ -241,7 +245,9 @@ mod tests {
         let told = Arc::new(Told::default());
         let total = Total::new(1_000_000);
         let account = account(&told, &total, 1, 1_000, 25);
-        let mut charges: Vec<Charge> = (0..10).map(|_| account.reserve(100).unwrap()).collect();
+        let mut charges: Vec<Charge> = (0..10).map_while(|_| account.reserve(100)).collect();
+        assert_eq!(charges.len(), 9, "the last eighth is not worth a slice");
+        charges.first_mut().unwrap().settle(200);
         assert!(account.reserve(1).is_none());
         for _ in 0..2 {
             charges.pop();

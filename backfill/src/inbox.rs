@@ -244,6 +244,10 @@ impl Inbox {
             entry.has_news = true;
             news.push_back(number);
         }
+        if !has_more {
+            // There was nothing to take.
+            state.taking = None;
+        }
         true
     }
 

@@ -8,7 +8,7 @@
 //! - the stream has seen no newer view: its announced end is not above the slice's.
 //!
 //! Branch and purge seqno are checked, and filters applied, by each stream for itself. Slices are
-//! kept while the vBucket has another backfill under way, up to a number of bytes over all vBuckets;
+//! kept while the vBucket has a backfill, up to a number of bytes over all vBuckets;
 //! the oldest goes first.
 
 use parking_lot::Mutex;
@@ -129,7 +129,7 @@ impl SharedSlices {
     }
 }
 
-/// Counts a backfill of a vBucket. With the last but one, the slices kept for it go.
+/// Counts a backfill of a vBucket. With the last one, the slices kept for it go.
 #[derive(Debug)]
 pub(crate) struct BackfillGuard {
     slices: Arc<SharedSlices>,
@@ -152,7 +152,7 @@ impl Drop for BackfillGuard {
             backfills.remove(&self.vb);
         }
         let mut dropped = Vec::new();
-        if left < 2 {
+        if left == 0 {
             let (of_vb, others) = std::mem::take(kept)
                 .into_iter()
                 .partition::<Vec<_>, _>(|kept| kept.vb == self.vb);

@@ -47,6 +47,17 @@ pub(crate) enum Command {
     /// key or value that is not UTF-8 is `{"base64": "..."}`. By key, only keys with a value are
     /// there, and `prev_seqno` is null: the index does not hold it.
     Dump(Dump),
+    /// Follow the changes of a store as JSON lines.
+    ///
+    /// Each line is an object with a `kind`: `mutation`, `deletion`, `expiration` with the fields of
+    /// `dump`; `snapshot_marker` (`start`, `end`, `source`): once all changes up to `end` are read,
+    /// what was read is the vBucket at that seqno; `seqno_advanced`; `end` with its `reason`.
+    ///
+    /// With --resume the position is kept in a file, written after what it speaks of was printed, so
+    /// that a tail that is killed goes on with no gap (it may repeat what it printed last). A store
+    /// is open in one process at a time: to follow one that is being written, use `session` or
+    /// `import --tail`.
+    Tail(Tail),
     /// Hold a store open and take JSON commands on standard input, one a line.
     ///
     /// Each answer is one line: `{"ok":true,...}` or `{"ok":false,"error":{...}}`; an `id` is sent
@@ -70,6 +81,7 @@ impl Args {
                 Command::Set(args) => args.json,
                 Command::Stats(args) => args.json,
                 Command::Dump(args) => args.json,
+                Command::Tail(args) => args.json,
                 Command::Session(args) => args.json,
                 Command::Verify(args) => args.json,
                 Command::Stress(args) => args.json == Some(None),
@@ -135,6 +147,12 @@ pub(crate) struct Import {
     /// Lines under way at once.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) window: u32,
+    /// Follow all vBuckets while importing, and write what is followed to a file for each in this
+    /// directory, as `tail` prints it.
+    #[arg(long, value_name = "OUTDIR")]
+    pub(crate) tail: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
     /// The input; - for standard input.
     pub(crate) file: PathBuf,
 }
@@ -213,6 +231,59 @@ pub(crate) struct Dump {
 }
 
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+pub(crate) struct Tail {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
+    /// The store.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// One vBucket.
+    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) vb: Option<u16>,
+    /// All vBuckets.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// The first seqno of interest.
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) from: Option<u64>,
+    /// Go on from the position in this file, and keep it there; begin at the beginning if there is
+    /// no such file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
+    /// End when everything that is there now was printed.
+    #[arg(long)]
+    pub(crate) until_high: bool,
+    /// Leave values out; `value_len` says how long they are.
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// Only keys that begin with this.
+    #[arg(long, default_value = "")]
+    pub(crate) prefix: String,
+}
+
+/// Consumers that follow and check while others write.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct Follow {
+    /// Consumers that follow, and compare their copy at each complete marker.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1_024))]
+    pub(crate) streams: u16,
+    /// Of these, how many take nothing from half of the time on.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) frozen: u16,
+    /// Of these, how many take an event now and then.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) slow: u16,
+    /// Cut consumers after so many events on average; they go on from their positions.
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) reconnect_every: Option<u64>,
+    /// How many are cut; all if not said.
+    #[arg(long, requires = "reconnect_every")]
+    pub(crate) reconnecting: Option<u16>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct Session {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
@@ -252,6 +323,14 @@ pub(crate) struct Stress {
     /// Threads that read slices all the while.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) slicers: u16,
+    /// Threads that read slices for the consumers: at most so many db snapshots are open for them.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) workers: u16,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+    /// Memory for recent changes, in MiB: the less there is, the more consumers read the disk.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub(crate) memory_mib: u64,
     /// vBuckets of a store that is made: a power of two up to 1024.
     #[arg(long, default_value_t = 64)]
     pub(crate) vbuckets: u16,

@@ -2,6 +2,7 @@
 
 mod args;
 mod dump;
+mod follow;
 mod import;
 mod input;
 mod output;
@@ -12,6 +13,7 @@ mod stats;
 mod stop;
 mod store;
 mod stress;
+mod tail;
 mod verify;
 
 use args::{Args, Command};
@@ -46,6 +48,7 @@ fn run(command: Command, out: &mut Out) -> Run {
         Command::Del(args) => point::del(&args, out),
         Command::Stats(args) => stats::run(&args, out),
         Command::Dump(args) => dump::run(&args, out, &stop),
+        Command::Tail(args) => tail::run(&args, out, &stop),
         Command::Session(args) => session::run(&args, out, &stop),
         Command::Verify(args) => verify::run(&args, out, &stop),
         Command::Stress(args) => stress::run(&args, out, &stop),

@@ -5,14 +5,16 @@ use crate::input::{Piped, read_line};
 use crate::output::{DONE, Failure, Out, Run};
 use crate::record::{bytes, text};
 use crate::stop::Stop;
-use crate::{record, stats, store, verify};
+use crate::{record, stats, store, tail, verify};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use vbstore::{
-    Cas, Change, Durability, Engine, KeyRange, PageForm, Seqno, SliceBudget, VBucket, VbId, Written,
+    Cas, Change, Clock, ConsumerConfig, Durability, Engine, KeyRange, Opened, PageForm, Position,
+    Seqno, SliceBudget, StreamOptions, StreamRequest, Streams, StreamsConfig, SystemClock, VBucket,
+    VbId, Written,
 };
 
-const COMMANDS: [(&str, &str); 20] = [
+const COMMANDS: [(&str, &str); 21] = [
     ("set", "key, value, durability?, expiry?, flags?, cas?"),
     ("add", "key, value, durability?, expiry?, flags?"),
     ("replace", "key, value, durability?, expiry?, flags?, cas?"),
@@ -33,6 +35,10 @@ const COMMANDS: [(&str, &str); 20] = [
     ("wait_synced", "vb, seqno, timeout_ms?"),
     ("flush", ""),
     ("compact", "vb"),
+    (
+        "tail",
+        "vb, position? or from?, limit?, timeout_ms?, prefix?, keys_only?: events after a position",
+    ),
     ("verify", ""),
     ("delete_vbucket", "vb"),
     ("quit", ""),
@@ -40,6 +46,7 @@ const COMMANDS: [(&str, &str); 20] = [
 
 pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
     let engine = store::open_or_create(&args.dir, args.vbuckets)?;
+    let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let mut input = Piped::stdin(stop)?;
     let mut line = Vec::new();
     loop {
@@ -51,19 +58,20 @@ pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let (answer, is_last) = answer(&engine, &line);
+        let (answer, is_last) = answer(&engine, &streams, &line);
         out.line(answer)?;
         out.flush()?;
         if is_last {
             break;
         }
     }
+    drop(streams);
     engine.close()?;
     Ok(DONE)
 }
 
 /// Answers one line; whether it was the last is the second part.
-fn answer(engine: &Engine, line: &[u8]) -> (Value, bool) {
+fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
     let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(line);
     let (id, outcome, is_last) = match parsed {
         Err(error) => (
@@ -79,6 +87,7 @@ fn answer(engine: &Engine, line: &[u8]) -> (Value, bool) {
                 .to_owned();
             let outcome = Command {
                 engine,
+                streams,
                 fields: &command,
             }
             .run(&op);
@@ -105,6 +114,7 @@ fn answer(engine: &Engine, line: &[u8]) -> (Value, bool) {
 
 struct Command<'a> {
     engine: &'a Engine,
+    streams: &'a Streams,
     fields: &'a Map<String, Value>,
 }
 
@@ -170,6 +180,7 @@ impl Command<'_> {
                 }))
             }
             "failover_log" => Ok(json!({"entries": stats::failover_log(&self.vb()?)?})),
+            "tail" => self.tail(),
             "verify" => {
                 let found = verify::all(self.engine)?;
                 Ok(json!({"verification": verify::object(&found, found.is_ok())}))
@@ -260,6 +271,49 @@ impl Command<'_> {
             .collect();
         let next = page.rest.as_ref().map(|rest| text(rest.from()));
         Ok(json!({"entries": entries, "as_of": page.as_of.get(), "next": next}))
+    }
+
+    /// Events after a position, up to a number of them, and the position after the last.
+    fn tail(&self) -> Result<Value, Failure> {
+        let vb = self.vb()?;
+        let position = match self.fields.get("position") {
+            Some(position) => serde_json::from_value(position.clone())
+                .map_err(|error| Failure::usage(format!("\"position\": {error}")))?,
+            None => match self.optional_number("from")? {
+                Some(from) => tail::after(&vb, from)?,
+                None => Position::default(),
+            },
+        };
+        let prefix = match self.fields.get("prefix") {
+            Some(prefix) => bytes(prefix).map_err(Failure::usage)?,
+            None => Vec::new(),
+        };
+        let is_keys_only = self.fields.get("keys_only") == Some(&Value::Bool(true));
+        let options = StreamOptions {
+            prefix: prefix.into(),
+            is_keys_only,
+            ..StreamOptions::default()
+        };
+        let limit = usize::try_from(self.optional_number("limit")?.unwrap_or(100));
+        let limit = limit.unwrap_or(usize::MAX);
+        let timeout = self.optional_number("timeout_ms")?.unwrap_or(1_000);
+        let clock = SystemClock::new();
+        let mut consumer = self
+            .streams
+            .consumer("session", &ConsumerConfig::default())?;
+        let request = StreamRequest::resume(vb.id(), position).options(options);
+        if let Opened::Rollback { to, reason } = consumer.open(&request)? {
+            return Ok(json!({"rollback": {"to": to.get(), "reason": reason.name()}}));
+        }
+        let mut events = Vec::new();
+        while events.len() < limit {
+            let left = Duration::from_millis(timeout).saturating_sub(clock.monotonic());
+            match consumer.recv_timeout(left) {
+                Ok(event) => events.push(tail::object(event.vb, &event.event, is_keys_only)),
+                Err(_) => break,
+            }
+        }
+        Ok(json!({"events": events, "position": consumer.position(vb.id())}))
     }
 
     fn key(&self) -> Result<Vec<u8>, Failure> {

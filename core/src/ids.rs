@@ -138,6 +138,10 @@ impl Cas {
         self.0
     }
 
+    /// The largest CAS that a change of another store may bring along: 2^62. All later ones are larger,
+    /// and there must be some left: at the largest number two changes could not be told apart.
+    pub const RESTORED_MAX: Self = Self(1 << 62);
+
     /// Returns the CAS of a change made at `micros` since 1970, when the newest so far is `self`.
     #[must_use]
     pub fn next(self, micros: u64) -> Self {

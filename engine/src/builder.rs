@@ -143,6 +143,10 @@ impl Builder {
                 phase: Phase::Creating,
                 ..
             }) => {
+                if !self.create {
+                    // A creation that was cut short left no store.
+                    return Err(Error::NotFound);
+                }
                 let vbuckets = wanted.unwrap_or(VBUCKETS_DEFAULT);
                 self.create_new(home, vbuckets)?
             }
@@ -261,6 +265,12 @@ impl Builder {
         let witness = match WitnessFile::open(&home.witness(), store) {
             Ok(witness) => witness,
             Err(error @ Error::Corruption { .. }) if self.accept_data_loss => {
+                // What is worse than a lost witness is met here, before anything is written.
+                let clock = Arc::clone(&self.clock);
+                let reach = Reach::Everything;
+                let seen = Storage::open_read_only(&home.db(), options, vbuckets, reach, clock)?;
+                load_states(&seen, vbuckets)?;
+                drop(seen);
                 tracing::warn!(%error, "data loss accepted: the witness is made anew");
                 let witness = WitnessFile::create(&home.witness(), store)?;
                 home.sync()?;
@@ -293,6 +303,7 @@ impl Builder {
             if !self.accept_data_loss {
                 return Err(Error::DataLoss { expected, found });
             }
+            load_states(&seen, vbuckets)?;
             tracing::warn!(expected, found, "data loss accepted");
             return Ok((witness, LastStop::Unclean));
         }

@@ -6,17 +6,29 @@ use crate::home::data_files;
 use crate::inner::Inner;
 use crate::storage::Storage;
 use std::sync::atomic::Ordering;
-use vbstore_core::VbId;
+use vbstore_core::{Seqno, VbCell, VbId};
 
 /// vBuckets whose families are moved to files between two looks at the clock.
 const VBUCKETS_AT_ONCE: usize = 16;
 
 impl Inner {
-    /// Flushes until nothing is dirty, and syncs.
+    /// Flushes and syncs what there is now. What others write meanwhile is not waited for.
     pub(crate) fn flush_all(&self) -> Result<()> {
+        let now: Vec<(&VbCell, u64, Seqno)> = self
+            .vbs
+            .iter()
+            .map(|cell| {
+                // ORDER: the generation first, so that what is waited for is of that life or older.
+                let generation = cell.generation();
+                (cell, generation, cell.lock().checkpoints.high_seqno())
+            })
+            .collect();
         loop {
             self.flush_in_turn(true)?;
-            if self.commit.dirty_since().is_none() {
+            let is_done = now.iter().all(|(cell, generation, high)| {
+                cell.synced() >= *high || cell.check_generation(*generation).is_err()
+            });
+            if is_done {
                 return Ok(());
             }
         }

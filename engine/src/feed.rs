@@ -18,6 +18,7 @@ use vbstore_core::{
     Admission, CursorId, CursorLag, Position, Progress, ReadLimit, Resume, Seqno, VbCell, VbId,
     Visibility,
 };
+use vbstore_metrics::Holder;
 
 /// What streams of one vBucket are built on. Cheap to clone; every clone keeps the engine open.
 #[derive(Clone, Debug)]
@@ -94,12 +95,13 @@ impl Engine {
 impl Inner {
     pub(crate) fn scan_slice(
         &self,
+        holder: Holder,
         vb: VbId,
         range: SeqnoRange,
         budget: SliceBudget,
     ) -> Result<Slice> {
         let seam = || self.pass(place::SLICE_VIEW);
-        self.storage()?.scan_slice(vb, range, budget, seam)
+        self.storage()?.scan_slice(holder, vb, range, budget, seam)
     }
 }
 
@@ -201,7 +203,9 @@ impl Feed {
     pub fn slice(&self, after: Seqno, budget: SliceBudget) -> Result<Slice> {
         self.inner().pass(place::SLICE_OPEN)?;
         let range = SeqnoRange::above(after);
-        let slice = self.inner().scan_slice(self.id, range, budget)?;
+        let slice = self
+            .inner()
+            .scan_slice(Holder::Backfill, self.id, range, budget)?;
         self.inner().pass(place::SLICE_HAND_ON)?;
         Ok(slice)
     }

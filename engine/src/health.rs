@@ -77,8 +77,8 @@ impl Health {
         }
     }
 
-    /// Takes note of an error of the write path.
-    pub(crate) fn note(&self, error: &Error) {
+    /// Takes note of an error of the write path. Returns whether that changed anything.
+    pub(crate) fn note(&self, error: &Error) -> bool {
         match error {
             Error::DiskFull { detail } => {
                 let mut state = self.state.lock();
@@ -88,21 +88,25 @@ impl Health {
                         cause: Cause::new(Arc::clone(detail)),
                     };
                     self.level.store(DEGRADED, Ordering::Release);
+                    return true;
                 }
+                false
             }
             _ => self.fail(error.to_string()),
         }
     }
 
-    /// Enters `Failed`, unless it is there already.
-    pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) {
+    /// Enters `Failed`. Returns whether it was not there already.
+    pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) -> bool {
         let mut state = self.state.lock();
-        if !matches!(*state, HealthState::Failed { .. }) {
-            let cause = Cause::new(cause);
-            tracing::error!(%cause, "engine failed: writes are refused until it is opened again");
-            *state = HealthState::Failed { cause };
-            self.level.store(FAILED, Ordering::Release);
+        if matches!(*state, HealthState::Failed { .. }) {
+            return false;
         }
+        let cause = Cause::new(cause);
+        tracing::error!(%cause, "engine failed: writes are refused until it is opened again");
+        *state = HealthState::Failed { cause };
+        self.level.store(FAILED, Ordering::Release);
+        true
     }
 
     /// A flush has succeeded: space is back.
@@ -132,14 +136,15 @@ mod tests {
     #[test]
     fn a_full_disk_heals_and_a_failure_does_not() {
         let health = Health::new();
-        health.note(&disk_full());
+        assert!(health.note(&disk_full()));
+        assert!(!health.note(&disk_full()));
         assert!(matches!(health.check(), Err(Error::DiskFull { .. })));
         health.heal();
         assert!(health.check().is_ok());
 
-        health.note(&Error::invalid("first", "cause"));
-        health.note(&Error::invalid("second", "cause"));
-        health.note(&disk_full());
+        assert!(health.note(&Error::invalid("first", "cause")));
+        assert!(!health.note(&Error::invalid("second", "cause")));
+        assert!(!health.note(&disk_full()));
         health.heal();
 
         let Err(Error::Failed { cause }) = health.check() else {

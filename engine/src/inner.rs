@@ -98,10 +98,13 @@ impl Inner {
 
     /// Lends the storage for one operation.
     pub(crate) fn storage(&self) -> Result<StorageRef<'_>> {
+        let storage = self.storage_while_closing()?;
+        // ORDER: the gate first, looked at second. The close raises this and then passes through the
+        // gate once, so whoever came in before it is waited for, and whoever comes after sees it.
         if self.is_closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        self.storage_while_closing()
+        Ok(storage)
     }
 
     /// The same for the close itself and for what it waits for.
@@ -129,13 +132,28 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes note of an error of the write path, and wakes the flusher: it is the one that tries
-    /// again. Writers are refused from now on, so nobody else would wake it.
+    /// Takes note of an error of the write path. If that changes the health, wakes the flusher, which
+    /// is the one that tries again (writers are refused from now on, so nobody else would wake it),
+    /// and after a failure every stream. The caller holds no vBucket's lock.
     pub(crate) fn note_failure(&self, error: &Error) {
-        self.health.note(error);
-        self.signals.flusher.wake();
-        if self.health.is_failed() {
-            self.wake_streams();
+        let has_changed = self.health.note(error);
+        self.tell_of(has_changed);
+    }
+
+    /// Enters `Failed` because of something that is no error of an operation: a panic.
+    pub(crate) fn fail(&self, cause: String) {
+        let has_changed = self.health.fail(cause);
+        self.tell_of(has_changed);
+    }
+
+    fn tell_of(&self, has_changed: bool) {
+        // Only then: the flusher itself notes what it meets when it tries again, and must not wake
+        // itself from the pause it takes.
+        if has_changed {
+            self.signals.flusher.wake();
+            if self.health.is_failed() {
+                self.wake_streams();
+            }
         }
     }
 

@@ -66,11 +66,12 @@ pub mod raw {
         engine.inner().purge_tombstones(vb, upto)
     }
 
-    /// Gives back all memory of changes that are on disk, and drops the cursors that read it.
+    /// Gives back all memory of changes that are on disk and that every stream has read; if
+    /// `drops_cursors`, also what not, and drops the cursors of those who have not.
     ///
     /// # Errors
     /// As a flush.
-    pub fn forget_memory(engine: &Engine) -> Result<()> {
-        engine.inner().forget_memory()
+    pub fn forget_memory(engine: &Engine, drops_cursors: bool) -> Result<()> {
+        engine.inner().forget_memory(drops_cursors)
     }
 }

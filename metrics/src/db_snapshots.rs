@@ -2,14 +2,16 @@
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// On whose behalf a db snapshot is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
-    /// A slice of a vBucket in seqno order.
+    /// A slice of a vBucket in seqno order, read for a stream by a worker.
+    Backfill,
+    /// The same, read by a caller.
     Slice,
     /// A page of keys in key order.
     Page,
@@ -19,18 +21,44 @@ pub enum Holder {
 
 impl Holder {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Slice, Self::Page, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Backfill, Self::Slice, Self::Page, Self::Admin];
 
     /// Returns the name used as a label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Backfill => "backfill",
             Self::Slice => "slice",
             Self::Page => "page",
             Self::Admin => "admin",
         }
     }
 }
+
+/// Upper bounds of the hold times that are counted apart, in microseconds.
+pub const HOLD_BOUNDS_MICROS: [u64; 13] = [
+    100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
+    5_000_000,
+];
+
+/// From here on a hold is listed one by one.
+const LONG_HOLD: Duration = Duration::from_millis(100);
+/// Long holds that are listed.
+const LONG_HOLDS_MAX: usize = 1_000;
+
+/// A db snapshot that was held for more than 100 ms.
+#[derive(Clone, Copy, Debug)]
+pub struct LongHold {
+    /// On whose behalf.
+    pub holder: Holder,
+    /// For how long.
+    pub held: Duration,
+    /// How much of that its thread waited for a processor; `None` if that is not measured.
+    pub waited: Option<Duration>,
+}
+
+/// Returns how long the calling thread has waited for a processor since it began.
+pub type WaitedFn = fn() -> Option<Duration>;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -44,12 +72,17 @@ pub struct DbSnapshots {
     table: Mutex<Table>,
     opened: AtomicU64,
     longest_hold_micros: AtomicU64,
+    /// Holds up to each bound, and above the last.
+    holds: [AtomicU64; HOLD_BOUNDS_MICROS.len() + 1],
+    long_holds: Mutex<Vec<LongHold>>,
+    waited: OnceLock<WaitedFn>,
 }
 
 impl DbSnapshots {
     /// Counts a db snapshot as open until the guard is dropped. The guard is made before the db
     /// snapshot is taken and dropped after it is given back, so that the count is never too low.
     pub fn open(self: &Arc<Self>, holder: Holder, clock: ClockFn) -> DbSnapshotGuard {
+        let waited = self.waited.get().and_then(|waited| waited());
         let since = clock();
         let mut table = self.table.lock();
         let id = table.next;
@@ -61,7 +94,29 @@ impl DbSnapshots {
             snapshots: Arc::clone(self),
             id,
             clock,
+            waited,
         }
+    }
+
+    /// From now on listed holds say how long their thread waited for a processor. Costs a call of
+    /// `waited` at each opening and closing. Only the first call of this counts.
+    pub fn measure_waiting(&self, waited: WaitedFn) {
+        let _ = self.waited.set(waited);
+    }
+
+    /// Returns how many were held up to each of [`HOLD_BOUNDS_MICROS`] and above the one before it;
+    /// the last number is of those above the last bound.
+    #[must_use]
+    pub fn holds(&self) -> [u64; HOLD_BOUNDS_MICROS.len() + 1] {
+        self.holds
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Returns holds of more than 100 ms, at most 1,000 of them.
+    #[must_use]
+    pub fn long_holds(&self) -> Vec<LongHold> {
+        self.long_holds.lock().clone()
     }
 
     /// Returns how many are open.
@@ -115,6 +170,7 @@ pub struct DbSnapshotGuard {
     snapshots: Arc<DbSnapshots>,
     id: u64,
     clock: ClockFn,
+    waited: Option<Duration>,
 }
 
 impl std::fmt::Debug for DbSnapshotGuard {
@@ -128,12 +184,37 @@ impl std::fmt::Debug for DbSnapshotGuard {
 impl Drop for DbSnapshotGuard {
     fn drop(&mut self) {
         let closed = self.snapshots.table.lock().open.remove(&self.id);
-        if let Some((_, since)) = closed {
-            let held = (self.clock)().saturating_sub(since).as_micros();
-            let held = u64::try_from(held).unwrap_or(u64::MAX);
-            self.snapshots
-                .longest_hold_micros
-                .fetch_max(held, Ordering::Relaxed);
+        if let Some((holder, since)) = closed {
+            let held = (self.clock)().saturating_sub(since);
+            self.note(holder, held);
+        }
+    }
+}
+
+impl DbSnapshotGuard {
+    fn note(&self, holder: Holder, held: Duration) {
+        let snapshots = &self.snapshots;
+        let micros = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
+        snapshots
+            .longest_hold_micros
+            .fetch_max(micros, Ordering::Relaxed);
+        let bucket = HOLD_BOUNDS_MICROS.partition_point(|bound| *bound < micros);
+        if let Some(count) = snapshots.holds.get(bucket) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        if held > LONG_HOLD {
+            let now = snapshots.waited.get().and_then(|waited| waited());
+            let waited = now
+                .zip(self.waited)
+                .map(|(now, then)| now.saturating_sub(then));
+            let mut long_holds = snapshots.long_holds.lock();
+            if long_holds.len() < LONG_HOLDS_MAX {
+                long_holds.push(LongHold {
+                    holder,
+                    held,
+                    waited,
+                });
+            }
         }
     }
 }
@@ -172,5 +253,6 @@ mod tests {
         assert_eq!((snapshots.open_now(), snapshots.opened()), (0, 2));
         assert_eq!(snapshots.oldest_age(Duration::ZERO), None);
         assert_eq!(snapshots.longest_hold(), Duration::from_micros(10));
+        assert_eq!(snapshots.holds()[0], 2);
     }
 }

@@ -8,4 +8,6 @@ mod counters;
 mod db_snapshots;
 
 pub use counters::{Counter, EngineMetrics};
-pub use db_snapshots::{ClockFn, DbSnapshotGuard, DbSnapshots, Holder};
+pub use db_snapshots::{
+    ClockFn, DbSnapshotGuard, DbSnapshots, HOLD_BOUNDS_MICROS, Holder, LongHold, WaitedFn,
+};

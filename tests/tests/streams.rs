@@ -2,5 +2,7 @@
 
 mod streams {
     mod basics;
+    mod failures;
+    mod flow;
     mod histories;
 }

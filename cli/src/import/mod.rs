@@ -5,6 +5,7 @@
 //! lines of about two windows; of these, the ones that are stored already are recognised by their
 //! value when the import goes on.
 
+mod beside;
 mod progress;
 mod quotes;
 mod reader;
@@ -14,6 +15,7 @@ use crate::input;
 use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress as progress_bar};
 use crate::stop::Stop;
 use crate::store;
+use beside::{Beside, Outcome};
 use clap::ValueEnum;
 use progress::{Input, Progress, ProgressFile};
 use reader::{Line, Reader};
@@ -73,15 +75,25 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         is_finished: false,
     });
     let mut importer = Importer::new(args, &engine, file, start);
-    let ended = importer.run(&mut reader, stop);
-    // Also when it failed: what is under way is waited for and counted.
-    let settled = importer.settle();
+    let beside = Beside::of(&engine, args)?;
+    let mut import = || {
+        let ended = importer.run(&mut reader, stop, beside.as_ref());
+        // Also when it failed: what is under way is waited for and counted.
+        ended.and(importer.settle())
+    };
+    let (ended, followed) = match &beside {
+        None => (import(), None),
+        Some(beside) => {
+            let (ended, outcome) = beside.run(args, import)?;
+            (ended, Some(outcome))
+        }
+    };
+    drop(beside);
     engine.close()?;
     ended?;
-    settled?;
-    importer.report(out)?;
-    let is_whole = importer.progress.is_finished;
-    Ok(if is_whole { DONE } else { PROBLEM })
+    importer.report(out, followed.as_ref())?;
+    let is_fine = importer.progress.is_finished && followed.is_none_or(|outcome| outcome.is_ok());
+    Ok(if is_fine { DONE } else { PROBLEM })
 }
 
 struct UnderWay {
@@ -136,11 +148,19 @@ impl<'a> Importer<'a> {
         }
     }
 
-    fn run(&mut self, reader: &mut Reader<Box<dyn BufRead>>, stop: &Stop) -> Result<(), Failure> {
+    fn run(
+        &mut self,
+        reader: &mut Reader<Box<dyn BufRead>>,
+        stop: &Stop,
+        beside: Option<&Beside>,
+    ) -> Result<(), Failure> {
         while let Some(line) = reader.next()? {
             if stop.is_asked() {
                 // The line may be cut where the input was left.
                 return Ok(());
+            }
+            if let Some(beside) = beside {
+                beside.note(line.end);
             }
             self.take(line)?;
             while self.window.len() >= self.window_max {
@@ -288,7 +308,7 @@ impl<'a> Importer<'a> {
         self.save()
     }
 
-    fn report(&self, out: &mut Out) -> Result<(), Failure> {
+    fn report(&self, out: &mut Out, followed: Option<&Outcome>) -> Result<(), Failure> {
         self.bar.finish_and_clear();
         let seconds = self.clock.monotonic().as_secs_f64();
         let rejected: Vec<_> = self
@@ -305,6 +325,7 @@ impl<'a> Importer<'a> {
             "lines": self.progress.line,
             "rejected_count": self.rejected_count,
             "rejected": rejected,
+            "followed": followed.map(Outcome::to_json),
         });
         if out.is_json {
             return out.line(object);
@@ -317,6 +338,9 @@ impl<'a> Importer<'a> {
         } else {
             ", cut short: go on with --resume"
         };
+        if let Some(outcome) = followed {
+            out.line(format_args!("followed: {}", outcome.to_json()))?;
+        }
         out.line(format_args!(
             "imported {} records, {} bytes in {seconds:.2} s; {} already there, {} rejected{cut}",
             self.records, self.bytes, self.already_there, self.rejected_count

@@ -1,21 +1,24 @@
 //! `stress`: writers that check what they read, slices all the while, then open again and compare.
 
 mod findings;
+mod sampler;
 mod slicer;
 mod value;
 mod writer;
 
 use crate::args;
+use crate::follow::{self, Ending, Followed, Journal, Signals};
 use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress};
 use crate::stop::Stop;
 use crate::{store, verify};
 use findings::Findings;
+use sampler::Samples;
 use serde_json::{Value, json};
 use slicer::Slicer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{Builder, ScopedJoinHandle};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
-use vbstore::{Clock, Engine, Error, SystemClock, Verification};
+use vbstore::{Clock, Engine, Error, Streams, StreamsConfig, SystemClock, VbId, Verification};
 use writer::{Model, Writer, difference};
 
 /// How often the progress is shown and the clock looked at.
@@ -31,9 +34,24 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
             "the store is not empty: stress must know all that is in it",
         ));
     }
-    let (mut findings, models, seconds) = churn(&engine, args, stop)?;
+    let mut tuning = engine.tuning();
+    tuning.memory_quota = args.memory_mib.saturating_mul(1 << 20);
+    engine.set_tuning(tuning)?;
+    let metrics = engine.metrics();
+    let snapshots = &metrics.db_snapshots;
+    snapshots.measure_waiting(sampler::time_on_run_queue);
+    let Churned {
+        mut findings,
+        models,
+        seconds,
+        followed,
+        samples,
+    } = churn(&engine, args, stop)?;
     check_rest(&engine, &mut findings);
+    check_followed(&engine, &followed, &mut findings)?;
     let longest = engine.metrics().db_snapshots.longest_hold();
+    let snapshots = samples.to_json(&engine);
+    let cursors_dropped = engine.metrics().cursors_dropped.get();
     engine.close()?;
     drop(engine);
 
@@ -64,6 +82,8 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
         "items": verification.items,
         "tombstones": verification.tombstones,
         "space_bytes": space.total,
+        "db_snapshots": snapshots,
+        "streams": of_streams(args, &followed, cursors_dropped),
         "verify_ok": verification.is_ok(),
         "verify": verify::object(&verification, verification.is_ok()),
         "latencies": findings.latencies(),
@@ -72,83 +92,165 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
     Ok(if is_ok { DONE } else { PROBLEM })
 }
 
-/// Writes and reads until the time is over; returns what was found, what must be there, and how
-/// long it took.
-fn churn(
-    engine: &Engine,
-    args: &args::Stress,
-    stop: &Stop,
-) -> Result<(Findings, Vec<Model>, f64), Failure> {
+/// What writing and reading came to.
+struct Churned {
+    findings: Findings,
+    /// What must be there.
+    models: Vec<Model>,
+    seconds: f64,
+    followed: Vec<Followed>,
+    samples: Samples,
+}
+
+/// Writes, reads and follows until the time is over; then lets everybody who follows catch up.
+fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, Failure> {
     let is_over = AtomicBool::new(false);
-    let steps = AtomicU64::new(0);
+    let is_sampled = AtomicBool::new(false);
+    let signals = Signals::default();
+    let journal = (args.follow.streams > 0).then(|| Journal::new(engine.vbuckets()));
+    let config = StreamsConfig {
+        workers: usize::from(args.workers),
+        ..StreamsConfig::default()
+    };
+    let streams = Streams::start(engine, &config)?;
+    let (steps, of_slicers) = (AtomicU64::new(0), AtomicU64::new(0));
     let clock = SystemClock::new();
     let mut findings = Findings::default();
     let mut models = Vec::new();
-    std::thread::scope(|scope| -> Result<(), Failure> {
-        let (is_over, steps) = (&is_over, &steps);
-        let mut writers: Vec<ScopedJoinHandle<'_, (Writer<'_>, Option<Error>)>> = Vec::new();
+    let (followed, samples) = std::thread::scope(|scope| {
+        let (is_over, steps, is_sampled) = (&is_over, &steps, &is_sampled);
+        let ending = Ending {
+            signals: &signals,
+            also: is_over,
+        };
+        let sampling = Ending {
+            signals: &signals,
+            also: is_sampled,
+        };
+        let workers = config.workers;
+        let watching = Builder::new()
+            .name("sampler".to_owned())
+            .spawn_scoped(scope, move || sampler::sample(engine, workers, is_sampled))?;
+        let vbuckets = engine.vbuckets().max(1);
+        let vb_of = |number: u16| vec![VbId::new(number % vbuckets)];
+        let (follow, told) = (&args.follow, journal.as_ref());
+        let at_work = follow::start(scope, &streams, follow, args.seed, &signals, told, vb_of)?;
+        let mut writers = Vec::new();
         for number in 0..args.writers {
-            let mut writer = Writer::new(engine, args, number);
-            let work = move || {
-                let error = until(is_over, steps, || writer.step());
-                (writer, error)
-            };
-            writers.push(
-                Builder::new()
-                    .name(format!("writer-{number}"))
-                    .spawn_scoped(scope, work)?,
-            );
+            let writer = Writer::new(engine, args, number, told);
+            let name = format!("writer-{number}");
+            writers.push(spawn(scope, name, writer, Writer::step, is_over, steps)?);
         }
-        let mut slicers: Vec<ScopedJoinHandle<'_, (Slicer<'_>, Option<Error>)>> = Vec::new();
+        let mut slicers = Vec::new();
         for number in 0..args.slicers {
-            let mut slicer = Slicer::new(engine, number);
-            let work = move || {
-                let error = until(is_over, &AtomicU64::new(0), || slicer.step());
-                (slicer, error)
-            };
-            slicers.push(
-                Builder::new()
-                    .name(format!("slicer-{number}"))
-                    .spawn_scoped(scope, work)?,
-            );
+            let slicer = Slicer::new(engine, number);
+            let name = format!("slicer-{number}");
+            slicers.push(spawn(
+                scope,
+                name,
+                slicer,
+                Slicer::step,
+                is_over,
+                &of_slicers,
+            )?);
         }
-        show_progress(engine, args, stop, steps, &clock);
+        show_progress(engine, args, stop, steps, &clock, &signals);
         is_over.store(true, Ordering::Release);
-        for writer in writers {
-            let (writer, error) = writer
-                .join()
-                .map_err(|_| Failure::new(PROBLEM, "panic", "a writer panicked"))?;
-            findings.add(writer.findings);
+        for thread in writers {
+            let (writer, error) = join(thread)?;
+            note(&mut findings, writer.findings, error);
             models.push(writer.model);
-            note_error(&mut findings, error);
         }
-        for slicer in slicers {
-            let (slicer, error) = slicer
-                .join()
-                .map_err(|_| Failure::new(PROBLEM, "panic", "a slicer panicked"))?;
-            findings.add(slicer.findings);
-            note_error(&mut findings, error);
+        for thread in slicers {
+            let (slicer, error) = join(thread)?;
+            note(&mut findings, slicer.findings, error);
         }
-        Ok(())
+        // Streams deliver what is synced.
+        let synced = engine.flush();
+        drop(ending);
+        let followed = at_work.join();
+        drop(sampling);
+        let (samples, found, error) = join(watching)?;
+        note(&mut findings, found, error);
+        synced?;
+        Ok::<_, Failure>((followed?, samples))
     })?;
-    Ok((findings, models, clock.monotonic().as_secs_f64()))
+    drop(streams);
+    Ok(Churned {
+        findings,
+        models,
+        seconds: clock.monotonic().as_secs_f64(),
+        followed,
+        samples,
+    })
 }
 
-fn until(
-    is_over: &AtomicBool,
-    steps: &AtomicU64,
-    mut step: impl FnMut() -> Result<(), Error>,
-) -> Option<Error> {
-    while !is_over.load(Ordering::Acquire) {
-        if let Err(error) = step() {
-            return Some(error);
+/// Every follower has what the store has, and met nothing that must not be.
+fn check_followed(
+    engine: &Engine,
+    followed: &[Followed],
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    for one in followed {
+        for wrong in &one.wrong {
+            findings.violation(wrong.clone());
         }
-        steps.fetch_add(1, Ordering::Relaxed);
+        let untold = u64::try_from(one.wrong.len()).unwrap_or(u64::MAX);
+        findings.violations = findings
+            .violations
+            .saturating_add(one.wrong_count.saturating_sub(untold));
     }
-    None
+    for wrong in follow::compare(engine, followed)? {
+        findings.violation(wrong);
+    }
+    Ok(())
 }
 
-fn note_error(findings: &mut Findings, error: Option<Error>) {
+fn of_streams(args: &args::Stress, followed: &[Followed], cursors_dropped: u64) -> Value {
+    let sum = |of: fn(&Followed) -> u64| {
+        let sum: u64 = followed.iter().map(of).sum();
+        sum
+    };
+    json!({
+        "streams": args.follow.streams,
+        "frozen": args.follow.frozen,
+        "slow": args.follow.slow,
+        "events": sum(|one| one.events),
+        "complete_markers_compared": sum(|one| one.compared),
+        "reconnects": sum(|one| one.reconnects),
+        "cursors_dropped": cursors_dropped,
+    })
+}
+
+/// Starts a thread that steps until it is over or a step fails.
+fn spawn<'scope, W: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: String,
+    mut worker: W,
+    step: impl Fn(&mut W) -> Result<(), Error> + Send + 'scope,
+    is_over: &'scope AtomicBool,
+    steps: &'scope AtomicU64,
+) -> std::io::Result<ScopedJoinHandle<'scope, (W, Option<Error>)>> {
+    Builder::new().name(name).spawn_scoped(scope, move || {
+        while !is_over.load(Ordering::Acquire) {
+            if let Err(error) = step(&mut worker) {
+                return (worker, Some(error));
+            }
+            steps.fetch_add(1, Ordering::Relaxed);
+        }
+        (worker, None)
+    })
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
+    let name = thread.thread().name().unwrap_or("a thread").to_owned();
+    let panicked = |_| Failure::new(PROBLEM, "panic", format!("{name} panicked"));
+    thread.join().map_err(panicked)
+}
+
+/// Adds what a thread found, and what it ended with.
+fn note(findings: &mut Findings, found: Findings, error: Option<Error>) {
+    findings.add(found);
     if let Some(error) = error {
         findings.violation(format!("a thread ended with: {error}"));
     }
@@ -161,6 +263,7 @@ fn show_progress(
     stop: &Stop,
     steps: &AtomicU64,
     clock: &SystemClock,
+    signals: &Signals,
 ) {
     let bar = progress();
     let end = Duration::from_secs(args.seconds);
@@ -170,6 +273,9 @@ fn show_progress(
             break;
         }
         std::thread::park_timeout(TICK.min(end.saturating_sub(now)));
+        if now >= end / 2 {
+            signals.freeze();
+        }
         bar.set_message(format!(
             "{} s of {}, {} operations, {} MB in memory, {} db snapshots open",
             now.as_secs(),

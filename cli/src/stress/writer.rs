@@ -3,6 +3,7 @@
 use super::findings::Findings;
 use super::value;
 use crate::args;
+use crate::follow::{Journal, key_hash};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::HashMap;
@@ -39,6 +40,8 @@ const KINDS: [&str; 11] = [
 
 pub(super) struct Writer<'a> {
     engine: &'a Engine,
+    /// For those who follow.
+    journal: Option<&'a Journal>,
     number: u16,
     keys: u32,
     value_max: u32,
@@ -52,7 +55,12 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(engine: &'a Engine, args: &args::Stress, number: u16) -> Self {
+    pub(super) fn new(
+        engine: &'a Engine,
+        args: &args::Stress,
+        number: u16,
+        journal: Option<&'a Journal>,
+    ) -> Self {
         let mut random =
             SmallRng::seed_from_u64(args.seed.wrapping_mul(1_000_003) ^ u64::from(number));
         // Each mix is another: some kinds are rare, some frequent, some absent.
@@ -66,6 +74,7 @@ impl<'a> Writer<'a> {
         weights[0] = weights[0].max(1);
         Self {
             engine,
+            journal,
             number,
             keys: args.keys,
             value_max: args.value_max,
@@ -222,6 +231,14 @@ impl<'a> Writer<'a> {
             self.findings.violation(what);
         }
         *highest = written.seqno;
+        if let Some(journal) = self.journal {
+            journal.note(
+                vb,
+                written.seqno,
+                key_hash(key.as_bytes()),
+                version.is_some(),
+            );
+        }
         let expected = Expected {
             seqno: written.seqno,
             cas: written.cas,

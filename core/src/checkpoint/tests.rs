@@ -152,6 +152,94 @@ fn freeing_forgets_a_key_only_if_memory_has_nothing_newer_of_it() {
     assert_eq!(c.memory(), item(3, "a").memory());
 }
 
+const ALL: ReadLimit = ReadLimit {
+    items: usize::MAX,
+    bytes: u64::MAX,
+};
+
+fn read(c: &mut Checkpoints, id: CursorId, announced: u64, upto: u64) -> Option<(Vec<u64>, u64)> {
+    let announced = Seqno::new(announced);
+    let read = c.read(id, announced, Seqno::new(upto), Seqno::ZERO, ALL);
+    read.unwrap().map(|read| {
+        let items = read.items.iter().map(|item| item.meta.seqno.get());
+        (items.collect(), read.end.get())
+    })
+}
+
+#[test]
+fn a_cursor_registered_within_the_open_checkpoint_seals_it() {
+    let mut c = Checkpoints::new(Seqno::ZERO);
+    append(&mut c, 1, "a");
+    append(&mut c, 2, "b");
+    let id = c.register(Seqno::new(1)).unwrap();
+    // Were it not sealed, this would take away what the cursor has read, and its count with it.
+    append(&mut c, 3, "a");
+    assert_eq!(c.lag(id).unwrap().items, 2);
+    assert_eq!(read(&mut c, id, 0, 9), Some((vec![2], 2)));
+    c.seal();
+    assert_eq!(read(&mut c, id, 0, 9), Some((vec![3], 3)));
+    assert_eq!(c.lag(id).unwrap(), CursorLag::default());
+    assert!(c.register(Seqno::new(4)).is_err(), "above the high seqno");
+}
+
+#[test]
+fn a_read_goes_to_the_end_that_was_announced_and_no_further() {
+    let mut c = Checkpoints::new(Seqno::ZERO);
+    let id = c.register(Seqno::ZERO).unwrap();
+    for seqno in 1..=6 {
+        append(&mut c, seqno, &format!("k{}", seqno % 2));
+        if seqno % 2 == 0 {
+            c.seal();
+        }
+    }
+    assert_eq!(read(&mut c, id, 0, 3), Some((vec![1, 2], 2)), "3 is no end");
+    let one = ReadLimit { items: 1, ..ALL };
+    let first = c.read(id, Seqno::new(2), Seqno::new(6), Seqno::ZERO, one);
+    let first = first.unwrap().unwrap();
+    assert_eq!((first.end, first.position), (Seqno::new(6), Seqno::new(3)));
+    append(&mut c, 7, "late");
+    c.seal();
+    assert_eq!(read(&mut c, id, 6, 9), Some((vec![4, 5, 6], 6)));
+    assert_eq!(read(&mut c, id, 6, 6), None);
+    let below = c.read(id, Seqno::new(6), Seqno::new(9), Seqno::new(8), ALL);
+    assert!(below.unwrap().is_none(), "no end at or above 8");
+}
+
+#[test]
+fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
+    let mut c = Checkpoints::new(Seqno::ZERO);
+    let (slow, fast) = (
+        c.register(Seqno::ZERO).unwrap(),
+        c.register(Seqno::ZERO).unwrap(),
+    );
+    append(&mut c, 1, "a");
+    assert!(c.drop_lowest().is_none(), "behind nothing that is on disk");
+    c.begin_flush(u64::MAX);
+    assert!(c.drop_lowest().is_none(), "not on disk yet");
+    c.flush_succeeded();
+    read(&mut c, fast, 0, 1);
+    assert!(c.free_oldest().is_none());
+    assert_eq!(c.lowest_droppable().unwrap().0, slow);
+    let lag = c.drop_lowest().unwrap();
+    assert_eq!((lag.items, lag.since), (1, Some(Duration::from_secs(1))));
+    assert!(c.drop_lowest().is_none(), "the fast one has read it");
+    assert!(c.free_oldest().is_some());
+    assert!(c.register(Seqno::ZERO).is_err());
+    assert!(c.register(Seqno::new(1)).is_ok());
+    assert!(
+        c.read(slow, Seqno::ZERO, Seqno::MAX, Seqno::ZERO, ALL)
+            .is_err()
+    );
+    assert_eq!(c.cursors(), 2);
+    c.reset();
+    assert_eq!(c.cursors(), 0);
+    assert_ne!(
+        c.register(Seqno::ZERO).unwrap(),
+        slow,
+        "ids are not used twice"
+    );
+}
+
 #[test]
 fn unpersisted_changes_include_those_of_a_flush_under_way() {
     let mut c = Checkpoints::new(Seqno::ZERO);

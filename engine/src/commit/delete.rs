@@ -35,7 +35,15 @@ impl Inner {
             batch.put_failover_log(vb, &failover_log)?;
             storage.write(batch, true)
         });
-        let sequence = written.inspect_err(|error| self.note_failure(error))?;
+        let sequence = match written {
+            Ok(sequence) => sequence,
+            Err(error) => {
+                // A failure wakes every stream, which takes this lock.
+                drop(inner);
+                self.note_failure(&error);
+                return Err(error);
+            }
+        };
         let (memory, streams) = cell.begin_generation(&mut inner, state, failover_log);
         self.memory.subtract(memory);
         drop(inner);

@@ -62,6 +62,7 @@ impl Inner {
         let mut units = Vec::new();
         let mut bytes: u64 = 0;
         let mut dirty = self.commit.take_dirty();
+        let mut has_left = false;
         while bytes < bytes_max {
             let Some(vb) = dirty.vbs.pop_front() else {
                 break;
@@ -79,6 +80,7 @@ impl Inner {
             if inner.checkpoints.has_unflushed() {
                 inner.is_dirty = true;
                 self.commit.mark_dirty(vb, self.clock.monotonic());
+                has_left = true;
             }
             drop(inner);
             bytes = taken
@@ -88,7 +90,12 @@ impl Inner {
                 units.push(Unit { vb, taken, state });
             }
         }
+        has_left |= !dirty.vbs.is_empty();
         self.commit.put_back_dirty(dirty);
+        if has_left {
+            // The flusher may have found the list empty while it was here, and gone to sleep.
+            self.signals.flusher.wake();
+        }
         units
     }
 
@@ -111,7 +118,7 @@ impl Inner {
         // From here on the units are on disk: they must not be taken again, whatever follows. A
         // failure of the witness leaves them persisted and not synced.
         let items: usize = taken.items();
-        self.note_written(taken, batch_bytes);
+        self.note_written(taken, batch_bytes, sync);
         let witnessed = if sync {
             self.bear_witness(sequence)
         } else {
@@ -181,10 +188,11 @@ impl Inner {
     }
 
     /// Keeps the books of the leader and of the pacer.
-    fn note_written(&self, taken: &TakenUnits<'_>, batch_bytes: u64) {
+    fn note_written(&self, taken: &TakenUnits<'_>, batch_bytes: u64, is_synced: bool) {
         let mut led = self.commit.led.lock();
         let position = led.log_position;
         led.log_position = position.saturating_add(batch_bytes);
+        let is_first_unsynced = led.unsynced_since.is_none();
         led.unsynced_since.get_or_insert(self.clock.monotonic());
         for unit in &taken.units {
             led.unsynced.insert(unit.vb);
@@ -193,6 +201,11 @@ impl Inner {
                 // Fails if there is an older one, which is the one to keep.
                 let _ = since.compare_exchange(0, first, Ordering::AcqRel, Ordering::Acquire);
             }
+        }
+        drop(led);
+        if is_first_unsynced && !is_synced {
+            // The flusher may have looked before this was set, and gone to sleep.
+            self.signals.flusher.wake();
         }
     }
 

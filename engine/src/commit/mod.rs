@@ -152,7 +152,7 @@ impl Inner {
                 .map(|text| (*text).to_owned())
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
-            self.health.fail(format!("a flush panicked: {said}"));
+            self.fail(format!("a flush panicked: {said}"));
             Err(self.health.check().err().unwrap_or(Error::Closed))
         });
         self.resign();

@@ -5,6 +5,7 @@ use crossbeam::sync::{Parker, Unparker};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
@@ -277,10 +278,17 @@ impl Committer {
             heir.set(LEADS);
         }
         drop(queue);
+        // Threads first: a waker is a program's own code, and may panic.
+        let mut wakers = Vec::new();
         for sleeper in woken {
             match sleeper {
                 Sleeper::Thread(slot) => slot.set(WOKEN),
-                Sleeper::Task(_, waker) => waker.wake(),
+                Sleeper::Task(_, waker) => wakers.push(waker),
+            }
+        }
+        for waker in wakers {
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("the waker of a ticket panicked");
             }
         }
     }

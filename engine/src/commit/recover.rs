@@ -26,11 +26,11 @@ impl Inner {
         }
     }
 
-    /// Gives back all memory that can be, whoever has not read it. For tests.
-    pub(crate) fn forget_memory(&self) -> Result<()> {
+    /// Gives back all memory that everyone has read, and if `drops_cursors` also what not. For tests.
+    pub(crate) fn forget_memory(&self, drops_cursors: bool) -> Result<()> {
         self.with_lead(|| {
             self.free_read(0);
-            while self.drop_most_lagging() {
+            while drops_cursors && self.drop_most_lagging() {
                 self.free_read(0);
             }
             Ok(())

@@ -20,6 +20,7 @@ mod view;
 pub(crate) use batch::Batch;
 pub(crate) use open::Reach;
 pub(crate) use records::{Records, decode_document, decode_index_entry};
+pub(crate) use scan::PageScan;
 
 use crate::error::{Error, Result};
 use error_map::map;

@@ -58,13 +58,14 @@ impl Storage {
     /// with the view open: a test may hold it there, nothing else may wait.
     pub(crate) fn scan_slice(
         &self,
+        holder: Holder,
         vb: VbId,
         range: SeqnoRange,
         budget: SliceBudget,
         seam: impl Fn() -> Result<()>,
     ) -> Result<Slice> {
         let clock = &*self.clock;
-        self.with_records(Holder::Slice, |records| {
+        self.with_records(holder, |records| {
             seam()?;
             let meter = Meter::start(budget, clock);
             read_slice(records, vb, range, meter)

@@ -10,6 +10,8 @@ use std::time::Duration;
 /// while the disk is full.
 pub(super) fn step(inner: &Inner) -> Result<Next> {
     if inner.health.is_failed() {
+        // Whoever waits in the queue is told why; nobody else may come to lead any more.
+        inner.with_lead(|| Ok(()))?;
         return Ok(Next::OnSignal);
     }
     let tuning = inner.tuning();

@@ -38,6 +38,8 @@ pub enum BackgroundTask {
 pub(crate) enum Next {
     /// After this time.
     In(Duration),
+    /// Not before this time, signalled or not.
+    NotBefore(Duration),
     /// When it is signalled.
     OnSignal,
 }
@@ -99,9 +101,7 @@ fn run(task: BackgroundTask, inner: &Inner) {
                 Next::In(RETRY)
             }
             Err(_) => {
-                inner
-                    .health
-                    .fail(format!("{} panicked", task.thread_name()));
+                inner.fail(format!("{} panicked", task.thread_name()));
                 return;
             }
         };

@@ -39,6 +39,10 @@ impl Signal {
             Next::In(time) => {
                 self.changed.wait_while_for(&mut state, idle, time);
             }
+            Next::NotBefore(time) => {
+                let not_stopped = |state: &mut State| !state.is_stopped;
+                self.changed.wait_while_for(&mut state, not_stopped, time);
+            }
         }
         state.is_signalled = false;
         !state.is_stopped

@@ -20,5 +20,5 @@ pub(super) fn step(inner: &Inner) -> Result<Next> {
     file.sync_data()
         .map_err(|e| Error::io("sync the witness", e))
         .inspect_err(|error| inner.note_failure(error))?;
-    Ok(Next::In(INTERVAL))
+    Ok(Next::NotBefore(INTERVAL))
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::record::Counts;
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId, VbUuid};
+use vbstore_metrics::Holder;
 
 /// One vBucket of an engine. Cheap to clone; every clone keeps the engine open. All methods may be
 /// called from any thread.
@@ -313,6 +314,6 @@ impl VBucket {
         if range.to < range.after {
             return Err(Error::invalid("range", "ends before it begins"));
         }
-        inner.scan_slice(self.id, range, budget)
+        inner.scan_slice(Holder::Slice, self.id, range, budget)
     }
 }

@@ -10,11 +10,12 @@
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
 use crate::inner::Inner;
+use crate::storage::{PageScan, Storage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use vbstore_core::{Item, ItemMeta, Seqno, VbId};
+use vbstore_core::{Item, ItemMeta, Seqno, VbCell, VbId};
 
 /// Which keys are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,6 +104,9 @@ pub struct Page {
     pub rest: Option<KeyRange>,
 }
 
+/// Times a page is read again because the vBucket was deleted meanwhile.
+const TRIES_MAX: u32 = 3;
+
 impl Inner {
     pub(crate) fn page(
         &self,
@@ -119,17 +123,11 @@ impl Inner {
         let storage = self.storage()?;
         let with_values = form == PageForm::Documents;
 
-        // ORDER: memory first, view second; see above.
-        let mut in_memory: BTreeMap<Bytes, Arc<Item>> = BTreeMap::new();
-        let inner = cell.lock();
-        let high_seqno = inner.checkpoints.high_seqno();
-        inner.checkpoints.for_each_unpersisted(|item| {
-            if range.contains(&item.key) {
-                in_memory.insert(Bytes::copy_from_slice(&item.key), Arc::clone(item));
-            }
-        });
-        drop(inner);
-        let scan = storage.scan_page(vb, &range.from, range.to.as_deref(), with_values, budget)?;
+        let Sources {
+            in_memory,
+            high_seqno,
+            scan,
+        } = read_sources(cell, &storage, range, with_values, budget)?;
 
         // The page ends where the scan ended, so what memory has beyond is for the next page.
         let end = match &scan.next {
@@ -193,6 +191,46 @@ impl Inner {
             rest,
         })
     }
+}
+
+/// What a page is made from: changes that may not be on disk, and a view of the disk that is newer.
+struct Sources {
+    in_memory: BTreeMap<Bytes, Arc<Item>>,
+    high_seqno: Seqno,
+    scan: PageScan,
+}
+
+fn read_sources(
+    cell: &VbCell,
+    storage: &Storage,
+    range: &KeyRange,
+    with_values: bool,
+    budget: SliceBudget,
+) -> Result<Sources> {
+    for _ in 0..TRIES_MAX {
+        // ORDER: memory first, view second; see above.
+        let mut in_memory: BTreeMap<Bytes, Arc<Item>> = BTreeMap::new();
+        let inner = cell.lock();
+        let generation = cell.generation();
+        let high_seqno = inner.checkpoints.high_seqno();
+        inner.checkpoints.for_each_unpersisted(|item| {
+            if range.contains(&item.key) {
+                in_memory.insert(Bytes::copy_from_slice(&item.key), Arc::clone(item));
+            }
+        });
+        drop(inner);
+        let to = range.to.as_deref();
+        let scan = storage.scan_page(cell.id, &range.from, to, with_values, budget)?;
+        if cell.generation() == generation {
+            return Ok(Sources {
+                in_memory,
+                high_seqno,
+                scan,
+            });
+        }
+        // Deleted in between: memory and view are of two lives of the vBucket.
+    }
+    Err(Error::VbGone { vb: cell.id })
 }
 
 #[cfg(test)]

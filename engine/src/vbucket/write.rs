@@ -17,7 +17,9 @@ use crate::inner::{Inner, StorageRef};
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
-use vbstore_core::{Appended, Item, ItemKind, ItemMeta, Previous, Seqno, VbCell, VbId, VbInner};
+use vbstore_core::{
+    Appended, Cas, Item, ItemKind, ItemMeta, Previous, Seqno, VbCell, VbId, VbInner,
+};
 
 /// A change that may be made: its condition holds while its key's stripe is held.
 struct Admitted {
@@ -128,8 +130,9 @@ impl Inner {
                 if !kind.is_live() && !change.value.is_empty() {
                     return Err(Error::invalid("value", "a deletion has none"));
                 }
-                if cas.get() == 0 {
-                    return Err(Error::invalid("cas", "0 is no cas"));
+                if cas.get() == 0 || cas > Cas::RESTORED_MAX {
+                    let max = Cas::RESTORED_MAX;
+                    return Err(Error::invalid("cas", format!("not between 1 and {max}")));
                 }
             }
         }

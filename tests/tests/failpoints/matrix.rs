@@ -267,6 +267,24 @@ fn a_batch_rebuilt_after_a_failure_is_the_same_and_more() {
     store.finish(engine);
 }
 
+#[test]
+fn a_deletion_that_fails_for_good_fails_the_engine_and_hangs_nobody() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    vb(&engine, 1).set("kept", "1").unwrap();
+    store
+        .failpoints
+        .once(place::DELETE_VBUCKET, Action::Fail(io_error()));
+    engine.delete_vbucket(VbId::new(1)).unwrap_err();
+    let refused = vb(&engine, 0).set("refused", "1");
+    assert!(matches!(refused, Err(Error::Failed { .. })));
+    engine.close().unwrap_err();
+    drop(engine);
+    let engine = store.open();
+    assert!(vb(&engine, 1).get("kept").unwrap().is_some());
+    store.finish(engine);
+}
+
 /// Runs in a process of its own, which the parent starts with these variables set.
 #[test]
 fn abort_child() {

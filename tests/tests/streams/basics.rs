@@ -3,63 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 use vbstore::{
-    BackgroundTask, Change, Consumer, ConsumerConfig, Durability, EndReason, Engine, Event, Opened,
-    Seqno, Source, StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig,
-    TryRecv, VBucket, VbId, Visibility,
+    BackgroundTask, Change, ConsumerConfig, Durability, EndReason, Event, Opened, Seqno, Source,
+    StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId, Visibility,
 };
+use vbstore_tests::following::{VB, drain, short, stepped, write};
 use vbstore_tests::replica::{History, Replica};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
-
-const VB: VbId = VbId::new(1);
-
-fn stepped(engine: &Engine) -> (Streams, Consumer) {
-    let streams = Streams::stepped(engine, &StreamsConfig::default()).unwrap();
-    let consumer = streams
-        .consumer("test", &ConsumerConfig::default())
-        .unwrap();
-    (streams, consumer)
-}
-
-fn write(vb: &VBucket, history: &History, key: &str, value: Option<&str>) -> u64 {
-    let change = match value {
-        Some(value) => Change::set(key, value.to_owned()),
-        None => Change::delete(key),
-    };
-    let written = vb.write(change, Durability::Memory).unwrap();
-    history.note(written, key, value);
-    written.seqno.get()
-}
-
-/// Runs everything that can run, and takes everything there is.
-fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec<StreamEvent> {
-    let mut events = Vec::new();
-    loop {
-        let mut is_idle = !streams.step();
-        while let Ok(event) = consumer.try_recv() {
-            events.push(event);
-            is_idle = false;
-        }
-        if is_idle {
-            return events;
-        }
-        engine.step(BackgroundTask::Flusher).unwrap();
-    }
-}
-
-fn short(events: &[StreamEvent]) -> Vec<String> {
-    let one = |event: &StreamEvent| match &event.event {
-        Event::SnapshotMarker(m) => format!("{}..{} {}", m.start, m.end, m.source.name()),
-        Event::SeqnoAdvanced(seqno) => format!("to {seqno}"),
-        Event::End(reason) => format!("end {}", reason.name()),
-        change => {
-            let item = change.item().unwrap();
-            let key = String::from_utf8_lossy(&item.key).into_owned();
-            let sign = if item.meta.kind.is_live() { "" } else { "-" };
-            format!("{sign}{key}@{}", item.meta.seqno)
-        }
-    };
-    events.iter().map(one).collect()
-}
 
 #[test]
 fn a_stream_from_the_beginning_reads_the_disk_and_goes_on_in_memory() {

@@ -207,6 +207,16 @@ impl World {
             return false;
         };
         let position = consumer.position(VB).unwrap();
+        let seqnos = self.vb.as_ref().unwrap().seqnos().unwrap();
+        let visible = match client.replica.options.visibility {
+            Visibility::Synced => seqnos.synced,
+            Visibility::Persisted => seqnos.persisted,
+            Visibility::Memory => seqnos.high,
+        };
+        assert!(
+            position.snap_end <= visible,
+            "{position:?} beyond {seqnos:?}"
+        );
         client.replica.take(&event, position, &self.history);
         if let Event::End(reason) = event.event {
             client.is_open = false;
@@ -253,7 +263,10 @@ impl World {
                 }
             }
             950..970 => self.cut(n),
-            970..985 => raw::forget_memory(self.engine()).unwrap(),
+            970..985 => {
+                let drops_cursors = self.rng.random_bool(0.7);
+                raw::forget_memory(self.engine(), drops_cursors).unwrap();
+            }
             985..996 => {
                 let high = self.vb().seqnos().unwrap().persisted.get();
                 let upto = Seqno::new(self.rng.random_range(0..=high));
@@ -267,7 +280,7 @@ impl World {
     fn finish(mut self) -> Seen {
         self.engine().flush().unwrap();
         let high = self.vb().seqnos().unwrap().high;
-        for _ in 0..100_000 {
+        for _ in 0..1_000 {
             let mut is_done = true;
             for n in 0..self.clients.len() {
                 self.open(n);
@@ -277,7 +290,11 @@ impl World {
             if is_done {
                 break;
             }
-            while self.streams.as_ref().unwrap().step() {}
+            for _ in 0..10_000 {
+                if !self.streams.as_ref().unwrap().step() {
+                    break;
+                }
+            }
             self.engine().step(BackgroundTask::Flusher).unwrap();
         }
         for client in &self.clients {

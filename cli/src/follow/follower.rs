@@ -1,0 +1,239 @@
+//! One follower.
+
+use super::copy::{Copy, key_hash};
+use super::{Journal, Signals};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use vbstore::{
+    Consumer, ConsumerConfig, EndReason, Error, Event, Opened, Position, Seqno, StreamRequest,
+    Streams, TryRecv, VbId,
+};
+
+/// How long a follower waits at once before it looks at its signals.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a slow follower takes for an event.
+const SLOWNESS: Duration = Duration::from_millis(2);
+/// Violations that are described.
+const WRONG_MAX: usize = 5;
+
+/// What a follower does on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Takes what comes.
+    Steady,
+    /// Takes nothing from half of the time on until nothing more is written.
+    Frozen,
+    /// Takes an event now and then, until nothing more is written.
+    Slow,
+}
+
+/// What a follower is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) vbs: Vec<VbId>,
+    pub(crate) mode: Mode,
+    /// It is cut after this many events on average, and goes on from its positions.
+    pub(crate) reconnect_every: Option<u64>,
+    pub(crate) seed: u64,
+}
+
+/// What a follower has found.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    pub(crate) name: String,
+    pub(crate) copies: BTreeMap<VbId, Copy>,
+    pub(crate) events: u64,
+    pub(crate) reconnects: u64,
+    /// Complete markers at which the copy was compared with the journal.
+    pub(crate) compared: u64,
+    pub(crate) wrong: Vec<String>,
+    pub(crate) wrong_count: u64,
+}
+
+pub(crate) struct Follower<'a> {
+    streams: &'a Streams,
+    plan: Plan,
+    journal: Option<&'a Journal>,
+    random: SmallRng,
+    positions: BTreeMap<VbId, Position>,
+    /// Complete states that the journal does not reach yet.
+    unproved: VecDeque<(VbId, Seqno, u64)>,
+    cut_in: u64,
+    found: Followed,
+}
+
+impl<'a> Follower<'a> {
+    pub(crate) fn new(streams: &'a Streams, plan: Plan, journal: Option<&'a Journal>) -> Self {
+        let mut follower = Self {
+            streams,
+            journal,
+            random: SmallRng::seed_from_u64(plan.seed),
+            positions: plan
+                .vbs
+                .iter()
+                .map(|vb| (*vb, Position::default()))
+                .collect(),
+            unproved: VecDeque::new(),
+            cut_in: 0,
+            found: Followed {
+                name: plan.name.clone(),
+                copies: plan.vbs.iter().map(|vb| (*vb, Copy::default())).collect(),
+                ..Followed::default()
+            },
+            plan,
+        };
+        follower.draw_cut();
+        follower
+    }
+
+    /// Follows until nothing more is written and it has everything.
+    pub(crate) fn run(mut self, signals: &Signals) -> Followed {
+        loop {
+            match self.follow(signals) {
+                Ok(true) => break,
+                Ok(false) => self.found.reconnects = self.found.reconnects.saturating_add(1),
+                Err(error) => {
+                    self.wrong(&format!("ended with {error}"));
+                    break;
+                }
+            }
+        }
+        self.prove();
+        if !self.unproved.is_empty() && self.journal.is_some() {
+            self.wrong("complete states beyond what was written");
+        }
+        self.found
+    }
+
+    /// Follows with one consumer; returns whether it has everything, or was cut.
+    fn follow(&mut self, signals: &Signals) -> Result<bool, Error> {
+        let config = ConsumerConfig::default();
+        let mut consumer = self.streams.consumer(&self.plan.name, &config)?;
+        for vb in self.plan.vbs.clone() {
+            self.open(&mut consumer, vb)?;
+        }
+        loop {
+            let is_over = signals.is_over();
+            if !is_over && self.plan.mode == Mode::Frozen && signals.is_frozen() {
+                std::thread::park_timeout(PATIENCE);
+                continue;
+            }
+            if !is_over && self.plan.mode == Mode::Slow {
+                std::thread::park_timeout(SLOWNESS);
+            }
+            let event = match consumer.recv_timeout(PATIENCE) {
+                Ok(event) => event,
+                Err(TryRecv::Empty) if is_over && self.has_everything()? => return Ok(true),
+                Err(TryRecv::Empty) => continue,
+                Err(TryRecv::Ended) => return Ok(false),
+            };
+            self.found.events = self.found.events.saturating_add(1);
+            self.take(event.vb, &event.event, consumer.position(event.vb));
+            self.cut_in = self.cut_in.saturating_sub(1);
+            if self.cut_in == 0 {
+                self.draw_cut();
+                return Ok(false);
+            }
+        }
+    }
+
+    fn open(&mut self, consumer: &mut Consumer, vb: VbId) -> Result<(), Error> {
+        let position = self.positions.get(&vb).copied().unwrap_or_default();
+        let opened = consumer.open(&StreamRequest::resume(vb, position))?;
+        if let Opened::Rollback { to, reason } = opened {
+            // Nothing is lost or purged here, so nothing may have to be undone.
+            self.wrong(&format!("{vb}: told to go back to {to}: {}", reason.name()));
+            self.begin_again(vb);
+            let _ = consumer.open(&StreamRequest::from_start(vb))?;
+        }
+        Ok(())
+    }
+
+    fn begin_again(&mut self, vb: VbId) {
+        self.positions.insert(vb, Position::default());
+        self.found.copies.insert(vb, Copy::default());
+    }
+
+    fn take(&mut self, vb: VbId, event: &Event, position: Option<Position>) {
+        let before = self.positions.get(&vb).copied().unwrap_or_default();
+        let position = position.unwrap_or_default();
+        self.positions.insert(vb, position);
+        match event {
+            Event::SnapshotMarker(marker) => {
+                if marker.start > marker.end || marker.end < before.snap_end {
+                    self.wrong(&format!("{vb}: {marker:?} at {before:?}"));
+                }
+                return;
+            }
+            Event::End(EndReason::Shutdown | EndReason::Closed) => return,
+            Event::End(reason) => {
+                self.wrong(&format!("{vb}: ended: {}", reason.name()));
+                return;
+            }
+            Event::SeqnoAdvanced(_) => {}
+            Event::Mutation(item) | Event::Deletion(item) | Event::Expiration(item) => {
+                let copy = self.found.copies.entry(vb).or_default();
+                copy.apply(
+                    key_hash(&item.key),
+                    item.meta.seqno,
+                    item.meta.kind.is_live(),
+                );
+            }
+        }
+        let seqno = position.seqno;
+        if seqno <= before.seqno || seqno > position.snap_end {
+            self.wrong(&format!("{vb}: {seqno} after {before:?}"));
+        }
+        if seqno == position.snap_end && self.journal.is_some() {
+            let digest = self.found.copies.get(&vb).map_or(0, Copy::digest);
+            self.unproved.push_back((vb, seqno, digest));
+            self.prove();
+        }
+    }
+
+    /// Compares complete states with the journal, as far as it goes.
+    fn prove(&mut self) {
+        let Some(journal) = self.journal else {
+            return;
+        };
+        let mut still = VecDeque::new();
+        while let Some((vb, seqno, digest)) = self.unproved.pop_front() {
+            match journal.digest_at(vb, seqno) {
+                None => still.push_back((vb, seqno, digest)),
+                Some(expected) => {
+                    self.found.compared = self.found.compared.saturating_add(1);
+                    if expected != digest {
+                        self.wrong(&format!("{vb}: the copy at {seqno} is not the vBucket"));
+                    }
+                }
+            }
+        }
+        self.unproved = still;
+    }
+
+    fn has_everything(&self) -> Result<bool, Error> {
+        for (vb, position) in &self.positions {
+            if position.seqno < self.streams.engine().vbucket(*vb)?.seqnos()?.high {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn wrong(&mut self, what: &str) {
+        self.found.wrong_count = self.found.wrong_count.saturating_add(1);
+        if self.found.wrong.len() < WRONG_MAX {
+            self.found.wrong.push(format!("{}: {what}", self.plan.name));
+        }
+    }
+
+    fn draw_cut(&mut self) {
+        self.cut_in = match self.plan.reconnect_every {
+            None => u64::MAX,
+            Some(mean) => self.random.random_range(1..=mean.max(1).saturating_mul(2)),
+        };
+    }
+}

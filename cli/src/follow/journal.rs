@@ -1,0 +1,84 @@
+//! What a vBucket held at every seqno, told by its writers.
+
+use super::copy::Copy;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use vbstore::{Seqno, VbId};
+
+/// The digests of all vBuckets at all seqnos. Writers tell in any order; what is known is what has
+/// no gap below it.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    vbs: Vec<Mutex<Told>>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// The digest at each seqno, from 0 on.
+    digests: Vec<u64>,
+    copy: Copy,
+    /// Told before what comes before it.
+    early: BTreeMap<u64, (u64, bool)>,
+}
+
+impl Journal {
+    pub(crate) fn new(vbuckets: u16) -> Self {
+        let empty = || {
+            Mutex::new(Told {
+                digests: vec![Copy::default().digest()],
+                ..Told::default()
+            })
+        };
+        Self {
+            vbs: (0..vbuckets).map(|_| empty()).collect(),
+        }
+    }
+
+    /// Notes a change that was given a seqno.
+    pub(crate) fn note(&self, vb: VbId, seqno: Seqno, key: u64, is_live: bool) {
+        let Some(mut told) = self.of(vb) else {
+            return;
+        };
+        told.early.insert(seqno.get(), (key, is_live));
+        loop {
+            let next = u64::try_from(told.digests.len()).unwrap_or(u64::MAX);
+            let Some((key, is_live)) = told.early.remove(&next) else {
+                return;
+            };
+            told.copy.apply(key, Seqno::new(next), is_live);
+            let digest = told.copy.digest();
+            told.digests.push(digest);
+        }
+    }
+
+    /// Returns the digest at a seqno, `None` if it is not known yet.
+    pub(crate) fn digest_at(&self, vb: VbId, seqno: Seqno) -> Option<u64> {
+        let at = usize::try_from(seqno.get()).ok()?;
+        self.of(vb)?.digests.get(at).copied()
+    }
+
+    fn of(&self, vb: VbId) -> Option<std::sync::MutexGuard<'_, Told>> {
+        // A writer that panicked has ended the run anyway.
+        self.vbs.get(vb.index())?.lock().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_gap_below_it_is_not_known_yet() {
+        let journal = Journal::new(1);
+        let vb = VbId::new(0);
+        journal.note(vb, Seqno::new(2), 7, true);
+        assert_eq!(journal.digest_at(vb, Seqno::new(2)), None);
+        journal.note(vb, Seqno::new(1), 8, true);
+        let mut copy = Copy::default();
+        assert_eq!(journal.digest_at(vb, Seqno::ZERO), Some(copy.digest()));
+        copy.apply(8, Seqno::new(1), true);
+        assert_eq!(journal.digest_at(vb, Seqno::new(1)), Some(copy.digest()));
+        copy.apply(7, Seqno::new(2), true);
+        assert_eq!(journal.digest_at(vb, Seqno::new(2)), Some(copy.digest()));
+    }
+}

@@ -1,0 +1,130 @@
+//! Consumers that keep a copy of what they follow, are frozen, slowed down or cut on purpose, and
+//! know what their copy must be.
+
+mod copy;
+mod follower;
+mod journal;
+
+pub(crate) use copy::{Copy, key_hash};
+pub(crate) use follower::{Followed, Follower, Mode, Plan};
+pub(crate) use journal::Journal;
+
+use crate::args;
+use crate::output::{Failure, PROBLEM};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+use vbstore::{Engine, Streams, VbId};
+
+/// Followers at work.
+pub(crate) struct AtWork<'scope> {
+    threads: Vec<ScopedJoinHandle<'scope, Followed>>,
+}
+
+/// When followers freeze and when they must come to an end.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    is_frozen: AtomicBool,
+    is_over: AtomicBool,
+}
+
+impl Signals {
+    /// Those that are to be frozen stop reading.
+    pub(crate) fn freeze(&self) {
+        self.is_frozen.store(true, Ordering::Release);
+    }
+
+    /// Nothing more is written: all read on, and end when they have everything.
+    pub(crate) fn finish(&self) {
+        self.is_over.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.is_frozen.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+}
+
+/// Lets everything that follows come to an end when it is dropped, also by an early return: threads
+/// of a scope are waited for.
+pub(crate) struct Ending<'a> {
+    pub(crate) signals: &'a Signals,
+    pub(crate) also: &'a AtomicBool,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.signals.finish();
+        self.also.store(true, Ordering::Release);
+    }
+}
+
+/// Starts followers: the first `frozen` of them freeze, the next `slow` are slow, and those after
+/// them, or all if none is left, are cut at random. `vbs_of` says what each follows.
+pub(crate) fn start<'scope, 'env: 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    streams: &'env Streams,
+    args: &args::Follow,
+    seed: u64,
+    signals: &'env Signals,
+    journal: Option<&'env Journal>,
+    vbs_of: impl Fn(u16) -> Vec<VbId>,
+) -> Result<AtWork<'scope>, Failure> {
+    let mut threads = Vec::new();
+    for number in 0..args.streams {
+        let mode = if number < args.frozen {
+            Mode::Frozen
+        } else if number < args.frozen.saturating_add(args.slow) {
+            Mode::Slow
+        } else {
+            Mode::Steady
+        };
+        let may_be_cut = args
+            .reconnecting
+            .is_none_or(|count| number >= args.streams.saturating_sub(count));
+        let plan = Plan {
+            name: format!("follower-{number:03}"),
+            vbs: vbs_of(number),
+            mode,
+            reconnect_every: args.reconnect_every.filter(|_| may_be_cut),
+            seed: seed.wrapping_mul(31).wrapping_add(u64::from(number)),
+        };
+        let work = move || Follower::new(streams, plan, journal).run(signals);
+        let thread = Builder::new().name(format!("follower-{number}"));
+        threads.push(thread.spawn_scoped(scope, work)?);
+    }
+    Ok(AtWork { threads })
+}
+
+impl AtWork<'_> {
+    /// Waits until all have everything.
+    pub(crate) fn join(self) -> Result<Vec<Followed>, Failure> {
+        let joined = self.threads.into_iter().map(ScopedJoinHandle::join);
+        joined
+            .map(|thread| thread.map_err(|_| Failure::new(PROBLEM, "panic", "a follower panicked")))
+            .collect()
+    }
+}
+
+/// Compares what followers have with what the store has, as it is now. Returns what is wrong.
+pub(crate) fn compare(engine: &Engine, followed: &[Followed]) -> Result<Vec<String>, Failure> {
+    let mut wrong = Vec::new();
+    let mut truth: std::collections::HashMap<VbId, u64> = std::collections::HashMap::new();
+    for one in followed {
+        for (vb, copy) in &one.copies {
+            let expected = if let Some(digest) = truth.get(vb) {
+                *digest
+            } else {
+                let digest = Copy::of(&engine.vbucket(*vb)?)?.digest();
+                truth.insert(*vb, digest);
+                digest
+            };
+            if copy.digest() != expected {
+                wrong.push(format!("{}: its copy of {vb} is not the vBucket", one.name));
+            }
+        }
+    }
+    Ok(wrong)
+}

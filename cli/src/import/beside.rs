@@ -1,0 +1,122 @@
+//! What follows the store while an import writes it.
+
+use crate::args::Import;
+use crate::follow::{self, Ending, Followed, Signals};
+use crate::output::{Failure, PROBLEM};
+use crate::store;
+use crate::tail::Files;
+use serde_json::{Value, json};
+use std::sync::atomic::AtomicBool;
+use std::thread::Builder;
+use vbstore::{Engine, Streams, StreamsConfig, VbId};
+
+/// Consumers beside an import.
+pub(super) struct Beside {
+    streams: Streams,
+    signals: Signals,
+    is_over: AtomicBool,
+    /// The offset of the input at which some of them freeze.
+    half: u64,
+}
+
+/// What they came to.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    followed: Vec<Followed>,
+    tailed: Option<u64>,
+    wrong: Vec<String>,
+}
+
+impl Beside {
+    /// `None` if nothing is to follow.
+    pub(super) fn of(engine: &Engine, args: &Import) -> Result<Option<Self>, Failure> {
+        if args.tail.is_none() && args.follow.streams == 0 {
+            return Ok(None);
+        }
+        let size = std::fs::metadata(&args.file).map_or(0, |meta| meta.len());
+        Ok(Some(Self {
+            streams: Streams::start(engine, &StreamsConfig::default())?,
+            signals: Signals::default(),
+            is_over: AtomicBool::new(false),
+            half: size / 2,
+        }))
+    }
+
+    /// The import has come so far.
+    pub(super) fn note(&self, offset: u64) {
+        if offset >= self.half {
+            self.signals.freeze();
+        }
+    }
+
+    /// Runs `import` with everything following; returns what it returned and what they found.
+    pub(super) fn run<R>(
+        &self,
+        args: &Import,
+        import: impl FnOnce() -> R,
+    ) -> Result<(R, Outcome), Failure> {
+        let engine = self.streams.engine();
+        let all: Vec<VbId> = (0..engine.vbuckets()).map(VbId::new).collect();
+        std::thread::scope(|scope| {
+            let ending = Ending {
+                signals: &self.signals,
+                also: &self.is_over,
+            };
+            let files = match &args.tail {
+                None => None,
+                Some(dir) => {
+                    let vbs = store::vbuckets(engine, None)?;
+                    let files = Files::create(dir, &self.streams, vbs)?;
+                    let thread = Builder::new().name("tail".to_owned());
+                    Some(thread.spawn_scoped(scope, || files.follow(&self.is_over))?)
+                }
+            };
+            let all = |_| all.clone();
+            let (follow, signals) = (&args.follow, &self.signals);
+            let at_work = follow::start(scope, &self.streams, follow, 1, signals, None, all)?;
+            let imported = import();
+            // Streams deliver what is synced.
+            let synced = engine.flush();
+            drop(ending);
+            let followed = at_work.join()?;
+            let tailed = match files {
+                None => None,
+                Some(thread) => {
+                    let joined = thread.join();
+                    let panicked = |_| Failure::new(PROBLEM, "panic", "the tail panicked");
+                    Some(joined.map_err(panicked)??)
+                }
+            };
+            synced?;
+            let mut wrong = follow::compare(engine, &followed)?;
+            wrong.extend(followed.iter().flat_map(|one| one.wrong.iter().cloned()));
+            let outcome = Outcome {
+                followed,
+                tailed,
+                wrong,
+            };
+            Ok((imported, outcome))
+        })
+    }
+}
+
+impl Outcome {
+    pub(super) fn is_ok(&self) -> bool {
+        self.wrong.is_empty()
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let sum = |of: fn(&Followed) -> u64| {
+            let sum: u64 = self.followed.iter().map(of).sum();
+            sum
+        };
+        json!({
+            "followers": self.followed.len(),
+            "equal": self.is_ok(),
+            "events": sum(|one| one.events),
+            "reconnects": sum(|one| one.reconnects),
+            "tailed_events": self.tailed,
+            "wrong": self.wrong,
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! `tail`: follows a store as JSON lines, and keeps the position in a file.
+
+mod events;
+mod files;
+mod state;
+
+pub(crate) use events::object;
+pub(crate) use files::Files;
+
+use crate::args::Tail;
+use crate::output::{DONE, Failure, Out, PROBLEM, Run};
+use crate::stop::Stop;
+use crate::store;
+use serde_json::json;
+use state::StateFile;
+use std::time::Duration;
+use vbstore::{
+    Clock, Consumer, ConsumerConfig, EndReason, Engine, Event, Opened, Position, Seqno,
+    StreamOptions, StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VBucket,
+};
+
+/// How soon a signal is noticed while nothing comes.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a position inside a snapshot may go unsaved.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) fn run(args: &Tail, out: &mut Out, stop: &Stop) -> Run {
+    let engine = store::open(&args.dir)?;
+    let streams = Streams::start(&engine, &StreamsConfig::default())?;
+    let consumer = streams.consumer("tail", &ConsumerConfig::default())?;
+    let state = args
+        .resume
+        .as_ref()
+        .map(|path| StateFile::new(path, engine.store_uuid()));
+    let mut tail = Following {
+        consumer,
+        state,
+        is_keys_only: args.keys_only,
+        clock: SystemClock::new(),
+        saved_at: Duration::ZERO,
+        unsaved: Unsaved::Nothing,
+        is_cut_off: false,
+    };
+    tail.open(args, &engine, out)?;
+    let is_whole = tail.follow(out, stop)?;
+    let is_fine = is_whole && !tail.is_cut_off;
+    drop(tail);
+    drop(streams);
+    engine.close()?;
+    Ok(if is_fine { DONE } else { PROBLEM })
+}
+
+/// What was printed since the position was saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsaved {
+    Nothing,
+    /// Part of a snapshot.
+    Part,
+    /// Something that completed a marker: saved at the next opportunity.
+    Complete,
+}
+
+struct Following {
+    consumer: Consumer,
+    state: Option<StateFile>,
+    is_keys_only: bool,
+    clock: SystemClock,
+    saved_at: Duration,
+    unsaved: Unsaved,
+    /// A stream did not end where it should.
+    is_cut_off: bool,
+}
+
+impl Following {
+    fn open(&mut self, args: &Tail, engine: &Engine, out: &mut Out) -> Result<(), Failure> {
+        let saved = match &self.state {
+            Some(state) => state.load()?,
+            None => None,
+        };
+        for vb in store::vbuckets(engine, args.vb)? {
+            let position = match (&saved, args.from) {
+                (Some(positions), _) => positions.0.get(&vb.id()).copied().unwrap_or_default(),
+                (None, Some(from)) => after(&vb, from)?,
+                (None, None) => Position::default(),
+            };
+            let options = StreamOptions {
+                prefix: args.prefix.clone().into(),
+                is_keys_only: args.keys_only,
+                ..StreamOptions::default()
+            };
+            let mut request = StreamRequest::resume(vb.id(), position).options(options);
+            if args.until_high {
+                let high = vb.seqnos()?.high;
+                request = request.until(high.max(position.seqno));
+            }
+            if let Opened::Rollback { to, reason } = self.consumer.open(&request)? {
+                // What was printed cannot be taken back; who reads it has to decide.
+                self.is_cut_off = true;
+                out.line(json!({
+                    "kind": "end", "vb": vb.id().get(), "reason": "rollback",
+                    "to": to.get(), "rollback_reason": reason.name(),
+                }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints what comes, until all streams have ended or a signal has come. Returns whether it was
+    /// the former.
+    fn follow(&mut self, out: &mut Out, stop: &Stop) -> Result<bool, Failure> {
+        let is_whole = loop {
+            if stop.is_asked() {
+                break false;
+            }
+            let event = match self.consumer.try_recv() {
+                Err(TryRecv::Empty) => {
+                    // Nothing waits, so this is the moment to let what was printed be seen.
+                    self.save(out)?;
+                    self.consumer.recv_timeout(POLL)
+                }
+                event => event,
+            };
+            let event = match event {
+                Ok(event) => event,
+                Err(TryRecv::Ended) => break true,
+                Err(TryRecv::Empty) => continue,
+            };
+            if let Event::End(reason) = &event.event {
+                self.is_cut_off |= !matches!(reason, EndReason::ReachedEnd);
+            }
+            out.line(object(event.vb, &event.event, self.is_keys_only))?;
+            let position = self.consumer.position(event.vb);
+            if position.is_some_and(|p| p.is_complete()) {
+                self.unsaved = Unsaved::Complete;
+            } else if self.unsaved == Unsaved::Nothing {
+                self.unsaved = Unsaved::Part;
+            }
+            if self.is_late() {
+                self.save(out)?;
+            }
+        };
+        if self.unsaved == Unsaved::Part {
+            self.unsaved = Unsaved::Complete;
+        }
+        self.save(out)?;
+        Ok(is_whole)
+    }
+
+    fn is_late(&self) -> bool {
+        let now = self.clock.monotonic();
+        now.saturating_sub(self.saved_at) >= SAVE_INTERVAL
+    }
+
+    /// Writes out what was printed, and only then the position that speaks of it.
+    fn save(&mut self, out: &mut Out) -> Result<(), Failure> {
+        if self.unsaved == Unsaved::Nothing {
+            return Ok(());
+        }
+        out.flush()?;
+        if self.unsaved == Unsaved::Complete || self.is_late() {
+            if let Some(state) = &self.state {
+                state.save(self.consumer.positions())?;
+            }
+            self.saved_at = self.clock.monotonic();
+            self.unsaved = Unsaved::Nothing;
+        }
+        Ok(())
+    }
+}
+
+/// The position of somebody who knows everything before `from`.
+pub(crate) fn after(vb: &VBucket, from: u64) -> Result<Position, Failure> {
+    let seqno = Seqno::new(from.saturating_sub(1));
+    let seqnos = vb.seqnos()?;
+    Ok(Position {
+        vb_uuid: seqnos.vb_uuid,
+        seqno,
+        snap_start: seqno,
+        snap_end: seqno,
+        purge_seqno: seqnos.purge,
+    })
+}

@@ -1,0 +1,63 @@
+//! The file that keeps where a tail is.
+
+use crate::output::{Failure, USAGE};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use vbstore::{Positions, StoreUuid};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    store: String,
+    positions: Positions,
+}
+
+#[derive(Debug)]
+pub(super) struct StateFile {
+    path: PathBuf,
+    store: String,
+}
+
+impl StateFile {
+    pub(super) fn new(path: &Path, store: StoreUuid) -> Self {
+        Self {
+            path: path.to_owned(),
+            store: store.to_string(),
+        }
+    }
+
+    /// Returns the positions it holds, if it is there.
+    pub(super) fn load(&self) -> Result<Option<Positions>, Failure> {
+        let bytes = match fs::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let refused = |what: String| {
+            let text = format!("{}: {what}", self.path.display());
+            Failure::new(USAGE, "resume", text)
+        };
+        let state: State =
+            serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
+        if state.store != self.store {
+            return Err(refused("is of another store".to_owned()));
+        }
+        Ok(Some(state.positions))
+    }
+
+    /// Puts it in place of what was there, so that a kill leaves the one or the other.
+    pub(super) fn save(&self, positions: &Positions) -> Result<(), Failure> {
+        let state = State {
+            store: self.store.clone(),
+            positions: positions.clone(),
+        };
+        let mut new = self.path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(&state)?)?;
+        fs::rename(&new, &self.path)?;
+        Ok(())
+    }
+}

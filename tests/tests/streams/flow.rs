@@ -1,0 +1,336 @@
+//! Buffers, turns and caps: what one consumer's slowness costs it, and nobody else.
+
+use std::time::Duration;
+use vbstore::{
+    BackgroundTask, Change, ConsumerConfig, Durability, Error, Order, StreamOptions, StreamRequest,
+    StreamState, Streams, StreamsConfig, TryRecv, VbId,
+};
+use vbstore_engine::raw;
+use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
+use vbstore_tests::{TestStore, assert_at_rest, vb};
+
+fn keys(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|n| format!("key-{n:04}"))
+}
+
+fn limited(bytes: u64) -> ConsumerConfig {
+    ConsumerConfig {
+        buffer_bytes_max: bytes,
+        ..ConsumerConfig::default()
+    }
+}
+
+#[test]
+fn a_frozen_consumer_holds_its_buffer_and_nothing_else() {
+    let store = TestStore::stepped();
+    let engine = on_disk(&store, keys(500));
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut frozen = streams.consumer("frozen", &limited(10_000)).unwrap();
+    open(&mut frozen, &StreamRequest::from_start(VB));
+    while streams.step() {}
+    let stats = frozen.stats();
+    assert_eq!(stats[0].state, StreamState::Snoozed);
+    assert!(frozen.buffered_bytes() > 5_000 && frozen.buffered_bytes() <= 10_000);
+    assert_at_rest(&engine);
+
+    // Others are served all the same.
+    let mut other = streams
+        .consumer("other", &ConsumerConfig::default())
+        .unwrap();
+    open(&mut other, &StreamRequest::from_start(VB));
+    assert_eq!(drain(&engine, &streams, &mut other).len(), 501);
+
+    // It goes on once a share is drained, and not for a single event.
+    frozen.try_recv().unwrap();
+    assert!(!streams.step());
+    let mut events = take(&mut frozen);
+    assert!(streams.step());
+    events.extend(drain(&engine, &streams, &mut frozen));
+    assert_eq!(events.len(), 500, "with the marker that was taken first");
+    assert_eq!(frozen.buffered_bytes(), 0);
+    drop((frozen, other, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn one_item_always_passes() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let value = "x".repeat(1 << 20);
+    for key in ["a", "b"] {
+        let change = Change::set(key, value.clone());
+        vb(&engine, 1).write(change, Durability::Memory).unwrap();
+    }
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams.consumer("small", &limited(1)).unwrap();
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    while streams.step() {}
+    assert!(
+        consumer.buffered_bytes() < (1 << 20) + 1_000,
+        "one at a time"
+    );
+    let events = drain(&engine, &streams, &mut consumer);
+    assert_eq!(short(&events), ["0..2 disk", "a@1", "b@2"]);
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+fn two_vbuckets(store: &TestStore) -> vbstore::Engine {
+    let engine = store.open();
+    for number in [0, 1] {
+        for key in keys(6) {
+            let change = Change::set(key, "value");
+            vb(&engine, number)
+                .write(change, Durability::Memory)
+                .unwrap();
+        }
+    }
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    engine
+}
+
+/// From which vBuckets slices come when both are followed.
+fn turns(order: Order) -> Vec<u16> {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 2;
+    let engine = two_vbuckets(&store);
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let config = ConsumerConfig {
+        order,
+        ..ConsumerConfig::default()
+    };
+    let mut consumer = streams.consumer("ordered", &config).unwrap();
+    open(&mut consumer, &StreamRequest::from_start(VbId::new(0)));
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    let mut turns = Vec::new();
+    loop {
+        let ran = streams.step();
+        let events = take(&mut consumer);
+        turns.extend(events.first().map(|event| event.vb.get()));
+        assert_at_rest(&engine);
+        if !ran {
+            break;
+        }
+    }
+    drop((consumer, streams));
+    store.finish(engine);
+    turns
+}
+
+#[test]
+fn round_robin_takes_turns_and_sequential_goes_to_the_end() {
+    assert_eq!(turns(Order::RoundRobin), [0, 1, 0, 1, 0, 1]);
+    assert_eq!(turns(Order::Sequential), [0, 0, 0, 1, 1, 1]);
+}
+
+#[test]
+fn too_many_backfills_wait_and_even_more_are_refused() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 2;
+    let engine = two_vbuckets(&store);
+    let config = StreamsConfig {
+        backfills_max: 1,
+        pending_max: 1,
+        ..StreamsConfig::default()
+    };
+    let streams = Streams::stepped(&engine, &config).unwrap();
+    let consumer = || streams.consumer("c", &ConsumerConfig::default()).unwrap();
+    let (mut first, mut second, mut third) = (consumer(), consumer(), consumer());
+    open(&mut first, &StreamRequest::from_start(VB));
+    assert!(streams.step());
+    open(&mut second, &StreamRequest::from_start(VB));
+    assert_eq!(second.stats()[0].state, StreamState::Pending);
+    let refused = third.open(&StreamRequest::from_start(VB));
+    assert!(matches!(refused, Err(Error::Busy { .. })), "{refused:?}");
+    assert_eq!(third.try_recv().unwrap_err(), TryRecv::Ended);
+    assert_eq!(third.position(VB), None);
+
+    // Once the first is over the second begins, and the third may come.
+    drain(&engine, &streams, &mut first);
+    assert_eq!(drain(&engine, &streams, &mut second).len(), 7);
+    open(&mut third, &StreamRequest::from_start(VB));
+    assert_eq!(drain(&engine, &streams, &mut third).len(), 7);
+    assert_eq!(streams.stats().pending, 0);
+    drop((first, second, third));
+    drop(streams);
+    store.finish(engine);
+}
+
+#[test]
+fn a_frozen_consumer_takes_no_place_from_others() {
+    let store = TestStore::stepped();
+    let engine = on_disk(&store, keys(500));
+    let config = StreamsConfig {
+        backfills_max: 1,
+        ..StreamsConfig::default()
+    };
+    let streams = Streams::stepped(&engine, &config).unwrap();
+    let mut frozen = streams.consumer("frozen", &limited(2_000)).unwrap();
+    open(&mut frozen, &StreamRequest::from_start(VB));
+    while streams.step() {}
+    let mut other = streams
+        .consumer("other", &ConsumerConfig::default())
+        .unwrap();
+    open(&mut other, &StreamRequest::from_start(VB));
+    assert_eq!(drain(&engine, &streams, &mut other).len(), 501);
+    drop((frozen, other, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn streams_of_one_vbucket_share_slices_where_they_may() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 50;
+    let engine = on_disk(&store, keys(500));
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let consumer = |name| streams.consumer(name, &ConsumerConfig::default()).unwrap();
+    let (mut leader, mut follower) = (consumer("leader"), consumer("follower"));
+    let opened = engine.metrics().db_snapshots.opened();
+    open(&mut leader, &StreamRequest::from_start(VB));
+    let keys_only = StreamOptions {
+        is_keys_only: true,
+        prefix: "key-00".into(),
+        ..StreamOptions::default()
+    };
+    open(
+        &mut follower,
+        &StreamRequest::from_start(VB).options(keys_only),
+    );
+    while streams.step() {}
+    let slices = |c: &vbstore::Consumer| (c.stats()[0].slices, c.stats()[0].shared_slices);
+    let ((led, _), (own, shared)) = (slices(&leader), slices(&follower));
+    assert_eq!(led + own, 10, "{led} {own} {shared}");
+    assert!(shared >= 9);
+    assert_eq!(engine.metrics().db_snapshots.opened() - opened, 10);
+    assert_eq!(take(&mut leader).len(), 501);
+    let events = take(&mut follower);
+    let changes: Vec<_> = events
+        .iter()
+        .filter_map(|event| event.event.item())
+        .collect();
+    assert_eq!(changes.len(), 100);
+    assert!(changes.iter().all(|item| item.value.is_empty()));
+
+    // One that comes later does not get a slice of a view that is older than it, though such are
+    // kept for the frozen one.
+    let mut frozen = streams.consumer("frozen", &limited(2_000)).unwrap();
+    let mut early = consumer("early");
+    open(&mut frozen, &StreamRequest::from_start(VB));
+    open(&mut early, &StreamRequest::from_start(VB));
+    while streams.step() {}
+    assert_eq!(frozen.stats()[0].state, StreamState::Snoozed);
+    let mut late = consumer("late");
+    open(&mut late, &StreamRequest::from_start(VB));
+    while streams.step() {}
+    assert_eq!(slices(&late), (10, 0));
+    drop((leader, follower, frozen, early, late, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn after_three_failed_joins_memory_is_held_for_the_view() {
+    let store = TestStore::threaded();
+    let engine = on_disk(&store, keys(3));
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    for round in 0..4 {
+        // While a slice is on its way a change comes, is flushed, and leaves memory.
+        let gate = std::sync::Arc::new(vbstore::failpoint::Gate::default());
+        let place = vbstore::failpoint::place::SLICE_HAND_ON;
+        let wait = vbstore::failpoint::Action::Wait(std::sync::Arc::clone(&gate));
+        store.failpoints.once(place, wait);
+        std::thread::scope(|scope| {
+            let step = std::thread::Builder::new().name("step".to_owned());
+            let step = step.spawn_scoped(scope, || streams.step()).unwrap();
+            gate.wait_for_arrival();
+            vb(&engine, 1).set(format!("new-{round}"), "v").unwrap();
+            raw::forget_memory(&engine, false).unwrap();
+            gate.open();
+            assert!(step.join().unwrap());
+        });
+        let is_joined = consumer.stats()[0].state == StreamState::InMemory;
+        assert_eq!(is_joined, round == 3, "round {round}");
+    }
+    let events = take(&mut consumer);
+    assert_eq!(short(&events).last().unwrap(), "new-3@7");
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn the_lag_of_a_cursor_is_right_through_replacing_and_freeing() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let (streams, mut consumer) = stepped(&engine);
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    let clock = store.clock.clone().unwrap();
+    let lag = |consumer: &vbstore::Consumer| {
+        let stats = consumer.stats();
+        (
+            stats[0].lag_items.unwrap(),
+            stats[0].lag_age.unwrap().as_secs(),
+        )
+    };
+    assert_eq!(lag(&consumer), (0, 0));
+    let put = |key: &str| {
+        let change = Change::set(key, "v");
+        vb(&engine, 1).write(change, Durability::Memory).unwrap();
+    };
+    put("a");
+    clock.advance(Duration::from_secs(5));
+    put("b");
+    assert_eq!(lag(&consumer), (2, 5));
+    put("a");
+    assert_eq!(lag(&consumer), (2, 0), "the older one was replaced");
+    clock.advance(Duration::from_secs(3));
+    engine.flush().unwrap();
+    put("a");
+    assert_eq!(lag(&consumer), (3, 3), "not across a flush");
+    raw::forget_memory(&engine, false).unwrap();
+    assert_eq!(lag(&consumer), (3, 3), "what it has not read stays");
+    assert_eq!(take(&mut consumer).len(), 3);
+    assert_eq!(lag(&consumer), (1, 0));
+    raw::forget_memory(&engine, false).unwrap();
+    engine.flush().unwrap();
+    assert_eq!(take(&mut consumer).len(), 2);
+    assert_eq!(lag(&consumer), (0, 0));
+    put("c");
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    assert_eq!(consumer.stats()[0].lag_items, None, "dropped");
+    assert_eq!(engine.metrics().cursors_dropped.get(), 1);
+    let events = drain(&engine, &streams, &mut consumer);
+    assert_eq!(short(&events), ["4..5 disk", "c@5"]);
+    assert_eq!(consumer.stats()[0].cursor_drops, 1);
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn a_backfill_whose_end_runs_away_says_so() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 2;
+    let engine = on_disk(&store, keys(40));
+    let (streams, mut consumer) = stepped(&engine);
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    let clock = store.clock.clone().unwrap();
+    for n in 0..8 {
+        assert!(streams.step());
+        clock.advance(Duration::from_secs(20));
+        for m in 0..9 {
+            vb(&engine, 1).set(format!("new-{n}-{m}"), "v").unwrap();
+        }
+        raw::forget_memory(&engine, true).unwrap();
+        take(&mut consumer);
+    }
+    assert!(consumer.stats()[0].is_diverging);
+    drain(&engine, &streams, &mut consumer);
+    assert!(!consumer.stats()[0].is_diverging);
+    engine.step(BackgroundTask::Flusher).unwrap();
+    drop((consumer, streams));
+    store.finish(engine);
+}
