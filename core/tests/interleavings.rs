@@ -1,0 +1,379 @@
+//! Streams against writers, flushes, freeing and dropping, under a model checker that chooses every
+//! interleaving of the very sources that ship (feature `shuttle`).
+//!
+//! A violation prints a schedule. `VBSTORE_SCHEDULE=<it>` replays it; `VBSTORE_SEED` chooses the
+//! first schedule tried, `VBSTORE_SCHEDULES` how many.
+
+#![cfg(feature = "shuttle")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use bytes::Bytes;
+use shuttle::thread;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::Duration;
+use vbstore_core::progress::View;
+use vbstore_core::record::VbState;
+use vbstore_core::sync::{Mutex, MutexGuard};
+use vbstore_core::{
+    Admission, Cas, CursorId, FailoverLog, Item, ItemKind, ItemMeta, Marker, Position, Previous,
+    Progress, ReadLimit, Seqno, VbCell, VbId, VbInner, VbUuid, Visibility,
+};
+
+const VB: VbId = VbId::new(0);
+const UUID: VbUuid = VbUuid::new(1);
+const KEYS: [&str; 3] = ["a", "b", "c"];
+/// Small enough that reads stop in the middle of checkpoints and of markers.
+const LIMIT: ReadLimit = ReadLimit {
+    items: 2,
+    bytes: u64::MAX,
+};
+
+/// What RocksDB would hold: one version of each key, by seqno, and up to where it was written.
+#[derive(Default)]
+struct Disk {
+    by_seqno: BTreeMap<u64, &'static str>,
+    newest: BTreeMap<&'static str, u64>,
+    end: u64,
+}
+
+struct World {
+    cell: VbCell,
+    disk: Mutex<Disk>,
+    /// Every change ever made; noted under the cell's lock, so in the order of seqnos.
+    history: Mutex<Vec<&'static str>>,
+    /// Writes to come.
+    to_write: Mutex<u64>,
+}
+
+impl World {
+    fn new(writes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            cell: VbCell::new(VB, VbState::new(UUID), FailoverLog::new(UUID)),
+            disk: Mutex::new(Disk::default()),
+            history: Mutex::new(Vec::new()),
+            to_write: Mutex::new(writes),
+        })
+    }
+
+    fn write(&self, key: &'static str) {
+        let mut inner: MutexGuard<'_, VbInner> = self.cell.lock();
+        let seqno = inner.checkpoints.high_seqno().saturating_add(1);
+        let meta = ItemMeta {
+            seqno,
+            kind: ItemKind::Mutation,
+            cas: Cas::new(seqno.get()),
+            flags: 0,
+            expiry: 0,
+            datatype: 0,
+            value_len: 0,
+        };
+        let item = Arc::new(Item {
+            meta,
+            key: key.as_bytes().into(),
+            value: Bytes::new(),
+        });
+        inner
+            .checkpoints
+            .append(item, Previous::Unknown, false, Duration::ZERO);
+        self.history.lock().push(key);
+        let fired = inner.fire(&self.cell);
+        drop(inner);
+        fired.wake();
+    }
+
+    /// One flush, as the leader does it: take, write, publish, sync, publish.
+    fn flush(&self, fails: bool) {
+        let taken = self.cell.lock().checkpoints.begin_flush(1);
+        if fails {
+            self.cell.lock().checkpoints.flush_failed();
+            return;
+        }
+        let mut disk = self.disk.lock();
+        for entry in taken.iter().flat_map(|sealed| sealed.entries()) {
+            let seqno = entry.item.meta.seqno.get();
+            let key = *KEYS
+                .iter()
+                .find(|key| key.as_bytes() == &*entry.item.key)
+                .unwrap();
+            assert!(seqno > disk.end, "seqno {seqno} written after {}", disk.end);
+            if let Some(previous) = disk.newest.insert(key, seqno) {
+                disk.by_seqno.remove(&previous);
+            }
+            disk.by_seqno.insert(seqno, key);
+        }
+        if let Some(last) = taken.last() {
+            disk.end = last.end().get();
+        }
+        let mut state = VbState::new(UUID);
+        state.high_seqno = Seqno::new(disk.end);
+        drop(disk);
+        self.cell.publish_persisted(state).wake();
+        thread::yield_now();
+        self.cell.publish_synced().wake();
+    }
+
+    fn at(&self, seqno: u64) -> BTreeMap<&'static str, u64> {
+        let history = self.history.lock();
+        (1..)
+            .zip(history.iter().copied())
+            .take_while(|(at, _)| *at <= seqno)
+            .map(|(at, key)| (key, at))
+            .collect()
+    }
+}
+
+/// Wakes a thread that waits for changes.
+struct Unpark(thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// A stream with its consumer: what the crate of streams does, without its queues.
+struct Follower {
+    world: Arc<World>,
+    visibility: Visibility,
+    position: Position,
+    copy: BTreeMap<&'static str, u64>,
+    marker: Option<Marker>,
+}
+
+impl Follower {
+    fn take_marker(&mut self, marker: Option<Marker>) {
+        if let Some(marker) = marker {
+            if let Some(before) = self.marker {
+                assert!(marker.end > before.end, "{marker:?} after {before:?}");
+            }
+            self.position.take_marker(&marker);
+            self.marker = Some(marker);
+        }
+    }
+
+    fn take(&mut self, key: &'static str, seqno: u64) {
+        let marker = self.marker.unwrap();
+        assert!(seqno > self.position.seqno.get(), "{seqno} again");
+        assert!(seqno > marker.start.get() && seqno <= marker.end.get());
+        self.copy.insert(key, seqno);
+        self.position.take_seqno(Seqno::new(seqno));
+    }
+
+    /// Everything up to here was read; compares if the copy is complete.
+    fn advance(&mut self, position: Seqno) {
+        self.position.take_seqno(position);
+        if self.marker.is_some_and(|marker| marker.end == position) {
+            assert_eq!(self.copy, self.world.at(position.get()), "at {position}");
+            if self.visibility == Visibility::Synced {
+                assert!(self.world.cell.synced() >= position);
+            }
+        }
+    }
+
+    /// Follows until it has everything; every wait is for a wake-up, so a lost one is a deadlock.
+    fn follow(mut self, last: u64) {
+        let world = Arc::clone(&self.world);
+        let cell = &world.cell;
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let Admission::Admitted {
+            mut progress,
+            generation,
+            mut cursor,
+        } = cell.admit(&self.position, Seqno::MAX)
+        else {
+            panic!("refused from the start");
+        };
+        while self.position.seqno.get() < last {
+            let above = match cursor {
+                Some(id) => match self.from_memory(&mut progress, generation, id) {
+                    Ok(None) => continue,
+                    Ok(Some(above)) => (self.visibility, above),
+                    // Dropped.
+                    Err(()) => {
+                        cursor = None;
+                        continue;
+                    }
+                },
+                None => match self.from_disk(&mut progress, generation, &mut cursor) {
+                    None => continue,
+                    Some(above) => above,
+                },
+            };
+            if cell.watch(generation, above.0, above.1, &waker) {
+                thread::park();
+            }
+        }
+        if let Some(id) = cursor {
+            cell.leave(id);
+        }
+    }
+
+    fn from_memory(
+        &mut self,
+        progress: &mut Progress,
+        generation: u64,
+        id: CursorId,
+    ) -> Result<Option<Seqno>, ()> {
+        let world = Arc::clone(&self.world);
+        let read = world
+            .cell
+            .read(generation, id, progress, self.visibility, LIMIT)
+            .unwrap()
+            .map_err(|_| ())?;
+        let Some(read) = read else {
+            let least = progress.end_min().get().saturating_sub(1);
+            return Ok(Some(progress.position().max(Seqno::new(least))));
+        };
+        self.take_marker(progress.take_memory(read.end, read.position));
+        for item in read.items {
+            let key = *KEYS
+                .iter()
+                .find(|key| key.as_bytes() == &*item.key)
+                .unwrap();
+            self.take(key, item.meta.seqno.get());
+        }
+        self.advance(read.position);
+        Ok(None)
+    }
+
+    /// One slice; returns what has to be waited for, if something has.
+    fn from_disk(
+        &mut self,
+        progress: &mut Progress,
+        generation: u64,
+        cursor: &mut Option<CursorId>,
+    ) -> Option<(Visibility, Seqno)> {
+        let world = Arc::clone(&self.world);
+        let cell = &world.cell;
+        let end_min = progress.end_min();
+        let below = Seqno::new(end_min.get().saturating_sub(1));
+        if cell.persisted() < end_min {
+            return Some((Visibility::Persisted, below));
+        }
+        if progress.is_complete() {
+            *cursor = cell.join(generation, progress.position()).unwrap();
+            if cursor.is_some() {
+                return None;
+            }
+        }
+        let disk = world.disk.lock();
+        let end = disk.end;
+        let after = progress.position().get();
+        let rows: Vec<(u64, &'static str)> = disk
+            .by_seqno
+            .range(after + 1..)
+            .take(2)
+            .map(|(s, k)| (*s, *k))
+            .collect();
+        drop(disk);
+        let is_whole = rows.len() < 2;
+        let view = View {
+            vb_uuid: UUID,
+            persisted_seqno: Seqno::new(end),
+            purge_seqno: Seqno::ZERO,
+        };
+        let marker = progress.take_view(&view).unwrap();
+        let last = rows.last().map_or(after, |(seqno, _)| *seqno);
+        let position = Seqno::new(if is_whole { end } else { last });
+        progress.advance(position);
+        if progress.is_complete() {
+            *cursor = cell.join(generation, progress.position()).unwrap();
+        }
+        // Nothing of it is delivered before it is synced.
+        while self.visibility == Visibility::Synced && cell.synced().get() < end {
+            let waker = Waker::from(Arc::new(Unpark(thread::current())));
+            if cell.watch(generation, Visibility::Synced, Seqno::new(end - 1), &waker) {
+                thread::park();
+            }
+        }
+        self.take_marker(marker);
+        for (seqno, key) in rows {
+            self.take(key, seqno);
+        }
+        self.advance(position);
+        None
+    }
+}
+
+/// Two writers, a flusher, one that frees and drops, and three followers.
+fn churn() {
+    const WRITES: u64 = 8;
+    let world = World::new(WRITES);
+    let mut threads = Vec::new();
+    for number in 0..2_usize {
+        let world = Arc::clone(&world);
+        threads.push(thread::spawn(move || {
+            for n in 0.. {
+                let mut to_write = world.to_write.lock();
+                if *to_write == 0 {
+                    return;
+                }
+                *to_write -= 1;
+                drop(to_write);
+                world.write(KEYS[(n + number) % KEYS.len()]);
+            }
+        }));
+    }
+    {
+        let world = Arc::clone(&world);
+        threads.push(thread::spawn(move || {
+            for round in 0.. {
+                let is_done = world.disk.lock().end >= WRITES;
+                if is_done {
+                    return;
+                }
+                world.flush(round % 3 == 1);
+                thread::yield_now();
+            }
+        }));
+    }
+    {
+        let world = Arc::clone(&world);
+        threads.push(thread::spawn(move || {
+            for round in 0..12 {
+                let mut inner = world.cell.lock();
+                if round % 3 == 2 {
+                    inner.checkpoints.drop_lowest();
+                }
+                let freed = inner.checkpoints.free_oldest();
+                drop(inner);
+                drop(freed);
+                thread::yield_now();
+            }
+        }));
+    }
+    for visibility in [
+        Visibility::Synced,
+        Visibility::Memory,
+        Visibility::Persisted,
+    ] {
+        let follower = Follower {
+            world: Arc::clone(&world),
+            visibility,
+            position: Position::default(),
+            copy: BTreeMap::new(),
+            marker: None,
+        };
+        threads.push(thread::spawn(move || follower.follow(WRITES)));
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let checkpoints = &world.cell.lock().checkpoints;
+    assert_eq!(checkpoints.cursors(), 0, "a cursor was left behind");
+    assert!(!checkpoints.has_unflushed());
+}
+
+#[test]
+fn no_interleaving_skips_or_repeats() {
+    let variable = |name: &str| std::env::var(name).ok();
+    if let Some(schedule) = variable("VBSTORE_SCHEDULE") {
+        return shuttle::replay(churn, &schedule);
+    }
+    let number =
+        |name: &str, default: u64| variable(name).map_or(default, |text| text.parse().unwrap());
+    let schedules = usize::try_from(number("VBSTORE_SCHEDULES", 3_000)).unwrap();
+    shuttle::check_random_with_seed(churn, number("VBSTORE_SEED", 1), schedules);
+}
