@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build run test fmt clippy cargo-test doc bench
+.PHONY: help setup build run test fmt clippy cargo-test model doc bench
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/vbstore/target
 
@@ -35,7 +35,7 @@ run: setup build ## show it at work: import, stress, verify, in ./run
 	@echo "==> demo"
 	@examples/run-demo.sh
 
-test: setup fmt clippy cargo-test doc ## format, lints, all tests, documentation
+test: setup fmt clippy cargo-test model doc ## format, lints, all tests, documentation
 
 fmt: ## only check the format
 	@echo "==> format"
@@ -49,6 +49,13 @@ clippy: ## only run the lints, warnings denied
 cargo-test: ## only run the tests
 	@echo "==> tests"
 	@$(with_env) cargo test --profile bench --workspace --locked $(TEST_FLAGS)
+
+# The core alone, with the locks and atomics of a model checker: needs no RocksDB, and must not be
+# built where the rest is, which has the ordinary ones.
+model: ## only try many interleavings of the core
+	@echo "==> model checking"
+	@cargo clippy --release --package vbstore-core --features shuttle --all-targets --target-dir "$(CARGO_TARGET_DIR)/model" --locked -- -D warnings
+	@cargo test --release --package vbstore-core --features shuttle --test interleavings --target-dir "$(CARGO_TARGET_DIR)/model" --locked
 
 doc: ## only build the documentation, warnings denied
 	@echo "==> documentation"

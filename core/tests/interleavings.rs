@@ -187,7 +187,7 @@ impl Follower {
         };
         while self.position.seqno.get() < last {
             let above = match cursor {
-                Some(id) => match self.from_memory(&mut progress, generation, id) {
+                Some(id) => match self.read_memory(&mut progress, generation, id) {
                     Ok(None) => continue,
                     Ok(Some(above)) => (self.visibility, above),
                     // Dropped.
@@ -196,7 +196,7 @@ impl Follower {
                         continue;
                     }
                 },
-                None => match self.from_disk(&mut progress, generation, &mut cursor) {
+                None => match self.read_disk(&mut progress, generation, &mut cursor) {
                     None => continue,
                     Some(above) => above,
                 },
@@ -210,7 +210,7 @@ impl Follower {
         }
     }
 
-    fn from_memory(
+    fn read_memory(
         &mut self,
         progress: &mut Progress,
         generation: u64,
@@ -239,7 +239,7 @@ impl Follower {
     }
 
     /// One slice; returns what has to be waited for, if something has.
-    fn from_disk(
+    fn read_disk(
         &mut self,
         progress: &mut Progress,
         generation: u64,
@@ -312,7 +312,8 @@ fn churn() {
                 }
                 *to_write -= 1;
                 drop(to_write);
-                world.write(KEYS[(n + number) % KEYS.len()]);
+                let key = KEYS.iter().cycle().nth((n + number) % KEYS.len());
+                world.write(key.unwrap());
             }
         }));
     }

@@ -1,6 +1,7 @@
 //! Streams: what a consumer is told, from disk and from memory.
 
 mod streams {
+    mod asynchronous;
     mod basics;
     mod failures;
     mod flow;
