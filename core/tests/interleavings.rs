@@ -375,6 +375,6 @@ fn no_interleaving_skips_or_repeats() {
     }
     let number =
         |name: &str, default: u64| variable(name).map_or(default, |text| text.parse().unwrap());
-    let schedules = usize::try_from(number("VBSTORE_SCHEDULES", 3_000)).unwrap();
+    let schedules = usize::try_from(number("VBSTORE_SCHEDULES", 10_000)).unwrap();
     shuttle::check_random_with_seed(churn, number("VBSTORE_SEED", 1), schedules);
 }

@@ -55,8 +55,23 @@ pub use verify::{Problem, Verification};
 pub mod raw {
     pub use crate::storage::options::{FamilyOptions, StorageConfig, key_family, seqno_family};
 
-    use crate::{Engine, Result};
+    use crate::{Engine, Result, SeqnoRange, Slice, SliceBudget};
     use vbstore_core::{Seqno, VbId};
+
+    /// Reads a slice through a db snapshot that stays open.
+    pub type ReadHeld<'a> = dyn FnMut(VbId, SeqnoRange, SliceBudget) -> Result<Slice> + 'a;
+
+    /// Opens one db snapshot and lends a function that reads slices through it, for as long as
+    /// `work` takes: what this engine never does otherwise, so that a bench can say what it costs.
+    ///
+    /// # Errors
+    /// When the engine is closed.
+    pub fn with_held_view<R>(
+        engine: &Engine,
+        work: impl FnOnce(&mut ReadHeld<'_>) -> R,
+    ) -> Result<R> {
+        Ok(engine.inner().storage()?.with_held_view(work))
+    }
 
     /// Removes tombstones for good, whoever may need them. Returns how many.
     ///

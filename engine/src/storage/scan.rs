@@ -5,6 +5,7 @@ use super::Storage;
 use super::records::{Records, decode_document, decode_index_entry};
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
+use crate::raw::ReadHeld;
 use crate::slice::{Row, SeqnoRange, Slice, SliceEnd};
 use bytes::Bytes;
 use std::time::Duration;
@@ -69,6 +70,19 @@ impl Storage {
             seam()?;
             let meter = Meter::start(budget, clock);
             read_slice(records, vb, range, meter)
+        })
+    }
+}
+
+impl Storage {
+    /// Opens one view and lends a function that reads slices through it, for as long as `work` takes:
+    /// what a slice must never do. For the benches that measure what that costs.
+    pub(crate) fn with_held_view<R>(&self, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> R {
+        let clock = &*self.clock;
+        self.with_records(Holder::Admin, |records| {
+            work(&mut |vb, range, budget| {
+                read_slice(records, vb, range, Meter::start(budget, clock))
+            })
         })
     }
 }
