@@ -18,6 +18,10 @@ pub enum Order {
 pub struct StreamsConfig {
     /// Threads that read slices, from 1 to 64. Default: 2. At most so many db snapshots are open.
     pub workers: usize,
+    /// How much less the workers count than other threads when processors are short, from 0 to 19
+    /// (the system's niceness). Default: 10: catching up must not be felt by who writes. Raising it
+    /// makes db snapshots live longer on a machine that is overloaded.
+    pub workers_nice: u8,
     /// Backfills under way at once, over all consumers, from 1. Default: 256. More wait, and hold
     /// nothing. A backfill whose consumer's buffer is full does not count.
     pub backfills_max: usize,
@@ -44,6 +48,7 @@ impl Default for StreamsConfig {
     fn default() -> Self {
         Self {
             workers: 2,
+            workers_nice: 10,
             backfills_max: 256,
             pending_max: 10_000,
             buffer_bytes_max: 256 << 20,
@@ -103,6 +108,9 @@ impl StreamsConfig {
             let detail = format!("{} is not between 1 and 64", self.workers);
             return Err(Error::invalid("workers", detail));
         }
+        if self.workers_nice > 19 {
+            return Err(Error::invalid("workers_nice", "above 19"));
+        }
         at_least_one("backfills_max", self.backfills_max > 0)?;
         at_least_one("buffer_bytes_max", self.buffer_bytes_max > 0)?;
         if self.stall_limit < Duration::from_millis(1) {
@@ -153,6 +161,7 @@ mod tests {
         assert_eq!(of(|_| ()), "");
         assert_eq!(of(|c| c.workers = 0), "workers");
         assert_eq!(of(|c| c.workers = 65), "workers");
+        assert_eq!(of(|c| c.workers_nice = 20), "workers_nice");
         assert_eq!(of(|c| c.backfills_max = 0), "backfills_max");
         assert_eq!(of(|c| c.buffer_bytes_max = 0), "buffer_bytes_max");
         assert_eq!(of(|c| c.stall_limit = Duration::ZERO), "stall_limit");

@@ -67,11 +67,15 @@ impl Streams {
     /// [`Error::Invalid`] for a field out of bounds; [`Error::Io`] if a thread cannot be started.
     pub fn start(engine: &Engine, config: &StreamsConfig) -> Result<Self> {
         let streams = Self::stepped(engine, config)?;
+        let nice = config.workers_nice;
         for number in 0..config.workers {
             let work = Arc::clone(&streams.handle.work);
             let thread = std::thread::Builder::new()
                 .name(format!("vbstore-slice-{number}"))
-                .spawn(move || work.run())
+                .spawn(move || {
+                    give_way(nice);
+                    work.run();
+                })
                 .map_err(|e| Error::io("start a thread", e))?;
             streams.handle.threads.lock().push(thread);
         }
@@ -184,6 +188,15 @@ impl Streams {
             buffered_bytes: self.handle.total.used(),
             streams,
         }
+    }
+}
+
+/// Lets other threads go before the calling one.
+fn give_way(nice: u8) {
+    // On Linux this is of one thread, named by its id.
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), i32::from(nice)) {
+        tracing::warn!(%error, "workers run at normal priority");
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) struct Backfill {
     in_hand: Option<InHand>,
     failed_joins: u32,
     gap: Gap,
-    _counted: BackfillGuard,
+    counted: BackfillGuard,
 }
 
 /// What was read and waits for its sync.
@@ -120,7 +120,7 @@ impl Backfill {
                 least: u64::MAX,
                 since: None,
             },
-            _counted: counted,
+            counted,
         })
     }
 
@@ -129,9 +129,14 @@ impl Backfill {
         if self.stream.is_closed() {
             return Outcome::Done;
         }
+        self.counted.set_active(true);
         match self.step(around) {
             Ok(Step::Again) => Outcome::Again(self),
-            Ok(Step::Snooze(snooze)) => Outcome::Snooze(self, snooze),
+            Ok(Step::Snooze(snooze)) => {
+                let is_for_room = matches!(snooze, Snooze::Room);
+                self.counted.set_active(!is_for_room);
+                Outcome::Snooze(self, snooze)
+            }
             Ok(Step::Done) => Outcome::Done,
             Err(reason) => {
                 tracing::debug!(vb = %self.stream.vb(), reason = reason.name(), "backfill ended");
