@@ -3,7 +3,7 @@
 use crate::account::Account;
 use crate::batch::Batch;
 use crate::event::{EndReason, Event, StreamEvent};
-use crate::inbox::{Found, Inbox, NewsWaker};
+use crate::inbox::{Found, Inbox};
 use crate::request::{Opened, Positions, StreamRequest};
 use crate::stats::StreamStats;
 use crate::stream::{Parts, StreamShared, add, set};
@@ -11,6 +11,7 @@ use crate::streams::StreamsHandle;
 use crate::tail::{Pulled, Tail};
 use crate::task::Backfill;
 use std::sync::Arc;
+#[cfg(feature = "async")]
 use std::task::Waker;
 use std::time::Duration;
 use vbstore_core::{Clock, Position, ReadLimit, Resume, SystemClock, VbId};
@@ -372,13 +373,10 @@ impl Consumer {
             Pulled::Nothing { above } => {
                 // ORDER: put back first, watched second; see `inbox`.
                 if self.inbox.put_back(tail, false) {
-                    let waker = Waker::from(Arc::new(NewsWaker {
-                        inbox: Arc::downgrade(&self.inbox),
-                        number: stream.number,
-                    }));
+                    let waker = stream.reader_waker();
                     let visibility = stream.options.visibility;
                     let generation = stream.generation;
-                    if !stream.feed.watch(generation, visibility, above, &waker) {
+                    if !stream.feed.watch(generation, visibility, above, waker) {
                         self.inbox.notify(stream.number);
                     }
                 }

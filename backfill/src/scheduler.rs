@@ -273,13 +273,15 @@ impl Scheduler {
         let is_asleep = match snooze {
             Snooze::Room => stream.account.is_still_full(),
             Snooze::Durable { visibility, above } => {
-                let waker = Waker::from(Arc::new(SnoozeWaker {
-                    scheduler: Weak::clone(&self.me),
-                    consumer: stream.consumer,
-                    number: stream.number,
-                }));
+                let waker = stream.backfill_waker(|| {
+                    Waker::from(Arc::new(SnoozeWaker {
+                        scheduler: Weak::clone(&self.me),
+                        consumer: stream.consumer,
+                        number: stream.number,
+                    }))
+                });
                 let generation = stream.generation;
-                stream.feed.watch(generation, visibility, above, &waker)
+                stream.feed.watch(generation, visibility, above, waker)
             }
         };
         if !is_asleep {

@@ -1,10 +1,11 @@
 //! What the parts of one stream share: its task, its place in the inbox, and its figures.
 
 use crate::account::Account;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, NewsWaker};
 use crate::request::StreamOptions;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
 use vbstore_core::{Seqno, VbId};
 use vbstore_engine::Feed;
 
@@ -83,6 +84,9 @@ pub(crate) struct StreamShared {
     is_closed: AtomicBool,
     state: AtomicU8,
     pub(crate) figures: Figures,
+    /// Wakes its reader, or its backfill: made once, so that a watch is known again.
+    reader_waker: Waker,
+    backfill_waker: OnceLock<Waker>,
 }
 
 /// What one stream counts.
@@ -120,6 +124,7 @@ pub(crate) struct Parts {
 
 impl StreamShared {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let inbox = parts.inbox;
         Arc::new(Self {
             number: parts.number,
             consumer: parts.consumer,
@@ -128,11 +133,26 @@ impl StreamShared {
             options: parts.options,
             views_at_open: parts.views_at_open,
             account: parts.account,
-            inbox: parts.inbox,
+            reader_waker: Waker::from(Arc::new(NewsWaker {
+                inbox: Weak::clone(&inbox),
+                number: parts.number,
+            })),
+            backfill_waker: OnceLock::new(),
+            inbox,
             is_closed: AtomicBool::new(false),
             state: AtomicU8::new(StreamState::Pending.code()),
             figures: Figures::default(),
         })
+    }
+
+    /// Returns what wakes its reader.
+    pub(crate) fn reader_waker(&self) -> &Waker {
+        &self.reader_waker
+    }
+
+    /// Returns what wakes its backfill; `make` makes it the first time.
+    pub(crate) fn backfill_waker(&self, make: impl FnOnce() -> Waker) -> &Waker {
+        self.backfill_waker.get_or_init(make)
     }
 
     pub(crate) fn vb(&self) -> VbId {
@@ -155,6 +175,16 @@ impl StreamShared {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for StreamShared {
+    /// A watch that waits would stay until the next change of the vBucket, and there may be none.
+    fn drop(&mut self) {
+        self.feed.unwatch(&self.reader_waker);
+        if let Some(waker) = self.backfill_waker.get() {
+            self.feed.unwatch(waker);
+        }
     }
 }
 

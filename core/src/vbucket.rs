@@ -233,6 +233,21 @@ impl VbCell {
         true
     }
 
+    /// Takes a watch away; nothing happens if it has fired.
+    pub fn unwatch(&self, waker: &Waker) {
+        let mut inner = self.lock();
+        let place = inner.watches.iter().position(|w| w.waker.will_wake(waker));
+        let watch = place.map(|at| inner.watches.swap_remove(at));
+        drop(inner);
+        drop(watch);
+    }
+
+    /// Returns how many watches are waiting.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.lock().watches.len()
+    }
+
     /// Answers a request: decides whether the consumer may go on, and gives it a cursor if memory
     /// serves it from the start. All in one step, so that no failover entry comes in between.
     #[must_use]

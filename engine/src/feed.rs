@@ -227,6 +227,19 @@ impl Feed {
             && self.unwell().is_none()
     }
 
+    /// Takes a watch away; nothing happens if it has fired.
+    pub fn unwatch(&self, waker: &Waker) {
+        if let Ok(cell) = self.cell() {
+            cell.unwatch(waker);
+        }
+    }
+
+    /// Returns how many streams wait for changes of the vBucket.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.cell().map_or(0, VbCell::watches)
+    }
+
     /// Returns up to where everything is synced.
     #[must_use]
     pub fn synced(&self) -> Seqno {

@@ -1,5 +1,5 @@
 //! Streams opened and dropped at random moments, a tenth of them in the middle of a slice: threads,
-//! file descriptors, places, gauges and memory are back where they began.
+//! file descriptors, places, gauges, watches and allocated memory are back where they began.
 //!
 //! `VBSTORE_DOCUMENTS=1000000 VBSTORE_STREAMS=10000` runs it at full size.
 
@@ -21,8 +21,32 @@ use vbstore_tests::{TestStore, assert_at_rest};
     reason = "the allocator keeps what was freed unless it is told"
 )]
 mod trim {
+    /// What glibc says of its heaps.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Mallinfo2 {
+        arena: usize,
+        ordblks: usize,
+        smblks: usize,
+        hblks: usize,
+        hblkhd: usize,
+        usmblks: usize,
+        fsmblks: usize,
+        uordblks: usize,
+        fordblks: usize,
+        keepcost: usize,
+    }
+
     unsafe extern "C" {
         fn malloc_trim(pad: usize) -> i32;
+        fn mallinfo2() -> Mallinfo2;
+    }
+
+    /// Bytes that are allocated and not freed.
+    pub(crate) fn in_use() -> usize {
+        // SAFETY: takes nothing, returns plain numbers.
+        let info = unsafe { mallinfo2() };
+        info.uordblks + info.hblkhd
     }
 
     pub(crate) fn trim() {
@@ -38,6 +62,7 @@ struct Held {
     threads: usize,
     files: usize,
     memory: u64,
+    in_use: usize,
 }
 
 fn held() -> Held {
@@ -51,6 +76,7 @@ fn held() -> Held {
         threads: usize::try_from(field("Threads:")).unwrap(),
         files: std::fs::read_dir("/proc/self/fd").unwrap().count(),
         memory: field("VmRSS:") << 10,
+        in_use: trim::in_use(),
     }
 }
 
@@ -181,13 +207,22 @@ fn streams_that_come_and_go_leave_nothing() {
     assert!(churn.in_a_slice * 20 > count, "{}", churn.in_a_slice);
     assert_eq!((after.threads, after.files), (before.threads, before.files));
     assert!(
-        after.memory <= before.memory / 100 * 105,
+        after.in_use <= before.in_use / 100 * 105,
+        "{before:?} {after:?}"
+    );
+    // What the allocator keeps although it was freed, even when told to trim: pages of which a part
+    // is in use. It levels off (measured: +26 % after 2,000 streams, +25 % after 20,000).
+    assert!(
+        after.memory <= before.memory / 100 * 160,
         "{before:?} {after:?}"
     );
     let stats = streams.stats();
     assert!(stats.streams.is_empty());
     let waiting = (stats.pending, stats.ready, stats.running, stats.snoozed);
     assert_eq!((waiting, stats.buffered_bytes), ((0, 0, 0, 0), 0));
+    for vb in 0..4 {
+        assert_eq!(engine.feed(VbId::new(vb)).unwrap().watches(), 0, "vb {vb}");
+    }
     assert_at_rest(&engine);
     drop(churn);
     drop(streams);
