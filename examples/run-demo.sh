@@ -43,7 +43,7 @@ rm -f "$report" ./run/{import,stress,verify-demo,verify-churn}.log
 
 step import import --dir ./run/demo --vbuckets 64 --key name "$records"
 step stress stress --dir ./run/churn --seconds "$seconds" --seed 1 --writers 8 --vbuckets 64 \
-  --json "$report"
+  --streams 16 --frozen 3 --slow 1 --reconnect-every 2000 --memory-mib 8 --json "$report"
 step verify-demo verify --dir ./run/demo
 step verify-churn verify --dir ./run/churn
 
@@ -56,6 +56,7 @@ cat <<EOF
 In short
   import        $(said import)
   stress        $operations operations in $seconds s, $lost acknowledged writes lost
+  streams       $(figure complete_markers_compared) copies compared at complete markers, all equal
   db snapshots  the oldest ever open was $age_ms ms old
   verify demo   $(said verify-demo)
   verify churn  $(said verify-churn)

@@ -19,6 +19,18 @@
 //! let page = engine.for_key("fruit::apple").prefix("fruit::", PageForm::Meta)?;
 //! assert_eq!(page.entries.len(), 1);
 //! assert_eq!(KeyRange::all(), KeyRange::default());
+//!
+//! // What changed, from the beginning, and what changes from now on.
+//! use vbstore::{ConsumerConfig, Event, StreamRequest, Streams, StreamsConfig};
+//! let vb = engine.for_key("fruit::apple").id();
+//! let streams = Streams::start(&engine, &StreamsConfig::default())?;
+//! let mut consumer = streams.consumer("example", &ConsumerConfig::default())?;
+//! assert_eq!(consumer.open(&StreamRequest::from_start(vb))?, vbstore::Opened::Continue);
+//! let marker = consumer.recv().ok_or("a stream is open")?;
+//! assert!(matches!(marker.event, Event::SnapshotMarker(_)));
+//! let change = consumer.recv().ok_or("a stream is open")?;
+//! assert_eq!(change.event.item().ok_or("a change")?.key, "fruit::apple");
+//! # drop((consumer, streams));
 //! engine.close()?;
 //! # Ok(())
 //! # }
