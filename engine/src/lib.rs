@@ -58,6 +58,14 @@ pub mod raw {
     use crate::{Engine, Result, SeqnoRange, Slice, SliceBudget};
     use vbstore_core::{Seqno, VbId};
 
+    /// Lets no family be compacted any more until the store is opened again.
+    ///
+    /// # Errors
+    /// When the engine is closed, or RocksDB refuses.
+    pub fn stop_compactions(engine: &Engine) -> Result<()> {
+        engine.inner().storage()?.stop_compactions()
+    }
+
     /// Reads a slice through a db snapshot that stays open.
     pub type ReadHeld<'a> = dyn FnMut(VbId, SeqnoRange, SliceBudget) -> Result<Slice> + 'a;
 

@@ -42,11 +42,11 @@ pub const HOLD_BOUNDS_MICROS: [u64; 13] = [
 ];
 
 /// From here on a hold is listed one by one.
-const LONG_HOLD: Duration = Duration::from_millis(100);
+const LONG_HOLD: Duration = Duration::from_millis(20);
 /// Long holds that are listed.
 const LONG_HOLDS_MAX: usize = 1_000;
 
-/// A db snapshot that was held for more than 100 ms.
+/// A db snapshot that was held for more than 20 ms: the default budget of a slice and 10 ms.
 #[derive(Clone, Copy, Debug)]
 pub struct LongHold {
     /// On whose behalf.
@@ -113,7 +113,7 @@ impl DbSnapshots {
             .map(|count| count.load(Ordering::Relaxed))
     }
 
-    /// Returns holds of more than 100 ms, at most 1,000 of them.
+    /// Returns holds of more than 20 ms, at most 1,000 of them.
     #[must_use]
     pub fn long_holds(&self) -> Vec<LongHold> {
         self.long_holds.lock().clone()

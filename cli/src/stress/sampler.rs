@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use vbstore::{Engine, Error, HOLD_BOUNDS_MICROS, Holder};
+use vbstore::{Engine, Error, HOLD_BOUNDS_MICROS, Holder, LongHold};
 
 use super::findings::Findings;
 use serde_json::{Value, json};
@@ -98,10 +98,13 @@ impl Samples {
         };
         let long = snapshots.long_holds();
         // Time on the run queue is what another program, or another thread, took.
-        let unexplained = long.iter().filter(|hold| {
-            hold.waited
-                .is_none_or(|waited| hold.held.saturating_sub(waited).as_millis() > 100)
-        });
+        let unexplained = |limit: u128| {
+            let is_own = |hold: &&LongHold| {
+                let waited = hold.waited.unwrap_or_default();
+                hold.held.saturating_sub(waited).as_millis() > limit
+            };
+            long.iter().filter(is_own).count()
+        };
         json!({
             "samples": self.taken,
             "settled_samples": self.settled,
@@ -112,7 +115,8 @@ impl Samples {
             "held": all,
             "held_above_20_ms": above(20_000),
             "held_above_100_ms": above(100_000),
-            "above_100_ms_not_on_run_queue": unexplained.count(),
+            "above_20_ms_not_on_run_queue": unexplained(20),
+            "above_100_ms_not_on_run_queue": unexplained(100),
             "long_holds_ms": long.iter().map(|hold| json!({
                 "holder": hold.holder.name(),
                 "held": hold.held.as_secs_f64() * 1_000.0,

@@ -151,6 +151,16 @@ impl Storage {
         Ok(())
     }
 
+    /// Lets no family of a vBucket be compacted any more. For tests.
+    pub(crate) fn stop_compactions(&self) -> Result<()> {
+        for name in self.names.iter().flat_map(|n| [&n.seqno, &n.key]) {
+            self.db
+                .set_options_cf(self.family(name)?, &[("disable_auto_compactions", "true")])
+                .map_err(|e| map(&e, "stop compactions"))?;
+        }
+        Ok(())
+    }
+
     /// Returns the sum of an integer property over all families of the store.
     pub(crate) fn property_sum(&self, name: &'static str) -> Result<u64> {
         let records = [options::DEFAULT, SUPERSEDED];
