@@ -93,12 +93,21 @@ impl Consumer {
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field that no consumer can mean, for an unknown vBucket, and for
-    /// one of which a stream is open here; [`Error::Busy`] if too many backfills wait;
+    /// one of which a stream is open here, or has ended and not all of its events are taken; [`Error::Busy`] if too many backfills wait;
     /// [`Error::Closed`]. Nothing was changed then.
     pub fn open(&mut self, request: &StreamRequest) -> Result<Opened> {
         let feed = self.handle.engine().feed(request.vb)?;
         if self.inbox.number_of(request.vb).is_some() {
             let detail = format!("a stream of {} is open", request.vb);
+            return Err(Error::invalid("vb", detail));
+        }
+        let is_taking = |(batch, _): &(Batch, usize)| batch.vb() == request.vb;
+        if self.taking.as_ref().is_some_and(is_taking) || self.inbox.has_changes_of(request.vb) {
+            // They would be mixed up with those of the new one.
+            let detail = format!(
+                "events of an earlier stream of {} are not taken",
+                request.vb
+            );
             return Err(Error::invalid("vb", detail));
         }
         // ORDER: before it is admitted, so that every view numbered later was begun after.

@@ -182,6 +182,13 @@ impl Inbox {
         self.state.lock().of_vb(vb)
     }
 
+    /// Returns whether changes of a vBucket wait, of a stream that has ended.
+    pub(crate) fn has_changes_of(&self, vb: VbId) -> bool {
+        let state = self.state.lock();
+        let of_vb = |batch: &Batch| batch.vb() == vb && (batch.len() > 1 || batch.end.is_none());
+        state.batches.iter().any(of_vb)
+    }
+
     /// Returns what the reader is to do next.
     pub(crate) fn find(&self) -> Found {
         self.state.lock().find()

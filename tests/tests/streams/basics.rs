@@ -201,6 +201,12 @@ fn a_stream_ends_at_the_first_boundary_at_or_above_what_was_asked() {
         short(&events),
         ["0..3 memory", "a@1", "b@2", "c@3", "end reached_end"]
     );
+    // Not before everything of the earlier stream is taken.
+    let again = StreamRequest::from_start(VB).until(Seqno::new(2));
+    let _ = consumer.open(&again).unwrap();
+    assert!(consumer.try_recv().is_ok());
+    assert!(consumer.open(&again).is_err());
+    drain(&engine, &streams, &mut consumer);
     // At the end already.
     let position = consumer.position(VB).unwrap();
     let request = StreamRequest::resume(VB, position).until(position.seqno);

@@ -334,3 +334,52 @@ fn a_backfill_whose_end_runs_away_says_so() {
     drop((consumer, streams));
     store.finish(engine);
 }
+
+#[test]
+fn what_everyone_has_read_is_freed_before_a_cursor_is_dropped() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.memory_quota = 1 << 20;
+    store.config.tuning.checkpoint_bytes_max = 64 << 10;
+    let engine = store.open();
+    let (streams, mut reader) = stepped(&engine);
+    let mut frozen = streams
+        .consumer("frozen", &ConsumerConfig::default())
+        .unwrap();
+    open(&mut reader, &StreamRequest::from_start(VbId::new(0)));
+    open(&mut frozen, &StreamRequest::from_start(VB));
+    let (value, mut read) = ("x".repeat(2_000), 0);
+    let mut write = |number: u16, n: u32| {
+        let change = Change::set(format!("key-{n}"), value.clone());
+        vb(&engine, number)
+            .write(change, Durability::Synced)
+            .unwrap();
+    };
+    // 100 KB that the frozen one has not read, and 4 MB that the other one has.
+    for n in 0..50 {
+        write(1, n);
+    }
+    for n in 0..2_000 {
+        write(0, n);
+        read += take(&mut reader)
+            .iter()
+            .filter(|e| e.event.item().is_some())
+            .count();
+    }
+    let metrics = engine.metrics();
+    assert!(metrics.checkpoints_freed.get() > 10);
+    assert_eq!(metrics.cursors_dropped.get(), 0);
+    assert_eq!(frozen.stats()[0].lag_items, Some(50));
+    // Now there is nothing else to free.
+    for n in 50..1_000 {
+        write(1, n);
+    }
+    assert_eq!(metrics.cursors_dropped.get(), 1);
+    assert_eq!(frozen.stats()[0].lag_items, None);
+    assert!(engine.checkpoint_memory() <= 1 << 20);
+    assert_eq!(read, 2_000);
+    let events = drain(&engine, &streams, &mut frozen);
+    let items = events.iter().filter(|e| e.event.item().is_some()).count();
+    assert_eq!((items, frozen.stats()[0].cursor_drops), (1_000, 1));
+    drop((reader, frozen, streams));
+    store.finish(engine);
+}
