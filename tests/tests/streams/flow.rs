@@ -348,7 +348,7 @@ fn what_everyone_has_read_is_freed_before_a_cursor_is_dropped() {
     open(&mut reader, &StreamRequest::from_start(VbId::new(0)));
     open(&mut frozen, &StreamRequest::from_start(VB));
     let (value, mut read) = ("x".repeat(2_000), 0);
-    let mut write = |number: u16, n: u32| {
+    let write = |number: u16, n: u32| {
         let change = Change::set(format!("key-{n}"), value.clone());
         vb(&engine, number)
             .write(change, Durability::Synced)
