@@ -19,6 +19,7 @@ use crate::stream::{StreamShared, StreamState};
 use crate::tail::Tail;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -134,9 +135,7 @@ impl Inbox {
         drop(state);
         drop(ended);
         self.arrived.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        call(waker);
     }
 
     /// Ends a stream from outside: what waits of it is dropped, its end delivered.
@@ -156,9 +155,7 @@ impl Inbox {
         drop(state);
         drop((entry, dropped));
         self.arrived.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        call(waker);
     }
 
     /// Forgets a stream that was refused before it did anything.
@@ -273,9 +270,7 @@ impl Inbox {
         let waker = state.waker.take();
         drop(state);
         self.arrived.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        call(waker);
     }
 
     /// Looks at all streams, for figures; with `watchdog` also notes who has taken something since.
@@ -361,6 +356,15 @@ impl State {
             }
         }
         None
+    }
+}
+
+/// Calls a program's waker; a panic in it must not reach the worker or the leader that calls.
+fn call(waker: Option<Waker>) {
+    if let Some(waker) = waker
+        && catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err()
+    {
+        tracing::error!("the waker of a consumer panicked");
     }
 }
 

@@ -16,7 +16,8 @@
 //! one backfill that may run, until it is over.
 //!
 //! # Protocol
-//! One lock over all queues; nothing is called, woken or dropped under it that takes another lock.
+//! One lock over all queues; nothing is called, woken or dropped under it that takes another lock, but
+//! that of an account, under which this one is never taken.
 //! A backfill is put among the snoozed *before* its wake-up is registered (or its condition looked at
 //! again), so whoever wakes it finds it.
 
@@ -59,6 +60,8 @@ struct Queue {
     ready: VecDeque<Box<Backfill>>,
     pending: VecDeque<Box<Backfill>>,
     snoozed: HashMap<u64, Sleeping>,
+    /// Those among them that wait for room, in the order in which they came: each gets its turn.
+    for_room: VecDeque<u64>,
     running: usize,
     under_way: usize,
     /// The one that runs to its end, if the order is sequential.
@@ -115,6 +118,7 @@ impl Scheduler {
             ready: VecDeque::new(),
             pending: VecDeque::new(),
             snoozed: HashMap::new(),
+            for_room: VecDeque::new(),
             running: 0,
             under_way: 0,
             current: None,
@@ -216,9 +220,13 @@ impl Scheduler {
         queue.running = queue.running.saturating_sub(1);
         let mut leaves = false;
         match outcome {
-            _ if queue.is_gone => {
+            // Closed while it ran: whoever closed it did not find it among those that wait.
+            _ if queue.is_gone || stream.is_closed() => {
                 leaves = true;
                 dropped = Some(outcome);
+                if queue.current == Some(number) {
+                    queue.current = None;
+                }
             }
             Outcome::Again(backfill) => {
                 if !stream.is_closed() {
@@ -240,6 +248,9 @@ impl Scheduler {
                     is_for_room,
                 };
                 queue.snoozed.insert(number, sleeping);
+                if is_for_room {
+                    queue.for_room.push_back(number);
+                }
                 asleep = Some(snooze);
             }
             Outcome::Done => {
@@ -263,9 +274,33 @@ impl Scheduler {
         drop(state);
         drop(dropped);
         self.changed.notify_one();
-        if let Some(snooze) = asleep {
-            self.register(stream, snooze);
+        match asleep {
+            Some(Snooze::Room) => self.register(stream, Snooze::Room),
+            Some(snooze) => {
+                self.register(stream, snooze);
+                self.pass_on_room(stream);
+            }
+            None => self.pass_on_room(stream),
         }
+    }
+
+    /// Wakes the next that waits for room, if there is some left after this one.
+    fn pass_on_room(&self, stream: &StreamShared) {
+        if stream.account.is_still_full() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let woken = state
+            .consumers
+            .get_mut(&stream.consumer)
+            .map_or(0, |queue| queue.wake_for_room(1, false));
+        if woken == 0 {
+            return;
+        }
+        state.under_way = state.under_way.saturating_add(woken);
+        state.give_turn(stream.consumer);
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Sees to it that a snoozed backfill is woken; at once if its condition holds by now.
@@ -298,6 +333,7 @@ impl Scheduler {
         let Some(sleeping) = queue.snoozed.remove(&number) else {
             return;
         };
+        queue.for_room.retain(|waiting| *waiting != number);
         let counts_again = queue.make_ready(sleeping);
         state.under_way = state.under_way.saturating_add(usize::from(counts_again));
         state.give_turn(consumer);
@@ -324,6 +360,7 @@ impl Scheduler {
             dropped.push(backfill);
         }
         if let Some(sleeping) = queue.snoozed.remove(&number) {
+            queue.for_room.retain(|waiting| *waiting != number);
             under_way = usize::from(!sleeping.is_for_room);
             dropped.push(sleeping.backfill);
         }
@@ -338,8 +375,12 @@ impl Scheduler {
         }
         state.give_turn(consumer);
         drop(state);
-        drop(dropped);
         self.changed.notify_one();
+        // It may have been the one that was to pass on room.
+        for backfill in &dropped {
+            self.pass_on_room(&backfill.stream);
+        }
+        drop(dropped);
     }
 
     /// Ends: workers stop, everything that waits is dropped.
@@ -380,21 +421,10 @@ impl OnRoom for Scheduler {
             .iter_mut()
             .filter(|(number, _)| consumer.is_none_or(|only| only == **number));
         for (number, queue) in chosen {
-            let for_room: Vec<u64> = queue
-                .snoozed
-                .iter()
-                .filter(|(_, sleeping)| sleeping.is_for_room)
-                .map(|(number, _)| *number)
-                .collect();
-            for stream in for_room {
-                let Some(sleeping) = queue.snoozed.remove(&stream) else {
-                    continue;
-                };
-                if consumer.is_none() {
-                    sleeping.backfill.stream.account.try_again();
-                }
-                let counts_again = queue.make_ready(sleeping);
-                *under_way = under_way.saturating_add(usize::from(counts_again));
+            // As many as can run; each that finds room wakes the next.
+            let count = queue.wake_for_room(queue.slices_max, consumer.is_none());
+            if count > 0 {
+                *under_way = under_way.saturating_add(count);
                 woken.push(*number);
             }
         }
@@ -477,6 +507,25 @@ impl Queue {
         }
         self.running = self.running.saturating_add(1);
         Some((backfill, is_new))
+    }
+
+    /// Makes ready the first of those that wait for room; returns how many.
+    fn wake_for_room(&mut self, count: usize, is_total: bool) -> usize {
+        let mut woken = 0_usize;
+        while woken < count {
+            let Some(number) = self.for_room.pop_front() else {
+                break;
+            };
+            let Some(sleeping) = self.snoozed.remove(&number) else {
+                continue;
+            };
+            if is_total {
+                sleeping.backfill.stream.account.try_again();
+            }
+            self.make_ready(sleeping);
+            woken = woken.saturating_add(1);
+        }
+        woken
     }
 
     /// Returns whether it counts as under way again.

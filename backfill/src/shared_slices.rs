@@ -80,6 +80,8 @@ impl SharedSlices {
                 && kept.after <= position
                 && kept.slice.position() > position
                 && kept.slice.persisted_seqno() >= progress.end_min()
+                // Purging changes a view and not its end.
+                && kept.slice.purge_seqno() >= progress.purge_seqno()
         });
         found.map(|kept| Arc::clone(&kept.slice))
     }

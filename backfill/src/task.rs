@@ -39,6 +39,9 @@ const FAILED_JOINS_MAX: u32 = 3;
 /// reservation that rows may use.
 const ROW_BYTES: u64 = 128;
 
+/// Memory that a batch takes besides its rows, in bytes: one without any waits in the buffer too.
+const BATCH_BYTES: u64 = 512;
+
 /// What all backfills share.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
@@ -149,6 +152,11 @@ impl Backfill {
 
     fn step(&mut self, around: &Surroundings) -> Result<Step, EndReason> {
         if let Some(in_hand) = self.in_hand.take() {
+            // ORDER: what is synced first, the generation second; see `VbCell`.
+            let is_synced = self.stream.feed.synced() >= in_hand.persisted;
+            if is_synced && self.stream.feed.is_gone(self.stream.generation) {
+                return Err(EndReason::VbucketGone);
+            }
             return self.hand_on(in_hand);
         }
         let stream = Arc::clone(&self.stream);
@@ -224,7 +232,7 @@ impl Backfill {
             Err(Unfit::OtherBranch) => return Err(from_zero(RollbackReason::UnknownBranch)),
         };
         let taken = self.choose(slice, &charge, is_shared);
-        charge.settle(taken.bytes);
+        charge.settle(taken.bytes.saturating_add(BATCH_BYTES));
         self.progress.advance(taken.position);
         let last = taken.changes.last_seqno();
         let advance = (last != Some(taken.position) && taken.position > taken.after)
@@ -362,9 +370,9 @@ impl Backfill {
         }
         let is_whole = wanted.len() == slice.len();
         if !wanted.is_empty() {
-            // Few of many would keep the whole buffer in memory.
-            let is_lean = taken.bytes.saturating_mul(2) >= slice.memory() || is_shared;
-            taken.changes = if is_whole && !options.is_keys_only {
+            // Few of many would keep the whole buffer in memory, and be charged for a few.
+            let is_lean = taken.bytes.saturating_mul(2) >= slice.memory();
+            taken.changes = if is_whole && is_lean && !options.is_keys_only {
                 Changes::Slice(Arc::clone(slice), Rows::Range(first..slice.len()))
             } else if is_lean && !options.is_keys_only {
                 Changes::Slice(Arc::clone(slice), Rows::List(wanted))

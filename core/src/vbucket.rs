@@ -21,6 +21,7 @@ use crate::progress::Progress;
 use crate::record::VbState;
 use crate::resume::{Position, Resume, decide};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 /// How durable a change must be before a stream delivers it.
@@ -80,9 +81,12 @@ struct Watch {
 pub struct Fired(Vec<Waker>);
 
 impl Fired {
-    /// Calls them.
+    /// Calls them. A waker can be a program's own code: if it panics, the others are called all the
+    /// same, and the caller, which may be the leader of a flush, does not notice.
     pub fn wake(self) {
-        self.0.into_iter().for_each(Waker::wake);
+        for waker in self.0 {
+            drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
+        }
     }
 }
 
@@ -278,15 +282,15 @@ impl VbCell {
         Ok(inner.join(position).ok())
     }
 
-    /// Registers a cursor that has read everything that is sealed, to keep in memory what comes
-    /// after the next view of the disk.
+    /// Registers a cursor after what is on disk, to keep in memory what comes after the next view of
+    /// the disk.
     ///
     /// # Errors
     /// [`Gone`] if the vBucket was deleted.
     pub fn hold_memory(&self, generation: u64) -> Result<CursorId, Gone> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
-        Ok(inner.checkpoints.register_last())
+        inner.checkpoints.register_on_disk().map_err(|_| Gone)
     }
 
     /// Takes a cursor away.

@@ -154,16 +154,14 @@ impl Checkpoints {
         Ok(self.cursors.insert(cursor))
     }
 
-    /// Registers a cursor after everything that is sealed: what is appended from now on stays in
-    /// memory until it is removed or dropped.
-    pub fn register_last(&mut self) -> CursorId {
-        let position = self.sealed.back().map_or(self.freed_upto, |s| s.end);
-        self.cursors.insert(Cursor {
-            checkpoint: self.next_id,
-            index: 0,
-            position,
-            before: self.sealed_total,
-        })
+    /// Registers a cursor after everything that is on disk: whatever a later view of the disk ends
+    /// with, what comes after it stays in memory until the cursor is removed or dropped. A checkpoint
+    /// that a flush is writing just now is kept too: the view may not have it yet.
+    ///
+    /// # Errors
+    /// Never: nothing that is not on disk was freed.
+    pub fn register_on_disk(&mut self) -> Result<CursorId, NotInMemory> {
+        self.register(self.on_disk())
     }
 
     /// Takes a cursor away; nothing happens if it is gone.

@@ -93,8 +93,9 @@ impl Inner {
         has_left |= !dirty.vbs.is_empty();
         self.commit.put_back_dirty(dirty);
         if has_left {
-            // The flusher may have found the list empty while it was here, and gone to sleep.
-            self.signals.flusher.wake();
+            // The flusher may have found the list empty while it was here, and gone to sleep; and who
+            // asked for a flush asked for what did not fit too.
+            self.demand_flush();
         }
         units
     }

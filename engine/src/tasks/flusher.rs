@@ -24,7 +24,8 @@ pub(super) fn step(inner: &Inner) -> Result<Next> {
     let to_sync = left(inner.commit.unsynced_since(), tuning.sync_interval);
     let is_due = |left: Option<Duration>| left.is_some_and(|left| left.is_zero());
 
-    let sync = is_due(to_sync) || inner.commit.take_sync_demand();
+    let is_sync_demanded = inner.commit.take_sync_demand();
+    let sync = is_due(to_sync) || is_sync_demanded;
     if is_demanded || sync || is_due(to_flush) || inner.health.is_degraded() {
         // What is left when the batch was full is due at once.
         inner.flush_in_turn(sync || inner.health.is_degraded())?;

@@ -219,6 +219,40 @@ fn a_consumer_dropped_in_the_middle_of_a_slice_leaves_nothing() {
 }
 
 #[test]
+fn a_stream_closed_in_the_middle_of_its_slice_is_not_put_to_sleep() {
+    let store = TestStore::threaded();
+    let engine = on_disk(&store, keys(3));
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    // Its view will hold what is not synced, and no sync succeeds meanwhile.
+    let sync = Arc::new(Gate::default());
+    store
+        .failpoints
+        .once(place::SYNC, Action::Wait(Arc::clone(&sync)));
+    let change = Change::set("unsynced", "v");
+    vb(&engine, 1).write(change, Durability::Logged).unwrap();
+    let gate = Arc::new(Gate::default());
+    let wait = Action::Wait(Arc::clone(&gate));
+    store.failpoints.once(place::SLICE_HAND_ON, wait);
+    std::thread::scope(|scope| {
+        let step = std::thread::Builder::new().name("step".to_owned());
+        let step = step.spawn_scoped(scope, || streams.step()).unwrap();
+        gate.wait_for_arrival();
+        assert!(consumer.close(VB));
+        gate.open();
+        assert!(step.join().unwrap());
+    });
+    let stats = streams.stats();
+    assert_eq!((stats.snoozed, stats.ready, stats.pending), (0, 0, 0));
+    assert_eq!(stats.buffered_bytes, 0);
+    sync.open();
+    assert_eq!(short(&take(&mut consumer)), ["end closed"]);
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
 fn purging_past_a_position_ends_the_stream_and_refuses_its_position() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 2;

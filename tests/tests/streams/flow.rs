@@ -77,6 +77,74 @@ fn one_item_always_passes() {
     store.finish(engine);
 }
 
+#[test]
+fn streams_that_wait_for_room_get_it_in_turn() {
+    let mut store = TestStore::stepped();
+    store.config.vbuckets = Some(64);
+    let engine = store.open();
+    for number in 0..64 {
+        for key in keys(60) {
+            let change = Change::set(key, "value");
+            vb(&engine, number)
+                .write(change, Durability::Memory)
+                .unwrap();
+        }
+    }
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams.consumer("wide", &limited(8_000)).unwrap();
+    for number in 0..64 {
+        open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+    }
+    // After a few rounds everyone has had something.
+    for _ in 0..64 {
+        while streams.step() {}
+        take(&mut consumer);
+    }
+    let stats = consumer.stats();
+    let starved: Vec<_> = stats.iter().filter(|s| s.taken_seqno.get() == 0).collect();
+    assert!(starved.is_empty(), "{starved:?}");
+    let events = drain(&engine, &streams, &mut consumer);
+    assert!(!events.is_empty());
+    for stats in consumer.stats() {
+        assert_eq!(stats.taken_seqno.get(), 60, "{stats:?}");
+    }
+    assert_eq!(consumer.buffered_bytes(), 0);
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn a_frozen_consumer_of_few_keys_is_bounded_too() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 10;
+    let engine = on_disk(&store, keys(2_000));
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut leader = streams
+        .consumer("leader", &ConsumerConfig::default())
+        .unwrap();
+    let mut frozen = streams.consumer("frozen", &limited(20_000)).unwrap();
+    let none = StreamOptions {
+        prefix: "no such key".into(),
+        ..StreamOptions::default()
+    };
+    open(&mut leader, &StreamRequest::from_start(VB));
+    open(&mut frozen, &StreamRequest::from_start(VB).options(none));
+    while streams.step() {
+        take(&mut leader);
+    }
+    assert_eq!(
+        frozen.stats()[0].state,
+        StreamState::Snoozed,
+        "batches without rows count too"
+    );
+    let events = drain(&engine, &streams, &mut frozen);
+    assert_eq!(short(&events).last().unwrap(), "to 2000");
+    drop((leader, frozen, streams));
+    store.finish(engine);
+}
+
 fn two_vbuckets(store: &TestStore) -> vbstore::Engine {
     let engine = store.open();
     for number in [0, 1] {
