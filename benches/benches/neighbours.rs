@@ -7,14 +7,15 @@
 //! As a control, the writers run beside threads that do nothing but keep as many processors busy:
 //! what is left of the ratio then is the machine's, not the engine's.
 //!
-//! VBSTORE_DOCUMENTS (default 160,000), VBSTORE_CATCH_UPS (1,000) and VBSTORE_WORKERS (2) change the
-//! run.
+//! VBSTORE_DOCUMENTS (default 160,000), VBSTORE_CATCH_UPS (1,000), VBSTORE_CATCH_UPS_PER_SECOND (0:
+//! as fast as they go), VBSTORE_WORKERS (2) and VBSTORE_UNSYNCED (0; 1 for streams that wait for no
+//! sync) change the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use vbstore::{
-    Change, Clock, Config, ConsumerConfig, Durability, Engine, Opened, StreamRequest, Streams,
-    StreamsConfig, SystemClock, VbId,
+    Change, Clock, Config, ConsumerConfig, Durability, Engine, Opened, StreamOptions,
+    StreamRequest, Streams, StreamsConfig, SystemClock, VbId, Visibility,
 };
 use vbstore_engine::raw;
 
@@ -65,7 +66,16 @@ fn catch_up(streams: &Streams, number: u64) -> anyhow::Result<u64> {
     let vb = VbId::new(u16::try_from(number % u64::from(VBUCKETS))?);
     let high = streams.engine().vbucket(vb)?.seqnos()?.synced;
     let mut consumer = streams.consumer("catch-up", &ConsumerConfig::default())?;
-    let opened = consumer.open(&StreamRequest::from_start(vb).until(high))?;
+    let options = StreamOptions {
+        visibility: if self::number("VBSTORE_UNSYNCED", 0) > 0 {
+            Visibility::Persisted
+        } else {
+            Visibility::Synced
+        },
+        ..StreamOptions::default()
+    };
+    let request = StreamRequest::from_start(vb).until(high).options(options);
+    let opened = consumer.open(&request)?;
     assert_eq!(opened, Opened::Continue);
     let mut events = 0;
     while let Ok(batch) = consumer.next_batch(PATIENCE) {
@@ -137,9 +147,11 @@ fn keep_busy(workers: u64, time: Duration) -> anyhow::Result<()> {
 
 fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result<()> {
     let catch_ups = number("VBSTORE_CATCH_UPS", 1_000) / ROUNDS;
+    let per_second = number("VBSTORE_CATCH_UPS_PER_SECOND", 0);
     let (mut with, mut without, mut busy) = (Vec::new(), Vec::new(), Vec::new());
     let (mut events, mut seconds) = (0, 0.0);
     for _ in 0..ROUNDS {
+        let clock = SystemClock::new();
         let (took, spent) = beside(engine, documents, || {
             for n in 0..catch_ups {
                 // From disk: what memory has of it is given back first.
@@ -147,6 +159,9 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
                     raw::forget_memory(engine, true)?;
                 }
                 events += catch_up(streams, n)?;
+                let due = ((n + 1) * 1_000_000).checked_div(per_second);
+                let due = Duration::from_micros(due.unwrap_or(0));
+                wait(due.saturating_sub(clock.monotonic()));
             }
             Ok(())
         })?;

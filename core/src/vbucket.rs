@@ -179,6 +179,13 @@ impl VbCell {
         self.lock().fire(self)
     }
 
+    /// Everything up to `seqno` is synced, and perhaps more. Called with the lead, without the lock,
+    /// for the generation that `seqno` is of.
+    pub fn publish_synced_to(&self, seqno: Seqno) -> Fired {
+        self.synced.fetch_max(seqno.get(), Ordering::AcqRel);
+        self.lock().fire(self)
+    }
+
     /// Wakes everybody who watches, whatever for: the health has changed, or the engine closes.
     pub fn fire_all(&self) -> Fired {
         let watches = std::mem::take(&mut self.lock().watches);

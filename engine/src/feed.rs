@@ -259,7 +259,7 @@ impl Feed {
             .map_or(true, |cell| cell.check_generation(generation).is_err())
     }
 
-    /// Asks for a flush with a sync, soon.
+    /// Asks for a sync of what is persisted, soon.
     pub fn demand_sync(&self) {
         self.inner().demand_sync();
     }

@@ -66,6 +66,7 @@ pub fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec
             return events;
         }
         engine.step(BackgroundTask::Flusher).unwrap();
+        engine.step(BackgroundTask::Syncer).unwrap();
     }
     panic!("never comes to rest: {:?}", consumer.stats());
 }

@@ -14,5 +14,7 @@ mod opening;
 mod reading;
 #[path = "scenarios/slices.rs"]
 mod slices;
+#[path = "scenarios/syncing.rs"]
+mod syncing;
 #[path = "scenarios/writing.rs"]
 mod writing;

@@ -9,7 +9,6 @@ use crate::failpoint::place;
 use crate::inner::{Inner, StorageRef};
 use crate::storage::Batch;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 impl Inner {
     /// Flushes once: what is dirty, up to the size of a flush, in one batch. Syncs if `sync` is
@@ -142,20 +141,6 @@ impl Inner {
         Ok(())
     }
 
-    /// Syncs what was written without a sync.
-    fn sync_only(&self, storage: &StorageRef<'_>) -> Result<()> {
-        if self.commit.led.lock().unsynced.is_empty() {
-            return Ok(());
-        }
-        self.pass(place::SYNC)?;
-        let start = self.clock.monotonic();
-        let sequence = storage.sync()?;
-        self.count_sync(start);
-        self.bear_witness(sequence)?;
-        self.publish_synced();
-        Ok(())
-    }
-
     /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
     /// whether a full disk has space again.
     fn probe(&self, storage: &StorageRef<'_>) -> Result<()> {
@@ -169,22 +154,6 @@ impl Inner {
         let sequence = storage.write(batch, true)?;
         self.bear_witness(sequence)?;
         self.publish_synced();
-        Ok(())
-    }
-
-    fn count_sync(&self, start: Duration) {
-        let took = self.clock.monotonic().saturating_sub(start).as_micros();
-        self.metrics.syncs.add(1);
-        self.metrics
-            .sync_micros
-            .add(u64::try_from(took).unwrap_or(0));
-    }
-
-    /// Writes down that everything up to `sequence` is synced, before anybody is told.
-    pub(super) fn bear_witness(&self, sequence: u64) -> Result<()> {
-        self.pass(place::FLUSH_WITNESS)?;
-        self.witness.lock().record(sequence, 0)?;
-        self.signals.witness.wake();
         Ok(())
     }
 
@@ -205,8 +174,8 @@ impl Inner {
         }
         drop(led);
         if is_first_unsynced && !is_synced {
-            // The flusher may have looked before this was set, and gone to sleep.
-            self.signals.flusher.wake();
+            // The syncer may have looked before this was set, and gone to sleep.
+            self.signals.syncer.wake_from_rest();
         }
     }
 
@@ -215,17 +184,6 @@ impl Inner {
             return;
         };
         cell.publish_persisted(unit.state).wake();
-    }
-
-    /// Everything persisted is synced now: the leader alone persists, and has just synced.
-    pub(super) fn publish_synced(&self) {
-        let mut led = self.commit.led.lock();
-        let unsynced = std::mem::take(&mut led.unsynced);
-        led.unsynced_since = None;
-        drop(led);
-        for cell in unsynced.iter().filter_map(|vb| self.vbs.get(vb.index())) {
-            cell.publish_synced().wake();
-        }
     }
 }
 

@@ -30,6 +30,7 @@ mod purge;
 mod queue;
 mod recover;
 mod retire;
+mod sync;
 mod ticket;
 
 pub(crate) use queue::{Committer, Want};
@@ -163,10 +164,10 @@ impl Inner {
         self.commit.resign(|want| self.look(want).is_some());
     }
 
-    /// Asks the flusher to flush and sync soon: a stream has read what is not synced yet.
+    /// Asks the syncer to sync soon: a stream has read what is not synced yet.
     pub(crate) fn demand_sync(&self) {
         if !self.commit.sync_demanded.swap(true, Ordering::AcqRel) {
-            self.signals.flusher.wake();
+            self.signals.syncer.wake();
         }
     }
 

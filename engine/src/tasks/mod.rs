@@ -9,6 +9,7 @@
 mod flusher;
 mod pacer;
 mod signal;
+mod syncer;
 mod witness_syncer;
 
 pub(crate) use signal::{Signal, Signals};
@@ -24,9 +25,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BackgroundTask {
-    /// Flushes what nobody waits for, syncs what nobody asked to sync, and tries again while the
-    /// disk is full.
+    /// Flushes what nobody waits for, and tries again while the disk is full.
     Flusher,
+    /// Syncs what streams wait for, and what no writer asked to sync.
+    Syncer,
     /// Syncs the witness once a second.
     WitnessSyncer,
     /// Moves the oldest data of RocksDB's memory to files, a few families at a time.
@@ -46,11 +48,17 @@ pub(crate) enum Next {
 
 impl BackgroundTask {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Flusher, Self::WitnessSyncer, Self::Pacer];
+    pub const ALL: [Self; 4] = [
+        Self::Flusher,
+        Self::Syncer,
+        Self::WitnessSyncer,
+        Self::Pacer,
+    ];
 
     fn thread_name(self) -> &'static str {
         match self {
             Self::Flusher => "vbstore-flusher",
+            Self::Syncer => "vbstore-syncer",
             Self::WitnessSyncer => "vbstore-witness",
             Self::Pacer => "vbstore-pacer",
         }
@@ -59,6 +67,7 @@ impl BackgroundTask {
     fn signal(self, inner: &Inner) -> &Signal {
         match self {
             Self::Flusher => &inner.signals.flusher,
+            Self::Syncer => &inner.signals.syncer,
             Self::WitnessSyncer => &inner.signals.witness,
             Self::Pacer => &inner.signals.pacer,
         }
@@ -68,6 +77,7 @@ impl BackgroundTask {
     pub(crate) fn step(self, inner: &Inner) -> Result<Next> {
         match self {
             Self::Flusher => flusher::step(inner),
+            Self::Syncer => syncer::step(inner),
             Self::WitnessSyncer => witness_syncer::step(inner),
             Self::Pacer => pacer::step(inner),
         }

@@ -6,6 +6,8 @@ use parking_lot::{Condvar, Mutex};
 #[derive(Debug, Default)]
 struct State {
     is_signalled: bool,
+    /// The task waits, and not for longer than it said itself.
+    is_timed: bool,
     is_stopped: bool,
 }
 
@@ -25,6 +27,15 @@ impl Signal {
         }
     }
 
+    /// Wakes the task unless it waits for a time of its own already: for what only begins an interval,
+    /// at whose end the task looks anyway. Every write does this, so it must not cost a switch.
+    pub(crate) fn wake_from_rest(&self) {
+        let is_timed = self.state.lock().is_timed;
+        if !is_timed {
+            self.wake();
+        }
+    }
+
     fn stop(&self) {
         self.state.lock().is_stopped = true;
         self.changed.notify_one();
@@ -34,6 +45,7 @@ impl Signal {
     pub(super) fn wait(&self, next: Next) -> bool {
         let mut state = self.state.lock();
         let idle = |state: &mut State| !state.is_signalled && !state.is_stopped;
+        state.is_timed = matches!(next, Next::In(_));
         match next {
             Next::OnSignal => self.changed.wait_while(&mut state, idle),
             Next::In(time) => {
@@ -45,6 +57,7 @@ impl Signal {
             }
         }
         state.is_signalled = false;
+        state.is_timed = false;
         !state.is_stopped
     }
 }
@@ -53,13 +66,14 @@ impl Signal {
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     pub(crate) flusher: Signal,
+    pub(crate) syncer: Signal,
     pub(crate) witness: Signal,
     pub(crate) pacer: Signal,
 }
 
 impl Signals {
-    fn all(&self) -> [&Signal; 3] {
-        [&self.flusher, &self.witness, &self.pacer]
+    fn all(&self) -> [&Signal; 4] {
+        [&self.flusher, &self.syncer, &self.witness, &self.pacer]
     }
 
     pub(crate) fn wake_all(&self) {

@@ -227,7 +227,7 @@ impl Inner {
         if !inner.is_dirty {
             inner.is_dirty = true;
             if self.commit.mark_dirty(cell.id, now) {
-                self.signals.flusher.wake();
+                self.signals.flusher.wake_from_rest();
             }
         }
         Ok(written)

@@ -75,7 +75,7 @@ fn wait_synced_asks_for_the_sync_and_refuses_the_future() {
 }
 
 #[test]
-fn the_flusher_flushes_and_syncs_what_nobody_waits_for() {
+fn what_nobody_waits_for_is_flushed_and_synced() {
     let store = TestStore::stepped();
     let engine = store.open();
     let clock = store.clock.as_ref().unwrap();
@@ -93,8 +93,10 @@ fn the_flusher_flushes_and_syncs_what_nobody_waits_for() {
     let seqnos = vb.seqnos().unwrap();
     assert_eq!((seqnos.persisted.get(), seqnos.synced.get()), (1, 0));
 
+    engine.step(BackgroundTask::Syncer).unwrap();
+    assert_eq!(vb.seqnos().unwrap().synced.get(), 0, "before the interval");
     clock.advance(Tuning::default().sync_interval);
-    engine.step(BackgroundTask::Flusher).unwrap();
+    engine.step(BackgroundTask::Syncer).unwrap();
     assert_eq!(vb.seqnos().unwrap().synced.get(), 1);
     store.finish(engine);
 }

@@ -154,7 +154,7 @@ fn nothing_is_delivered_before_it_is_synced() {
     assert_eq!(consumer.stats()[0].state, StreamState::Snoozed);
     assert!(!streams.step(), "it is woken by the sync, not before");
     // It asked for the sync itself.
-    engine.step(BackgroundTask::Flusher).unwrap();
+    engine.step(BackgroundTask::Syncer).unwrap();
     assert_eq!(vb.seqnos().unwrap().synced, again.seqno);
     let events = drain(&engine, &streams, &mut consumer);
     assert_eq!(short(&events), ["0..2 disk", "a@2"]);

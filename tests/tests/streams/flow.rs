@@ -398,7 +398,7 @@ fn a_backfill_whose_end_runs_away_says_so() {
     assert!(consumer.stats()[0].is_diverging);
     drain(&engine, &streams, &mut consumer);
     assert!(!consumer.stats()[0].is_diverging);
-    engine.step(BackgroundTask::Flusher).unwrap();
+    engine.step(BackgroundTask::Syncer).unwrap();
     drop((consumer, streams));
     store.finish(engine);
 }

@@ -245,10 +245,13 @@ impl World {
         match self.rng.random_range(0..1_000) {
             0..260 => self.write(),
             260..330 => {
-                // Flushes what is in memory; the sync comes later or not at all.
+                // Flushes what is in memory; the sync comes now, later or not at all.
                 let clock = self.store.clock.as_ref().unwrap();
                 clock.advance(Duration::from_millis(110));
                 self.engine().step(BackgroundTask::Flusher).unwrap();
+                if self.rng.random_bool(0.5) {
+                    self.engine().step(BackgroundTask::Syncer).unwrap();
+                }
             }
             330..350 => self.engine().flush().unwrap(),
             350..420 => self.open(n),
@@ -296,6 +299,7 @@ impl World {
                 }
             }
             self.engine().step(BackgroundTask::Flusher).unwrap();
+            self.engine().step(BackgroundTask::Syncer).unwrap();
         }
         for client in &self.clients {
             assert_eq!(client.replica.position.seqno, high, "did not catch up");
