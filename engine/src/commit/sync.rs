@@ -24,6 +24,7 @@
 use crate::error::Result;
 use crate::failpoint::place;
 use crate::inner::{Inner, StorageRef};
+use crate::storage::Storage;
 use std::time::Duration;
 use vbstore_core::{Seqno, VbId};
 
@@ -40,17 +41,16 @@ impl Inner {
     /// Syncs what is persisted now; see the module's comment. The caller does not have the lead. An
     /// error has been noted in the health.
     pub(crate) fn sync_aside(&self) -> Result<()> {
-        let storage = self.storage_while_closing()?;
         let noted = self.with_lead(|| {
             self.health.check()?;
-            Ok(self.note_unsynced(&storage))
+            Ok(self.note_unsynced(&*self.storage_while_closing()?))
         })?;
         let Some(noted) = noted else {
             return Ok(());
         };
         let synced = self.pass(place::SYNC).and_then(|()| {
             let start = self.clock.monotonic();
-            storage.sync()?;
+            self.storage_while_closing()?.sync()?;
             self.count_sync(start);
             Ok(())
         });
@@ -62,7 +62,7 @@ impl Inner {
     }
 
     /// Step 1. `None` if all is synced.
-    fn note_unsynced(&self, storage: &StorageRef<'_>) -> Option<Noted> {
+    fn note_unsynced(&self, storage: &Storage) -> Option<Noted> {
         let led = self.commit.led.lock();
         let cells = led
             .unsynced
