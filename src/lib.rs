@@ -57,4 +57,7 @@ pub use vbstore_engine::{
     RocksSnapshots, SeqnoRange, Seqnos, Slice, SliceBudget, SliceEnd, SliceItem, Ticket, Tuning,
     VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT, VBucket, VbCounts, Verification, Written, failpoint,
 };
-pub use vbstore_metrics::{DbSnapshots, EngineMetrics, HOLD_BOUNDS_MICROS, Holder, LongHold};
+pub use vbstore_metrics::{
+    self as metrics, DbSnapshots, EngineMetrics, HOLD_BOUNDS_MICROS, Holder, LongHold,
+    MetricsSnapshot, Registration, Registry, Telemetry,
+};

@@ -48,6 +48,10 @@ impl Total {
         })
     }
 
+    pub(crate) fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
     pub(crate) fn used(&self) -> u64 {
         self.state.lock().used
     }

@@ -120,7 +120,7 @@ impl Consumer {
                 cursor,
             } => (progress, generation, cursor),
             Admitted::Rollback(Resume::Rollback { to, reason }) => {
-                self.handle.counters().rollbacks.add(1);
+                self.handle.counters().rollbacks.add(reason);
                 tracing::info!(vb = %request.vb, %to, reason = reason.name(), "rollback answered");
                 return Ok(Opened::Rollback { to, reason });
             }
@@ -136,7 +136,9 @@ impl Consumer {
             views_at_open,
             account: Arc::clone(&self.account),
             inbox: Arc::downgrade(&self.inbox),
+            counters: Arc::clone(self.handle.counters()),
         });
+        stream.counters.opened.add(1);
         let now = self.handle.clock().monotonic();
         self.inbox.begin(&stream, now);
         set(&stream.figures.read_seqno, progress.position());
@@ -156,13 +158,12 @@ impl Consumer {
             let slices = self.handle.slices();
             let backfill = Backfill::new(Arc::clone(&stream), progress, slices);
             if self.handle.scheduler().submit(backfill, true).is_err() {
-                self.inbox.forget(stream.number);
+                self.inbox.forget(stream.number, None);
                 return Err(Error::Busy {
                     what: "too many backfills wait",
                 });
             }
         }
-        self.handle.counters().opened.add(1);
         // Until its first marker is taken the position stays what it came with, on the branch that
         // the stream was opened on.
         let from = request.position;
@@ -372,9 +373,9 @@ impl Consumer {
         let stream = Arc::clone(&tail.stream);
         match tail.pull(self.limit) {
             Pulled::Batch(batch) => {
-                if batch.end.is_some() {
+                if let Some(end) = &batch.end {
                     drop(tail);
-                    self.inbox.forget(stream.number);
+                    self.inbox.forget(stream.number, Some(end));
                     return Ok(Some(batch));
                 }
                 Ok(self.inbox.put_back(tail, true).then_some(batch))

@@ -115,6 +115,9 @@ impl Inbox {
             return;
         };
         let is_over = batch.end.is_some();
+        if let Some(reason) = &batch.end {
+            entry.stream.counters.closed.of(reason).add(1);
+        }
         if !batch.is_empty() {
             entry.queued = entry.queued.saturating_add(1);
             batches.push_back(batch);
@@ -149,6 +152,7 @@ impl Inbox {
             .partition::<Vec<_>, _>(|batch| batch.stream.number == number);
         state.batches = kept.into();
         entry.stream.close();
+        entry.stream.counters.closed.of(&reason).add(1);
         let end = Batch::ended(Arc::clone(&entry.stream), reason);
         state.batches.push_back(end);
         let waker = state.waker.take();
@@ -158,11 +162,13 @@ impl Inbox {
         call(waker);
     }
 
-    /// Forgets a stream that was refused before it did anything.
-    pub(crate) fn forget(&self, number: u64) {
+    /// Forgets a stream that was refused before it did anything, or whose reader has its end.
+    pub(crate) fn forget(&self, number: u64, end: Option<&EndReason>) {
         let entry = self.state.lock().streams.remove(&number);
         if let Some(entry) = entry {
             entry.stream.close();
+            let closed = &entry.stream.counters.closed;
+            end.map_or(&closed.refused, |end| closed.of(end)).add(1);
         }
     }
 
@@ -171,6 +177,8 @@ impl Inbox {
         let state = std::mem::take(&mut *self.state.lock());
         for entry in state.streams.values() {
             entry.stream.close();
+            let closed = &entry.stream.counters.closed;
+            closed.of(&EndReason::Closed).add(1);
         }
     }
 

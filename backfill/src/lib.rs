@@ -24,6 +24,7 @@ mod consumer;
 mod event;
 mod inbox;
 mod request;
+mod samples;
 mod scheduler;
 mod shared_slices;
 mod stats;

@@ -3,6 +3,7 @@
 use crate::account::Account;
 use crate::inbox::{Inbox, NewsWaker};
 use crate::request::StreamOptions;
+use crate::stats::StreamCounters;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
@@ -81,6 +82,7 @@ pub(crate) struct StreamShared {
     pub(crate) views_at_open: u64,
     pub(crate) account: Arc<Account>,
     pub(crate) inbox: Weak<Inbox>,
+    pub(crate) counters: Arc<StreamCounters>,
     is_closed: AtomicBool,
     state: AtomicU8,
     pub(crate) figures: Figures,
@@ -120,6 +122,7 @@ pub(crate) struct Parts {
     pub(crate) views_at_open: u64,
     pub(crate) account: Arc<Account>,
     pub(crate) inbox: Weak<Inbox>,
+    pub(crate) counters: Arc<StreamCounters>,
 }
 
 impl StreamShared {
@@ -139,6 +142,7 @@ impl StreamShared {
             })),
             backfill_waker: OnceLock::new(),
             inbox,
+            counters: parts.counters,
             is_closed: AtomicBool::new(false),
             state: AtomicU8::new(StreamState::Pending.code()),
             figures: Figures::default(),

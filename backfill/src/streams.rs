@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use vbstore_core::Clock;
 use vbstore_engine::{Engine, Error, HealthState, Result};
+use vbstore_metrics::{MetricsSnapshot, Registration, names};
 
 /// The streams of an engine. Cheap to clone; every clone, and every consumer, keeps the engine open.
 #[derive(Clone, Debug)]
@@ -38,19 +39,29 @@ pub(crate) struct StreamsHandle {
     total: Arc<Total>,
     numbers: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Dropped after the threads have ended.
+    _registration: Registration,
 }
 
 /// What the workers share.
 #[derive(Debug)]
-struct Work {
-    around: Surroundings,
-    scheduler: Arc<Scheduler>,
-    counters: StreamCounters,
+pub(crate) struct Work {
+    pub(crate) around: Surroundings,
+    pub(crate) scheduler: Arc<Scheduler>,
+    pub(crate) total: Arc<Total>,
+    pub(crate) limits: Limits,
     consumers: Mutex<HashMap<u64, Listed>>,
     stall_limit: Duration,
     disk_free_min_percent: u8,
     /// When the watchdog looks next.
     watch_at: Mutex<Duration>,
+}
+
+/// What was configured, for the figures.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) workers: usize,
+    pub(crate) backfills: usize,
 }
 
 /// A consumer, as the watchdog and the figures know it.
@@ -61,10 +72,10 @@ struct Listed {
 }
 
 impl Streams {
-    /// Starts the workers. One for each engine: two would each have their own limits.
+    /// Starts the workers. One for each engine: two would each have their own limits, and figures.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a field out of bounds; [`Error::Io`] if a thread cannot be started.
+    /// [`Error::Invalid`] for a field out of bounds, and if the engine has streams already; [`Error::Io`] if a thread cannot be started.
     pub fn start(engine: &Engine, config: &StreamsConfig) -> Result<Self> {
         let streams = Self::stepped(engine, config)?;
         let nice = config.workers_nice;
@@ -86,9 +97,13 @@ impl Streams {
     /// want to decide what happens when.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a field out of bounds.
+    /// [`Error::Invalid`] for a field out of bounds, and if the engine has streams already.
     pub fn stepped(engine: &Engine, config: &StreamsConfig) -> Result<Self> {
         config.validate()?;
+        let registration = engine
+            .telemetry()
+            .register("streams", names::STREAMS)
+            .map_err(|_| Error::invalid("engine", "it has streams already"))?;
         let clock = engine.clock();
         let watch_at = clock.monotonic().saturating_add(config.stall_limit / 4);
         let work = Work {
@@ -96,21 +111,30 @@ impl Streams {
                 engine: engine.clone(),
                 clock,
                 slices: SharedSlices::new(config.shared_bytes_max),
+                counters: Arc::default(),
                 diverging_after: config.diverging_after,
             },
             scheduler: Scheduler::new(config.workers, config.backfills_max, config.pending_max),
-            counters: StreamCounters::default(),
+            total: Total::new(config.buffer_bytes_max),
+            limits: Limits {
+                workers: config.workers,
+                backfills: config.backfills_max,
+            },
             consumers: Mutex::default(),
             stall_limit: config.stall_limit,
             disk_free_min_percent: config.disk_free_min_percent,
             watch_at: Mutex::new(watch_at),
         };
+        let work = Arc::new(work);
+        let source: Weak<Work> = Arc::downgrade(&work);
+        registration.attach(source);
         Ok(Self {
             handle: Arc::new(StreamsHandle {
-                work: Arc::new(work),
-                total: Total::new(config.buffer_bytes_max),
+                total: Arc::clone(&work.total),
+                work,
                 numbers: AtomicU64::new(1),
                 threads: Mutex::default(),
+                _registration: registration,
             }),
         })
     }
@@ -163,7 +187,18 @@ impl Streams {
     /// Returns what all streams count.
     #[must_use]
     pub fn counters(&self) -> &StreamCounters {
-        &self.handle.work.counters
+        &self.handle.work.around.counters
+    }
+
+    /// Returns everything that is measured, the engine's figures included, as plain data. Takes each
+    /// vBucket's and each consumer's lock for a moment.
+    ///
+    /// # Errors
+    /// As [`Engine::metrics_snapshot`].
+    pub fn metrics_snapshot(&self) -> Result<MetricsSnapshot> {
+        let mut snapshot = self.engine().metrics_snapshot()?;
+        self.handle.work.put(&mut snapshot);
+        Ok(snapshot)
     }
 
     /// Returns how all streams are doing. Takes each consumer's lock for a moment.
@@ -217,8 +252,8 @@ impl StreamsHandle {
         &self.work.scheduler
     }
 
-    pub(crate) fn counters(&self) -> &StreamCounters {
-        &self.work.counters
+    pub(crate) fn counters(&self) -> &Arc<StreamCounters> {
+        &self.work.around.counters
     }
 
     pub(crate) fn next_number(&self) -> u64 {
@@ -256,9 +291,13 @@ impl Work {
     /// Runs one invocation. A panic in it ends its stream and no other.
     fn invoke(&self, backfill: Box<Backfill>) {
         let stream = Arc::clone(&backfill.stream);
+        let clock = &self.around.clock;
+        let start = clock.monotonic();
         let outcome = catch_unwind(AssertUnwindSafe(|| backfill.run(&self.around)));
+        let took = clock.monotonic().saturating_sub(start);
+        self.around.counters.slice_micros.observe_time(took);
         let outcome = outcome.unwrap_or_else(|_| {
-            self.counters.panics.add(1);
+            self.around.counters.panics.add(1);
             tracing::error!(vb = %stream.vb(), "reading a slice panicked");
             if let Some(inbox) = stream.inbox.upgrade() {
                 let error = Error::StreamPanicked { vb: stream.vb() };
@@ -267,6 +306,15 @@ impl Work {
             Outcome::Done
         });
         self.scheduler.settle(&stream, outcome);
+    }
+
+    /// Returns the inboxes of all consumers.
+    pub(crate) fn inboxes(&self) -> Vec<Arc<Inbox>> {
+        let consumers = self.consumers.lock();
+        let inboxes = consumers.values();
+        inboxes
+            .filter_map(|listed| listed.inbox.upgrade())
+            .collect()
     }
 
     fn listed(&self) -> Vec<Listed> {
@@ -307,7 +355,6 @@ impl Work {
                     tracing::warn!(consumer = %name, vb = %stream.vb(), "stream stalled");
                 }
                 if *is_short.get_or_insert_with(|| self.is_disk_short()) {
-                    self.counters.stalled.add(1);
                     inbox.end(stream.number, EndReason::Stalled);
                     self.scheduler.remove(stream.consumer, stream.number);
                 }

@@ -69,10 +69,9 @@ impl Tail {
         };
         let changes = Changes::Items(items);
         let last = changes.last_seqno();
-        add(
-            &stream.figures.items_from_memory,
-            u64::try_from(changes.len()).unwrap_or(0),
-        );
+        let count = u64::try_from(changes.len()).unwrap_or(0);
+        add(&stream.figures.items_from_memory, count);
+        stream.counters.items_from_memory.add(count);
         set(&stream.figures.read_seqno, read.position);
         set(&stream.figures.announced_seqno, read.end);
         Pulled::Batch(Batch {

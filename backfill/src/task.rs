@@ -22,6 +22,7 @@ use crate::account::Charge;
 use crate::batch::{Batch, Changes, Rows};
 use crate::event::EndReason;
 use crate::shared_slices::{BackfillGuard, SharedSlices};
+use crate::stats::StreamCounters;
 use crate::stream::{StreamShared, add, set};
 use crate::tail::Tail;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(crate) struct Surroundings {
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) slices: Arc<SharedSlices>,
+    pub(crate) counters: Arc<StreamCounters>,
     pub(crate) diverging_after: Duration,
 }
 
@@ -68,6 +70,8 @@ struct InHand {
     batch: Batch,
     cursor: Option<CursorGuard>,
     persisted: Seqno,
+    /// Since when it waits; `None` before it does.
+    since: Option<Duration>,
 }
 
 /// How far the end of the view was, at its nearest.
@@ -114,6 +118,7 @@ impl Backfill {
         slices: &Arc<SharedSlices>,
     ) -> Box<Self> {
         let counted = slices.begin(stream.vb());
+        stream.counters.backfills_started.add(1);
         Box::new(Self {
             stream,
             progress,
@@ -157,7 +162,7 @@ impl Backfill {
             if is_synced && self.stream.feed.is_gone(self.stream.generation) {
                 return Err(EndReason::VbucketGone);
             }
-            return self.hand_on(in_hand);
+            return self.hand_on(in_hand, around);
         }
         let stream = Arc::clone(&self.stream);
         let feed = &stream.feed;
@@ -204,7 +209,7 @@ impl Backfill {
         let read = self.take(&slice, charge, is_shared, around)?;
         drop(held);
         match read {
-            Some(in_hand) => self.hand_on(in_hand),
+            Some(in_hand) => self.hand_on(in_hand, around),
             None => self.wait_for_view(self.progress.end_min()),
         }
     }
@@ -256,11 +261,12 @@ impl Backfill {
             batch,
             cursor,
             persisted: slice.persisted_seqno(),
+            since: None,
         }))
     }
 
     /// Steps 5 and 6.
-    fn hand_on(&mut self, in_hand: InHand) -> Result<Step, EndReason> {
+    fn hand_on(&mut self, mut in_hand: InHand, around: &Surroundings) -> Result<Step, EndReason> {
         let feed = &self.stream.feed;
         let is_synced_only = self.stream.options.visibility == Visibility::Synced;
         // ORDER: the seqno first, the generation second; see `VbCell`.
@@ -273,9 +279,14 @@ impl Backfill {
             }
             feed.demand_sync();
             let above = below(in_hand.persisted);
+            in_hand.since.get_or_insert(around.clock.monotonic());
             self.in_hand = Some(in_hand);
             let visibility = Visibility::Synced;
             return Ok(Step::Snooze(Snooze::Durable { visibility, above }));
+        }
+        if let Some(since) = in_hand.since {
+            let waited = around.clock.monotonic().saturating_sub(since);
+            around.counters.sync_wait_micros.observe_time(waited);
         }
         let is_over = in_hand.batch.end.is_some();
         if let Some(cursor) = in_hand.cursor {
@@ -395,6 +406,22 @@ impl Backfill {
         add(counter, 1);
         let items = u64::try_from(taken.changes.len()).unwrap_or(0);
         add(&figures.items_from_disk, items);
+        let counters = &around.counters;
+        counters.items_from_disk.add(items);
+        if is_shared {
+            counters.slices.shared.add(1);
+        } else {
+            let is_complete = slice.end() == SliceEnd::Complete;
+            let slices = &counters.slices;
+            let end = if is_complete {
+                &slices.complete
+            } else {
+                &slices.budget
+            };
+            end.add(1);
+            let items = u64::try_from(slice.len()).unwrap_or(0);
+            counters.slice_items.observe(items);
+        }
         set(&figures.read_seqno, taken.position);
         set(&figures.announced_seqno, slice.persisted_seqno());
 
@@ -411,6 +438,12 @@ impl Backfill {
         if figures.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
             tracing::warn!(vb = %self.stream.vb(), gap, is_diverging, "backfill and its end");
         }
+    }
+}
+
+impl Drop for Backfill {
+    fn drop(&mut self) {
+        self.stream.counters.backfills_ended.add(1);
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
         "flushed_items": metrics.flushed_items.get(),
         "flush_failures": metrics.flush_failures.get(),
         "syncs": metrics.syncs.get(),
-        "busy_refusals": metrics.busy_refusals.get(),
+        "busy_refusals": metrics.refusals.memory.get(),
         "checkpoints_freed": metrics.checkpoints_freed.get(),
     }))
 }

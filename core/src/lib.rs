@@ -28,7 +28,9 @@ pub mod sync;
 pub mod vbucket;
 pub mod witness;
 
-pub use checkpoint::{Appended, Checkpoints, CursorId, CursorLag, Previous, ReadLimit, Sealed};
+pub use checkpoint::{
+    Appended, CheckpointFigures, Checkpoints, CursorId, CursorLag, Lag, Previous, ReadLimit, Sealed,
+};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use failover_log::{FailoverEntry, FailoverLog};
 pub use ids::{Cas, Seqno, StoreUuid, VbId, VbUuid};

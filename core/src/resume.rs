@@ -42,6 +42,9 @@ pub enum RollbackReason {
 }
 
 impl RollbackReason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Purged, Self::UnknownBranch, Self::Diverged];
+
     /// Returns the name used in output and as a label.
     #[must_use]
     pub const fn name(self) -> &'static str {

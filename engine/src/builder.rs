@@ -6,13 +6,14 @@ use crate::error::{Error, Result};
 use crate::failpoint::{Failpoints, place};
 use crate::home::{Home, Marker, Phase, WITNESS, WitnessFile, data_files};
 use crate::inner::{Inner, Parts};
+use crate::samples::Places;
 use crate::storage::options::{FamilyOptions, StorageConfig};
 use crate::storage::{Batch, Reach, Storage};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vbstore_core::record::VbState;
 use vbstore_core::{Clock, FailoverLog, StoreUuid, SystemClock, VbCell, VbId, VbUuid};
-use vbstore_metrics::{EngineMetrics, Holder};
+use vbstore_metrics::{EngineMetrics, Holder, Registry, Telemetry};
 
 /// File descriptors an engine needs besides those for data files: its own files, RocksDB's log and
 /// MANIFEST, and room for the program around it.
@@ -28,6 +29,8 @@ const WRITE_BUFFER_FAMILY: u64 = 512 << 10;
 pub struct Builder {
     path: PathBuf,
     config: Config,
+    name: Option<String>,
+    registry: Option<Registry>,
     clock: Arc<dyn Clock>,
     metrics: Arc<EngineMetrics>,
     failpoints: Option<Arc<Failpoints>>,
@@ -48,6 +51,8 @@ impl Builder {
         Self {
             path: path.to_owned(),
             config: Config::default(),
+            name: None,
+            registry: None,
             clock: Arc::new(SystemClock::new()),
             metrics: Arc::default(),
             failpoints: None,
@@ -61,6 +66,22 @@ impl Builder {
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Sets the label `store` of all figures, which tells several engines of one program apart. Default:
+    /// the name of the directory.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the registry that the engine's figures, and those of its streams, are registered in until it
+    /// is closed. Default: one of its own, see [`Engine::telemetry`].
+    #[must_use]
+    pub fn registry(mut self, registry: &Registry) -> Self {
+        self.registry = Some(registry.clone());
         self
     }
 
@@ -112,8 +133,8 @@ impl Builder {
     /// Opens the store, or creates it.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: a field of the configuration, a path that is no store, or too few file
-    /// descriptors. [`Error::Locked`]: somebody else has it open. [`Error::FormatTooNew`].
+    /// [`Error::Invalid`]: a field of the configuration, a name that the registry has already, a path
+    /// that is no store, or too few file descriptors. [`Error::Locked`]: somebody else has it open. [`Error::FormatTooNew`].
     /// [`Error::Corruption`], [`Error::DataLoss`]: see there; the data files are as they were.
     /// [`Error::NotFound`]: there is no store, and none was to be created. [`Error::DiskFull`],
     /// [`Error::Io`].
@@ -122,6 +143,7 @@ impl Builder {
         if !self.create && !self.path.join(crate::home::MARKER).exists() {
             return Err(Error::NotFound);
         }
+        let places = Places::take(self.telemetry())?;
         let home = Home::lock(&self.path)?;
         let marker = home.marker()?;
         let wanted = self.config.vbuckets;
@@ -151,7 +173,19 @@ impl Builder {
                 self.create_new(home, vbuckets)?
             }
         };
-        Engine::new(inner, background)
+        Engine::new(inner, background, places)
+    }
+
+    fn telemetry(&self) -> Telemetry {
+        let of_directory = || {
+            let name = self.path.file_name()?;
+            Some(name.to_string_lossy().into_owned())
+        };
+        let name = self.name.clone().or_else(of_directory);
+        let registry = self.registry.clone().unwrap_or_default();
+        let clock = Arc::clone(&self.clock);
+        let clock = Arc::new(move || clock.monotonic());
+        Telemetry::new(name.as_deref().unwrap_or("store"), registry, clock)
     }
 
     fn pass(&self, place: &'static str) -> Result<()> {

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::health::HealthState;
 use crate::home::data_files;
 use crate::inner::Inner;
+use crate::samples::{Places, Samples};
 use crate::tasks::BackgroundTask;
 use crate::vbucket::VBucket;
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use vbstore_core::{Clock, StoreUuid, VbId, VbUuid};
-use vbstore_metrics::EngineMetrics;
+use vbstore_metrics::{EngineMetrics, MetricsSnapshot, Registration, Registry, Telemetry};
 
 /// An open store. Cheap to clone; all clones, and all [`VBucket`]s made from them, are one engine.
 /// The last one that is dropped closes it.
@@ -28,6 +29,7 @@ pub struct Engine {
 pub(crate) struct Handle {
     pub(crate) inner: Arc<Inner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    samples: Samples,
 }
 
 /// Disk space of a store, in bytes.
@@ -67,11 +69,12 @@ impl Engine {
         Self::builder(path).open()
     }
 
-    pub(crate) fn new(inner: Inner, with_threads: bool) -> Result<Self> {
+    pub(crate) fn new(inner: Inner, with_threads: bool, places: Places) -> Result<Self> {
         let inner = Arc::new(inner);
         let handle = Handle {
             inner: Arc::clone(&inner),
             threads: Mutex::new(Vec::new()),
+            samples: Samples::new(&inner, places),
         };
         if with_threads {
             let threads = crate::tasks::start(&inner);
@@ -152,13 +155,10 @@ impl Engine {
     /// # Errors
     /// [`Error::Io`], [`Error::Closed`].
     pub fn disk_free_percent(&self) -> Result<u8> {
-        let home = self.inner().home.lock();
-        let path = home.as_ref().ok_or(Error::Closed)?.db();
-        let space = rustix::fs::statvfs(&path)
-            .map_err(|e| Error::io("ask for the free space", e.into()))?;
-        let percent = u128::from(space.f_bavail)
+        let (free, all) = self.inner().disk_blocks()?;
+        let percent = u128::from(free)
             .saturating_mul(100)
-            .checked_div(u128::from(space.f_blocks))
+            .checked_div(u128::from(all))
             .unwrap_or(100);
         Ok(u8::try_from(percent).unwrap_or(100))
     }
@@ -167,6 +167,32 @@ impl Engine {
     #[must_use]
     pub fn metrics(&self) -> Arc<EngineMetrics> {
         Arc::clone(&self.inner().metrics)
+    }
+
+    /// Returns everything that is measured, as plain data: the same figures that a registry gets, but
+    /// for those of streams ([`MetricsSnapshot`] of them is theirs to give). Takes each vBucket's lock
+    /// for a moment.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Closed`].
+    pub fn metrics_snapshot(&self) -> Result<MetricsSnapshot> {
+        self.handle.samples.snapshot()
+    }
+
+    /// Returns where the figures are registered: in the registry given to [`Builder::registry`], or in
+    /// one of the engine's own.
+    #[must_use]
+    pub fn telemetry(&self) -> &Telemetry {
+        self.handle.samples.telemetry()
+    }
+
+    /// Registers figures of every single vBucket, nine for each, until the answer is dropped. Meant for
+    /// a registry and a path of their own: a thousand vBuckets are 9,000 series.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the registry has them already.
+    pub fn register_vbuckets(&self, registry: &Registry) -> Result<Registration> {
+        self.handle.samples.register_vbuckets(registry)
     }
 
     /// Returns whether the engine takes writes, and why not.
@@ -270,6 +296,7 @@ impl Handle {
         if inner.is_closing.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.samples.unregister();
         // Streams that wait find the engine closing and end.
         inner.wake_streams();
         // ORDER: threads first, so that nothing runs beside the last flush; see `tasks`.

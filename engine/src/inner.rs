@@ -25,7 +25,7 @@ use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vbstore_core::{Clock, StoreUuid, VbCell, VbId};
-use vbstore_metrics::EngineMetrics;
+use vbstore_metrics::{EngineMetrics, number};
 
 /// The storage, lent for one operation. Closing waits until it is given back.
 pub(crate) type StorageRef<'a> = MappedRwLockReadGuard<'a, Storage>;
@@ -112,6 +112,21 @@ impl Inner {
         // Recursive, so that a close that waits does not deadlock an operation that nests two.
         RwLockReadGuard::try_map(self.storage.read_recursive(), Option::as_ref)
             .map_err(|_| Error::Closed)
+    }
+
+    /// Returns how many blocks of the file system are free, and how many there are.
+    pub(crate) fn disk_blocks(&self) -> Result<(u64, u64)> {
+        let home = self.home.lock();
+        let path = home.as_ref().ok_or(Error::Closed)?.db();
+        let space = rustix::fs::statvfs(&path)
+            .map_err(|e| Error::io("ask for the free space", e.into()))?;
+        Ok((space.f_bavail, space.f_blocks))
+    }
+
+    /// Returns which share of the file system is free.
+    pub(crate) fn disk_free_ratio(&self) -> Result<f64> {
+        let (free, all) = self.disk_blocks()?;
+        Ok(number(free) / number(all.max(1)))
     }
 
     /// Returns the cell of a vBucket.

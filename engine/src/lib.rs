@@ -27,6 +27,7 @@ mod health;
 mod home;
 mod inner;
 mod memory;
+mod samples;
 mod slice;
 mod storage;
 mod stripes;

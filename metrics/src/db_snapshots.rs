@@ -1,5 +1,9 @@
 //! Counting open db snapshots: RocksDB read views, which pin disk space while they are open.
 
+use crate::counter::Counter;
+use crate::histogram::Histogram;
+use crate::names;
+use crate::snapshot::MetricsSnapshot;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +45,8 @@ pub const HOLD_BOUNDS_MICROS: [u64; 13] = [
     5_000_000,
 ];
 
+/// From here on a hold is over the limit: counted and logged. Ten times the default budget of a slice.
+pub const HOLD_LIMIT: Duration = Duration::from_millis(100);
 /// From here on a hold is listed one by one.
 const LONG_HOLD: Duration = Duration::from_millis(20);
 /// Long holds that are listed.
@@ -66,14 +72,33 @@ struct Table {
     open: BTreeMap<u64, (Holder, Duration)>,
 }
 
+/// What is counted for one holder.
+#[derive(Debug)]
+struct ByHolder {
+    opened: Counter,
+    closed: Counter,
+    over_limit: Counter,
+    holds: Histogram,
+}
+
+impl Default for ByHolder {
+    fn default() -> Self {
+        Self {
+            opened: Counter::default(),
+            closed: Counter::default(),
+            over_limit: Counter::default(),
+            holds: Histogram::new(&HOLD_BOUNDS_MICROS),
+        }
+    }
+}
+
 /// The db snapshots of one engine. All times are of the engine's monotonic clock.
 #[derive(Debug, Default)]
 pub struct DbSnapshots {
+    /// Opening and closing count under its lock: whoever has it sees opened - closed = open.
     table: Mutex<Table>,
-    opened: AtomicU64,
+    by_holder: [ByHolder; Holder::ALL.len()],
     longest_hold_micros: AtomicU64,
-    /// Holds up to each bound, and above the last.
-    holds: [AtomicU64; HOLD_BOUNDS_MICROS.len() + 1],
     long_holds: Mutex<Vec<LongHold>>,
     waited: OnceLock<WaitedFn>,
 }
@@ -88,7 +113,7 @@ impl DbSnapshots {
         let id = table.next;
         table.next = table.next.saturating_add(1);
         table.open.insert(id, (holder, since));
-        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.of(holder).opened.add(1);
         drop(table);
         DbSnapshotGuard {
             snapshots: Arc::clone(self),
@@ -104,13 +129,27 @@ impl DbSnapshots {
         let _ = self.waited.set(waited);
     }
 
+    fn of(&self, holder: Holder) -> &ByHolder {
+        let [backfill, slice, page, admin] = &self.by_holder;
+        match holder {
+            Holder::Backfill => backfill,
+            Holder::Slice => slice,
+            Holder::Page => page,
+            Holder::Admin => admin,
+        }
+    }
+
     /// Returns how many were held up to each of [`HOLD_BOUNDS_MICROS`] and above the one before it;
     /// the last number is of those above the last bound.
     #[must_use]
     pub fn holds(&self) -> [u64; HOLD_BOUNDS_MICROS.len() + 1] {
-        self.holds
-            .each_ref()
-            .map(|count| count.load(Ordering::Relaxed))
+        let mut sums = [0_u64; HOLD_BOUNDS_MICROS.len() + 1];
+        for holder in &self.by_holder {
+            for (sum, count) in sums.iter_mut().zip(holder.holds.counts()) {
+                *sum = sum.saturating_add(count);
+            }
+        }
+        sums
     }
 
     /// Returns holds of more than 20 ms, at most 1,000 of them.
@@ -139,7 +178,31 @@ impl DbSnapshots {
     /// Returns how many have been opened.
     #[must_use]
     pub fn opened(&self) -> u64 {
-        self.opened.load(Ordering::Relaxed)
+        let opened = self.by_holder.iter().map(|holder| holder.opened.get());
+        opened.sum()
+    }
+
+    /// Puts all figures into `into`, as of one moment. `now` is the engine's monotonic clock.
+    pub fn sample(&self, now: Duration, into: &mut MetricsSnapshot) {
+        let table = self.table.lock();
+        for holder in Holder::ALL {
+            let name = holder.name();
+            let of = self.of(holder);
+            let open = table.open.values().filter(|(by, _)| *by == holder).count();
+            into.put_by(
+                &names::DB_SNAPSHOTS_OPEN,
+                name,
+                u64::try_from(open).unwrap_or(u64::MAX),
+            );
+            into.put_by(&names::DB_SNAPSHOTS_OPENED, name, of.opened.get());
+            into.put_by(&names::DB_SNAPSHOTS_CLOSED, name, of.closed.get());
+            into.put_by(&names::DB_SNAPSHOT_OVER_LIMIT, name, of.over_limit.get());
+            let label = [("holder", name.into())];
+            into.put_histogram(&names::DB_SNAPSHOT_HOLD, &label, &of.holds, 1e-6);
+        }
+        let oldest = table.open.values().next();
+        let age = oldest.map_or(Duration::ZERO, |(_, since)| now.saturating_sub(*since));
+        into.put_float(&names::DB_SNAPSHOT_OLDEST_AGE, age.as_secs_f64());
     }
 
     /// Returns the age of the oldest open one at `now`, or `None` if none is open.
@@ -183,7 +246,12 @@ impl std::fmt::Debug for DbSnapshotGuard {
 
 impl Drop for DbSnapshotGuard {
     fn drop(&mut self) {
-        let closed = self.snapshots.table.lock().open.remove(&self.id);
+        let mut table = self.snapshots.table.lock();
+        let closed = table.open.remove(&self.id);
+        if let Some((holder, _)) = closed {
+            self.snapshots.of(holder).closed.add(1);
+        }
+        drop(table);
         if let Some((holder, since)) = closed {
             let held = (self.clock)().saturating_sub(since);
             self.note(holder, held);
@@ -198,9 +266,11 @@ impl DbSnapshotGuard {
         snapshots
             .longest_hold_micros
             .fetch_max(micros, Ordering::Relaxed);
-        let bucket = HOLD_BOUNDS_MICROS.partition_point(|bound| *bound < micros);
-        if let Some(count) = snapshots.holds.get(bucket) {
-            count.fetch_add(1, Ordering::Relaxed);
+        let of = snapshots.of(holder);
+        of.holds.observe(micros);
+        if held > HOLD_LIMIT {
+            of.over_limit.add(1);
+            tracing::warn!(holder = holder.name(), ?held, "db snapshot held too long");
         }
         if held > LONG_HOLD {
             let now = snapshots.waited.get().and_then(|waited| waited());

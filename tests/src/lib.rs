@@ -2,6 +2,7 @@
 
 #![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
 
+pub mod figures;
 pub mod following;
 pub mod golden;
 pub mod journal;

@@ -268,6 +268,12 @@ impl Checkpoints {
         })
     }
 
+    /// Returns the lag of every cursor.
+    pub(super) fn lags(&self) -> impl Iterator<Item = CursorLag> {
+        let ids = self.cursors.by_id.keys();
+        ids.filter_map(|id| self.lag(*id))
+    }
+
     /// Returns the lag of the cursor that lags most among those whose next checkpoint is on disk:
     /// dropping it is what lets memory be freed.
     #[must_use]

@@ -24,9 +24,11 @@
 //! the disk in between, because it would have been in memory.
 
 mod cursors;
+mod figures;
 mod sealed;
 
 pub use cursors::{CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
+pub use figures::{CheckpointFigures, Lag};
 pub use sealed::{Entry, Previous, Sealed};
 
 use crate::ids::Seqno;

@@ -48,7 +48,7 @@ impl Inner {
                 Ok(count)
             }
             Err(error) => {
-                self.metrics.flush_failures.add(1);
+                self.count_failure(&error);
                 self.note_failure(&error);
                 Err(error)
             }
@@ -114,6 +114,9 @@ impl Inner {
         let sequence = storage.write(batch, sync)?;
         if sync {
             self.count_sync(start);
+        } else {
+            let took = self.clock.monotonic().saturating_sub(start);
+            self.metrics.write_micros.observe_time(took);
         }
         // From here on the units are on disk: they must not be taken again, whatever follows. A
         // failure of the witness leaves them persisted and not synced.
@@ -129,10 +132,12 @@ impl Inner {
             self.publish_persisted(unit);
         }
         taken.are_on_disk();
-        self.metrics.flushes.add(1);
-        self.metrics
-            .flushed_items
-            .add(u64::try_from(items).unwrap_or(0));
+        let (metrics, items) = (&self.metrics, u64::try_from(items).unwrap_or(0));
+        metrics.flushes.add(1);
+        metrics.flushed_items.add(items);
+        metrics.flushed_bytes.add(batch_bytes);
+        metrics.batch_items.observe(items);
+        metrics.batch_bytes.observe(batch_bytes);
         witnessed?;
         passed?;
         if sync {

@@ -51,6 +51,7 @@ impl Inner {
                 if let Some(sealed) = inner.checkpoints.free_oldest() {
                     self.memory.subtract(sealed.memory());
                     self.metrics.checkpoints_freed.add(1);
+                    self.metrics.freed_bytes.add(sealed.memory());
                     freed.push(sealed);
                 }
             }

@@ -10,6 +10,7 @@
 
 mod batch;
 mod error_map;
+mod figures;
 mod open;
 pub(crate) mod options;
 mod point;
@@ -18,13 +19,14 @@ mod scan;
 mod view;
 
 pub(crate) use batch::Batch;
+pub(crate) use figures::RocksSums;
 pub(crate) use open::Reach;
 pub(crate) use records::{Records, decode_document, decode_index_entry};
 pub(crate) use scan::PageScan;
 
 use crate::error::{Error, Result};
 use error_map::map;
-use options::{SUPERSEDED, key_family, seqno_family};
+use options::{FamilyOptions, SUPERSEDED, SharedMemory, key_family, seqno_family};
 use rocksdb::{ColumnFamily, DBWithThreadMode, FlushOptions, SingleThreaded, WriteOptions};
 use std::sync::Arc;
 use vbstore_core::{Clock, VbId};
@@ -36,6 +38,7 @@ type Db = DBWithThreadMode<SingleThreaded>;
 pub(crate) struct Storage {
     db: Db,
     names: Vec<FamilyNames>,
+    shared: SharedMemory,
     db_snapshots: Arc<DbSnapshots>,
     clock: Arc<dyn Clock>,
     clock_fn: ClockFn,
@@ -55,7 +58,13 @@ impl std::fmt::Debug for Storage {
 }
 
 impl Storage {
-    fn new(db: Db, vbuckets: u16, db_snapshots: Arc<DbSnapshots>, clock: Arc<dyn Clock>) -> Self {
+    fn new(
+        db: Db,
+        options: &FamilyOptions,
+        vbuckets: u16,
+        db_snapshots: Arc<DbSnapshots>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let names = (0..vbuckets)
             .map(VbId::new)
             .map(|vb| FamilyNames {
@@ -68,6 +77,7 @@ impl Storage {
         Self {
             db,
             names,
+            shared: options.shared_memory(),
             db_snapshots,
             clock,
             clock_fn,
@@ -159,29 +169,6 @@ impl Storage {
                 .map_err(|e| map(&e, "stop compactions"))?;
         }
         Ok(())
-    }
-
-    /// Returns the sum of an integer property over all families of the store.
-    pub(crate) fn property_sum(&self, name: &'static str) -> Result<u64> {
-        let records = [options::DEFAULT, SUPERSEDED];
-        let of_vbuckets = self
-            .names
-            .iter()
-            .flat_map(|n| [n.seqno.as_str(), n.key.as_str()]);
-        let mut sum: u64 = 0;
-        for family in records.into_iter().chain(of_vbuckets) {
-            let value = self.db.property_int_value_cf(self.family(family)?, name);
-            let value = value.map_err(|e| map(&e, "property"))?.unwrap_or(0);
-            sum = sum.saturating_add(value);
-        }
-        Ok(sum)
-    }
-
-    /// Returns an integer property of the whole database, or `None` if it has none of that name.
-    pub(crate) fn property(&self, name: &'static str) -> Result<Option<u64>> {
-        self.db
-            .property_int_value(name)
-            .map_err(|e| map(&e, "property"))
     }
 
     /// Stops RocksDB's background work and waits for what is running.

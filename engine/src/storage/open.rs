@@ -41,7 +41,7 @@ impl Storage {
     ) -> Result<Self> {
         let db = Db::open_cf_descriptors(&options.database(), path, options.families())
             .map_err(|e| map(&e, "open"))?;
-        Ok(Self::new(db, vbuckets, db_snapshots, clock))
+        Ok(Self::new(db, options, vbuckets, db_snapshots, clock))
     }
 
     /// Opens an existing database after an unclean stop, to recover what is in its log and to begin
@@ -55,7 +55,7 @@ impl Storage {
     ) -> Result<Self> {
         let db = Db::open_cf_descriptors(&options.database(), path, options.quiet_families())
             .map_err(|e| map(&e, "open to recover"))?;
-        Ok(Self::new(db, vbuckets, Arc::default(), clock))
+        Ok(Self::new(db, options, vbuckets, Arc::default(), clock))
     }
 
     /// Opens an existing database to look at it: nothing is written, what is in RocksDB's log is
@@ -79,7 +79,7 @@ impl Storage {
         let db = Db::open_cf_descriptors_read_only(&options.database(), path, families, false)
             .map_err(|e| map(&e, "read-only open"))?;
         // Counted apart: the engine that opens next is not yet there to be measured.
-        Ok(Self::new(db, vbuckets, Arc::default(), clock))
+        Ok(Self::new(db, options, vbuckets, Arc::default(), clock))
     }
 }
 

@@ -60,7 +60,22 @@ impl std::fmt::Debug for FamilyOptions {
     }
 }
 
+/// What all families of a store share.
+pub(crate) struct SharedMemory {
+    pub(crate) cache: Cache,
+    pub(crate) cache_bytes: usize,
+    pub(crate) buffers: WriteBufferManager,
+}
+
 impl FamilyOptions {
+    pub(crate) fn shared_memory(&self) -> SharedMemory {
+        SharedMemory {
+            cache: self.cache.clone(),
+            cache_bytes: self.config.block_cache_bytes,
+            buffers: self.buffers.clone(),
+        }
+    }
+
     /// Returns the options of one store.
     #[must_use]
     pub fn new(config: StorageConfig) -> Self {

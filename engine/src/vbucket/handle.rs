@@ -106,7 +106,9 @@ impl VBucket {
         form: PageForm,
         budget: SliceBudget,
     ) -> Result<Page> {
-        self.handle.inner.page(self.id, range, form, budget)
+        let inner = &self.handle.inner;
+        inner.metrics.operations.pages.add(1);
+        inner.page(self.id, range, form, budget)
     }
 
     /// Returns a page of the keys that begin with `prefix`; go on with [`Page::rest`].
@@ -125,9 +127,7 @@ impl VBucket {
     /// be there later: [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`],
     /// [`Error::VbGone`].
     pub fn write(&self, change: Change, durability: Durability) -> Result<Written> {
-        let inner = &self.handle.inner;
-        let (mut written, want) = inner.write(self.id, &[change], durability)?;
-        inner.wait(&want, None)?;
+        let mut written = self.write_and_wait(&[change], durability)?;
         written.pop().ok_or(Error::NotFound)
     }
 
@@ -147,9 +147,21 @@ impl VBucket {
     /// # Errors
     /// As [`Self::write`]; one refused change refuses all.
     pub fn batch(&self, changes: &[Change], durability: Durability) -> Result<Vec<Written>> {
+        self.write_and_wait(changes, durability)
+    }
+
+    fn write_and_wait(&self, changes: &[Change], durability: Durability) -> Result<Vec<Written>> {
         let inner = &self.handle.inner;
+        let start = inner.clock.monotonic();
         let (written, want) = inner.write(self.id, changes, durability)?;
         inner.wait(&want, None)?;
+        let waits = &inner.metrics.durable_wait;
+        let waits = match durability {
+            Durability::Memory => &waits.memory,
+            Durability::Logged => &waits.logged,
+            Durability::Synced => &waits.synced,
+        };
+        waits.observe_time(inner.clock.monotonic().saturating_sub(start));
         Ok(written)
     }
 
@@ -314,6 +326,7 @@ impl VBucket {
         if range.to < range.after {
             return Err(Error::invalid("range", "ends before it begins"));
         }
+        inner.metrics.operations.slices.add(1);
         inner.scan_slice(Holder::Slice, self.id, range, budget)
     }
 }

@@ -17,6 +17,7 @@ pub struct Document {
 
 impl Inner {
     pub(crate) fn get(&self, vb: VbId, key: &[u8]) -> Result<Option<Document>> {
+        self.metrics.operations.gets.add(1);
         let cell = self.vb(vb)?;
         let storage = self.storage()?;
         let now = self.clock.wall_seconds();
@@ -37,6 +38,7 @@ impl Inner {
     }
 
     pub(crate) fn get_meta(&self, vb: VbId, key: &[u8]) -> Result<Option<ItemMeta>> {
+        self.metrics.operations.gets.add(1);
         let cell = self.vb(vb)?;
         let storage = self.storage()?;
         let in_memory = cell.lock().checkpoints.get(key).map(|item| item.meta);
@@ -48,6 +50,8 @@ impl Inner {
 
     /// As `get`, key by key, with the look-ups on disk batched.
     pub(crate) fn get_many(&self, vb: VbId, keys: &[&[u8]]) -> Result<Vec<Option<Document>>> {
+        let reads = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        self.metrics.operations.gets.add(reads);
         let cell = self.vb(vb)?;
         let storage = self.storage()?;
         let now = self.clock.wall_seconds();

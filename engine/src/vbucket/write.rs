@@ -48,6 +48,24 @@ impl Inner {
         changes: &[Change],
         durability: Durability,
     ) -> Result<(Vec<Written>, Want)> {
+        self.metrics.operations.writes.add(1);
+        let refusals = &self.metrics.refusals;
+        self.write_counted(vb, changes, durability)
+            .inspect_err(|error| match error {
+                Error::DiskFull { .. } => refusals.disk_full.add(1),
+                Error::Failed { .. } => refusals.failed.add(1),
+                Error::TooLarge { .. } => refusals.too_large.add(1),
+                Error::Busy { .. } => refusals.memory.add(1),
+                _ => {}
+            })
+    }
+
+    fn write_counted(
+        &self,
+        vb: VbId,
+        changes: &[Change],
+        durability: Durability,
+    ) -> Result<(Vec<Written>, Want)> {
         let cell = self.vb(vb)?;
         self.check_limits(changes)?;
         self.health.check()?;
@@ -95,11 +113,6 @@ impl Inner {
             return Ok(());
         }
         self.wait(&Want::Room, Some(tuning.busy_timeout))
-            .inspect_err(|error| {
-                if matches!(error, Error::Busy { .. }) {
-                    self.metrics.busy_refusals.add(1);
-                }
-            })
     }
 
     fn check_limits(&self, changes: &[Change]) -> Result<()> {
@@ -214,6 +227,7 @@ impl Inner {
                     .append(Arc::new(item), admitted.on_disk, sync, now);
             self.memory.add(added);
             removed_sum = removed_sum.saturating_add(removed);
+            self.metrics.replaced_items.add(u64::from(removed > 0));
             written.push(Written {
                 seqno,
                 cas,
@@ -221,6 +235,8 @@ impl Inner {
             });
         }
         self.memory.subtract(removed_sum);
+        let items = u64::try_from(written.len()).unwrap_or(u64::MAX);
+        self.metrics.written_items.add(items);
         if inner.checkpoints.open_memory() >= self.tuning().checkpoint_bytes_max {
             inner.checkpoints.seal();
         }

@@ -1,0 +1,103 @@
+//! What the engine's own tables say, for whoever scrapes or asks.
+//!
+//! A source lives as long as the engine's handle; the registry holds it weakly. It takes each vBucket's
+//! lock for a moment, one after the other, and no other lock for longer: figures of different vBuckets
+//! are of slightly different moments, those of one are of one.
+
+mod rocks;
+mod tables;
+mod vbuckets;
+
+use crate::error::{Error, Result};
+use crate::inner::Inner;
+use parking_lot::Mutex;
+use rocks::RocksSource;
+use std::sync::{Arc, Weak};
+use tables::TablesSource;
+use vbstore_metrics::{
+    AlreadyRegistered, MetricsSnapshot, Registration, Registry, SampleSource, Telemetry, names,
+};
+use vbuckets::VbucketsSource;
+
+/// The engine's places in its registry, taken before it is opened.
+#[derive(Debug)]
+pub(crate) struct Places {
+    telemetry: Telemetry,
+    tables: Registration,
+    rocks: Registration,
+}
+
+impl Places {
+    pub(crate) fn take(telemetry: Telemetry) -> Result<Self> {
+        let tables = telemetry.register("engine", names::ENGINE);
+        let rocks = telemetry.register("rocksdb", names::ROCKS);
+        Ok(Self {
+            tables: tables.map_err(|e| refused(&e))?,
+            rocks: rocks.map_err(|e| refused(&e))?,
+            telemetry,
+        })
+    }
+}
+
+fn refused(error: &AlreadyRegistered) -> Error {
+    Error::invalid("name", error.to_string())
+}
+
+/// The sources of an open engine.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    telemetry: Telemetry,
+    tables: Arc<TablesSource>,
+    rocks: Arc<RocksSource>,
+    vbuckets: Arc<VbucketsSource>,
+    /// Emptied by the close.
+    registrations: Mutex<Vec<Registration>>,
+}
+
+impl Samples {
+    pub(crate) fn new(inner: &Arc<Inner>, places: Places) -> Self {
+        let tables = Arc::new(TablesSource::new(Arc::clone(inner)));
+        let rocks = Arc::new(RocksSource::new(Arc::clone(inner)));
+        let vbuckets = Arc::new(VbucketsSource::new(Arc::clone(inner)));
+        places.tables.attach(weak(&tables));
+        places.rocks.attach(weak(&rocks));
+        Self {
+            telemetry: places.telemetry,
+            tables,
+            rocks,
+            vbuckets,
+            registrations: Mutex::new(vec![places.tables, places.rocks]),
+        }
+    }
+
+    pub(crate) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Registers the figures of single vBuckets in a registry of their own.
+    pub(crate) fn register_vbuckets(&self, registry: &Registry) -> Result<Registration> {
+        let telemetry = self.telemetry.elsewhere(registry);
+        let registration = telemetry
+            .register("vbuckets", names::BY_VBUCKET)
+            .map_err(|e| refused(&e))?;
+        registration.attach(weak(&self.vbuckets));
+        Ok(registration)
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<MetricsSnapshot> {
+        let mut snapshot = MetricsSnapshot::default();
+        self.tables.put(&mut snapshot)?;
+        self.rocks.put(&mut snapshot)?;
+        Ok(snapshot)
+    }
+
+    pub(crate) fn unregister(&self) {
+        let registrations = std::mem::take(&mut *self.registrations.lock());
+        drop(registrations);
+    }
+}
+
+fn weak<S: SampleSource + 'static>(source: &Arc<S>) -> Weak<dyn SampleSource> {
+    let source: Weak<S> = Arc::downgrade(source);
+    source
+}

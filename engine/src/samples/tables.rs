@@ -1,0 +1,148 @@
+//! The engine's own tables.
+
+use crate::error::Result;
+use crate::health::HealthState;
+use crate::inner::Inner;
+use std::sync::Arc;
+use std::time::Duration;
+use vbstore_core::{CheckpointFigures, Lag, Seqno};
+use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
+
+/// The version of RocksDB that this was built with.
+const ROCKSDB: &str = "11.8.1";
+
+#[derive(Debug)]
+pub(super) struct TablesSource {
+    inner: Arc<Inner>,
+    opened: Duration,
+}
+
+/// What is added up over all vBuckets.
+#[derive(Debug, Default)]
+struct Sums {
+    items: u64,
+    tombstones: u64,
+    bytes: u64,
+    unsynced: u64,
+    open: u64,
+    sealed: u64,
+    checkpoint_items: u64,
+    cursors: u64,
+    persistence_worst: Lag,
+    persistence_all: Lag,
+    stream_worst: Lag,
+    stream_all: Lag,
+}
+
+impl Sums {
+    fn add(&mut self, figures: &CheckpointFigures) {
+        let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
+        add(&mut self.open, u64::from(figures.has_open));
+        add(&mut self.sealed, figures.sealed);
+        add(&mut self.checkpoint_items, figures.items);
+        add(&mut self.cursors, figures.cursors);
+        self.persistence_worst = self.persistence_worst.worse(figures.unpersisted);
+        self.persistence_all = self.persistence_all.plus(figures.unpersisted);
+        self.stream_worst = self.stream_worst.worse(figures.worst);
+        self.stream_all = self.stream_all.plus(figures.backlog);
+    }
+}
+
+impl TablesSource {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        let opened = inner.clock.monotonic();
+        Self { inner, opened }
+    }
+
+    /// Takes each vBucket's lock for a moment.
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for cell in &self.inner.vbs {
+            let inner = cell.lock();
+            let (counts, figures) = (inner.state.counts, inner.checkpoints.figures());
+            drop(inner);
+            // ORDER: synced first, which never passes persisted.
+            let synced: Seqno = cell.synced();
+            let unsynced = cell.persisted().since(synced);
+            sums.items = sums.items.saturating_add(counts.items);
+            sums.tombstones = sums.tombstones.saturating_add(counts.tombstones);
+            sums.bytes = sums.bytes.saturating_add(counts.bytes);
+            sums.unsynced = sums.unsynced.saturating_add(unsynced);
+            sums.add(&figures);
+        }
+        sums
+    }
+
+    pub(super) fn put(&self, into: &mut MetricsSnapshot) -> Result<()> {
+        let inner = &self.inner;
+        let now = inner.clock.monotonic();
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            ("rocksdb", ROCKSDB.into()),
+        ];
+        into.put_with(&names::BUILD_INFO, &labels, 1.0);
+        let state = match inner.health.state() {
+            HealthState::Open => "open",
+            HealthState::Degraded { .. } => "degraded",
+            HealthState::Failed { .. } => "failed",
+        };
+        for name in ["open", "degraded", "failed"] {
+            into.put_by(&names::HEALTH_STATE, name, u64::from(name == state));
+        }
+        let open = now.saturating_sub(self.opened);
+        into.put_float(&names::UPTIME, open.as_secs_f64());
+        let vbuckets = u64::try_from(inner.vbs.len()).unwrap_or(u64::MAX);
+        into.put(&names::VBUCKETS, vbuckets);
+        inner.metrics.sample(now, into);
+
+        let age = |since: Option<Duration>| {
+            let age = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+            age.as_secs_f64()
+        };
+        let sums = self.sums();
+        into.put(&names::ITEMS, sums.items);
+        into.put(&names::TOMBSTONES, sums.tombstones);
+        into.put(&names::ITEM_BYTES, sums.bytes);
+        into.put_by(&names::CHECKPOINTS, "open", sums.open);
+        into.put_by(&names::CHECKPOINTS, "sealed", sums.sealed);
+        into.put(&names::CHECKPOINT_ITEMS, sums.checkpoint_items);
+        into.put(&names::CHECKPOINT_MEMORY, inner.memory.used());
+        let quota = inner.tuning().memory_quota;
+        into.put(&names::CHECKPOINT_MEMORY_LIMIT, quota);
+        let kinds = [
+            (
+                "persistence",
+                vbuckets,
+                sums.persistence_worst,
+                sums.persistence_all,
+            ),
+            ("stream", sums.cursors, sums.stream_worst, sums.stream_all),
+        ];
+        for (kind, cursors, worst, all) in kinds {
+            into.put_by(&names::CURSORS, kind, cursors);
+            into.put_by(&names::CURSOR_MAX_LAG_ITEMS, kind, worst.items);
+            into.put_by(&names::CURSOR_MAX_LAG_BYTES, kind, worst.bytes);
+            let label = [("kind", kind.into())];
+            into.put_with(&names::CURSOR_MAX_LAG_SECONDS, &label, age(worst.since));
+            into.put_by(&names::CURSOR_BACKLOG_ITEMS, kind, all.items);
+            into.put_by(&names::CURSOR_BACKLOG_BYTES, kind, all.bytes);
+        }
+        into.put(&names::PERSIST_LAG_ITEMS, sums.persistence_all.items);
+        let oldest = age(sums.persistence_worst.since);
+        into.put_float(&names::PERSIST_MAX_LAG_SECONDS, oldest);
+        into.put(&names::SYNC_LAG_SEQNOS, sums.unsynced);
+        let unsynced_since = inner.commit.unsynced_since();
+        into.put_float(&names::SYNC_MAX_LAG_SECONDS, age(unsynced_since));
+        into.put_float(&names::DISK_FREE_RATIO, inner.disk_free_ratio()?);
+        Ok(())
+    }
+}
+
+impl SampleSource for TablesSource {
+    fn sample(
+        &self,
+        into: &mut MetricsSnapshot,
+    ) -> std::result::Result<(), Box<dyn std::error::Error>> {
+        Ok(self.put(into)?)
+    }
+}

@@ -1,0 +1,238 @@
+//! Every metric there is: name, kind, labels and meaning. Names are API.
+//!
+//! Conventions: prefix `vbstore_`, base units in the name, `_total` for counters and for nothing
+//! else, every value of a label written down here. Source: the naming practices of prometheus.io.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A state now.
+    Gauge,
+    /// Rises only, from 0 when the engine is opened.
+    Counter,
+    /// How often something was up to which size.
+    Histogram,
+    /// A sum and a count, without quantiles.
+    Summary,
+}
+
+/// A label and the values it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// All its values; none if they are not known before.
+    pub values: &'static [&'static str],
+}
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name, with prefix and unit.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels, but for `store`, which all have.
+    pub labels: &'static [Label],
+    /// What it means, in one line.
+    pub help: &'static str,
+}
+
+const fn label(name: &'static str, values: &'static [&'static str]) -> Label {
+    Label { name, values }
+}
+
+const HOLDER: Label = label("holder", &["backfill", "slice", "page", "admin"]);
+const KIND: Label = label("kind", &["persistence", "stream"]);
+const CHECKPOINT: Label = label("state", &["open", "sealed"]);
+const HEALTH: Label = label("state", &["open", "degraded", "failed"]);
+const REFUSAL: Label = label("reason", &["memory", "disk_full", "failed", "too_large"]);
+const FAILURE: Label = label("reason", &["disk_full", "io", "corruption", "other"]);
+const OPERATION: Label = label("op", &["get", "write", "page", "slice"]);
+const DURABILITY: Label = label("durability", &["memory", "logged", "synced"]);
+const TASK: Label = label("state", &["pending", "ready", "running", "snoozed"]);
+const STREAM: Label = label("state", &["backfilling", "in_memory"]);
+const SOURCE: Label = label("source", &["disk", "memory"]);
+const SLICE_END: Label = label("end", &["complete", "budget"]);
+const ROLLBACK: Label = label("reason", &["purged", "unknown_branch", "diverged"]);
+const CLOSED: Label = label(
+    "reason",
+    &[
+        "reached_end",
+        "closed",
+        "rollback",
+        "stalled",
+        "vbucket_gone",
+        "error",
+        "shutdown",
+        "refused",
+    ],
+);
+const LEVEL: Label = label("level", &["0", "1", "2", "3", "4", "5", "6"]);
+const PART: Label = label("part", &["engine", "rocksdb", "streams", "vbuckets"]);
+const VERSION: Label = label("version", &[]);
+const ROCKSDB: Label = label("rocksdb", &[]);
+const VB: Label = label("vb", &[]);
+
+macro_rules! metrics {
+    (
+        $(#[$doc:meta])* $table:ident:
+        $($metric:ident = $kind:ident $name:literal [$($label:expr),*] $help:literal;)*
+    ) => {
+        $(
+            #[doc = $help]
+            pub const $metric: Metric = Metric {
+                name: concat!("vbstore_", $name),
+                kind: Kind::$kind,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+        $(#[$doc])*
+        pub const $table: &[&Metric] = &[$(&$metric),*];
+    };
+}
+
+metrics! {
+    /// What a collector says of itself.
+    COLLECTOR:
+    COLLECTOR_SECONDS = Gauge "collector_seconds" [PART] "How long this scrape of the part took.";
+    COLLECTOR_ERRORS = Counter "collector_errors_total" [PART] "Scrapes of the part that failed, wholly or in part.";
+}
+
+metrics! {
+    /// The engine's own tables.
+    ENGINE:
+    BUILD_INFO = Gauge "build_info" [VERSION, ROCKSDB] "Always 1; the versions are in the labels.";
+    HEALTH_STATE = Gauge "health" [HEALTH] "1 for the state the engine is in, 0 for the others.";
+    UPTIME = Gauge "open_seconds" [] "For how long the engine has been open.";
+    VBUCKETS = Gauge "vbuckets" [] "vBuckets of the store.";
+    ITEMS = Gauge "items" [] "Documents on disk, expired ones included until they are swept.";
+    TOMBSTONES = Gauge "tombstones" [] "Tombstones on disk.";
+    ITEM_BYTES = Gauge "item_bytes" [] "Bytes of keys and values of the documents on disk.";
+    DB_SNAPSHOTS_OPEN = Gauge "db_snapshots_open" [HOLDER] "Db snapshots open now, by who holds them.";
+    DB_SNAPSHOT_OLDEST_AGE = Gauge "db_snapshot_oldest_age_seconds" [] "Age of the oldest open db snapshot, 0 if none is open.";
+    DB_SNAPSHOTS_OPENED = Counter "db_snapshots_opened_total" [HOLDER] "Db snapshots opened.";
+    DB_SNAPSHOTS_CLOSED = Counter "db_snapshots_closed_total" [HOLDER] "Db snapshots given back; opened - closed = open.";
+    DB_SNAPSHOT_HOLD = Histogram "db_snapshot_hold_seconds" [HOLDER] "From opening a db snapshot to giving it back.";
+    DB_SNAPSHOT_OVER_LIMIT = Counter "db_snapshot_over_limit_total" [HOLDER] "Db snapshots held for longer than the limit, 100 ms; each is logged.";
+    CURSORS = Gauge "cursors" [KIND] "Cursors registered; every vBucket has one of persistence.";
+    CURSOR_MAX_LAG_ITEMS = Gauge "cursor_max_lag_items" [KIND] "Changes that the cursor furthest behind has not read.";
+    CURSOR_MAX_LAG_BYTES = Gauge "cursor_max_lag_bytes" [KIND] "Memory of the changes that the cursor furthest behind has not read.";
+    CURSOR_MAX_LAG_SECONDS = Gauge "cursor_max_lag_seconds" [KIND] "Age of the oldest change that a cursor has not read, 0 if all is read.";
+    CURSOR_BACKLOG_ITEMS = Gauge "cursor_backlog_items" [KIND] "Changes not read, summed over cursors.";
+    CURSOR_BACKLOG_BYTES = Gauge "cursor_backlog_bytes" [KIND] "Memory of the changes not read, summed over cursors.";
+    CURSORS_DROPPED = Counter "cursors_dropped_total" [] "Stream cursors dropped to give memory back.";
+    CHECKPOINT_MEMORY = Gauge "checkpoint_memory_bytes" [] "Memory of all changes in checkpoints.";
+    CHECKPOINT_MEMORY_LIMIT = Gauge "checkpoint_memory_limit_bytes" [] "The quota: at it, writes wait.";
+    CHECKPOINTS = Gauge "checkpoints" [CHECKPOINT] "Checkpoints in memory.";
+    CHECKPOINT_ITEMS = Gauge "checkpoint_items" [] "Changes in checkpoints.";
+    CHECKPOINT_ITEMS_REPLACED = Counter "checkpoint_items_replaced_total" [] "Changes replaced by a newer one of their key before they were flushed.";
+    CHECKPOINTS_FREED = Counter "checkpoints_freed_total" [] "Checkpoints given back.";
+    CHECKPOINT_FREED_BYTES = Counter "checkpoint_freed_bytes_total" [] "Memory given back with checkpoints.";
+    WRITES_REJECTED = Counter "writes_rejected_total" [REFUSAL] "Writes refused for a reason that is not their condition.";
+    OPS = Counter "ops_total" [OPERATION] "Operations begun; a batch is one.";
+    WRITTEN_ITEMS = Counter "written_items_total" [] "Changes given a seqno.";
+    DURABLE_WAIT = Histogram "durable_wait_seconds" [DURABILITY] "From the beginning of a write to its durability, of writes that wait.";
+    PERSIST_LAG_ITEMS = Gauge "persist_lag_items" [] "Changes that are not in RocksDB's log, over all vBuckets.";
+    PERSIST_MAX_LAG_SECONDS = Gauge "persist_max_lag_seconds" [] "Age of the oldest of them, 0 if there is none.";
+    SYNC_LAG_SEQNOS = Gauge "sync_lag_seqnos" [] "Seqnos persisted and not synced, over all vBuckets.";
+    SYNC_MAX_LAG_SECONDS = Gauge "sync_max_lag_seconds" [] "Since when something has been persisted and not synced, 0 if nothing is.";
+    PERSIST_BATCHES = Counter "persist_batches_total" [] "Batches written to RocksDB: group commits.";
+    PERSIST_ITEMS = Counter "persist_items_total" [] "Changes written by them.";
+    PERSIST_BYTES = Counter "persist_bytes_total" [] "Bytes of the batches.";
+    PERSIST_BATCH_ITEMS = Histogram "persist_batch_items" [] "Changes in one batch.";
+    PERSIST_BATCH_BYTES = Histogram "persist_batch_bytes" [] "Bytes of one batch.";
+    PERSIST_WRITE = Histogram "persist_write_seconds" [] "Writing a batch that is not synced with it.";
+    PERSIST_SYNC = Histogram "persist_sync_seconds" [] "Writing a batch that is synced with it, or a sync.";
+    PERSIST_FAILURES = Counter "persist_failures_total" [FAILURE] "Flushes and syncs that failed.";
+    PREVIOUS_LOOKUPS = Counter "previous_lookups_total" [] "Look-ups on disk of what a change replaces.";
+    DISK_FREE_RATIO = Gauge "disk_free_ratio" [] "Free share of the file system that holds the store.";
+}
+
+metrics! {
+    /// What RocksDB says.
+    ROCKS:
+    ROCKS_SNAPSHOTS_OPEN = Gauge "rocksdb_snapshots_open" [] "RocksDB's own count of open snapshots: must agree with ours.";
+    ROCKS_OLDEST_SNAPSHOT = Gauge "rocksdb_oldest_snapshot_timestamp_seconds" [] "When RocksDB's oldest open snapshot was opened; absent if none is.";
+    ROCKS_OLDEST_LAG = Gauge "rocksdb_oldest_snapshot_sequence_lag" [] "Writes since RocksDB's oldest open snapshot was opened; absent if none is.";
+    ROCKS_SEQUENCE = Gauge "rocksdb_sequence" [] "RocksDB's last sequence number.";
+    ROCKS_OBSOLETE_SST = Gauge "rocksdb_obsolete_sst_bytes" [] "Data files that only an old view or a running read needs.";
+    ROCKS_RUNNING_COMPACTIONS = Gauge "rocksdb_running_compactions" [] "Compactions running now.";
+    ROCKS_RUNNING_FLUSHES = Gauge "rocksdb_running_flushes" [] "Flushes of memtables running now.";
+    ROCKS_WRITE_STOPPED = Gauge "rocksdb_write_stopped" [] "1 if RocksDB takes no writes now.";
+    ROCKS_DELAYED_RATE = Gauge "rocksdb_delayed_write_rate_bytes" [] "Bytes a second to which RocksDB slows writes, 0 if it does not.";
+    ROCKS_BACKGROUND_ERRORS = Gauge "rocksdb_background_errors" [] "Errors that RocksDB counts in the background.";
+    ROCKS_LIVE_VERSIONS = Gauge "rocksdb_live_versions_max" [] "Versions alive in the family that has most; more than 1 for long pins files.";
+    ROCKS_LIVE_SST = Gauge "rocksdb_live_sst_bytes" [] "Data files of the present state.";
+    ROCKS_TOTAL_SST = Gauge "rocksdb_total_sst_bytes" [] "All data files.";
+    ROCKS_LIVE_DATA = Gauge "rocksdb_live_data_bytes" [] "RocksDB's estimate of what is not superseded.";
+    ROCKS_KEYS = Gauge "rocksdb_estimated_keys" [] "RocksDB's estimate of its keys, all families.";
+    ROCKS_SST_FILES = Gauge "rocksdb_sst_files" [LEVEL] "Data files by level.";
+    ROCKS_PENDING_COMPACTION = Gauge "rocksdb_pending_compaction_bytes" [] "RocksDB's estimate of what compactions have to rewrite.";
+    ROCKS_IMMUTABLE_MEMTABLES = Gauge "rocksdb_immutable_memtables" [] "Memtables that wait to be flushed.";
+    ROCKS_MEMTABLE_BYTES = Gauge "rocksdb_memtable_bytes" [] "Memory of all memtables.";
+    ROCKS_READERS_BYTES = Gauge "rocksdb_table_readers_bytes" [] "Memory of table readers outside the block cache.";
+    ROCKS_SUMS_AGE = Gauge "rocksdb_sums_age_seconds" [] "Age of the figures summed over all families, which are kept for up to 15 s.";
+    ROCKS_CACHE_BYTES = Gauge "rocksdb_block_cache_bytes" [] "Block cache in use.";
+    ROCKS_CACHE_PINNED = Gauge "rocksdb_block_cache_pinned_bytes" [] "Block cache that cannot be given back now.";
+    ROCKS_CACHE_CAPACITY = Gauge "rocksdb_block_cache_capacity_bytes" [] "Size of the block cache.";
+    ROCKS_BUFFER_BYTES = Gauge "rocksdb_write_buffer_bytes" [] "Memtables as RocksDB's write buffer manager counts them.";
+    ROCKS_BUFFER_LIMIT = Gauge "rocksdb_write_buffer_limit_bytes" [] "From here on memtables are flushed.";
+    ROCKS_LOG_BYTES = Gauge "rocksdb_log_bytes" [] "RocksDB's log on disk.";
+    ROCKS_DISK_BYTES = Gauge "rocksdb_disk_bytes" [] "All files in RocksDB's directory.";
+}
+
+metrics! {
+    /// Streams and backfills.
+    STREAMS:
+    BACKFILL_TASKS = Gauge "backfill_tasks" [TASK] "Backfills by what they do; pending and snoozed ones hold nothing.";
+    BACKFILL_TASKS_LIMIT = Gauge "backfill_tasks_limit" [] "Backfills that may be under way at once.";
+    BACKFILL_WORKERS = Gauge "backfill_workers" [] "Threads that read slices.";
+    BACKFILLS_STARTED = Counter "backfills_started_total" [] "Backfills begun.";
+    BACKFILLS_ENDED = Counter "backfills_ended_total" [] "Backfills over, for whatever reason.";
+    BACKFILL_PANICS = Counter "backfill_panics_total" [] "Slices whose reading panicked.";
+    BACKFILL_SLICES = Counter "backfill_slices_total" [SLICE_END] "Slices read, by why they ended.";
+    BACKFILL_SLICES_SHARED = Counter "backfill_slices_shared_total" [] "Slices taken that were read for another stream.";
+    BACKFILL_SLICE_SECONDS = Histogram "backfill_slice_seconds" [] "One invocation of a backfill, with its wait for locks.";
+    BACKFILL_SLICE_ITEMS = Histogram "backfill_slice_items" [] "Changes in one slice that was read.";
+    BACKFILL_SYNC_WAIT = Histogram "backfill_sync_wait_seconds" [] "From a slice's end to its hand-over, where it had to be synced first.";
+    BACKFILL_BUFFER_BYTES = Gauge "backfill_buffer_bytes" [] "Read and not yet taken, over all consumers.";
+    BACKFILL_BUFFER_LIMIT = Gauge "backfill_buffer_limit_bytes" [] "Bound of it.";
+    BACKFILL_REMAINING = Gauge "backfill_remaining_seqnos" [] "Seqnos between where backfills are and their announced ends: an upper bound of their work.";
+    CONSUMERS = Gauge "consumers" [] "Consumers.";
+    STREAMS_OPEN = Gauge "streams" [STREAM] "Open streams.";
+    STREAMS_DIVERGING = Gauge "streams_diverging" [] "Streams whose end runs away faster than they read.";
+    STREAMS_STALLED = Gauge "streams_stalled" [] "Streams whose consumer has taken nothing for the stall limit.";
+    STREAM_MAX_LAG_SEQNOS = Gauge "stream_max_lag_seqnos" [] "Seqnos between what a consumer has taken and the synced end of its vBucket, at most.";
+    STREAMS_OPENED = Counter "streams_opened_total" [] "Streams opened.";
+    STREAMS_CLOSED = Counter "streams_closed_total" [CLOSED] "Streams ended, by reason.";
+    STREAM_ITEMS = Counter "stream_items_total" [SOURCE] "Changes handed to consumers' buffers.";
+    STREAM_FALLBACKS = Counter "stream_fallbacks_total" [] "Streams that found their cursor dropped and went back to the disk.";
+    ROLLBACKS = Counter "rollbacks_required_total" [ROLLBACK] "Requests answered with a rollback.";
+}
+
+metrics! {
+    /// Detail by vBucket, for a registry and a path of its own: 9 series for each.
+    BY_VBUCKET:
+    VB_HIGH_SEQNO = Gauge "vb_high_seqno" [VB] "The last seqno assigned.";
+    VB_PERSISTED_SEQNO = Gauge "vb_persisted_seqno" [VB] "Everything up to it is in RocksDB's log.";
+    VB_SYNCED_SEQNO = Gauge "vb_synced_seqno" [VB] "Everything up to it is synced.";
+    VB_PURGE_SEQNO = Gauge "vb_purge_seqno" [VB] "The highest seqno of a tombstone removed for good.";
+    VB_ITEMS = Gauge "vb_items" [VB] "Documents on disk.";
+    VB_TOMBSTONES = Gauge "vb_tombstones" [VB] "Tombstones on disk.";
+    VB_CHECKPOINT_BYTES = Gauge "vb_checkpoint_bytes" [VB] "Memory of its changes in checkpoints.";
+    VB_CURSORS = Gauge "vb_cursors" [VB] "Its stream cursors.";
+    VB_CURSOR_MAX_LAG_ITEMS = Gauge "vb_cursor_max_lag_items" [VB] "Changes that its cursor furthest behind has not read.";
+}
+
+/// All tables.
+pub const ALL: &[&[&Metric]] = &[COLLECTOR, ENGINE, ROCKS, STREAMS, BY_VBUCKET];
+
+/// Returns the metric of a name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Metric> {
+    let mut all = ALL.iter().flat_map(|table| table.iter());
+    all.find(|metric| metric.name == name).copied()
+}

@@ -1,0 +1,232 @@
+//! What is measured at one moment, as plain data.
+
+use crate::counter::Counter;
+use crate::histogram::Histogram;
+use crate::names::{Kind, Metric};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// A text that is usually known when the program is compiled.
+pub type Text = Cow<'static, str>;
+
+/// What is measured at one moment: the same figures that are scraped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricsSnapshot {
+    /// By name. What is not known is not there.
+    pub families: BTreeMap<Text, Family>,
+}
+
+/// A metric and its samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Family {
+    /// What it is.
+    pub kind: Kind,
+    /// One for each combination of labels.
+    pub samples: Vec<Sample>,
+}
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Label names and values, sorted; without `store`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Text, Text>,
+    /// The figure.
+    #[serde(flatten)]
+    pub figure: Figure,
+}
+
+/// The value of a sample, in the unit its name says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Figure {
+    /// A gauge or a counter.
+    Number {
+        /// The value.
+        value: f64,
+    },
+    /// A histogram, or a summary, which has no buckets.
+    Distribution {
+        /// How many were up to each bound, all smaller ones included. Above the last bound are
+        /// `count` less the last of these.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        buckets: Vec<Bucket>,
+        /// The sum of all.
+        sum: f64,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// One bucket of a histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Upper bound.
+    pub upto: f64,
+    /// How many were up to it.
+    pub count: u64,
+}
+
+/// A label and its value.
+pub type Pair = (&'static str, Text);
+
+/// Returns a number as Prometheus has it: exact up to 2^53.
+#[must_use]
+pub fn number(value: u64) -> f64 {
+    let high = u32::try_from(value >> 32).unwrap_or(u32::MAX);
+    let low = u32::try_from(value & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    f64::from(high).mul_add(4_294_967_296.0, f64::from(low))
+}
+
+impl MetricsSnapshot {
+    /// Adds a sample without labels.
+    pub fn put(&mut self, metric: &'static Metric, value: u64) {
+        self.put_with(metric, &[], number(value));
+    }
+
+    /// Adds a sample without labels that is no whole number.
+    pub fn put_float(&mut self, metric: &'static Metric, value: f64) {
+        self.put_with(metric, &[], value);
+    }
+
+    /// Adds a counter.
+    pub fn put_counter(&mut self, metric: &'static Metric, counter: &Counter) {
+        self.put(metric, counter.get());
+    }
+
+    /// Adds a sample for one value of the metric's only label.
+    pub fn put_by(&mut self, metric: &'static Metric, label: impl Into<Text>, value: u64) {
+        if let Some(name) = metric.labels.first() {
+            self.put_with(metric, &[(name.name, label.into())], number(value));
+        }
+    }
+
+    /// Adds a sample.
+    pub fn put_with(&mut self, metric: &'static Metric, labels: &[Pair], value: f64) {
+        self.add(metric, labels, Figure::Number { value });
+    }
+
+    /// Adds a histogram. `unit` is what one of what it counts is in the unit of the metric's name:
+    /// 1e-6 for microseconds.
+    pub fn put_histogram(
+        &mut self,
+        metric: &'static Metric,
+        labels: &[Pair],
+        histogram: &Histogram,
+        unit: f64,
+    ) {
+        let mut count: u64 = 0;
+        let counts = histogram.counts();
+        let mut buckets = Vec::with_capacity(histogram.bounds().len());
+        let mut bounds = histogram.bounds().iter();
+        for of_bucket in counts {
+            count = count.saturating_add(of_bucket);
+            if let Some(bound) = bounds.next() {
+                let upto = scaled(*bound, unit);
+                buckets.push(Bucket { upto, count });
+            }
+        }
+        let sum = scaled(histogram.sum(), unit);
+        let figure = Figure::Distribution {
+            buckets,
+            sum,
+            count,
+        };
+        self.add(metric, labels, figure);
+    }
+
+    fn add(&mut self, metric: &'static Metric, labels: &[Pair], figure: Figure) {
+        let labels = labels
+            .iter()
+            .map(|(name, value)| (Text::Borrowed(*name), value.clone()))
+            .collect();
+        let family = self.families.entry(Text::Borrowed(metric.name));
+        let family = family.or_insert_with(|| Family {
+            kind: metric.kind,
+            samples: Vec::new(),
+        });
+        family.samples.push(Sample { labels, figure });
+    }
+
+    /// Returns the number of a metric without labels.
+    #[must_use]
+    pub fn value(&self, metric: &Metric) -> Option<f64> {
+        self.value_by(metric, &[])
+    }
+
+    /// Returns the number of a metric with just these labels.
+    #[must_use]
+    pub fn value_by(&self, metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
+        let family = self.families.get(metric.name)?;
+        let is_wanted = |sample: &&Sample| {
+            sample.labels.len() == labels.len()
+                && labels
+                    .iter()
+                    .all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))
+        };
+        match family.samples.iter().find(is_wanted)?.figure {
+            Figure::Number { value } => Some(value),
+            Figure::Distribution { .. } => None,
+        }
+    }
+
+    /// Returns the sum of a metric over all its samples; 0 if there is none. For a distribution it
+    /// is the sum of its counts.
+    #[must_use]
+    pub fn sum(&self, metric: &Metric) -> f64 {
+        let family = self.families.get(metric.name);
+        let samples = family.map_or(&[][..], |family| &family.samples);
+        let figure = |sample: &Sample| match sample.figure {
+            Figure::Number { value } => value,
+            Figure::Distribution { count, .. } => number(count),
+        };
+        samples.iter().map(figure).sum()
+    }
+}
+
+/// `count * unit` without the noise of binary fractions: 250 us are 0.00025 s.
+fn scaled(count: u64, unit: f64) -> f64 {
+    let inverse = unit.recip().round();
+    if unit < 1.0 {
+        number(count) / inverse
+    } else {
+        number(count) * unit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names;
+
+    #[test]
+    fn whole_numbers_are_exact() {
+        for value in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 53) - 1] {
+            assert_eq!(format!("{}", number(value)), format!("{value}"));
+        }
+    }
+
+    #[test]
+    fn a_snapshot_survives_json() {
+        let mut snapshot = MetricsSnapshot::default();
+        snapshot.put(&names::VBUCKETS, 7);
+        snapshot.put_by(&names::CURSORS, "stream", 3);
+        let histogram = Histogram::latency();
+        histogram.observe(250);
+        histogram.observe(251);
+        snapshot.put_histogram(&names::PERSIST_SYNC, &[], &histogram, 1e-6);
+
+        let text = serde_json::to_string(&snapshot).unwrap();
+        let back: MetricsSnapshot = serde_json::from_str(&text).unwrap();
+
+        assert_eq!(back, snapshot);
+        assert!(text.contains("0.00025"), "{text}");
+        assert_eq!(back.value(&names::VBUCKETS), Some(7.0));
+        assert_eq!(
+            back.value_by(&names::CURSORS, &[("kind", "stream")]),
+            Some(3.0)
+        );
+        assert_eq!(back.value(&names::CURSORS), None);
+    }
+}

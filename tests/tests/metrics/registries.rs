@@ -1,0 +1,104 @@
+//! Where the figures are registered.
+
+use vbstore::metrics::{TEXT_FORMAT, names};
+use vbstore::{Error, Registry, Streams, StreamsConfig};
+use vbstore_tests::figures::scrape;
+use vbstore_tests::{TestStore, vb};
+
+#[test]
+fn several_engines_share_a_registry_until_they_are_closed() {
+    let registry = Registry::new();
+    let (orders, users) = (TestStore::stepped(), TestStore::stepped());
+    let open = |store: &TestStore, name: &str| {
+        let builder = store.builder().name(name).registry(&registry);
+        builder.open()
+    };
+    let first = open(&orders, "orders").unwrap();
+    let second = open(&users, "users").unwrap();
+    let streams = Streams::stepped(&first, &StreamsConfig::default()).unwrap();
+    vb(&second, 0).set("k", "v").unwrap();
+    let samples = scrape(&registry);
+    let items = |store: &str| samples[&format!(r#"vbstore_items{{store="{store}"}}"#)];
+    assert_eq!((items("orders"), items("users")), (0.0, 1.0));
+    assert!(samples.contains_key(r#"vbstore_consumers{store="orders"}"#));
+    assert!(!samples.contains_key(r#"vbstore_consumers{store="users"}"#));
+    assert!(
+        samples.len() < 600,
+        "{} series of two stores",
+        samples.len()
+    );
+
+    // The same name is refused before the directory is touched.
+    let third = TestStore::stepped();
+    let refused = open(&third, "orders").unwrap_err();
+    assert!(
+        matches!(refused, Error::Invalid { field: "name", .. }),
+        "{refused}"
+    );
+    assert!(!third.path().exists());
+
+    drop(streams);
+    first.close().unwrap();
+    let samples = scrape(&registry);
+    assert!(
+        samples
+            .keys()
+            .all(|series| series.contains(r#"store="users""#))
+    );
+    let again = open(&orders, "orders").unwrap();
+    assert!(scrape(&registry).contains_key(r#"vbstore_items{store="orders"}"#));
+    drop((first, again, second));
+    assert!(scrape(&registry).is_empty());
+    assert!(TEXT_FORMAT.starts_with("text/plain; version=0.0.4"));
+}
+
+#[test]
+fn a_registry_keeps_no_engine_open() {
+    let registry = Registry::new();
+    let store = TestStore::threaded();
+    let engine = store.builder().registry(&registry).open().unwrap();
+    let by_vbucket = Registry::new();
+    let registration = engine.register_vbuckets(&by_vbucket).unwrap();
+    drop(engine);
+    assert!(scrape(&registry).is_empty());
+    assert!(scrape(&by_vbucket).is_empty());
+    // The directory's lock is free.
+    drop(store.open());
+    drop(registration);
+}
+
+#[test]
+fn without_a_registry_an_engine_has_its_own() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let telemetry = engine.telemetry();
+    assert_eq!(telemetry.store(), "store");
+    let samples = scrape(telemetry.registry());
+    assert_eq!(samples[r#"vbstore_vbuckets{store="store"}"#], 4.0);
+    store.finish(engine);
+}
+
+#[test]
+fn figures_of_single_vbuckets_are_asked_for_and_apart() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    vb(&engine, 2).set("k", "v").unwrap();
+    let own = engine.telemetry().registry();
+    let before = scrape(own).len();
+    let registry = Registry::new();
+    let registration = engine.register_vbuckets(&registry).unwrap();
+    let samples = scrape(&registry);
+    let series = names::BY_VBUCKET.len() * 4 + 2;
+    assert_eq!(samples.len(), series, "{samples:#?}");
+    assert_eq!(
+        samples[r#"vbstore_vb_high_seqno{store="store",vb="2"}"#],
+        1.0
+    );
+    assert_eq!(samples[r#"vbstore_vb_items{store="store",vb="2"}"#], 1.0);
+    assert_eq!(scrape(own).len(), before);
+    let twice = engine.register_vbuckets(&registry).unwrap_err();
+    assert!(matches!(twice, Error::Invalid { field: "name", .. }));
+    drop(registration);
+    assert!(scrape(&registry).is_empty());
+    store.finish(engine);
+}
