@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 /// Each shipped crate, its directory, and the crates of the workspace it may depend on.
-const SHIPPED: [(&str, &str, &[&str]); 6] = [
+const SHIPPED: [(&str, &str, &[&str]); 7] = [
     ("vbstore-core", "core", &[]),
     ("vbstore-metrics", "metrics", &[]),
     (
@@ -31,7 +31,8 @@ const SHIPPED: [(&str, &str, &[&str]); 6] = [
             "vbstore-backfill",
         ],
     ),
-    ("vbstore-cli", "cli", &["vbstore"]),
+    ("vbstore-exporter", "exporter", &["vbstore-metrics"]),
+    ("vbstore-cli", "cli", &["vbstore", "vbstore-exporter"]),
 ];
 
 /// Members that are not shipped: they may depend on anything.

@@ -1,0 +1,129 @@
+//! Connections and their limits.
+
+use crate::config::Pages;
+use crate::pages::{self, Answer, Page};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// Threads that gather.
+pub(crate) const GATHERS_MAX: usize = 2;
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 128;
+/// A request's head is read for no longer than this.
+const HEAD_WITHIN: Duration = Duration::from_secs(3);
+/// And an answer waited for.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The whole of a connection.
+const CONNECTION_WITHIN: Duration = Duration::from_secs(10);
+/// The head's size.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const HEADERS_MAX: usize = 64;
+/// After an error of the system, most of all too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(crate) struct Server {
+    pages: Pages,
+    connections: Arc<Semaphore>,
+    gathers: Arc<Semaphore>,
+}
+
+impl Server {
+    pub(crate) fn new(pages: Pages) -> Arc<Self> {
+        Arc::new(Self {
+            pages,
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            gathers: Arc::new(Semaphore::new(GATHERS_MAX)),
+        })
+    }
+
+    /// Takes connections until it is dropped.
+    pub(crate) async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
+        let listener = match TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "cannot serve");
+                return;
+            }
+        };
+        loop {
+            // Before it is taken: who does not fit waits in the system's queue.
+            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else {
+                return;
+            };
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!(%error, "connection not taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let server = Arc::clone(&self);
+            tokio::spawn(async move {
+                if timeout(CONNECTION_WITHIN, server.serve(stream))
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!("connection cut: too slow");
+                }
+                drop(place);
+            });
+        }
+    }
+
+    async fn serve(self: Arc<Self>, stream: TcpStream) {
+        let service = service_fn(|request: Request<Incoming>| {
+            let server = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(server.answer(&request).await) }
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "connection ended");
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Answer {
+        let page = pages::find(&self.pages, request.method(), request.uri().path());
+        let gather: Box<dyn FnOnce() -> Answer + Send> = match page {
+            Page::Ready(answer) => return answer,
+            Page::Figures(registry) => Box::new(move || pages::figures(&registry)),
+            Page::Health => {
+                let pages = self.pages.clone();
+                Box::new(move || pages::health(&pages))
+            }
+        };
+        let gathers = Arc::clone(&self.gathers);
+        let gathered = timeout(ANSWER_WITHIN, async move {
+            // Held by the one who gathers, so that one who is not waited for any more counts too.
+            let place = gathers.acquire_owned().await.ok()?;
+            let gathered = tokio::task::spawn_blocking(move || {
+                let answer = gather();
+                drop(place);
+                answer
+            });
+            gathered.await.ok()
+        });
+        match gathered.await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => pages::plain(StatusCode::INTERNAL_SERVER_ERROR, "gathering panicked\n"),
+            Err(_) => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "busy: try again\n"),
+        }
+    }
+}
