@@ -1,6 +1,7 @@
 //! What the command line says.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use vbstore::Durability;
 
@@ -63,6 +64,10 @@ pub(crate) enum Command {
     /// Each answer is one line: `{"ok":true,...}` or `{"ok":false,"error":{...}}`; an `id` is sent
     /// back. `{"op":"help"}` lists the commands. The end of the input closes the store.
     Session(Session),
+    /// Hold a store open and serve its figures to Prometheus, until it is stopped.
+    Serve(Serve),
+    /// Show the main figures of a running `serve` or `stress --metrics`, again and again.
+    Watch(Watch),
     /// Check everything that can be checked on disk, and name what is wrong.
     Verify(Verify),
     /// Write, read, delete and check under load; then open again and compare with what should be
@@ -83,6 +88,8 @@ impl Args {
                 Command::Dump(args) => args.json,
                 Command::Tail(args) => args.json,
                 Command::Session(args) => args.json,
+                Command::Serve(args) => args.json,
+                Command::Watch(args) => args.json,
                 Command::Verify(args) => args.json,
                 Command::Stress(args) => args.json == Some(None),
             }
@@ -296,6 +303,60 @@ pub(crate) struct Session {
     pub(crate) vbuckets: Option<u16>,
 }
 
+/// Where figures are served.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct Serving {
+    /// Serve the figures at this address, for Prometheus: /metrics. Port 0 lets the system choose.
+    #[arg(long = "metrics", value_name = "ADDR:PORT")]
+    pub(crate) address: Option<SocketAddr>,
+    /// Allow an address that other machines can reach. There is no TLS and no password.
+    #[arg(long, requires = "address")]
+    pub(crate) allow_remote: bool,
+    /// Also serve figures of every single vBucket, at /metrics/vbuckets.
+    #[arg(long, requires = "address")]
+    pub(crate) per_vbucket: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Serve {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
+    /// The store; made if there is none.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// vBuckets of a store that is made: a power of two up to 1024.
+    #[arg(long)]
+    pub(crate) vbuckets: Option<u16>,
+    #[command(flatten)]
+    pub(crate) serving: Serving,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Watch {
+    /// One JSON object for each look.
+    #[arg(long)]
+    json: bool,
+    /// Seconds from one look to the next.
+    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) interval: f64,
+    /// End after so many looks.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Where the figures are: an address, or the whole URL.
+    #[arg(default_value = "127.0.0.1:9184")]
+    pub(crate) url: String,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "no number".to_owned())?;
+    if (0.05..=3_600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("between 0.05 and 3600".to_owned())
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Verify {
     /// Answer with JSON, and errors as JSON on standard error.
@@ -328,6 +389,8 @@ pub(crate) struct Stress {
     pub(crate) workers: u16,
     #[command(flatten)]
     pub(crate) follow: Follow,
+    #[command(flatten)]
+    pub(crate) serving: Serving,
     /// Memory for recent changes, in MiB: the less there is, the more consumers read the disk.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) memory_mib: u64,

@@ -2,12 +2,14 @@
 
 mod args;
 mod dump;
+mod exporting;
 mod follow;
 mod import;
 mod input;
 mod output;
 mod point;
 mod record;
+mod serve;
 mod session;
 mod stats;
 mod stop;
@@ -15,6 +17,7 @@ mod store;
 mod stress;
 mod tail;
 mod verify;
+mod watch;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -50,6 +53,8 @@ fn run(command: Command, out: &mut Out) -> Run {
         Command::Dump(args) => dump::run(&args, out, &stop),
         Command::Tail(args) => tail::run(&args, out, &stop),
         Command::Session(args) => session::run(&args, out, &stop),
+        Command::Serve(args) => serve::run(&args, out, &stop),
+        Command::Watch(args) => watch::run(&args, out, &stop),
         Command::Verify(args) => verify::run(&args, out, &stop),
         Command::Stress(args) => stress::run(&args, out, &stop),
     }

@@ -191,6 +191,12 @@ impl Out {
     }
 }
 
+/// Says something on standard error, beside the answer.
+pub(crate) fn say(text: impl fmt::Display) -> Result<(), Failure> {
+    writeln!(io::stderr().lock(), "vbstore: {text}")?;
+    Ok(())
+}
+
 /// Says what is wrong with the command line, as JSON if `--json` is anywhere on it. Help and version
 /// are no errors.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {

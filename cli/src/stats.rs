@@ -80,6 +80,7 @@ pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
         "syncs": metrics.syncs.get(),
         "busy_refusals": metrics.refusals.memory.get(),
         "checkpoints_freed": metrics.checkpoints_freed.get(),
+        "metrics": engine.metrics_snapshot()?.families,
     }))
 }
 

@@ -46,6 +46,8 @@ pub(crate) struct Followed {
     pub(crate) name: String,
     pub(crate) copies: BTreeMap<VbId, Copy>,
     pub(crate) events: u64,
+    /// Changes among them.
+    pub(crate) changes: u64,
     pub(crate) reconnects: u64,
     /// Complete markers at which the copy was compared with the journal.
     pub(crate) compared: u64,
@@ -131,6 +133,9 @@ impl<'a> Follower<'a> {
                 Err(TryRecv::Ended) => return Ok(false),
             };
             self.found.events = self.found.events.saturating_add(1);
+            if event.event.item().is_some() {
+                self.found.changes = self.found.changes.saturating_add(1);
+            }
             self.take(event.vb, &event.event, consumer.position(event.vb));
             self.cut_in = self.cut_in.saturating_sub(1);
             if self.cut_in == 0 {

@@ -1,5 +1,6 @@
 //! What the threads of a stress run count and find.
 
+use super::figures::Done;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub(super) struct Findings {
     pub(super) examples: Vec<String>,
     pub(super) slices: u64,
     pub(super) slice_items: u64,
+    pub(super) done: Done,
 }
 
 impl Findings {
@@ -55,6 +57,7 @@ impl Findings {
         self.violations = self.violations.saturating_add(other.violations);
         self.slices = self.slices.saturating_add(other.slices);
         self.slice_items = self.slice_items.saturating_add(other.slice_items);
+        self.done.add(other.done);
         let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
         self.examples.extend(other.examples.into_iter().take(room));
     }

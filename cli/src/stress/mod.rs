@@ -1,5 +1,6 @@
 //! `stress`: writers that check what they read, slices all the while, then open again and compare.
 
+mod figures;
 mod findings;
 mod sampler;
 mod slicer;
@@ -7,6 +8,7 @@ mod value;
 mod writer;
 
 use crate::args;
+use crate::exporting::Exporting;
 use crate::follow::{self, Ending, Followed, Journal, Signals};
 use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress};
 use crate::stop::Stop;
@@ -18,7 +20,9 @@ use slicer::Slicer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
-use vbstore::{Clock, Engine, Error, Streams, StreamsConfig, SystemClock, VbId, Verification};
+use vbstore::{
+    Clock, Engine, Error, MetricsSnapshot, Streams, StreamsConfig, SystemClock, VbId, Verification,
+};
 use writer::{Model, Writer, difference};
 
 /// How often the progress is shown and the clock looked at.
@@ -40,15 +44,20 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
     let metrics = engine.metrics();
     let snapshots = &metrics.db_snapshots;
     snapshots.measure_waiting(sampler::time_on_run_queue);
+    let exporting = Exporting::start(&args.serving, &engine)?;
+    let churned = churn(&engine, args, stop);
+    drop(exporting);
     let Churned {
         mut findings,
         models,
         seconds,
         followed,
         samples,
-    } = churn(&engine, args, stop)?;
+        figures,
+    } = churned?;
     check_rest(&engine, &mut findings);
     check_followed(&engine, &followed, &mut findings)?;
+    figures::check(&figures, &models, &followed, &mut findings);
     let longest = engine.metrics().db_snapshots.longest_hold();
     let snapshots = samples.to_json(&engine);
     let cursors_dropped = engine.metrics().cursors_dropped.get();
@@ -100,6 +109,8 @@ struct Churned {
     seconds: f64,
     followed: Vec<Followed>,
     samples: Samples,
+    /// What the engine says when everybody is done.
+    figures: MetricsSnapshot,
 }
 
 /// Writes, reads and follows until the time is over; then lets everybody who follows catch up.
@@ -175,6 +186,7 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
         synced?;
         Ok::<_, Failure>((followed?, samples))
     })?;
+    let figures = streams.metrics_snapshot()?;
     drop(streams);
     Ok(Churned {
         findings,
@@ -182,6 +194,7 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
         seconds: clock.monotonic().as_secs_f64(),
         followed,
         samples,
+        figures,
     })
 }
 

@@ -176,6 +176,7 @@ impl<'a> Writer<'a> {
         };
         let vb = self.engine.for_key(key);
         let durability = self.durability();
+        self.findings.done.writes = self.findings.done.writes.saturating_add(1);
         match vb.write(change, durability) {
             Ok(written) => {
                 if !is_allowed {
@@ -213,6 +214,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let durability = self.durability();
+        self.findings.done.writes = self.findings.done.writes.saturating_add(1);
         let written = match vb.batch(&changes, durability) {
             Ok(written) => written,
             Err(Error::Busy { .. }) => return Ok(()),
@@ -225,6 +227,7 @@ impl<'a> Writer<'a> {
     }
 
     fn note(&mut self, vb: VbId, key: &str, written: Written, version: Option<u64>) {
+        self.findings.done.changes = self.findings.done.changes.saturating_add(1);
         let highest = self.highest.entry(vb).or_default();
         if written.seqno <= *highest {
             let what = format!("{vb}: seqno {} after {highest}", written.seqno);
@@ -248,6 +251,7 @@ impl<'a> Writer<'a> {
     }
 
     fn get(&mut self, key: &str) -> Result<(), Error> {
+        self.findings.done.gets = self.findings.done.gets.saturating_add(1);
         let found = self.engine.for_key(key).get(key)?;
         self.compare(key, found.as_ref());
         Ok(())
@@ -260,6 +264,8 @@ impl<'a> Writer<'a> {
             .map(|number| self.key(number))
             .filter(|other| self.engine.for_key(other).id() == vb.id())
             .collect();
+        let reads = u64::try_from(keys.len()).unwrap_or(u64::MAX);
+        self.findings.done.gets = self.findings.done.gets.saturating_add(reads);
         for (key, found) in keys.iter().zip(vb.get_many(&keys)?) {
             self.compare(key, found.as_ref());
         }
@@ -273,6 +279,7 @@ impl<'a> Writer<'a> {
             .get(..key.len().saturating_sub(2))
             .unwrap_or(key)
             .to_owned();
+        self.findings.done.pages = self.findings.done.pages.saturating_add(1);
         let page = vb.prefix(prefix.clone(), PageForm::Documents)?;
         let mut found: HashMap<String, Document> = HashMap::new();
         for entry in page.entries {

@@ -1,0 +1,30 @@
+//! `serve`: holds a store open and serves its figures.
+
+use crate::args;
+use crate::exporting::Exporting;
+use crate::output::{DONE, Out, Run};
+use crate::stop::Stop;
+use crate::store;
+use serde_json::json;
+use std::time::Duration;
+use vbstore::{Streams, StreamsConfig};
+
+/// How often a signal is looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+pub(crate) fn run(args: &args::Serve, out: &mut Out, stop: &Stop) -> Run {
+    let engine = store::open_or_create(&args.dir, args.vbuckets)?;
+    let streams = Streams::start(&engine, &StreamsConfig::default())?;
+    let exporting = Exporting::start(&args.serving, &engine)?;
+    let url = exporting.as_ref().map(Exporting::url);
+    let text = format!("{} is open until it is stopped", args.dir.display());
+    out.answer(&json!({"dir": args.dir, "metrics": url}), text)?;
+    out.flush()?;
+    while !stop.is_asked() {
+        std::thread::park_timeout(TICK);
+    }
+    drop(exporting);
+    drop(streams);
+    engine.close()?;
+    Ok(DONE)
+}

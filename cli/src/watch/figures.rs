@@ -1,0 +1,104 @@
+//! One scrape, read back.
+
+use std::collections::HashMap;
+use std::time::Duration;
+use vbstore::metrics::names::Metric;
+
+/// Labels and a value.
+type Labelled = (HashMap<String, String>, f64);
+
+/// The figures of one scrape, added up over stores.
+#[derive(Debug)]
+pub(super) struct Figures {
+    pub(super) at: Duration,
+    samples: HashMap<String, Vec<Labelled>>,
+}
+
+impl Figures {
+    /// Reads Prometheus' text format. Sums and counts of histograms are samples like others.
+    pub(super) fn parse(text: &str, at: Duration) -> std::io::Result<Self> {
+        let lines = text.lines().map(|line| Ok(line.to_owned()));
+        let scrape = prometheus_parse::Scrape::parse(lines)?;
+        let mut samples: HashMap<String, Vec<Labelled>> = HashMap::new();
+        for sample in scrape.samples {
+            use prometheus_parse::Value;
+            let (Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value)) =
+                sample.value
+            else {
+                continue;
+            };
+            let labels: HashMap<String, String> = sample
+                .labels
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            samples
+                .entry(sample.metric)
+                .or_default()
+                .push((labels, value));
+        }
+        Ok(Self { at, samples })
+    }
+
+    /// Returns the sum of a metric over all its samples; `None` if there is none.
+    pub(super) fn sum(&self, metric: &Metric) -> Option<f64> {
+        let samples = self.samples.get(metric.name)?;
+        Some(samples.iter().map(|(_, value)| value).sum())
+    }
+
+    /// Returns the largest of its samples.
+    pub(super) fn max(&self, metric: &Metric) -> Option<f64> {
+        let samples = self.samples.get(metric.name)?;
+        samples.iter().map(|(_, value)| *value).reduce(f64::max)
+    }
+
+    /// The same of those with this value of the metric's label.
+    pub(super) fn of(&self, metric: &Metric, value: &str) -> Option<f64> {
+        let label = metric.labels.first()?.name;
+        let samples = self.samples.get(metric.name)?;
+        let of = samples
+            .iter()
+            .filter(|(labels, _)| labels.get(label).is_some_and(|v| v == value));
+        of.map(|(_, value)| *value).reduce(|a, b| a + b)
+    }
+
+    /// Returns how much a counter rose a second since an earlier scrape.
+    pub(super) fn rate(&self, earlier: &Self, metric: &Metric, value: Option<&str>) -> Option<f64> {
+        let of = |figures: &Self| match value {
+            Some(value) => figures.of(metric, value),
+            None => figures.sum(metric),
+        };
+        let seconds = self.at.saturating_sub(earlier.at).as_secs_f64();
+        let rose = of(self)? - of(earlier)?;
+        // A counter that fell began again.
+        (seconds > 0.0 && rose >= 0.0).then(|| rose / seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vbstore::metrics::names;
+
+    #[test]
+    fn sums_and_rates_are_over_all_stores() {
+        let scrape = |at, a, b| {
+            let text = format!(
+                "# TYPE vbstore_stream_items_total counter\n\
+                 vbstore_stream_items_total{{source=\"disk\",store=\"a\"}} {a}\n\
+                 vbstore_stream_items_total{{source=\"disk\",store=\"b\"}} {b}\n\
+                 vbstore_stream_items_total{{source=\"memory\",store=\"b\"}} 1\n"
+            );
+            Figures::parse(&text, Duration::from_secs(at)).unwrap()
+        };
+        let (first, second) = (scrape(0, 1, 2), scrape(2, 5, 6));
+        let items = &names::STREAM_ITEMS;
+        assert_eq!(second.sum(items), Some(12.0));
+        assert_eq!(second.max(items), Some(6.0));
+        assert_eq!(second.of(items, "disk"), Some(11.0));
+        assert_eq!(second.rate(&first, items, Some("disk")), Some(4.0));
+        assert_eq!(second.rate(&first, items, Some("memory")), Some(0.0));
+        assert_eq!(first.rate(&second, items, None), None);
+        assert_eq!(first.sum(&names::ITEMS), None);
+    }
+}
