@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build run test fmt clippy cargo-test model doc bench
+.PHONY: help setup build run test prometheus fmt clippy cargo-test model doc bench dashboards
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/vbstore/target
 
@@ -35,7 +35,11 @@ run: setup build ## show it at work: import, stress, verify, in ./run
 	@echo "==> demo"
 	@examples/run-demo.sh
 
-test: setup fmt clippy cargo-test model doc ## format, lints, all tests, documentation
+test: setup prometheus fmt clippy cargo-test model doc ## format, lints, all tests, documentation
+
+prometheus: ## get Prometheus for the tests, if it can be had
+	@echo "==> prometheus"
+	@scripts/get-prometheus
 
 fmt: ## only check the format
 	@echo "==> format"
@@ -56,10 +60,15 @@ model: ## only try many interleavings of the core
 	@echo "==> model checking"
 	@cargo clippy --release --package vbstore-core --features shuttle --all-targets --target-dir "$(CARGO_TARGET_DIR)/model" --locked -- -D warnings
 	@cargo test --release --package vbstore-core --features shuttle --test interleavings --target-dir "$(CARGO_TARGET_DIR)/model" --locked
+# And the figures as another user of prometheus may have them.
+	@cargo test --release --package vbstore-metrics --features protobuf --target-dir "$(CARGO_TARGET_DIR)/model" --locked
 
 doc: ## only build the documentation, warnings denied
 	@echo "==> documentation"
 	@$(with_env) RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps --locked
+
+dashboards: ## write the dashboards from their table
+	@cargo run --release --package vbstore-metrics --example dashboards --target-dir "$(CARGO_TARGET_DIR)/model" --locked
 
 bench: ## run the benches
 	@echo "==> benches"

@@ -1,0 +1,176 @@
+//! What figures cost:
+//!
+//! - how long a scrape takes in a store of 1,024 vBuckets, part by part;
+//! - how much slower writers are while somebody scrapes ten times a second, as a ratio of pairs of
+//!   one run: with and without, in turn, so that what the machine does meanwhile meets both.
+//!
+//! VBSTORE_VBUCKETS (1,024), VBSTORE_PAIRS (12), VBSTORE_SECONDS (2, of each half of a pair) and
+//! VBSTORE_SCRAPES (10 a second) change the run.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use vbstore::metrics::render;
+use vbstore::{
+    Change, Clock, Config, Durability, Engine, Registry, Streams, StreamsConfig, SystemClock,
+};
+
+const WRITERS: u64 = 4;
+const KEYS: u64 = 51_200;
+
+fn number(name: &str, default: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Parking may end early: a token of an earlier wait may be left.
+fn wait(time: Duration) {
+    let clock = SystemClock::new();
+    while clock.monotonic() < time {
+        std::thread::park_timeout(time.saturating_sub(clock.monotonic()));
+    }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median and the largest of some runs, in milliseconds.
+fn time(runs: u64, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<(f64, f64)> {
+    let mut took = Vec::new();
+    for _ in 0..runs {
+        let clock = SystemClock::new();
+        run()?;
+        took.push(clock.monotonic().as_secs_f64() * 1_000.0);
+    }
+    let largest = took.iter().copied().fold(0.0, f64::max);
+    Ok((median(took), largest))
+}
+
+/// How long the parts of a scrape took, as the collectors say.
+fn parts(registry: &Registry) -> anyhow::Result<Vec<(String, f64)>> {
+    let text = render(registry)?;
+    let lines = text.lines();
+    let of = lines.filter(|line| line.starts_with("vbstore_collector_seconds{"));
+    of.map(|line| {
+        let (series, value) = line.rsplit_once(' ').expect("a sample");
+        let part = series.split('"').nth(1).unwrap_or(series).to_owned();
+        Ok((part, value.parse::<f64>()? * 1_000.0))
+    })
+    .collect()
+}
+
+fn write(engine: &Engine, seed: u64, is_over: &AtomicBool, written: &AtomicU64) {
+    let mut noise = seed | 1;
+    while !is_over.load(Ordering::Acquire) {
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        let key = format!("key-{:09}", noise % KEYS);
+        let change = Change::set(&key, vec![b'v'; 200]);
+        let vb = engine.for_key(&key);
+        vb.write(change, Durability::Logged).expect("a write");
+        written.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Writes a second, with so many scrapes beside them.
+fn rate(engine: &Engine, seconds: u64, scrapes: u64) -> anyhow::Result<f64> {
+    let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let clock = SystemClock::new();
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        for n in 0..WRITERS {
+            let (is_over, written) = (&is_over, &written);
+            let thread = std::thread::Builder::new().name(format!("writer-{n}"));
+            thread.spawn_scoped(scope, move || {
+                write(engine, n.wrapping_mul(977) + 5, is_over, written);
+            })?;
+        }
+        let scraper = std::thread::Builder::new().name("scraper".to_owned());
+        let scraper = scraper.spawn_scoped(scope, || {
+            let (clock, mut due) = (SystemClock::new(), Duration::ZERO);
+            while scrapes > 0 && !is_over.load(Ordering::Acquire) {
+                render(engine.telemetry().registry())?;
+                due += Duration::from_secs(1) / u32::try_from(scrapes)?;
+                wait(due.saturating_sub(clock.monotonic()));
+            }
+            anyhow::Ok(())
+        })?;
+        wait(Duration::from_secs(seconds));
+        is_over.store(true, Ordering::Release);
+        scraper.join().expect("the scraper")
+    })?;
+    Ok(written.load(Ordering::Relaxed) as f64 / clock.monotonic().as_secs_f64())
+}
+
+fn main() -> anyhow::Result<()> {
+    let vbuckets = u16::try_from(number("VBSTORE_VBUCKETS", 1_024))?;
+    let dir = tempfile::tempdir()?;
+    let config = Config {
+        vbuckets: Some(vbuckets),
+        ..Config::default()
+    };
+    let engine = Engine::builder(dir.path().join("store"))
+        .config(config)
+        .open()?;
+    let streams = Streams::start(&engine, &StreamsConfig::default())?;
+    for n in 0..KEYS {
+        let key = format!("key-{n:09}");
+        let change = Change::set(&key, vec![b'v'; 200]);
+        engine.for_key(&key).write(change, Durability::Memory)?;
+    }
+    engine.flush()?;
+
+    let registry = engine.telemetry().registry().clone();
+    let by_vbucket = Registry::new();
+    let registration = engine.register_vbuckets(&by_vbucket)?;
+    println!("{vbuckets} vBuckets, {KEYS} documents; ms, of 50 scrapes one after the other\n");
+    println!("| what | median | largest |\n|---|---|---|");
+    let first = parts(&registry)?;
+    let mut all: Vec<Vec<(String, f64)>> = Vec::new();
+    let (whole, slowest) = time(50, || {
+        all.push(parts(&registry)?);
+        Ok(())
+    })?;
+    for (index, (part, asked)) in first.iter().enumerate() {
+        let of: Vec<f64> = all.iter().filter_map(|p| Some(p.get(index)?.1)).collect();
+        let largest = of.iter().copied().fold(0.0, f64::max);
+        println!("| part {part} | {:.2} | {largest:.2} |", median(of));
+        if part == "rocksdb" {
+            println!("| the same when it asks all families | {asked:.2} | |");
+        }
+    }
+    println!("| a whole scrape, written as text | {whole:.2} | {slowest:.2} |");
+    let (each, slowest) = time(20, || {
+        render(&by_vbucket)?;
+        Ok(())
+    })?;
+    println!("| figures of each vBucket | {each:.2} | {slowest:.2} |");
+    let text = render(&registry)?;
+    let series = text.lines().filter(|line| !line.starts_with('#')).count();
+    println!("\n{series} series, {} bytes", text.len());
+
+    let (pairs, seconds) = (number("VBSTORE_PAIRS", 12), number("VBSTORE_SECONDS", 2));
+    let scrapes = number("VBSTORE_SCRAPES", 10);
+    let mut ratios = Vec::new();
+    for pair in 0..pairs {
+        // Now the one first, now the other.
+        let (with, without) = if pair % 2 == 0 {
+            let with = rate(&engine, seconds, scrapes)?;
+            (with, rate(&engine, seconds, 0)?)
+        } else {
+            let without = rate(&engine, seconds, 0)?;
+            (rate(&engine, seconds, scrapes)?, without)
+        };
+        ratios.push(with / without);
+    }
+    let shown: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
+    println!(
+        "\nwriters with {scrapes} scrapes a second against without: median {:.3} of {}",
+        median(ratios),
+        shown.join(", ")
+    );
+    drop((registration, streams));
+    engine.close()?;
+    Ok(())
+}

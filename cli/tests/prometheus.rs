@@ -1,0 +1,399 @@
+//! A real Prometheus scrapes a running stress and an engine that a failpoint stops in a slice.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::float_cmp,
+    clippy::format_push_string,
+    reason = "a test"
+)]
+
+mod common;
+
+use common::{json, vbstore};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use vbstore::failpoint::{Action, Failpoints, Gate, place};
+use vbstore::{
+    Change, Clock, Config, ConsumerConfig, Durability, Engine, ManualClock, StreamRequest, Streams,
+    StreamsConfig, SystemClock, VbId,
+};
+use vbstore_exporter::{Exporter, ExporterConfig, Health, Pages};
+
+/// Series of one store, streams included, on `/metrics`.
+const SERIES_BUDGET: f64 = 500.0;
+/// How long the stress goes on while it is scraped each second.
+const SECONDS: u64 = 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where Prometheus' programs are.
+fn programs() -> Option<PathBuf> {
+    let named = std::env::var_os("VBSTORE_PROMETHEUS").map(PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+        .map(|cache| cache.join("vbstore/prometheus/usr/bin"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path);
+    let mut places = named.into_iter().chain(cache).chain(on_path);
+    let found = places.find(|dir| dir.join("promtool").exists() && dir.join("prometheus").exists());
+    if found.is_none() {
+        let is_required = std::env::var_os("VBSTORE_REQUIRE_PROMETHEUS").is_some();
+        assert!(!is_required, "no Prometheus: scripts/get-prometheus");
+        eprintln!("NOT RUN: no Prometheus (scripts/get-prometheus gets it)");
+    }
+    found
+}
+
+fn metrics_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../metrics")
+}
+
+/// Ends a program when it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Asks until there is an answer.
+fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let clock = SystemClock::new();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(clock.monotonic() < PATIENCE, "never: {what}");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+fn pass(time: Duration) {
+    let clock = SystemClock::new();
+    while clock.monotonic() < time {
+        std::thread::park_timeout(time.saturating_sub(clock.monotonic()));
+    }
+}
+
+/// Runs promtool, which must be content.
+fn promtool(programs: &Path, args: &[&str], input: &str) {
+    let mut child = Command::new(programs.join("promtool"))
+        .args(args)
+        .current_dir(metrics_dir())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy);
+    assert!(output.status.success(), "promtool {args:?}: {said:?}");
+}
+
+fn fetch(url: &str) -> Option<String> {
+    let mut answer = ureq::get(url).call().ok()?;
+    answer.body_mut().read_to_string().ok()
+}
+
+struct Prometheus {
+    at: String,
+    _running: Running,
+}
+
+impl Prometheus {
+    fn start(programs: &Path, dir: &Path, targets: &[(&str, &str)]) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = free.local_addr().unwrap().to_string();
+        drop(free);
+        let rules = std::fs::read_to_string(metrics_dir().join("rules/alerts.yml")).unwrap();
+        // The thresholds are those that ship; only the waiting before an alert is shorter.
+        let mut quick = String::new();
+        for line in rules.lines() {
+            let waits = line.trim_start().starts_with("for: ");
+            quick.push_str(if waits { "        for: 1s" } else { line });
+            quick.push('\n');
+        }
+        std::fs::write(dir.join("alerts.yml"), quick).unwrap();
+        let mut config =
+            "global: {scrape_interval: 1s, scrape_timeout: 900ms, evaluation_interval: 1s}\n\
+                          rule_files: [alerts.yml]\nscrape_configs:\n"
+                .to_owned();
+        for (job, target) in targets {
+            config +=
+                &format!("  - {{job_name: {job}, static_configs: [{{targets: ['{target}']}}]}}\n");
+        }
+        std::fs::write(dir.join("prometheus.yml"), config).unwrap();
+        let child = Command::new(programs.join("prometheus"))
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .args(["--log.level=warn", &format!("--web.listen-address={at}")])
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let prometheus = Self {
+            at,
+            _running: Running(child),
+        };
+        until("prometheus is ready", || {
+            fetch(&format!("http://{}/-/ready", prometheus.at))
+        });
+        prometheus
+    }
+
+    fn api(&self, path: &str, query: &[(&str, &str)]) -> Value {
+        let request = ureq::get(format!("http://{}/api/v1/{path}", self.at));
+        let request = request.query_pairs(query.iter().copied());
+        let mut answer = request.call().unwrap();
+        let answer = json(&answer.body_mut().read_to_string().unwrap());
+        assert_eq!(answer["status"], "success", "{query:?}");
+        answer["data"].clone()
+    }
+
+    /// The values of an expression now.
+    fn query(&self, expr: &str) -> Vec<f64> {
+        let data = self.api("query", &[("query", expr)]);
+        let series = data["result"].as_array().unwrap();
+        series
+            .iter()
+            .map(|one| one["value"][1].as_str().unwrap().parse().unwrap())
+            .collect()
+    }
+
+    fn one(&self, expr: &str) -> f64 {
+        let values = self.query(expr);
+        assert_eq!(values.len(), 1, "{expr}: {values:?}");
+        values[0]
+    }
+
+    /// The alerts of a job that fire.
+    fn firing(&self, job: &str) -> BTreeSet<String> {
+        let data = self.api("alerts", &[]);
+        let alerts = data["alerts"].as_array().unwrap();
+        let of_job = alerts
+            .iter()
+            .filter(|alert| alert["labels"]["job"] == job && alert["state"] == "firing");
+        of_job
+            .map(|alert| alert["labels"]["alertname"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+/// A stress that serves its figures, and where.
+fn stress(dir: &Path) -> (Running, String) {
+    let mut child = vbstore()
+        .args(["stress", "--dir", "stress", "--vbuckets", "16", "--json"])
+        .args(["--seconds", &(SECONDS + 10).to_string()])
+        .args(["--streams", "6", "--frozen", "1", "--slow", "1"])
+        .args(["--reconnect-every", "3000", "--memory-mib", "8"])
+        .args(["--metrics", "127.0.0.1:0", "--per-vbucket"])
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let url = said
+        .find_map(|line| Some(line.unwrap().split_once("figures at ")?.1.to_owned()))
+        .unwrap();
+    (Running(child), url)
+}
+
+fn target(url: &str) -> &str {
+    url.trim_start_matches("http://")
+        .trim_end_matches("/metrics")
+}
+
+/// An engine with one stream whose slice is held by a failpoint.
+struct Held {
+    exporter: Exporter,
+    clock: Arc<ManualClock>,
+    gate: Arc<Gate>,
+    streams: Streams,
+    engine: Engine,
+}
+
+impl Held {
+    fn start(dir: &Path) -> Self {
+        let (clock, failpoints) = (
+            Arc::new(ManualClock::new()),
+            Arc::new(Failpoints::default()),
+        );
+        let config = Config {
+            vbuckets: Some(4),
+            ..Config::default()
+        };
+        let open = || {
+            let builder = Engine::builder(dir.join("held")).config(config.clone());
+            let of_test: Arc<dyn Clock> = clock.clone();
+            let builder = builder.clock(of_test);
+            builder.failpoints(Arc::clone(&failpoints)).open().unwrap()
+        };
+        let engine = open();
+        let vb = engine.vbucket(VbId::new(1)).unwrap();
+        vb.write(Change::set("k", "v"), Durability::Synced).unwrap();
+        drop(vb);
+        engine.close().unwrap();
+        drop(engine);
+        let engine = open();
+        let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
+        let gate = Arc::new(Gate::default());
+        failpoints.once(place::SLICE_VIEW, Action::Wait(Arc::clone(&gate)));
+        let pages = Pages {
+            registry: engine.telemetry().registry().clone(),
+            vbuckets: None,
+            health: Arc::new(|| Health::Good),
+        };
+        Self {
+            exporter: Exporter::start(&ExporterConfig::default(), pages).unwrap(),
+            clock,
+            gate,
+            streams,
+            engine,
+        }
+    }
+}
+
+/// What must hold at every scrape, and at the end, of the stress.
+fn check_stress(prometheus: &Prometheus) {
+    let over = format!("[{SECONDS}s]");
+    assert_eq!(
+        prometheus.one(&format!("min_over_time(up{{job=\"stress\"}}{over})")),
+        1.0
+    );
+    let targets = prometheus.api("targets", &[("state", "active")]);
+    for target in targets["activeTargets"].as_array().unwrap() {
+        assert_eq!(
+            (&target["health"], &target["lastError"]),
+            (&"up".into(), &"".into())
+        );
+    }
+    let own = fetch(&format!("http://{}/metrics", prometheus.at)).unwrap();
+    for counter in ["duplicate_timestamp", "out_of_order"] {
+        let line = format!("prometheus_target_scrapes_sample_{counter}_total 0\n");
+        assert!(own.contains(&line), "samples refused: {counter}");
+    }
+    let samples = prometheus.one("max_over_time(scrape_samples_scraped{job=\"stress\"}[1m])");
+    assert!(samples <= SERIES_BUDGET, "{samples} series");
+    let slowest = prometheus.one(&format!(
+        "quantile_over_time(0.9, scrape_duration_seconds{{job=\"stress\"}}{over})"
+    ));
+    assert!(slowest < 0.5, "a scrape takes {slowest} s");
+    // What was opened and not closed is open, in each single scrape.
+    let difference = format!(
+        "max(max_over_time(abs(vbstore_db_snapshots_opened_total{{job=\"stress\"}} \
+         - vbstore_db_snapshots_closed_total - vbstore_db_snapshots_open)[{SECONDS}s:1s]))"
+    );
+    assert_eq!(prometheus.one(&difference), 0.0);
+    let most = format!(
+        "max_over_time(vbstore_db_snapshots_open{{job=\"stress\", holder=\"backfill\"}}{over})"
+    );
+    assert!(prometheus.one(&most) <= 2.0, "more than workers");
+    assert!(prometheus.one("sum(vbstore_written_items_total{job=\"stress\"})") > 1_000.0);
+    let errors = "sum(vbstore_collector_errors_total{job=\"stress\"})";
+    assert_eq!(prometheus.one(errors), 0.0);
+    assert_eq!(prometheus.firing("stress"), BTreeSet::new());
+}
+
+/// Every expression of the dashboard has data.
+fn check_dashboard(prometheus: &Prometheus) {
+    let text = std::fs::read_to_string(metrics_dir().join("dashboards/grafana.json")).unwrap();
+    let dashboard = json(&text);
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        if panel["description"] == "May have no data." {
+            continue;
+        }
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let expr = target["expr"].as_str().unwrap();
+            let expr = expr
+                .replace("$__rate_interval", "10s")
+                .replace("$instance", ".+")
+                .replace("$store", "stress");
+            assert!(!prometheus.query(&expr).is_empty(), "no data: {expr}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 40, "{asked} expressions");
+}
+
+#[test]
+fn the_rules_pass_their_tests() {
+    let Some(programs) = programs() else {
+        return;
+    };
+    let check = ["check", "rules", "--lint=all", "--lint-fatal"];
+    let files = ["rules/alerts.yml", "rules/recording.yml"];
+    promtool(&programs, &[&check[..], &files].concat(), "");
+    promtool(&programs, &["test", "rules", "rules/tests/alerts.yml"], "");
+}
+
+#[test]
+fn a_real_prometheus_is_content_and_sees_a_held_db_snapshot() {
+    let Some(programs) = programs() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (_stress, url) = stress(dir.path());
+    let held = Held::start(dir.path());
+    let held_at = held.exporter.address().to_string();
+    let targets = [("stress", target(&url)), ("held", &held_at)];
+    let prometheus = Prometheus::start(&programs, dir.path(), &targets);
+    let scraped = "count(up == 1)";
+    until("both are scraped", || {
+        (prometheus.query(scraped) == [2.0]).then_some(())
+    });
+
+    // A slice opens its db snapshot and stops there.
+    let mut consumer = held
+        .streams
+        .consumer("c", &ConsumerConfig::default())
+        .unwrap();
+    let request = StreamRequest::from_start(VbId::new(1));
+    let _ = consumer.open(&request).unwrap();
+    held.gate.wait_for_arrival();
+    held.clock.advance(Duration::from_secs(61));
+    let alert = "VbstoreSnapshotHeld";
+    until("the alert fires", || {
+        prometheus.firing("held").contains(alert).then_some(())
+    });
+    let both = "vbstore_rocksdb_snapshots_open{job=\"held\"} \
+                == ignoring (holder) sum without (holder) (vbstore_db_snapshots_open)";
+    assert_eq!(prometheus.one(both), 1.0);
+    held.gate.open();
+    until("the alert clears", || {
+        (!prometheus.firing("held").contains(alert)).then_some(())
+    });
+
+    let text = fetch(&url).unwrap();
+    promtool(&programs, &["check", "metrics"], &text);
+    let by_vbucket = fetch(&format!("{url}/vbuckets")).unwrap();
+    promtool(&programs, &["check", "metrics"], &by_vbucket);
+    let clock = SystemClock::new();
+    until("scraped for long enough", || {
+        pass(Duration::from_millis(500));
+        let count = format!("count_over_time(up{{job=\"stress\"}}[{SECONDS}s])");
+        let enough = prometheus.query(&count).first().copied() >= Some(15.0);
+        (enough || clock.monotonic().as_secs() > SECONDS).then_some(())
+    });
+    check_stress(&prometheus);
+    check_dashboard(&prometheus);
+    drop((consumer, held.exporter, held.streams));
+    held.engine.close().unwrap();
+}
