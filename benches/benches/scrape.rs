@@ -1,10 +1,11 @@
 //! What figures cost:
 //!
 //! - how long a scrape takes in a store of 1,024 vBuckets, part by part;
-//! - how much slower writers are while somebody scrapes ten times a second, as a ratio of pairs of
-//!   one run: with and without, in turn, so that what the machine does meanwhile meets both.
+//! - how much slower writers are while somebody scrapes ten times a second, as ratios within rounds of
+//!   one run: with, without and without once more, in turn, so that what the machine does meanwhile
+//!   meets all, and the ratio of the last two says what is noise.
 //!
-//! VBSTORE_VBUCKETS (1,024), VBSTORE_PAIRS (12), VBSTORE_SECONDS (2, of each half of a pair) and
+//! VBSTORE_VBUCKETS (1,024), VBSTORE_ROUNDS (40), VBSTORE_SECONDS (1, of each third of a round) and
 //! VBSTORE_SCRAPES (10 a second) change the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,6 +34,18 @@ fn wait(time: Duration) {
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median of some ratios, and the two quarters around it.
+fn spread(mut ratios: Vec<f64>) -> String {
+    ratios.sort_by(f64::total_cmp);
+    let at = |share: usize| {
+        ratios
+            .get(ratios.len() * share / 4)
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
+    format!("{:.3} ({:.3} to {:.3})", at(2), at(1), at(3))
 }
 
 /// The median and the largest of some runs, in milliseconds.
@@ -150,25 +163,28 @@ fn main() -> anyhow::Result<()> {
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     println!("\n{series} series, {} bytes", text.len());
 
-    let (pairs, seconds) = (number("VBSTORE_PAIRS", 12), number("VBSTORE_SECONDS", 2));
+    let (rounds, seconds) = (number("VBSTORE_ROUNDS", 40), number("VBSTORE_SECONDS", 1));
     let scrapes = number("VBSTORE_SCRAPES", 10);
-    let mut ratios = Vec::new();
-    for pair in 0..pairs {
-        // Now the one first, now the other.
-        let (with, without) = if pair % 2 == 0 {
-            let with = rate(&engine, seconds, scrapes)?;
-            (with, rate(&engine, seconds, 0)?)
-        } else {
-            let without = rate(&engine, seconds, 0)?;
-            (rate(&engine, seconds, scrapes)?, without)
-        };
-        ratios.push(with / without);
+    let (mut with, mut control) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        // Scraped, not scraped, and not scraped once more; each is first, second and third in turn.
+        let mut rates = [0.0; 3];
+        for place in 0..3 {
+            let which = usize::try_from((round + place) % 3)?;
+            let asked = if which == 0 { scrapes } else { 0 };
+            if let Some(of) = rates.get_mut(which) {
+                *of = rate(&engine, seconds, asked)?;
+            }
+        }
+        let [scraped, not, nor] = rates;
+        with.push(scraped / f64::midpoint(not, nor));
+        control.push(not / nor);
     }
-    let shown: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.3}")).collect();
     println!(
-        "\nwriters with {scrapes} scrapes a second against without: median {:.3} of {}",
-        median(ratios),
-        shown.join(", ")
+        "\nwriters, {rounds} rounds of {seconds} s: with {scrapes} scrapes a second against without \
+         {}; without against without {}",
+        spread(with),
+        spread(control)
     );
     drop((registration, streams));
     engine.close()?;
