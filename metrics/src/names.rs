@@ -70,6 +70,7 @@ const CLOSED: Label = label(
     ],
 );
 const LEVEL: Label = label("level", &["0", "1", "2", "3", "4", "5", "6"]);
+const DROPPED: Label = label("reason", &["newer", "obsolete", "range_deletion", "filter"]);
 const PART: Label = label("part", &["engine", "rocksdb", "streams", "vbuckets"]);
 const VERSION: Label = label("version", &[]);
 const ROCKSDB: Label = label("rocksdb", &[]);
@@ -180,6 +181,28 @@ metrics! {
     ROCKS_CACHE_CAPACITY = Gauge "rocksdb_block_cache_capacity_bytes" [] "Size of the block cache.";
     ROCKS_BUFFER_BYTES = Gauge "rocksdb_write_buffer_bytes" [] "Memtables as RocksDB's write buffer manager counts them.";
     ROCKS_BUFFER_LIMIT = Gauge "rocksdb_write_buffer_limit_bytes" [] "From here on memtables are flushed.";
+    ROCKS_ITERATORS_OPEN = Gauge "rocksdb_iterators_open" [] "Iterators created and not deleted.";
+    ROCKS_STALLED = Counter "rocksdb_stall_seconds_total" [] "Time that writes were slowed or stopped.";
+    ROCKS_CACHE_LOOKUPS = Counter "rocksdb_block_cache_lookups_total" [] "Blocks looked for in the block cache.";
+    ROCKS_CACHE_HITS = Counter "rocksdb_block_cache_hits_total" [] "Blocks found there.";
+    ROCKS_BLOOM_USEFUL = Counter "rocksdb_bloom_useful_total" [] "Reads of a file that a filter saved.";
+    ROCKS_LOG_SYNCS = Counter "rocksdb_log_syncs_total" [] "Syncs of the log.";
+    ROCKS_LOG_WRITTEN = Counter "rocksdb_log_written_bytes_total" [] "Bytes written to the log.";
+    ROCKS_WRITTEN = Counter "rocksdb_written_bytes_total" [] "Bytes of batches written.";
+    ROCKS_READ = Counter "rocksdb_read_bytes_total" [] "Bytes of values read by key.";
+    ROCKS_FLUSHED = Counter "rocksdb_flushed_bytes_total" [] "Bytes of data files written from memtables.";
+    ROCKS_COMPACTION_READ = Counter "rocksdb_compaction_read_bytes_total" [] "Bytes that compactions read.";
+    ROCKS_COMPACTION_WRITTEN = Counter "rocksdb_compaction_written_bytes_total" [] "Bytes that compactions wrote.";
+    ROCKS_SEEKS = Counter "rocksdb_seeks_total" [] "Seeks of iterators.";
+    ROCKS_NEXTS = Counter "rocksdb_nexts_total" [] "Steps of iterators.";
+    ROCKS_RESEEKS = Counter "rocksdb_reseeks_total" [] "Seeks within an iteration, over many versions of one key: an early sign of a held snapshot.";
+    ROCKS_SKIPS = Counter "rocksdb_iterator_skips_total" [] "Keys that iterators stepped over unseen.";
+    ROCKS_KEYS_DROPPED = Counter "rocksdb_compaction_keys_dropped_total" [DROPPED] "Keys that compactions left out, by why.";
+    ROCKS_LOG_SYNC = Summary "rocksdb_log_sync_seconds" [] "Syncing the log, as RocksDB measures it.";
+    ROCKS_FLUSH = Summary "rocksdb_flush_seconds" [] "Flushing a memtable.";
+    ROCKS_COMPACTION = Summary "rocksdb_compaction_seconds" [] "A compaction.";
+    ROCKS_TABLE_SYNC = Summary "rocksdb_table_sync_seconds" [] "Syncing a data file.";
+    ROCKS_MANIFEST_SYNC = Summary "rocksdb_manifest_sync_seconds" [] "Syncing the MANIFEST.";
     ROCKS_LOG_BYTES = Gauge "rocksdb_log_bytes" [] "RocksDB's log on disk.";
     ROCKS_DISK_BYTES = Gauge "rocksdb_disk_bytes" [] "All files in RocksDB's directory.";
 }

@@ -136,6 +136,16 @@ impl MetricsSnapshot {
         self.add(metric, labels, figure);
     }
 
+    /// Adds a summary without labels. `unit` is what one of the sum is in the unit of its name.
+    pub fn put_summary(&mut self, metric: &'static Metric, sum: u64, count: u64, unit: f64) {
+        let figure = Figure::Distribution {
+            buckets: Vec::new(),
+            sum: scaled(sum, unit),
+            count,
+        };
+        self.add(metric, &[], figure);
+    }
+
     fn add(&mut self, metric: &'static Metric, labels: &[Pair], figure: Figure) {
         let labels = labels
             .iter()

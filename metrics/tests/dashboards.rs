@@ -38,7 +38,8 @@ fn words(text: &str) -> Vec<(&str, &str, &str)> {
 fn find(word: &str) -> Option<&'static Metric> {
     let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
         let metric = names::find(word.strip_suffix(suffix)?)?;
-        (metric.kind == Kind::Histogram).then_some(metric)
+        let has_parts = matches!(metric.kind, Kind::Histogram | Kind::Summary);
+        has_parts.then_some(metric)
     });
     names::find(word).or(of_histogram)
 }

@@ -3,10 +3,11 @@
 use crate::error::{Error, Result};
 use crate::home::data_files;
 use crate::inner::Inner;
-use crate::storage::RocksSums;
+use crate::storage::{RocksCounts, RocksSums, Timing};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use vbstore_metrics::names::Metric;
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// For how long sums over all families are kept: asking 2,050 families takes tens of milliseconds.
@@ -49,6 +50,9 @@ impl RocksSource {
         into.put(&names::ROCKS_BUFFER_BYTES, size(now.buffers));
         into.put(&names::ROCKS_BUFFER_LIMIT, size(now.buffers_limit));
 
+        if let Some(counts) = storage.rocks_counts() {
+            put_counts(into, &counts);
+        }
         let mut kept = self.sums.lock();
         let clock = &self.inner.clock;
         let is_old = |at: Duration| clock.monotonic().saturating_sub(at) >= KEPT_FOR;
@@ -72,6 +76,42 @@ impl RocksSource {
         into.put(&names::ROCKS_DISK_BYTES, files.bytes);
         Ok(())
     }
+}
+
+fn put_counts(into: &mut MetricsSnapshot, counts: &RocksCounts) {
+    into.put(&names::ROCKS_ITERATORS_OPEN, counts.iterators_open);
+    let stalled = Duration::from_micros(counts.stall_micros);
+    into.put_float(&names::ROCKS_STALLED, stalled.as_secs_f64());
+    into.put(&names::ROCKS_CACHE_LOOKUPS, counts.cache_lookups);
+    into.put(&names::ROCKS_CACHE_HITS, counts.cache_hits);
+    into.put(&names::ROCKS_BLOOM_USEFUL, counts.bloom_useful);
+    into.put(&names::ROCKS_LOG_SYNCS, counts.log_syncs);
+    into.put(&names::ROCKS_LOG_WRITTEN, counts.log_bytes);
+    into.put(&names::ROCKS_WRITTEN, counts.written_bytes);
+    into.put(&names::ROCKS_READ, counts.read_bytes);
+    into.put(&names::ROCKS_FLUSHED, counts.flushed_bytes);
+    into.put(&names::ROCKS_COMPACTION_READ, counts.compaction_read_bytes);
+    into.put(
+        &names::ROCKS_COMPACTION_WRITTEN,
+        counts.compaction_write_bytes,
+    );
+    into.put(&names::ROCKS_SEEKS, counts.seeks);
+    into.put(&names::ROCKS_NEXTS, counts.nexts);
+    into.put(&names::ROCKS_RESEEKS, counts.reseeks);
+    into.put(&names::ROCKS_SKIPS, counts.skips);
+    let dropped = &names::ROCKS_KEYS_DROPPED;
+    into.put_by(dropped, "newer", counts.dropped_newer);
+    into.put_by(dropped, "obsolete", counts.dropped_obsolete);
+    into.put_by(dropped, "range_deletion", counts.dropped_by_range);
+    into.put_by(dropped, "filter", counts.dropped_by_filter);
+    let mut put = |metric: &'static Metric, timing: Timing| {
+        into.put_summary(metric, timing.micros, timing.count, 1e-6);
+    };
+    put(&names::ROCKS_LOG_SYNC, counts.log_sync);
+    put(&names::ROCKS_FLUSH, counts.flush);
+    put(&names::ROCKS_COMPACTION, counts.compaction);
+    put(&names::ROCKS_TABLE_SYNC, counts.table_sync);
+    put(&names::ROCKS_MANIFEST_SYNC, counts.manifest_sync);
 }
 
 fn put_sums(into: &mut MetricsSnapshot, sums: &RocksSums) {

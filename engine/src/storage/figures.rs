@@ -3,6 +3,7 @@
 use super::Storage;
 use super::error_map::map;
 use super::options::{DEFAULT, SUPERSEDED};
+use super::statistics::{RocksCounts, Statistics};
 use crate::error::Result;
 
 /// Figures of the whole database: microseconds to ask for.
@@ -72,6 +73,11 @@ impl Storage {
             buffers: shared.buffers.get_usage(),
             buffers_limit: shared.buffers.get_buffer_size(),
         })
+    }
+
+    /// Returns what RocksDB has counted; `None` if the database was opened only to look at it.
+    pub(crate) fn rocks_counts(&self) -> Option<RocksCounts> {
+        self.statistics.as_ref().map(Statistics::read)
     }
 
     /// Returns the sums over all families. Asks each of them.

@@ -16,6 +16,7 @@ pub(crate) mod options;
 mod point;
 mod records;
 mod scan;
+mod statistics;
 mod view;
 
 pub(crate) use batch::Batch;
@@ -23,11 +24,13 @@ pub(crate) use figures::RocksSums;
 pub(crate) use open::Reach;
 pub(crate) use records::{Records, decode_document, decode_index_entry};
 pub(crate) use scan::PageScan;
+pub(crate) use statistics::{RocksCounts, Timing};
 
 use crate::error::{Error, Result};
 use error_map::map;
 use options::{FamilyOptions, SUPERSEDED, SharedMemory, key_family, seqno_family};
 use rocksdb::{ColumnFamily, DBWithThreadMode, FlushOptions, SingleThreaded, WriteOptions};
+use statistics::Statistics;
 use std::sync::Arc;
 use vbstore_core::{Clock, VbId};
 use vbstore_metrics::{ClockFn, DbSnapshots};
@@ -39,6 +42,8 @@ pub(crate) struct Storage {
     db: Db,
     names: Vec<FamilyNames>,
     shared: SharedMemory,
+    /// `None` if the database was opened only to look at it.
+    statistics: Option<Statistics>,
     db_snapshots: Arc<DbSnapshots>,
     clock: Arc<dyn Clock>,
     clock_fn: ClockFn,
@@ -78,6 +83,7 @@ impl Storage {
             db,
             names,
             shared: options.shared_memory(),
+            statistics: None,
             db_snapshots,
             clock,
             clock_fn,

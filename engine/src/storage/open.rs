@@ -2,6 +2,7 @@
 
 use super::error_map::map;
 use super::options::FamilyOptions;
+use super::statistics::Statistics;
 use super::{Db, Storage};
 use crate::error::Result;
 use std::path::Path;
@@ -39,9 +40,15 @@ impl Storage {
         db_snapshots: Arc<DbSnapshots>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let db = Db::open_cf_descriptors(&options.database(), path, options.families())
+        let mut of_database = options.database();
+        Statistics::enable(&mut of_database);
+        let db = Db::open_cf_descriptors(&of_database, path, options.families())
             .map_err(|e| map(&e, "open"))?;
-        Ok(Self::new(db, options, vbuckets, db_snapshots, clock))
+        let statistics = Some(Statistics::of(of_database));
+        Ok(Self {
+            statistics,
+            ..Self::new(db, options, vbuckets, db_snapshots, clock)
+        })
     }
 
     /// Opens an existing database after an unclean stop, to recover what is in its log and to begin

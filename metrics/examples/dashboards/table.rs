@@ -290,6 +290,32 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
+                "Written again by flushes and compactions",
+                "Bps",
+                &[
+                    (
+                        "sum(rate(vbstore_rocksdb_log_written_bytes_total{$S}[$R]))",
+                        "log",
+                    ),
+                    (
+                        "sum(rate(vbstore_rocksdb_flushed_bytes_total{$S}[$R]))",
+                        "flushes",
+                    ),
+                    (
+                        "sum(rate(vbstore_rocksdb_compaction_written_bytes_total{$S}[$R]))",
+                        "compactions",
+                    ),
+                ],
+            ),
+            panel(
+                "Seeks over many versions",
+                "ops",
+                &[(
+                    "sum(rate(vbstore_rocksdb_reseeks_total{$S}[$R]))",
+                    "a sign of a held snapshot",
+                )],
+            ),
+            panel(
                 "Documents",
                 "short",
                 &[
