@@ -38,6 +38,9 @@ const SHIPPED: [(&str, &str, &[&str]); 7] = [
 /// Members that are not shipped: they may depend on anything.
 const NOT_SHIPPED: [&str; 2] = ["vbstore-tests", "vbstore-benches"];
 
+/// Crates that do not link RocksDB, directly or through another.
+const NOT_LINKING: [&str; 2] = ["vbstore-core", "vbstore-metrics"];
+
 /// The one folder of the shipped crates that may name RocksDB.
 const STORAGE: &str = "engine/src/storage/";
 
@@ -375,7 +378,7 @@ fn wrong_cargo_calls(makefile: &str) -> Vec<String> {
         // its features would be other ones.
         let is_apart = call
             .windows(2)
-            .any(|pair| pair == ["--package", "vbstore-core"])
+            .any(|pair| pair[0] == "--package" && NOT_LINKING.contains(&pair[1]))
             && call.contains(&"--target-dir");
         let is_shared = profile && call.contains(&"--workspace");
         rustflags || !call.contains(&"--locked") || !(is_apart || is_shared)
