@@ -3,6 +3,7 @@
 mod streams {
     mod asynchronous;
     mod basics;
+    mod damage;
     mod failures;
     mod flow;
     mod histories;

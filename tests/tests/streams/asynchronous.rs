@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use vbstore::{
-    Consumer, ConsumerConfig, Event, StreamEvent, StreamRequest, Streams, StreamsConfig,
+    Consumer, ConsumerConfig, Event, HealthState, StreamEvent, StreamRequest, Streams,
+    StreamsConfig,
 };
-use vbstore_tests::following::{VB, open};
+use vbstore_tests::following::{VB, drain, open, short, stepped};
 use vbstore_tests::{TestStore, vb};
 
 struct Unpark(std::thread::Thread);
@@ -57,5 +58,59 @@ fn a_consumer_is_a_stream_of_events() {
     assert!(matches!(next(&mut consumer).unwrap().event, Event::End(_)));
     assert!(next(&mut consumer).is_none());
     drop((consumer, streams));
+    store.finish(engine);
+}
+
+/// Panics when it is woken.
+struct Rude;
+
+impl Wake for Rude {
+    fn wake(self: Arc<Self>) {
+        panic!("planted: a program's waker");
+    }
+}
+
+/// Notes that it was woken.
+#[derive(Default)]
+struct Flag(std::sync::atomic::AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody_else() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let (streams, mut rude) = stepped(&engine);
+    let mut polite = streams
+        .consumer("polite", &ConsumerConfig::default())
+        .unwrap();
+    let flag: Arc<Flag> = Arc::default();
+    let poll = |consumer: &mut Consumer, waker: &Waker| {
+        Pin::new(consumer).poll_next(&mut Context::from_waker(waker))
+    };
+    for consumer in [&mut rude, &mut polite] {
+        open(consumer, &StreamRequest::from_start(VB));
+    }
+    drain(&engine, &streams, &mut rude);
+    drain(&engine, &streams, &mut polite);
+    let (planted, noted) = (Waker::from(Arc::new(Rude)), Waker::from(Arc::clone(&flag)));
+    assert!(poll(&mut rude, &planted).is_pending());
+    assert!(poll(&mut polite, &noted).is_pending());
+
+    // The leader of this flush wakes both; the writer is acknowledged, and the engine goes on.
+    vb(&engine, 1).set("k", "v").unwrap();
+
+    assert!(matches!(engine.health(), HealthState::Open));
+    let was_woken = flag.0.load(std::sync::atomic::Ordering::SeqCst);
+    assert!(was_woken, "the other consumer is woken all the same");
+    for consumer in [&mut polite, &mut rude] {
+        let events = drain(&engine, &streams, consumer);
+        assert_eq!(short(&events), ["0..1 memory", "k@1"]);
+    }
+    drop((rude, polite, streams));
     store.finish(engine);
 }
