@@ -1,6 +1,7 @@
 //! The streams of an engine: workers, watchdog, consumers.
 //!
 //! # Stop order
+//! The figures leave the registry first, so that no scrape outlives what it reads.
 //! The last of [`Streams`] and its consumers to be dropped stops the workers and joins them, then
 //! drops what waited. Only then is the engine given up: its close never finds a worker at work that
 //! these streams started. Closing the engine while streams are open is allowed: each ends with its
@@ -39,8 +40,8 @@ pub(crate) struct StreamsHandle {
     total: Arc<Total>,
     numbers: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Dropped after the threads have ended.
-    _registration: Registration,
+    /// `None` once this is being dropped.
+    registration: Option<Registration>,
 }
 
 /// What the workers share.
@@ -134,7 +135,7 @@ impl Streams {
                 work,
                 numbers: AtomicU64::new(1),
                 threads: Mutex::default(),
-                _registration: registration,
+                registration: Some(registration),
             }),
         })
     }
@@ -267,6 +268,10 @@ impl StreamsHandle {
 
 impl Drop for StreamsHandle {
     fn drop(&mut self) {
+        // ORDER: out of the registry first. That waits for a scrape that has begun, which borrows the
+        // work, and the work keeps the engine open: were the scrape the last to let go of it, the
+        // engine would be closed inside the scrape, and wait there for the registry for ever.
+        drop(self.registration.take());
         self.work.scheduler.stop();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {

@@ -1,7 +1,9 @@
 //! Where the figures are registered.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use vbstore::metrics::{TEXT_FORMAT, names};
-use vbstore::{Error, Registry, Streams, StreamsConfig};
+use vbstore::{ConsumerConfig, Error, Registry, Streams, StreamsConfig};
 use vbstore_tests::figures::scrape;
 use vbstore_tests::{TestStore, vb};
 
@@ -102,4 +104,51 @@ fn figures_of_single_vbuckets_are_asked_for_and_apart() {
     drop(registration);
     assert!(scrape(&registry).is_empty());
     store.finish(engine);
+}
+
+#[test]
+fn engines_come_and_go_while_somebody_scrapes() {
+    let registry = Registry::new();
+    let store = TestStore::stepped();
+    let (done, is_done) = crossbeam::channel::bounded::<()>(1);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let scraper = std::thread::Builder::new().name("scraper".to_owned());
+        let scraper = scraper.spawn_scoped(scope, || {
+            let mut seen = 0;
+            while !is_over.load(Ordering::Acquire) {
+                seen += usize::from(!scrape(&registry).is_empty());
+            }
+            seen
+        });
+        let opener = std::thread::Builder::new().name("opener".to_owned());
+        let opener = opener.spawn_scoped(scope, || {
+            for round in 0..25 {
+                let engine = store.builder().registry(&registry).open().unwrap();
+                let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
+                let consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+                // Whoever is last closes the engine.
+                if round % 2 == 0 {
+                    drop(engine);
+                    drop(streams);
+                    drop(consumer);
+                } else {
+                    drop((consumer, streams, engine));
+                }
+            }
+            done.send(()).unwrap();
+        });
+        // A deadlock would show as a test that never ends.
+        let ended = is_done.recv_timeout(Duration::from_secs(120));
+        is_over.store(true, Ordering::Release);
+        if ended.is_err() {
+            std::process::abort();
+        }
+        opener.unwrap().join().unwrap();
+        assert!(
+            scraper.unwrap().join().unwrap() > 0,
+            "nothing was ever seen"
+        );
+    });
+    assert!(scrape(&registry).is_empty());
 }
