@@ -140,9 +140,10 @@ impl Consumer {
         });
         stream.counters.opened.add(1);
         let now = self.handle.clock().monotonic();
-        self.inbox.begin(&stream, now);
+        // Before anybody sees it: figures go by them.
         set(&stream.figures.read_seqno, progress.position());
         set(&stream.figures.taken_seqno, progress.position());
+        self.inbox.begin(&stream, now);
         if progress.is_at_end() {
             let end = Batch::ended(Arc::clone(&stream), EndReason::ReachedEnd);
             self.inbox.deliver(end, None);

@@ -34,8 +34,9 @@ impl Work {
                 StreamState::Ended => {}
                 _ => {
                     add(&mut sums.backfilling, 1);
-                    let (read, end) = (&figures.read_seqno, &figures.announced_seqno);
-                    let left = number(end).saturating_sub(number(read));
+                    // Before its first slice it has announced nothing.
+                    let end = number(&figures.announced_seqno).max(stream.feed.synced().get());
+                    let left = end.saturating_sub(number(&figures.read_seqno));
                     add(&mut sums.remaining, left);
                 }
             }

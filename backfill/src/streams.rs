@@ -25,7 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use vbstore_core::Clock;
 use vbstore_engine::{Engine, Error, HealthState, Result};
-use vbstore_metrics::{MetricsSnapshot, Registration, names};
+use vbstore_metrics::{MetricsSnapshot, Registration};
 
 /// The streams of an engine. Cheap to clone; every clone, and every consumer, keeps the engine open.
 #[derive(Clone, Debug)]
@@ -40,8 +40,7 @@ pub(crate) struct StreamsHandle {
     total: Arc<Total>,
     numbers: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// `None` once this is being dropped.
-    registration: Option<Registration>,
+    registration: Arc<Registration>,
 }
 
 /// What the workers share.
@@ -76,7 +75,7 @@ impl Streams {
     /// Starts the workers. One for each engine: two would each have their own limits, and figures.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a field out of bounds, and if the engine has streams already; [`Error::Io`] if a thread cannot be started.
+    /// [`Error::Invalid`] for a field out of bounds, and if the engine has streams already; [`Error::Closed`]; [`Error::Io`] if a thread cannot be started.
     pub fn start(engine: &Engine, config: &StreamsConfig) -> Result<Self> {
         let streams = Self::stepped(engine, config)?;
         let nice = config.workers_nice;
@@ -101,10 +100,7 @@ impl Streams {
     /// [`Error::Invalid`] for a field out of bounds, and if the engine has streams already.
     pub fn stepped(engine: &Engine, config: &StreamsConfig) -> Result<Self> {
         config.validate()?;
-        let registration = engine
-            .telemetry()
-            .register("streams", names::STREAMS)
-            .map_err(|_| Error::invalid("engine", "it has streams already"))?;
+        let registration = engine.register_streams()?;
         let clock = engine.clock();
         let watch_at = clock.monotonic().saturating_add(config.stall_limit / 4);
         let work = Work {
@@ -135,7 +131,7 @@ impl Streams {
                 work,
                 numbers: AtomicU64::new(1),
                 threads: Mutex::default(),
-                registration: Some(registration),
+                registration,
             }),
         })
     }
@@ -271,7 +267,7 @@ impl Drop for StreamsHandle {
         // ORDER: out of the registry first. That waits for a scrape that has begun, which borrows the
         // work, and the work keeps the engine open: were the scrape the last to let go of it, the
         // engine would be closed inside the scrape, and wait there for the registry for ever.
-        drop(self.registration.take());
+        self.registration.unregister();
         self.work.scheduler.stop();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {

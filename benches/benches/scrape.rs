@@ -87,8 +87,8 @@ fn write(engine: &Engine, seed: u64, is_over: &AtomicBool, written: &AtomicU64) 
     }
 }
 
-/// Writes a second, with so many scrapes beside them.
-fn rate(engine: &Engine, seconds: u64, scrapes: u64) -> anyhow::Result<f64> {
+/// Writes a second, with so many scrapes beside them; `took` gets how long each took, in milliseconds.
+fn rate(engine: &Engine, seconds: u64, scrapes: u64, took: &mut Vec<f64>) -> anyhow::Result<f64> {
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let clock = SystemClock::new();
     std::thread::scope(|scope| -> anyhow::Result<()> {
@@ -103,7 +103,9 @@ fn rate(engine: &Engine, seconds: u64, scrapes: u64) -> anyhow::Result<f64> {
         let scraper = scraper.spawn_scoped(scope, || {
             let (clock, mut due) = (SystemClock::new(), Duration::ZERO);
             while scrapes > 0 && !is_over.load(Ordering::Acquire) {
+                let start = clock.monotonic();
                 render(engine.telemetry().registry())?;
+                took.push((clock.monotonic() - start).as_secs_f64() * 1_000.0);
                 due += Duration::from_secs(1) / u32::try_from(scrapes)?;
                 wait(due.saturating_sub(clock.monotonic()));
             }
@@ -165,7 +167,7 @@ fn main() -> anyhow::Result<()> {
 
     let (rounds, seconds) = (number("VBSTORE_ROUNDS", 40), number("VBSTORE_SECONDS", 1));
     let scrapes = number("VBSTORE_SCRAPES", 10);
-    let (mut with, mut control) = (Vec::new(), Vec::new());
+    let (mut with, mut control, mut took) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         // Scraped, not scraped, and not scraped once more; each is first, second and third in turn.
         let mut rates = [0.0; 3];
@@ -173,7 +175,7 @@ fn main() -> anyhow::Result<()> {
             let which = usize::try_from((round + place) % 3)?;
             let asked = if which == 0 { scrapes } else { 0 };
             if let Some(of) = rates.get_mut(which) {
-                *of = rate(&engine, seconds, asked)?;
+                *of = rate(&engine, seconds, asked, &mut took)?;
             }
         }
         let [scraped, not, nor] = rates;
@@ -187,6 +189,7 @@ fn main() -> anyhow::Result<()> {
         spread(with),
         spread(control)
     );
+    println!("a scrape beside writers takes {} ms", spread(took));
     drop((registration, streams));
     engine.close()?;
     Ok(())

@@ -10,7 +10,7 @@ use vbstore_exporter::{Exporter, ExporterConfig, Health, Pages};
 /// Serves until it is dropped, which must be before the engine is closed.
 pub(crate) struct Exporting {
     exporter: Exporter,
-    _vbuckets: Option<Registration>,
+    _vbuckets: Option<Arc<Registration>>,
 }
 
 impl Exporting {

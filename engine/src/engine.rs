@@ -186,13 +186,23 @@ impl Engine {
         self.handle.samples.telemetry()
     }
 
-    /// Registers figures of every single vBucket, nine for each, until the answer is dropped. Meant for
-    /// a registry and a path of their own: a thousand vBuckets are 9,000 series.
+    /// Registers figures of every single vBucket, nine for each, until the answer is dropped or the
+    /// engine is closed. Meant for a registry and a path of their own: a thousand vBuckets are 9,000 series.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the registry has them already.
-    pub fn register_vbuckets(&self, registry: &Registry) -> Result<Registration> {
+    pub fn register_vbuckets(&self, registry: &Registry) -> Result<Arc<Registration>> {
         self.handle.samples.register_vbuckets(registry)
+    }
+
+    /// Registers the figures of streams until the answer is dropped or the engine is closed. For the
+    /// crate that has streams.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the engine has streams already; [`Error::Closed`].
+    pub fn register_streams(&self) -> Result<Arc<Registration>> {
+        drop(self.inner().storage()?);
+        self.handle.samples.register_streams()
     }
 
     /// Returns whether the engine takes writes, and why not.

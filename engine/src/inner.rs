@@ -123,10 +123,10 @@ impl Inner {
         Ok((space.f_bavail, space.f_blocks))
     }
 
-    /// Returns which share of the file system is free.
-    pub(crate) fn disk_free_ratio(&self) -> Result<f64> {
+    /// Returns which share of the file system is free, or `None` if it does not say how large it is.
+    pub(crate) fn disk_free_ratio(&self) -> Result<Option<f64>> {
         let (free, all) = self.disk_blocks()?;
-        Ok(number(free) / number(all.max(1)))
+        Ok((all > 0).then(|| number(free) / number(all)))
     }
 
     /// Returns the cell of a vBucket.
@@ -151,12 +151,21 @@ impl Inner {
     /// is the one that tries again (writers are refused from now on, so nobody else would wake it),
     /// and after a failure every stream. The caller holds no vBucket's lock.
     pub(crate) fn note_failure(&self, error: &Error) {
+        let failures = &self.metrics.flush_failures;
+        let counter = match error {
+            Error::DiskFull { .. } => &failures.disk_full,
+            Error::Io { .. } => &failures.io,
+            Error::Corruption { .. } => &failures.corruption,
+            _ => &failures.other,
+        };
+        counter.add(1);
         let has_changed = self.health.note(error);
         self.tell_of(has_changed);
     }
 
     /// Enters `Failed` because of something that is no error of an operation: a panic.
     pub(crate) fn fail(&self, cause: String) {
+        self.metrics.flush_failures.other.add(1);
         let has_changed = self.health.fail(cause);
         self.tell_of(has_changed);
     }

@@ -39,7 +39,7 @@ pub struct Pages {
     pub registry: Registry,
     /// Those of single vBuckets; `None` if they are not served.
     pub vbuckets: Option<Registry>,
-    /// How the program is. Called by a thread that gathers; must not wait.
+    /// How the program is. Called by the thread that serves; must not wait.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
 }
 

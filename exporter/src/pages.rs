@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use vbstore_metrics::{Registry, TEXT_FORMAT, render};
 
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -51,9 +52,13 @@ pub(crate) fn figures(registry: &Registry) -> Answer {
 }
 
 pub(crate) fn health(pages: &Pages) -> Answer {
-    match (pages.health)() {
-        Health::Good => plain(StatusCode::OK, "ok\n"),
-        Health::Bad(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    match catch_unwind(AssertUnwindSafe(|| (pages.health)())) {
+        Ok(Health::Good) => plain(StatusCode::OK, "ok\n"),
+        Ok(Health::Bad(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Err(_) => plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "asking for it panicked\n",
+        ),
     }
 }
 

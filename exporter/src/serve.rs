@@ -101,20 +101,18 @@ impl Server {
 
     async fn answer(&self, request: &Request<Incoming>) -> Answer {
         let page = pages::find(&self.pages, request.method(), request.uri().path());
-        let gather: Box<dyn FnOnce() -> Answer + Send> = match page {
+        let registry = match page {
             Page::Ready(answer) => return answer,
-            Page::Figures(registry) => Box::new(move || pages::figures(&registry)),
-            Page::Health => {
-                let pages = self.pages.clone();
-                Box::new(move || pages::health(&pages))
-            }
+            Page::Figures(registry) => registry,
+            // Must not wait, and must be answered when those who gather do.
+            Page::Health => return pages::health(&self.pages),
         };
         let gathers = Arc::clone(&self.gathers);
         let gathered = timeout(ANSWER_WITHIN, async move {
             // Held by the one who gathers, so that one who is not waited for any more counts too.
             let place = gathers.acquire_owned().await.ok()?;
             let gathered = tokio::task::spawn_blocking(move || {
-                let answer = gather();
+                let answer = pages::figures(&registry);
                 drop(place);
                 answer
             });

@@ -12,6 +12,7 @@ use crate::counter::Counter;
 use crate::db_snapshots::ClockFn;
 use crate::names::{COLLECTOR_ERRORS, COLLECTOR_SECONDS, Kind, Metric};
 use crate::snapshot::{Bucket, Family, Figure, MetricsSnapshot, Sample};
+use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 use std::collections::HashMap;
@@ -125,15 +126,18 @@ impl Telemetry {
         Ok(Registration {
             registry: self.registry.clone(),
             collector,
+            is_out: Mutex::new(false),
         })
     }
 }
 
-/// A part in a registry; it is taken out when this is dropped.
+/// A part in a registry; it is taken out when this is dropped, if it was not before.
 #[must_use]
 pub struct Registration {
     registry: prometheus::Registry,
     collector: PartCollector,
+    /// Whether it is out. Held while it is taken out, so that whoever comes second waits too.
+    is_out: Mutex<bool>,
 }
 
 impl fmt::Debug for Registration {
@@ -149,13 +153,23 @@ impl Registration {
     pub fn attach(&self, source: Weak<dyn SampleSource>) {
         drop(self.collector.shared.source.set(source));
     }
+
+    /// Takes the part out of the registry. Waits for a scrape that has begun: when this returns, no
+    /// scrape borrows the source. Not to be called by a source.
+    pub fn unregister(&self) {
+        let mut is_out = self.is_out.lock();
+        if std::mem::replace(&mut *is_out, true) {
+            return;
+        }
+        if let Err(error) = self.registry.unregister(Box::new(self.collector.clone())) {
+            tracing::warn!(%error, "figures were not registered any more");
+        }
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Err(error) = self.registry.unregister(Box::new(self.collector.clone())) {
-            tracing::warn!(%error, "figures were not registered any more");
-        }
+        self.unregister();
     }
 }
 

@@ -124,7 +124,7 @@ impl Default for ByDurability {
     }
 }
 
-/// Flushes and syncs that failed, by why.
+/// Writes to disk that failed, by why.
 #[derive(Debug, Default)]
 pub struct Failures {
     /// No space.

@@ -147,7 +147,7 @@ metrics! {
     PERSIST_BATCH_BYTES = Histogram "persist_batch_bytes" [] "Bytes of one batch.";
     PERSIST_WRITE = Histogram "persist_write_seconds" [] "Writing a batch that is not synced with it.";
     PERSIST_SYNC = Histogram "persist_sync_seconds" [] "Writing a batch that is synced with it, or a sync.";
-    PERSIST_FAILURES = Counter "persist_failures_total" [FAILURE] "Flushes and syncs that failed.";
+    PERSIST_FAILURES = Counter "persist_failures_total" [FAILURE] "Writes to disk that failed: flushes, syncs, deletions of vBuckets, the witness.";
     PREVIOUS_LOOKUPS = Counter "previous_lookups_total" [] "Look-ups on disk of what a change replaces.";
     DISK_FREE_RATIO = Gauge "disk_free_ratio" [] "Free share of the file system that holds the store.";
 }
@@ -175,7 +175,7 @@ metrics! {
     ROCKS_IMMUTABLE_MEMTABLES = Gauge "rocksdb_immutable_memtables" [] "Memtables that wait to be flushed.";
     ROCKS_MEMTABLE_BYTES = Gauge "rocksdb_memtable_bytes" [] "Memory of all memtables.";
     ROCKS_READERS_BYTES = Gauge "rocksdb_table_readers_bytes" [] "Memory of table readers outside the block cache.";
-    ROCKS_SUMS_AGE = Gauge "rocksdb_sums_age_seconds" [] "Age of the figures summed over all families, which are kept for up to 15 s.";
+    ROCKS_SUMS_AGE = Gauge "rocksdb_sums_age_seconds" [] "Age of the figures summed over all families or files, which are kept for up to 15 s.";
     ROCKS_CACHE_BYTES = Gauge "rocksdb_block_cache_bytes" [] "Block cache in use.";
     ROCKS_CACHE_PINNED = Gauge "rocksdb_block_cache_pinned_bytes" [] "Block cache that cannot be given back now.";
     ROCKS_CACHE_CAPACITY = Gauge "rocksdb_block_cache_capacity_bytes" [] "Size of the block cache.";
@@ -223,7 +223,7 @@ metrics! {
     BACKFILL_SYNC_WAIT = Histogram "backfill_sync_wait_seconds" [] "From a slice's end to its hand-over, where it had to be synced first.";
     BACKFILL_BUFFER_BYTES = Gauge "backfill_buffer_bytes" [] "Read and not yet taken, over all consumers.";
     BACKFILL_BUFFER_LIMIT = Gauge "backfill_buffer_limit_bytes" [] "Bound of it.";
-    BACKFILL_REMAINING = Gauge "backfill_remaining_seqnos" [] "Seqnos between where backfills are and their announced ends: an upper bound of their work.";
+    BACKFILL_REMAINING = Gauge "backfill_remaining_seqnos" [] "Seqnos between where backfills are and the end of their vBuckets as it is synced: an upper bound of their work, unless they end earlier.";
     CONSUMERS = Gauge "consumers" [] "Consumers.";
     STREAMS_OPEN = Gauge "streams" [STREAM] "Open streams.";
     STREAMS_DIVERGING = Gauge "streams_diverging" [] "Streams whose end runs away faster than they read.";
@@ -231,7 +231,7 @@ metrics! {
     STREAM_MAX_LAG_SEQNOS = Gauge "stream_max_lag_seqnos" [] "Seqnos between what a consumer has taken and the synced end of its vBucket, at most.";
     STREAMS_OPENED = Counter "streams_opened_total" [] "Streams opened.";
     STREAMS_CLOSED = Counter "streams_closed_total" [CLOSED] "Streams ended, by reason.";
-    STREAM_ITEMS = Counter "stream_items_total" [SOURCE] "Changes handed to consumers' buffers.";
+    STREAM_ITEMS = Counter "stream_items_total" [SOURCE] "Changes read for streams; what is in a buffer when a stream ends is counted and never taken.";
     STREAM_FALLBACKS = Counter "stream_fallbacks_total" [] "Streams that found their cursor dropped and went back to the disk.";
     ROLLBACKS = Counter "rollbacks_required_total" [ROLLBACK] "Requests answered with a rollback.";
 }

@@ -44,6 +44,28 @@ fn find(word: &str) -> Option<&'static Metric> {
     names::find(word).or(of_histogram)
 }
 
+/// Labels that an expression groups by or ignores, and that no figure has.
+fn wrong_groups(text: &str) -> Vec<String> {
+    let known: BTreeSet<&str> = names::ALL
+        .iter()
+        .flat_map(|table| table.iter())
+        .flat_map(|metric| metric.labels)
+        .map(|label| label.name)
+        .chain(["le", "store", "instance", "job"])
+        .collect();
+    let mut wrong = Vec::new();
+    for word in [" by (", " without (", " ignoring (", " on ("] {
+        for (at, _) in text.match_indices(word) {
+            let (_, rest) = text.split_at(at + word.len());
+            let labels = rest.split(')').next().unwrap_or_default();
+            let labels = labels.split(',').map(str::trim);
+            let unknown = labels.filter(|label| !known.contains(label));
+            wrong.extend(unknown.map(|label| format!("{word}{label})")));
+        }
+    }
+    wrong
+}
+
 /// What is wrong with the names and labels of a text.
 fn wrong(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -109,11 +131,13 @@ fn every_expression_speaks_of_figures_there_are() {
     {
         texts.push(write::expression(line.0, "store=~\".+\"", "1m"));
     }
+    texts.push(read(&dir.join("../docs/runbook.md")));
     texts.push(write::grafana().replace("\\\"", "\""));
     let mut seen = BTreeSet::new();
     for text in &texts {
         let text = text.replace("\\\"", "\"");
         assert_eq!(wrong(&text), Vec::<String>::new());
+        assert_eq!(wrong_groups(&text), Vec::<String>::new());
         seen.extend(words(&text).iter().map(|(_, word, _)| (*word).to_owned()));
     }
     assert!(seen.len() > 60, "{} figures are used", seen.len());
@@ -128,6 +152,8 @@ fn the_rule_finds_what_breaks_it() {
     assert_eq!(wrong("vbstore_persist_sync_seconds").len(), 1);
     assert_eq!(wrong("vbstore_persist_sync_seconds_sum").len(), 0);
     assert_eq!(wrong("vbstore_items_sum").len(), 1);
+    assert_eq!(wrong_groups("sum by (holder, le) (x)").len(), 0);
+    assert_eq!(wrong_groups("sum by (hodler) (x)"), [" by (hodler)"]);
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub fn assert_complete(snapshot: &MetricsSnapshot, table: &[&Metric], but: &[&Me
     }
 }
 
-/// What was opened and not given back is open; what RocksDB says agrees.
+/// What was opened and not given back is open.
 pub fn assert_identities(snapshot: &MetricsSnapshot) {
     for holder in names::DB_SNAPSHOTS_OPEN.labels[0].values {
         let of = |metric| by(snapshot, metric, holder);

@@ -20,6 +20,7 @@ use slicer::Slicer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
+use vbstore::metrics::names;
 use vbstore::{
     Clock, Engine, Error, MetricsSnapshot, Streams, StreamsConfig, SystemClock, VbId, Verification,
 };
@@ -186,7 +187,7 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
         synced?;
         Ok::<_, Failure>((followed?, samples))
     })?;
-    let figures = streams.metrics_snapshot()?;
+    let figures = settled(&streams)?;
     drop(streams);
     Ok(Churned {
         findings,
@@ -196,6 +197,20 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
         samples,
         figures,
     })
+}
+
+/// The figures when no backfill is under way: a worker may have delivered the last batch and not yet
+/// said that it is done.
+fn settled(streams: &Streams) -> Result<MetricsSnapshot, Failure> {
+    let clock = SystemClock::new();
+    loop {
+        let figures = streams.metrics_snapshot()?;
+        let is_over = clock.monotonic() > Duration::from_secs(10);
+        if figures.sum(&names::BACKFILL_TASKS) == 0.0 || is_over {
+            return Ok(figures);
+        }
+        std::thread::park_timeout(TICK);
+    }
 }
 
 /// Every follower has what the store has, and met nothing that must not be.

@@ -52,6 +52,12 @@ impl Figures {
         samples.iter().map(|(_, value)| *value).reduce(f64::max)
     }
 
+    /// Returns the smallest of its samples.
+    pub(super) fn min(&self, metric: &Metric) -> Option<f64> {
+        let samples = self.samples.get(metric.name)?;
+        samples.iter().map(|(_, value)| *value).reduce(f64::min)
+    }
+
     /// The same of those with this value of the metric's label.
     pub(super) fn of(&self, metric: &Metric, value: &str) -> Option<f64> {
         let label = metric.labels.first()?.name;

@@ -10,6 +10,7 @@ use vbstore::metrics::names::{self, Metric};
 enum Find {
     Sum,
     Max,
+    Min,
     Of(&'static str),
     Rate,
     RateOf(&'static str),
@@ -297,7 +298,7 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "disk_free_ratio",
                 "free",
                 &names::DISK_FREE_RATIO,
-                Find::Max,
+                Find::Min,
                 Unit::Share,
             ),
         ],
@@ -309,6 +310,7 @@ fn find(row: &Row, figures: &Figures, before: Option<&Figures>) -> Option<f64> {
     match find {
         Find::Sum => figures.sum(metric),
         Find::Max => figures.max(metric),
+        Find::Min => figures.min(metric),
         Find::Of(value) => figures.of(metric, value),
         Find::Rate => figures.rate(before?, metric, None),
         Find::RateOf(value) => figures.rate(before?, metric, Some(value)),

@@ -48,7 +48,6 @@ impl Inner {
                 Ok(count)
             }
             Err(error) => {
-                self.count_failure(&error);
                 self.note_failure(&error);
                 Err(error)
             }

@@ -21,7 +21,7 @@
 //! That synced seqnos never fall back needs no more: they are published with the lead only, and never
 //! below what is published.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failpoint::place;
 use crate::inner::{Inner, StorageRef};
 use crate::storage::Storage;
@@ -55,10 +55,7 @@ impl Inner {
             Ok(())
         });
         let published = synced.and_then(|()| self.with_lead(|| self.publish_noted(&noted)));
-        published.inspect_err(|error| {
-            self.count_failure(error);
-            self.note_failure(error);
-        })
+        published.inspect_err(|error| self.note_failure(error))
     }
 
     /// Step 1. `None` if all is synced.
@@ -128,17 +125,6 @@ impl Inner {
         let took = self.clock.monotonic().saturating_sub(start);
         self.metrics.syncs.add(1);
         self.metrics.sync_micros.observe_time(took);
-    }
-
-    pub(super) fn count_failure(&self, error: &Error) {
-        let failures = &self.metrics.flush_failures;
-        let counter = match error {
-            Error::DiskFull { .. } => &failures.disk_full,
-            Error::Io { .. } => &failures.io,
-            Error::Corruption { .. } => &failures.corruption,
-            _ => &failures.other,
-        };
-        counter.add(1);
     }
 
     /// Writes down that everything up to `sequence` is synced, before anybody is told.

@@ -50,8 +50,9 @@ pub(crate) struct Samples {
     tables: Arc<TablesSource>,
     rocks: Arc<RocksSource>,
     vbuckets: Arc<VbucketsSource>,
-    /// Emptied by the close.
-    registrations: Mutex<Vec<Registration>>,
+    own: [Registration; 2],
+    /// Of streams and of single vBuckets: whoever asked for them may keep them longer than the engine.
+    others: Mutex<Vec<Weak<Registration>>>,
 }
 
 impl Samples {
@@ -66,7 +67,8 @@ impl Samples {
             tables,
             rocks,
             vbuckets,
-            registrations: Mutex::new(vec![places.tables, places.rocks]),
+            own: [places.tables, places.rocks],
+            others: Mutex::default(),
         }
     }
 
@@ -75,13 +77,29 @@ impl Samples {
     }
 
     /// Registers the figures of single vBuckets in a registry of their own.
-    pub(crate) fn register_vbuckets(&self, registry: &Registry) -> Result<Registration> {
+    pub(crate) fn register_vbuckets(&self, registry: &Registry) -> Result<Arc<Registration>> {
         let telemetry = self.telemetry.elsewhere(registry);
         let registration = telemetry
             .register("vbuckets", names::BY_VBUCKET)
             .map_err(|e| refused(&e))?;
         registration.attach(weak(&self.vbuckets));
-        Ok(registration)
+        Ok(self.keep(registration))
+    }
+
+    /// Registers the figures of streams, beside the engine's.
+    pub(crate) fn register_streams(&self) -> Result<Arc<Registration>> {
+        let registered = self.telemetry.register("streams", names::STREAMS);
+        let twice = |_| Error::invalid("engine", "it has streams already");
+        Ok(self.keep(registered.map_err(twice)?))
+    }
+
+    fn keep(&self, registration: Registration) -> Arc<Registration> {
+        let registration = Arc::new(registration);
+        let mut others = self.others.lock();
+        others.retain(|other| other.strong_count() > 0);
+        others.push(Arc::downgrade(&registration));
+        drop(others);
+        registration
     }
 
     pub(crate) fn snapshot(&self) -> Result<MetricsSnapshot> {
@@ -91,9 +109,13 @@ impl Samples {
         Ok(snapshot)
     }
 
+    /// Takes everything out of its registry; see [`Registration::unregister`].
     pub(crate) fn unregister(&self) {
-        let registrations = std::mem::take(&mut *self.registrations.lock());
-        drop(registrations);
+        self.own.iter().for_each(Registration::unregister);
+        let others = std::mem::take(&mut *self.others.lock());
+        for other in others.iter().filter_map(Weak::upgrade) {
+            other.unregister();
+        }
     }
 }
 

@@ -1,30 +1,61 @@
 //! RocksDB's own figures.
 
 use crate::error::{Error, Result};
-use crate::home::data_files;
+use crate::home::{Home, data_files};
 use crate::inner::Inner;
-use crate::storage::{RocksCounts, RocksSums, Timing};
+use crate::storage::{RocksCounts, RocksSums, Storage, Timing};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
 use vbstore_metrics::names::Metric;
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
-/// For how long sums over all families are kept: asking 2,050 families takes tens of milliseconds.
+/// For how long what takes milliseconds is kept: asking 2,050 families, and looking at all files.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct RocksSource {
     inner: Arc<Inner>,
-    /// With the moment they are of. Held while they are asked for, so that of two scrapes at once one
-    /// asks and the other waits for it.
-    sums: Mutex<Option<(Duration, RocksSums)>>,
+    /// Held while they are asked for, so that of two scrapes at once one asks and the other waits for
+    /// it.
+    kept: Mutex<Option<Kept>>,
+}
+
+/// What is kept from one scrape to the next.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    at: Duration,
+    sums: RocksSums,
+    /// All files, and those of the log, in bytes: a look at each, of which there may be thousands.
+    disk: u64,
+    log: u64,
 }
 
 impl RocksSource {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
-        let sums = Mutex::new(None);
-        Self { inner, sums }
+        let kept = Mutex::new(None);
+        Self { inner, kept }
+    }
+
+    /// Returns what is kept, or asks for it if it is too old.
+    fn kept(&self, storage: &Storage) -> Result<Kept> {
+        let mut kept = self.kept.lock();
+        let now = self.inner.clock.monotonic();
+        let is_fresh = |kept: &Kept| now.saturating_sub(kept.at) < KEPT_FOR;
+        if let Some(kept) = (*kept).filter(is_fresh) {
+            return Ok(kept);
+        }
+        let sums = storage.rocks_sums()?;
+        let path = self.inner.home.lock().as_ref().map(Home::db);
+        let files = data_files(&path.ok_or(Error::Closed)?)?;
+        let fresh = Kept {
+            at: now,
+            sums,
+            disk: files.bytes,
+            log: files.log_bytes,
+        };
+        *kept = Some(fresh);
+        Ok(fresh)
     }
 
     pub(super) fn put(&self, into: &mut MetricsSnapshot) -> Result<()> {
@@ -53,27 +84,12 @@ impl RocksSource {
         if let Some(counts) = storage.rocks_counts() {
             put_counts(into, &counts);
         }
-        let mut kept = self.sums.lock();
-        let clock = &self.inner.clock;
-        let is_old = |at: Duration| clock.monotonic().saturating_sub(at) >= KEPT_FOR;
-        let (at, sums) = match *kept {
-            Some((at, sums)) if !is_old(at) => (at, sums),
-            _ => {
-                let of_now = (clock.monotonic(), storage.rocks_sums()?);
-                *kept = Some(of_now);
-                of_now
-            }
-        };
-        drop(kept);
-        let age = clock.monotonic().saturating_sub(at).as_secs_f64();
-        put_sums(into, &sums);
-        into.put_float(&names::ROCKS_SUMS_AGE, age);
-
-        let home = self.inner.home.lock();
-        let files = data_files(&home.as_ref().ok_or(Error::Closed)?.db())?;
-        drop(home);
-        into.put(&names::ROCKS_LOG_BYTES, files.log_bytes);
-        into.put(&names::ROCKS_DISK_BYTES, files.bytes);
+        let kept = self.kept(&storage)?;
+        put_sums(into, &kept.sums);
+        into.put(&names::ROCKS_LOG_BYTES, kept.log);
+        into.put(&names::ROCKS_DISK_BYTES, kept.disk);
+        let age = self.inner.clock.monotonic().saturating_sub(kept.at);
+        into.put_float(&names::ROCKS_SUMS_AGE, age.as_secs_f64());
         Ok(())
     }
 }

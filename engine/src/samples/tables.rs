@@ -133,7 +133,9 @@ impl TablesSource {
         into.put(&names::SYNC_LAG_SEQNOS, sums.unsynced);
         let unsynced_since = inner.commit.unsynced_since();
         into.put_float(&names::SYNC_MAX_LAG_SECONDS, age(unsynced_since));
-        into.put_float(&names::DISK_FREE_RATIO, inner.disk_free_ratio()?);
+        if let Some(free) = inner.disk_free_ratio()? {
+            into.put_float(&names::DISK_FREE_RATIO, free);
+        }
         Ok(())
     }
 }

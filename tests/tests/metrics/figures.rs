@@ -275,6 +275,18 @@ fn a_failure_shows_in_health_and_in_its_counter() {
 }
 
 #[test]
+fn a_panic_in_a_flush_is_counted_as_a_failure() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    store.failpoints.once(place::FLUSH_WRITE, Action::Panic);
+    vb(&engine, 0).set("k", "v").unwrap_err();
+    let snapshot = engine.metrics_snapshot().unwrap();
+    assert_eq!(by(&snapshot, &names::PERSIST_FAILURES, "other"), 1.0);
+    assert_eq!(snapshot.sum(&names::PERSIST_FAILURES), 1.0);
+    assert_eq!(by(&snapshot, &names::HEALTH_STATE, "failed"), 1.0);
+}
+
+#[test]
 fn sums_over_families_are_kept_and_say_how_old_they_are() {
     let store = TestStore::stepped();
     let engine = store.open();

@@ -152,3 +152,30 @@ fn engines_come_and_go_while_somebody_scrapes() {
     });
     assert!(scrape(&registry).is_empty());
 }
+
+#[test]
+fn a_closed_engine_gives_all_its_names_back_whoever_keeps_its_streams() {
+    let registry = Registry::new();
+    let store = TestStore::stepped();
+    let open = || store.builder().registry(&registry).open().unwrap();
+    let engine = open();
+    let by_vbucket = Registry::new();
+    let registration = engine.register_vbuckets(&by_vbucket).unwrap();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+    assert!(scrape(&registry).contains_key(r#"vbstore_consumers{store="store"}"#));
+
+    engine.close().unwrap();
+
+    assert!(scrape(&registry).is_empty());
+    assert!(scrape(&by_vbucket).is_empty());
+    let refused = Streams::stepped(&engine, &StreamsConfig::default());
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    let again = open();
+    let anew = Streams::stepped(&again, &StreamsConfig::default()).unwrap();
+    // What is left of the old ones goes without harm to the new ones.
+    drop((consumer, streams, registration, engine));
+    assert!(scrape(&registry).contains_key(r#"vbstore_consumers{store="store"}"#));
+    drop(anew);
+    store.finish(again);
+}
