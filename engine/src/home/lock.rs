@@ -20,8 +20,7 @@ static OPEN_HERE: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 /// Holds a store's lock while it lives.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    // Closing the file gives the flock back.
-    _file: File,
+    file: File,
     identity: (u64, u64),
 }
 
@@ -61,10 +60,7 @@ impl DirLock {
         }
         write_pid(&mut file).map_err(|e| Error::io("write the lock file", e))?;
         open_here.insert(identity);
-        Ok(Self {
-            _file: file,
-            identity,
-        })
+        Ok(Self { file, identity })
     }
 }
 
@@ -76,6 +72,12 @@ fn write_pid(file: &mut File) -> std::io::Result<()> {
 
 impl Drop for DirLock {
     fn drop(&mut self) {
+        // Not left to closing the file: another thread of the program may just be starting a process,
+        // which has a copy of the descriptor, and with it the flock, until it is another program.
+        if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
+            tracing::warn!(%error, "the lock is given back with the file");
+        }
+        // ORDER: after it, so that whoever finds the table empty finds the file free.
         OPEN_HERE.lock().remove(&self.identity);
     }
 }

@@ -160,3 +160,33 @@ fn closing_waits_for_a_flush_under_way() {
     assert!(vb(&engine, 0).get("k").unwrap().is_some());
     store.finish(engine);
 }
+
+#[test]
+fn a_copy_of_the_lock_file_s_descriptor_does_not_keep_the_store_locked() {
+    use std::os::fd::{BorrowedFd, OwnedFd};
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let lock_file = store.path().join("VBSTORE.lock");
+    let is_of_lock = |fd: &i32| {
+        let target = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        target.is_ok_and(|target| target == lock_file)
+    };
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = descriptors.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let numbers: Vec<i32> = numbers.filter(is_of_lock).collect();
+    let [number] = numbers[..] else {
+        panic!("{numbers:?}")
+    };
+    // What a process that is being started has until it is another program.
+    // SAFETY: the engine keeps it open for the whole of this call.
+    let copy: OwnedFd = unsafe { BorrowedFd::borrow_raw(number) }
+        .try_clone_to_owned()
+        .unwrap();
+
+    engine.close().unwrap();
+    drop(engine);
+
+    let engine = store.open();
+    drop(copy);
+    store.finish(engine);
+}
