@@ -157,7 +157,8 @@ impl Consumer {
             self.inbox.deliver(nothing, Some(tail));
         } else {
             let slices = self.handle.slices();
-            let backfill = Backfill::new(Arc::clone(&stream), progress, slices);
+            let clock = self.handle.shared_clock();
+            let backfill = Backfill::new(Arc::clone(&stream), progress, slices, clock);
             if self.handle.scheduler().submit(backfill, true).is_err() {
                 self.inbox.forget(stream.number, None);
                 return Err(Error::Busy {
@@ -397,7 +398,8 @@ impl Consumer {
                 self.handle.counters().cursor_drops.add(1);
                 tracing::debug!(vb = %stream.vb(), "cursor dropped: the stream reads the disk");
                 let slices = self.handle.slices();
-                let backfill = Backfill::new(stream, tail.progress, slices);
+                let clock = self.handle.shared_clock();
+                let backfill = Backfill::new(stream, tail.progress, slices, clock);
                 drop(tail);
                 // Refused only if the consumer is gone, or the workers are.
                 drop(self.handle.scheduler().submit(backfill, false));

@@ -98,6 +98,10 @@ fn put_counters(counters: &StreamCounters, into: &mut MetricsSnapshot) {
     let (micros, items) = (&counters.slice_micros, &counters.slice_items);
     into.put_histogram(&names::BACKFILL_SLICE_SECONDS, &[], micros, 1e-6);
     into.put_histogram(&names::BACKFILL_SLICE_ITEMS, &[], items, 1.0);
+    let first = &counters.first_item_micros;
+    into.put_histogram(&names::BACKFILL_FIRST_ITEM, &[], first, 1e-6);
+    let durations = &counters.duration_micros;
+    into.put_histogram(&names::BACKFILL_DURATION, &[], durations, 1e-6);
     let waits = &counters.sync_wait_micros;
     into.put_histogram(&names::BACKFILL_SYNC_WAIT, &[], waits, 1e-6);
     into.put_by(&names::STREAM_ITEMS, "disk", counters.items_from_disk.get());

@@ -30,6 +30,10 @@ pub struct StreamCounters {
     pub slice_micros: Histogram,
     /// Changes in one slice that was read.
     pub slice_items: Histogram,
+    /// From the beginning of a backfill to its first hand-over, in microseconds.
+    pub first_item_micros: Histogram,
+    /// From the beginning of a backfill to its end, in microseconds.
+    pub duration_micros: Histogram,
     /// How long slices that were not synced waited for it, in microseconds.
     pub sync_wait_micros: Histogram,
     /// Changes from disk that were handed on.
@@ -52,6 +56,8 @@ impl Default for StreamCounters {
             slices: SliceCounters::default(),
             slice_micros: Histogram::latency(),
             slice_items: Histogram::new(ITEMS_BOUNDS),
+            first_item_micros: Histogram::latency(),
+            duration_micros: Histogram::latency(),
             sync_wait_micros: Histogram::latency(),
             items_from_disk: Counter::default(),
             items_from_memory: Counter::default(),

@@ -241,6 +241,10 @@ impl StreamsHandle {
         &*self.work.around.clock
     }
 
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.work.around.clock)
+    }
+
     pub(crate) fn slices(&self) -> &Arc<SharedSlices> {
         &self.work.around.slices
     }

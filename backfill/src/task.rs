@@ -62,6 +62,9 @@ pub(crate) struct Backfill {
     failed_joins: u32,
     gap: Gap,
     counted: BackfillGuard,
+    clock: Arc<dyn Clock>,
+    begun: Duration,
+    has_handed_on: bool,
 }
 
 /// What was read and waits for its sync.
@@ -116,6 +119,7 @@ impl Backfill {
         stream: Arc<StreamShared>,
         progress: Progress,
         slices: &Arc<SharedSlices>,
+        clock: Arc<dyn Clock>,
     ) -> Box<Self> {
         let counted = slices.begin(stream.vb());
         stream.counters.backfills_started.add(1);
@@ -129,6 +133,9 @@ impl Backfill {
                 since: None,
             },
             counted,
+            begun: clock.monotonic(),
+            clock,
+            has_handed_on: false,
         })
     }
 
@@ -288,6 +295,10 @@ impl Backfill {
             let waited = around.clock.monotonic().saturating_sub(since);
             around.counters.sync_wait_micros.observe_time(waited);
         }
+        if !std::mem::replace(&mut self.has_handed_on, true) {
+            let first = &around.counters.first_item_micros;
+            first.observe_time(self.age());
+        }
         let is_over = in_hand.batch.end.is_some();
         if let Some(cursor) = in_hand.cursor {
             return Ok(self.join(in_hand.batch, cursor));
@@ -332,6 +343,10 @@ impl Backfill {
         };
         self.deliver(batch, Some(tail));
         Step::Done
+    }
+
+    fn age(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.begun)
     }
 
     fn deliver(&self, batch: Batch, tail: Option<Tail>) {
@@ -443,7 +458,9 @@ impl Backfill {
 
 impl Drop for Backfill {
     fn drop(&mut self) {
-        self.stream.counters.backfills_ended.add(1);
+        let counters = &self.stream.counters;
+        counters.duration_micros.observe_time(self.age());
+        counters.backfills_ended.add(1);
     }
 }
 

@@ -15,6 +15,8 @@ pub struct EngineMetrics {
     pub db_snapshots: Arc<DbSnapshots>,
     /// Operations begun.
     pub operations: Operations,
+    /// How long reads took, in microseconds.
+    pub reads: Reads,
     /// Changes given a seqno.
     pub written_items: Counter,
     /// Changes replaced before they were flushed.
@@ -56,6 +58,7 @@ impl Default for EngineMetrics {
         Self {
             db_snapshots: Arc::default(),
             operations: Operations::default(),
+            reads: Reads::default(),
             written_items: Counter::default(),
             replaced_items: Counter::default(),
             refusals: Refusals::default(),
@@ -73,6 +76,27 @@ impl Default for EngineMetrics {
             cursors_dropped: Counter::default(),
             checkpoints_freed: Counter::default(),
             freed_bytes: Counter::default(),
+        }
+    }
+}
+
+/// How long reads took, by kind.
+#[derive(Debug)]
+pub struct Reads {
+    /// A key; one read in 16 is timed.
+    pub get: Histogram,
+    /// A page in key order.
+    pub page: Histogram,
+    /// A slice in seqno order, read by a caller.
+    pub slice: Histogram,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self {
+            get: Histogram::latency(),
+            page: Histogram::latency(),
+            slice: Histogram::latency(),
         }
     }
 }
@@ -155,6 +179,15 @@ impl EngineMetrics {
         into.put_by(&names::OPS, "write", operations.writes.get());
         into.put_by(&names::OPS, "page", operations.pages.get());
         into.put_by(&names::OPS, "slice", operations.slices.get());
+        let reads = &self.reads;
+        for (name, times) in [
+            ("get", &reads.get),
+            ("page", &reads.page),
+            ("slice", &reads.slice),
+        ] {
+            let label = [("op", name.into())];
+            into.put_histogram(&names::READ_SECONDS, &label, times, 1e-6);
+        }
         into.put_counter(&names::WRITTEN_ITEMS, &self.written_items);
         into.put_counter(&names::CHECKPOINT_ITEMS_REPLACED, &self.replaced_items);
         let refusals = &self.refusals;

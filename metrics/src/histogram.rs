@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Upper bounds for times that a user waits for, in microseconds: 10 us to 10 s.
 pub const LATENCY_BOUNDS_MICROS: &[u64] = &[
-    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
-    1_000_000, 10_000_000,
+    10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000,
+    10_000_000,
 ];
 
 /// Upper bounds for how many items something has.

@@ -20,7 +20,7 @@ pub use db_snapshots::{
     ClockFn, DbSnapshotGuard, DbSnapshots, HOLD_BOUNDS_MICROS, HOLD_LIMIT, Holder, LongHold,
     WaitedFn,
 };
-pub use engine::{ByDurability, EngineMetrics, Failures, Operations, Refusals};
+pub use engine::{ByDurability, EngineMetrics, Failures, Operations, Reads, Refusals};
 pub use histogram::{BYTES_BOUNDS, Histogram, ITEMS_BOUNDS, LATENCY_BOUNDS_MICROS};
 pub use prometheus::{Registry, TEXT_FORMAT};
 pub use snapshot::{Bucket, Family, Figure, MetricsSnapshot, Pair, Sample, Text, number};

@@ -50,6 +50,7 @@ const HEALTH: Label = label("state", &["open", "degraded", "failed"]);
 const REFUSAL: Label = label("reason", &["memory", "disk_full", "failed", "too_large"]);
 const FAILURE: Label = label("reason", &["disk_full", "io", "corruption", "other"]);
 const OPERATION: Label = label("op", &["get", "write", "page", "slice"]);
+const READ: Label = label("op", &["get", "page", "slice"]);
 const DURABILITY: Label = label("durability", &["memory", "logged", "synced"]);
 const TASK: Label = label("state", &["pending", "ready", "running", "snoozed"]);
 const STREAM: Label = label("state", &["backfilling", "in_memory"]);
@@ -134,6 +135,7 @@ metrics! {
     CHECKPOINT_FREED_BYTES = Counter "checkpoint_freed_bytes_total" [] "Memory given back with checkpoints.";
     WRITES_REJECTED = Counter "writes_rejected_total" [REFUSAL] "Writes refused for a reason that is not their condition.";
     OPS = Counter "ops_total" [OPERATION] "Operations begun; a batch is one.";
+    READ_SECONDS = Histogram "read_seconds" [READ] "Reading a key (one in 16 is timed), a page, a slice.";
     WRITTEN_ITEMS = Counter "written_items_total" [] "Changes given a seqno.";
     DURABLE_WAIT = Histogram "durable_wait_seconds" [DURABILITY] "From the beginning of a write to its durability, of writes that wait.";
     PERSIST_LAG_ITEMS = Gauge "persist_lag_items" [] "Changes that are not in RocksDB's log, over all vBuckets.";
@@ -221,6 +223,8 @@ metrics! {
     BACKFILL_SLICE_SECONDS = Histogram "backfill_slice_seconds" [] "One invocation of a backfill, with its wait for locks.";
     BACKFILL_SLICE_ITEMS = Histogram "backfill_slice_items" [] "Changes in one slice that was read.";
     BACKFILL_SYNC_WAIT = Histogram "backfill_sync_wait_seconds" [] "From a slice's end to its hand-over, where it had to be synced first.";
+    BACKFILL_FIRST_ITEM = Histogram "backfill_first_item_seconds" [] "From the beginning of a backfill to its first hand-over.";
+    BACKFILL_DURATION = Histogram "backfill_duration_seconds" [] "From the beginning of a backfill to its end, waiting included.";
     BACKFILL_BUFFER_BYTES = Gauge "backfill_buffer_bytes" [] "Read and not yet taken, over all consumers.";
     BACKFILL_BUFFER_LIMIT = Gauge "backfill_buffer_limit_bytes" [] "Bound of it.";
     BACKFILL_REMAINING = Gauge "backfill_remaining_seqnos" [] "Seqnos between where backfills are and the end of their vBuckets as it is synced: an upper bound of their work, unless they end earlier.";

@@ -108,7 +108,11 @@ impl VBucket {
     ) -> Result<Page> {
         let inner = &self.handle.inner;
         inner.metrics.operations.pages.add(1);
-        inner.page(self.id, range, form, budget)
+        let start = inner.clock.monotonic();
+        let page = inner.page(self.id, range, form, budget);
+        let took = inner.clock.monotonic().saturating_sub(start);
+        inner.metrics.reads.page.observe_time(took);
+        page
     }
 
     /// Returns a page of the keys that begin with `prefix`; go on with [`Page::rest`].
@@ -327,6 +331,10 @@ impl VBucket {
             return Err(Error::invalid("range", "ends before it begins"));
         }
         inner.metrics.operations.slices.add(1);
-        inner.scan_slice(Holder::Slice, self.id, range, budget)
+        let start = inner.clock.monotonic();
+        let slice = inner.scan_slice(Holder::Slice, self.id, range, budget);
+        let took = inner.clock.monotonic().saturating_sub(start);
+        inner.metrics.reads.slice.observe_time(took);
+        slice
     }
 }

@@ -15,9 +15,25 @@ pub struct Document {
     pub value: Bytes,
 }
 
+/// One read of so many is timed.
+const TIMED_OF: u64 = 16;
+
 impl Inner {
     pub(crate) fn get(&self, vb: VbId, key: &[u8]) -> Result<Option<Document>> {
-        self.metrics.operations.gets.add(1);
+        let gets = &self.metrics.operations.gets;
+        gets.add(1);
+        // Looking at the clock twice would cost a read from memory a tenth of its time.
+        if !gets.get().is_multiple_of(TIMED_OF) {
+            return self.get_untimed(vb, key);
+        }
+        let start = self.clock.monotonic();
+        let document = self.get_untimed(vb, key);
+        let took = self.clock.monotonic().saturating_sub(start);
+        self.metrics.reads.get.observe_time(took);
+        document
+    }
+
+    fn get_untimed(&self, vb: VbId, key: &[u8]) -> Result<Option<Document>> {
         let cell = self.vb(vb)?;
         let storage = self.storage()?;
         let now = self.clock.wall_seconds();

@@ -177,6 +177,20 @@ pub(crate) const ROWS: &[Row] = &[
                 ],
             ),
             panel(
+                "A backfill",
+                "s",
+                &[
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(vbstore_backfill_first_item_seconds_bucket{$S}[$R])))",
+                        "to its first hand-over, p99",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(vbstore_backfill_duration_seconds_bucket{$S}[$R])))",
+                        "to its end, p99",
+                    ),
+                ],
+            ),
+            panel(
                 "Buffers",
                 "bytes",
                 &[
@@ -200,6 +214,14 @@ pub(crate) const ROWS: &[Row] = &[
                 &[(
                     "histogram_quantile(0.99, sum by (durability, le) (rate(vbstore_durable_wait_seconds_bucket{$S}[$R])))",
                     "{{durability}}",
+                )],
+            ),
+            panel(
+                "Reading, p99",
+                "s",
+                &[(
+                    "histogram_quantile(0.99, sum by (op, le) (rate(vbstore_read_seconds_bucket{$S}[$R])))",
+                    "{{op}}",
                 )],
             ),
             panel(

@@ -78,6 +78,8 @@ fn counters_equal_what_was_done() {
     assert_eq!(by(&snapshot, &names::OPS, "page"), 1.0);
     assert_eq!(by(&snapshot, &names::OPS, "slice"), 1.0);
     assert_eq!(by(&snapshot, &names::WRITES_REJECTED, "too_large"), 1.0);
+    // Of the reads of keys one in 16 is timed.
+    assert_eq!(snapshot.sum(&names::READ_SECONDS), 2.0);
     assert_eq!(value(&names::WRITTEN_ITEMS), 15.0);
     assert_eq!(value(&names::CHECKPOINT_ITEMS_REPLACED), 4.0);
     assert_eq!(value(&names::PERSIST_ITEMS), 11.0);
@@ -245,6 +247,8 @@ fn streams_are_counted_from_opening_to_their_end() {
     let begun = value(&names::BACKFILLS_STARTED);
     assert_eq!(begun, value(&names::BACKFILLS_ENDED));
     assert_eq!(begun, 3.0);
+    assert_eq!(snapshot.sum(&names::BACKFILL_DURATION), 3.0);
+    assert_eq!(snapshot.sum(&names::BACKFILL_FIRST_ITEM), 3.0);
     assert_eq!(by(&snapshot, &names::STREAM_ITEMS, "disk"), 9.0 + 1.0 + 9.0);
     assert_eq!(value(&names::BACKFILL_BUFFER_BYTES), 0.0);
     let closed = streams.counters().closed.of(&EndReason::Closed);
