@@ -1,10 +1,13 @@
 //! A stream meets a spoilt block on the disk.
 
+use rocksdb::{BottommostLevelCompaction, CompactOptions, DB};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use vbstore::{
-    Change, ConsumerConfig, Durability, EndReason, Engine, Error, Event, Seqno, StreamRequest, VbId,
+    Change, ConsumerConfig, Durability, EndReason, Error, Event, HealthState, Seqno, StreamEvent,
+    StreamRequest, VbId,
 };
+use vbstore_engine::raw::{self, FamilyOptions, StorageConfig};
 use vbstore_tests::following::{VB, drain, open, short, stepped};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
 
@@ -26,7 +29,10 @@ fn noise(seed: usize) -> Vec<u8> {
     (0..2_000).map(|_| byte()).collect()
 }
 
-fn in_files(store: &TestStore) -> Engine {
+/// Puts the documents into one file of the last level, and closes the store. RocksDB rewrites such a
+/// file of its own accord once a db snapshot was given back, unless its sequence numbers are zero:
+/// it is rewritten here, so that nothing but a stream meets what is spoilt.
+fn in_files(store: &TestStore) {
     let engine = store.open();
     for n in 0..DOCUMENTS {
         let change = Change::set(format!("key-{n:04}"), noise(n));
@@ -39,10 +45,31 @@ fn in_files(store: &TestStore) -> Engine {
     for number in [VB, OTHER] {
         engine.compact(number).unwrap();
     }
-    engine
+    engine.close().unwrap();
+    drop(engine);
+    with_rocksdb(store, |db| {
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        let family = db.cf_handle(&raw::seqno_family(VB)).unwrap();
+        db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
+    });
 }
 
-/// The data file that holds the documents: by far the largest.
+/// Opens a closed store through RocksDB alone.
+fn with_rocksdb(store: &TestStore, work: impl FnOnce(&DB)) {
+    let options = FamilyOptions::new(StorageConfig {
+        vbuckets: 4,
+        block_cache_bytes: 1 << 20,
+        write_buffer_bytes: 1 << 20,
+        open_files_max: 100,
+    });
+    let path = store.path().join("db");
+    let db = DB::open_cf_descriptors(&options.database(), path, options.families()).unwrap();
+    work(&db);
+}
+
+/// The data file that holds the documents: by far the largest. RocksDB removes files while it is open,
+/// so the store must be closed.
 fn documents_file(store: &TestStore) -> PathBuf {
     let files = std::fs::read_dir(store.path().join("db")).unwrap();
     let files = files.map(|entry| entry.unwrap().path());
@@ -57,15 +84,39 @@ fn spoil(path: &Path) {
     file.write_all_at(&[0xa5; 16], middle).unwrap();
 }
 
+/// The stream ended because RocksDB found a block of this file that is not what was written. A record
+/// that is found out by its own checksum names no file: the block's was not looked at then.
+fn assert_names_the_file(events: &[StreamEvent], path: &Path) {
+    let last = &events.last().unwrap().event;
+    let Event::End(EndReason::Error(Error::Corruption { file, detail, .. })) = last else {
+        panic!("{last:?}");
+    };
+    let name = path.file_name().unwrap().to_str();
+    assert_eq!(file.as_deref(), name, "{detail}");
+    assert!(detail.contains("checksum mismatch"), "{detail}");
+}
+
+/// Turns one bit over; a second time turns it back.
+fn flip(path: &Path, at: u64) {
+    let mut options = std::fs::File::options();
+    let file = options.read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+}
+
+fn seqnos(events: &[StreamEvent]) -> Vec<u64> {
+    let items = events.iter().filter_map(|event| event.event.item());
+    items.map(|item| item.meta.seqno.get()).collect()
+}
+
 #[test]
 fn a_spoilt_block_ends_the_stream_that_meets_it_and_no_other() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 50;
-    // Nothing of the file may be in the block cache.
-    let engine = in_files(&store);
-    engine.close().unwrap();
-    drop(engine);
-    spoil(&documents_file(&store));
+    in_files(&store);
+    let path = documents_file(&store);
+    spoil(&path);
 
     let engine = store.open();
     let (streams, mut consumer) = stepped(&engine);
@@ -76,10 +127,7 @@ fn a_spoilt_block_ends_the_stream_that_meets_it_and_no_other() {
     open(&mut other, &StreamRequest::from_start(OTHER));
     let events = drain(&engine, &streams, &mut consumer);
 
-    let last = &events.last().unwrap().event;
-    let Event::End(EndReason::Error(Error::Corruption { .. })) = last else {
-        panic!("{last:?}");
-    };
+    assert_names_the_file(&events, &path);
     let taken: Vec<Seqno> = events
         .iter()
         .filter_map(|event| Some(event.event.item()?.meta.seqno))
@@ -110,4 +158,127 @@ fn a_spoilt_block_ends_the_stream_that_meets_it_and_no_other() {
     drop((consumer, other, streams));
     assert_at_rest(&engine);
     drop(engine);
+}
+
+#[test]
+fn one_bit_in_any_block_stops_the_streams_before_it_and_none_is_short_once_it_is_mended() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 50;
+    in_files(&store);
+    let path = documents_file(&store);
+    let len = path.metadata().unwrap().len();
+    // The first data block, one in the middle, one of the last.
+    for (at, least) in [(20, 0), (len / 2, 100), (len / 100 * 95, 300)] {
+        flip(&path, at);
+        let engine = store.open();
+        let (streams, mut consumer) = stepped(&engine);
+        // It takes the slices that are read for the first one.
+        let mut sharing = streams
+            .consumer("sharing", &ConsumerConfig::default())
+            .unwrap();
+        for consumer in [&mut consumer, &mut sharing] {
+            open(consumer, &StreamRequest::from_start(VB));
+        }
+        while streams.step() {
+            assert_at_rest(&engine);
+        }
+        let mut reached = Vec::new();
+        for consumer in [&mut consumer, &mut sharing] {
+            let events = drain(&engine, &streams, consumer);
+            assert_names_the_file(&events, &path);
+            let taken = seqnos(&events);
+            let count = u64::try_from(taken.len()).unwrap();
+            assert!((least..400).contains(&count), "{count} at byte {at}");
+            assert!(taken.iter().copied().eq(1..=count), "{taken:?}");
+            let position = consumer.position(VB).unwrap();
+            assert_eq!(position.seqno.get(), count);
+            reached.push(position);
+        }
+        assert_eq!(reached[0], reached[1]);
+        let stats = streams.stats();
+        let waiting = (stats.pending, stats.ready, stats.running, stats.snoozed);
+        assert_eq!((waiting, stats.buffered_bytes), ((0, 0, 0, 0), 0));
+        assert!(stats.streams.is_empty());
+        assert_eq!(engine.feed(VB).unwrap().watches(), 0);
+        assert!(matches!(engine.health(), HealthState::Open));
+        drop((consumer, sharing, streams));
+        engine.close().unwrap();
+        drop(engine);
+
+        flip(&path, at);
+        let engine = store.open();
+        let (streams, mut consumer) = stepped(&engine);
+        open(&mut consumer, &StreamRequest::resume(VB, reached[0]));
+        let events = drain(&engine, &streams, &mut consumer);
+        let rest = reached[0].seqno.get() + 1..=400;
+        assert!(seqnos(&events).into_iter().eq(rest));
+        drop((consumer, streams));
+        engine.close().unwrap();
+    }
+    let engine = store.open();
+    store.finish(engine);
+}
+
+#[test]
+fn a_spoilt_record_in_a_sound_block_ends_the_stream_and_names_its_seqno() {
+    let store = TestStore::stepped();
+    in_files(&store);
+    with_rocksdb(&store, |db| {
+        let family = db.cf_handle(&raw::seqno_family(VB)).unwrap();
+        let key = Seqno::new(200).to_key();
+        let mut record = db.get_cf(family, key).unwrap().unwrap();
+        let middle = record.len() / 2;
+        record[middle] ^= 1;
+        db.put_cf(family, key, record).unwrap();
+    });
+
+    let engine = store.open();
+    let (streams, mut consumer) = stepped(&engine);
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    let events = drain(&engine, &streams, &mut consumer);
+    // Not even the changes before it: a slice is handed on whole or not at all.
+    assert_eq!(short(&events), ["end error"]);
+    let Event::End(EndReason::Error(Error::Corruption { vb, seqno, .. })) = &events[0].event else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*vb, seqno.map(Seqno::get)), (Some(VB), Some(200)));
+    assert_eq!(consumer.position(VB).unwrap().seqno, Seqno::ZERO);
+    assert_eq!(streams.stats().buffered_bytes, 0);
+    assert_at_rest(&engine);
+}
+
+#[test]
+fn a_compaction_that_meets_the_block_says_so_and_writes_are_refused() {
+    let store = TestStore::stepped();
+    in_files(&store);
+    let path = documents_file(&store);
+    spoil(&path);
+    let engine = store.open();
+    // But for the one that is asked for.
+    raw::stop_compactions(&engine).unwrap();
+    for n in 0..DOCUMENTS {
+        let change = Change::delete(format!("key-{n:04}"));
+        vb(&engine, 1).write(change, Durability::Memory).unwrap();
+    }
+    engine.flush().unwrap();
+    let (streams, mut other) = stepped(&engine);
+    open(&mut other, &StreamRequest::from_start(OTHER));
+    assert!(matches!(engine.health(), HealthState::Open));
+
+    let compacted = engine.compact(VB);
+    assert!(matches!(compacted, Err(Error::Io { .. })), "{compacted:?}");
+
+    let refused = vb(&engine, 2).set("c", "v").unwrap_err();
+    let Error::Failed { cause } = refused else {
+        panic!("{refused}");
+    };
+    let name = path.file_name().unwrap().to_str().unwrap();
+    assert!(cause.to_string().contains(name), "{cause}");
+    assert!(matches!(engine.health(), HealthState::Failed { .. }));
+    // Streams deliver what is synced, and then say why there is no more.
+    let events = drain(&engine, &streams, &mut other);
+    assert_eq!(short(&events), ["0..2 disk", "a@1", "b@2", "end error"]);
+    drop((other, streams));
+    assert_at_rest(&engine);
+    engine.close().unwrap_err();
 }
