@@ -1,14 +1,16 @@
 //! A consumer as a future's source of events, without any runtime.
 
 use futures_core::Stream;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use vbstore::{
-    Consumer, ConsumerConfig, Event, HealthState, StreamEvent, StreamRequest, Streams,
-    StreamsConfig,
+    BackgroundTask, Consumer, ConsumerConfig, Event, HealthState, Seqno, StreamEvent,
+    StreamRequest, StreamState, Streams, StreamsConfig, Ticket, Visibility,
 };
-use vbstore_tests::following::{VB, drain, open, short, stepped};
+use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
 use vbstore_tests::{TestStore, vb};
 
 struct Unpark(std::thread::Thread);
@@ -61,56 +63,147 @@ fn a_consumer_is_a_stream_of_events() {
     store.finish(engine);
 }
 
-/// Panics when it is woken.
-struct Rude;
+/// Panics when it is woken, and notes that it was.
+#[derive(Default)]
+struct Rude(AtomicUsize);
 
 impl Wake for Rude {
     fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
         panic!("planted: a program's waker");
     }
 }
 
 /// Notes that it was woken.
 #[derive(Default)]
-struct Flag(std::sync::atomic::AtomicBool);
+struct Flag(AtomicUsize);
 
 impl Wake for Flag {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+fn poll(consumer: &mut Consumer, waker: &Waker) -> Poll<Option<StreamEvent>> {
+    Pin::new(consumer).poll_next(&mut Context::from_waker(waker))
 }
 
 #[test]
 fn a_waker_that_panics_harms_nobody_else() {
     let store = TestStore::stepped();
     let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    // They are woken in the order in which they began to wait.
+    for rude_at in [0, 1, 2] {
+        let rude: Arc<Rude> = Arc::default();
+        let flags = [Arc::<Flag>::default(), Arc::default()];
+        let mut wakers: Vec<Waker> = flags.iter().cloned().map(Waker::from).collect();
+        wakers.insert(rude_at, Waker::from(Arc::clone(&rude)));
+        let mut consumers: Vec<Consumer> = wakers
+            .iter()
+            .map(|waker| {
+                let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+                open(&mut consumer, &StreamRequest::from_start(VB));
+                drain(&engine, &streams, &mut consumer);
+                assert!(poll(&mut consumer, waker).is_pending());
+                consumer
+            })
+            .collect();
+
+        // The leader of this flush wakes all; the writer is acknowledged, and the engine goes on.
+        vb(&engine, 1).set(format!("k{rude_at}"), "v").unwrap();
+
+        assert_eq!(rude.0.load(Ordering::SeqCst), 1);
+        assert!(flags.iter().all(|flag| flag.0.load(Ordering::SeqCst) == 1));
+        assert!(matches!(engine.health(), HealthState::Open));
+        for consumer in &mut consumers {
+            let events = drain(&engine, &streams, consumer);
+            assert_eq!(events.len(), 2, "{events:?}");
+            assert_eq!(consumer.stats()[0].state, StreamState::InMemory);
+        }
+    }
+    assert_eq!(streams.counters().panics.get(), 0);
+    drop(streams);
+    store.finish(engine);
+}
+
+#[test]
+fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_nobody_else() {
+    let store = TestStore::stepped();
+    let engine = on_disk(&store, ["a".to_owned(), "b".to_owned()]);
     let (streams, mut rude) = stepped(&engine);
     let mut polite = streams
         .consumer("polite", &ConsumerConfig::default())
         .unwrap();
-    let flag: Arc<Flag> = Arc::default();
-    let poll = |consumer: &mut Consumer, waker: &Waker| {
-        Pin::new(consumer).poll_next(&mut Context::from_waker(waker))
-    };
-    for consumer in [&mut rude, &mut polite] {
+    let (planted, flag): (Arc<Rude>, Arc<Flag>) = Default::default();
+    let (rude_waker, waker) = (
+        Waker::from(Arc::clone(&planted)),
+        Waker::from(Arc::clone(&flag)),
+    );
+    for (consumer, waker) in [(&mut rude, &rude_waker), (&mut polite, &waker)] {
         open(consumer, &StreamRequest::from_start(VB));
+        assert!(poll(consumer, waker).is_pending());
     }
-    drain(&engine, &streams, &mut rude);
-    drain(&engine, &streams, &mut polite);
-    let (planted, noted) = (Waker::from(Arc::new(Rude)), Waker::from(Arc::clone(&flag)));
-    assert!(poll(&mut rude, &planted).is_pending());
-    assert!(poll(&mut polite, &noted).is_pending());
 
-    // The leader of this flush wakes both; the writer is acknowledged, and the engine goes on.
-    vb(&engine, 1).set("k", "v").unwrap();
-
-    assert!(matches!(engine.health(), HealthState::Open));
-    let was_woken = flag.0.load(std::sync::atomic::Ordering::SeqCst);
-    assert!(was_woken, "the other consumer is woken all the same");
-    for consumer in [&mut polite, &mut rude] {
+    // What a worker delivers.
+    while streams.step() {}
+    assert_eq!(planted.0.load(Ordering::SeqCst), 1);
+    assert_eq!(flag.0.load(Ordering::SeqCst), 1);
+    assert_eq!(streams.counters().panics.get(), 0, "not a slice's");
+    for (consumer, waker) in [(&mut rude, &rude_waker), (&mut polite, &waker)] {
         let events = drain(&engine, &streams, consumer);
-        assert_eq!(short(&events), ["0..1 memory", "k@1"]);
+        assert_eq!(short(&events), ["0..2 disk", "a@1", "b@2"]);
+        assert!(poll(consumer, waker).is_pending());
     }
-    drop((rude, polite, streams));
+
+    engine.close().unwrap();
+
+    assert_eq!(planted.0.load(Ordering::SeqCst), 2);
+    assert_eq!(flag.0.load(Ordering::SeqCst), 2);
+    for consumer in [&mut rude, &mut polite] {
+        assert_eq!(short(&take(consumer)), ["end shutdown"]);
+    }
+    drop((rude, polite, streams, engine));
+    let engine = store.open();
+    store.finish(engine);
+}
+
+#[test]
+fn a_ticket_whose_waker_panics_harms_neither_the_flush_nor_the_other_tickets() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    // One directly on a vBucket as well: not even the reader of the streams stands before it.
+    let watching: Arc<Rude> = Arc::default();
+    let feed = engine.feed(VB).unwrap();
+    let watch = Waker::from(Arc::clone(&watching));
+    assert!(feed.watch(0, Visibility::Synced, Seqno::ZERO, &watch));
+    for rude_at in [0, 1, 2] {
+        let rude: Arc<Rude> = Arc::default();
+        let flags = [Arc::<Flag>::default(), Arc::default()];
+        let mut wakers: Vec<Waker> = flags.iter().cloned().map(Waker::from).collect();
+        wakers.insert(rude_at, Waker::from(Arc::clone(&rude)));
+        let mut tickets: Vec<Ticket> = wakers
+            .iter()
+            .map(|waker| {
+                let mut ticket = vb(&engine, 1).set_nowait("k", "v").unwrap();
+                let polled = Pin::new(&mut ticket).poll(&mut Context::from_waker(waker));
+                assert!(polled.is_pending());
+                ticket
+            })
+            .collect();
+
+        engine.step(BackgroundTask::Flusher).unwrap();
+
+        assert_eq!(rude.0.load(Ordering::SeqCst), 1);
+        assert!(flags.iter().all(|flag| flag.0.load(Ordering::SeqCst) == 1));
+        assert!(matches!(engine.health(), HealthState::Open));
+        for (ticket, waker) in tickets.iter_mut().zip(&wakers) {
+            let polled = Pin::new(ticket).poll(&mut Context::from_waker(waker));
+            assert!(matches!(polled, Poll::Ready(Ok(_))), "{polled:?}");
+        }
+    }
+    assert_eq!(watching.0.load(Ordering::SeqCst), 1);
+    assert_eq!(feed.watches(), 0);
+    drop(feed);
     store.finish(engine);
 }
