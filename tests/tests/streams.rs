@@ -3,8 +3,11 @@
 mod streams {
     mod asynchronous;
     mod basics;
+    mod catalogue;
+    mod cursors;
     mod damage;
     mod failures;
     mod flow;
     mod histories;
+    mod waiting;
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
 use vbstore::{
-    Change, Consumer, ConsumerConfig, Durability, EndReason, Error, Event, RollbackReason, Seqno,
-    StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId,
-    Visibility,
+    Change, Consumer, ConsumerConfig, Durability, EndReason, Engine, Error, Event, Position,
+    RollbackReason, Seqno, StreamEvent, StreamOptions, StreamRequest, StreamState, Streams,
+    StreamsConfig, TryRecv, VbId, Visibility,
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
@@ -261,13 +261,7 @@ fn a_stream_closed_in_the_middle_of_its_slice_is_not_put_to_sleep() {
 fn purging_past_a_position_ends_the_stream_and_refuses_its_position() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 2;
-    let engine = store.open();
-    for key in keys(6) {
-        vb(&engine, 1).set(key, "v").unwrap();
-    }
-    vb(&engine, 1).delete("key-0003").unwrap();
-    vb(&engine, 1).set("last", "v").unwrap();
-    raw::forget_memory(&engine, true).unwrap();
+    let engine = with_a_tombstone(&store);
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
     assert!(streams.step());
@@ -292,6 +286,83 @@ fn purging_past_a_position_ends_the_stream_and_refuses_its_position() {
     open(&mut consumer, &StreamRequest::from_start(VB));
     assert_eq!(drain(&engine, &streams, &mut consumer).len(), 7);
     assert_eq!(consumer.position(VB).unwrap().purge_seqno.get(), 7);
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+/// A store whose vBucket has six keys, a tombstone at 7 and a change at 8, all on disk alone.
+fn with_a_tombstone(store: &TestStore) -> Engine {
+    let engine = store.open();
+    for key in keys(6) {
+        vb(&engine, 1).set(key, "v").unwrap();
+    }
+    vb(&engine, 1).delete("key-0003").unwrap();
+    vb(&engine, 1).set("last", "v").unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    engine
+}
+
+#[test]
+fn purging_between_the_request_and_the_first_view_ends_the_stream_without_a_marker() {
+    let store = TestStore::stepped();
+    let engine = with_a_tombstone(&store);
+    let (streams, mut consumer) = stepped(&engine);
+    let position = Position {
+        vb_uuid: vb(&engine, 1).seqnos().unwrap().vb_uuid,
+        seqno: Seqno::new(2),
+        snap_start: Seqno::new(2),
+        snap_end: Seqno::new(2),
+        purge_seqno: Seqno::ZERO,
+    };
+    open(&mut consumer, &StreamRequest::resume(VB, position));
+
+    assert_eq!(raw::purge_tombstones(&engine, VB, Seqno::MAX).unwrap(), 1);
+
+    let events = drain(&engine, &streams, &mut consumer);
+    assert_eq!(short(&events), ["end rollback"]);
+    assert_eq!(consumer.position(VB), Some(position));
+    assert_at_rest(&engine);
+    // One that has been told of the purge is not sent back for it.
+    let told = Position {
+        purge_seqno: Seqno::new(7),
+        ..position
+    };
+    open(&mut consumer, &StreamRequest::resume(VB, told));
+    let events = drain(&engine, &streams, &mut consumer);
+    assert_eq!(
+        short(&events),
+        [
+            "2..8 disk",
+            "key-0002@3",
+            "key-0004@5",
+            "key-0005@6",
+            "last@8"
+        ]
+    );
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn purging_what_a_dropped_cursor_had_not_read_ends_its_stream() {
+    let store = TestStore::stepped();
+    let engine = with_a_tombstone(&store);
+    let (streams, mut consumer) = stepped(&engine);
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    assert_eq!(drain(&engine, &streams, &mut consumer).len(), 8);
+    vb(&engine, 1).delete("key-0001").unwrap();
+    let purge = || raw::purge_tombstones(&engine, VB, Seqno::MAX).unwrap();
+    assert_eq!(purge(), 1, "that at 7: the highest seqno is kept");
+    assert_eq!(purge(), 0);
+    vb(&engine, 1).set("newer", "v").unwrap();
+    assert_eq!(purge(), 1);
+    raw::forget_memory(&engine, true).unwrap();
+    assert_eq!(engine.metrics().cursors_dropped.get(), 1);
+
+    let events = drain(&engine, &streams, &mut consumer);
+
+    assert_eq!(short(&events), ["end rollback"]);
+    assert_eq!(consumer.position(VB).unwrap().seqno, Seqno::new(8));
     drop((consumer, streams));
     store.finish(engine);
 }
