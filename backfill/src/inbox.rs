@@ -221,11 +221,15 @@ impl Inbox {
     /// The same for a task: `waker` is called when there may be something.
     #[cfg(feature = "async")]
     pub(crate) fn poll(&self, waker: &Waker) -> Found {
+        // Cloning and dropping a waker runs the program's code: never under the lock.
+        let mut kept = Some(waker.clone());
         let mut state = self.state.lock();
         let found = state.find();
         if matches!(found, Found::Nothing) {
-            state.waker = Some(waker.clone());
+            std::mem::swap(&mut state.waker, &mut kept);
         }
+        drop(state);
+        drop(kept);
         found
     }
 

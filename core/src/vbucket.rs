@@ -230,17 +230,23 @@ impl VbCell {
         above: Seqno,
         waker: &Waker,
     ) -> bool {
-        let mut inner = self.lock();
-        if self.generation() != generation || self.visible(&inner, visibility) > above {
-            return false;
-        }
-        // One waker needs one watch: the newest.
-        inner.watches.retain(|w| !w.waker.will_wake(waker));
-        inner.watches.push(Watch {
+        // Cloning and dropping a waker can run a program's own code: never under the lock.
+        let watch = Watch {
             visibility,
             above,
             waker: waker.clone(),
-        });
+        };
+        let mut inner = self.lock();
+        if self.generation() != generation || self.visible(&inner, visibility) > above {
+            drop(inner);
+            return false;
+        }
+        // One waker needs one watch: the newest.
+        let place = inner.watches.iter().position(|w| w.waker.will_wake(waker));
+        let replaced = place.map(|at| inner.watches.remove(at));
+        inner.watches.push(watch);
+        drop(inner);
+        drop(replaced);
         true
     }
 

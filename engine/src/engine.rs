@@ -229,8 +229,9 @@ impl Engine {
     /// Compacts what a vBucket has on disk; returns when it is done. Reads and writes go on.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an unknown vBucket; [`Error::DiskFull`], [`Error::Io`],
-    /// [`Error::Closed`].
+    /// [`Error::Invalid`] for an unknown vBucket; [`Error::DiskFull`], [`Error::Closed`];
+    /// [`Error::Io`] if RocksDB counted a background error meanwhile, whichever vBucket it was met
+    /// in: RocksDB's call tells nothing, and the next write names the cause.
     pub fn compact(&self, vb: VbId) -> Result<()> {
         self.inner().vb(vb)?;
         self.inner().storage()?.compact(vb)

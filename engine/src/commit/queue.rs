@@ -123,6 +123,15 @@ struct Queue {
     waiting: VecDeque<Waiting>,
 }
 
+impl Queue {
+    /// Takes a ticket's waker out. There is at most one a ticket.
+    fn take_task(&mut self, id: u64) -> Option<Waiting> {
+        let of_ticket = |w: &Waiting| matches!(w.sleeper, Sleeper::Task(other, _) if other == id);
+        let place = self.waiting.iter().position(of_ticket)?;
+        self.waiting.remove(place)
+    }
+}
+
 /// What joining led to.
 #[derive(Debug)]
 pub(super) enum Joined {
@@ -224,27 +233,29 @@ impl Committer {
         waker: &Waker,
         is_settled: impl Fn(&Want) -> bool,
     ) -> bool {
-        let mut queue = self.queue.lock();
-        queue
-            .waiting
-            .retain(|w| !matches!(w.sleeper, Sleeper::Task(other, _) if other == id));
-        if is_settled(want) {
-            return false;
-        }
-        let sleeper = Sleeper::Task(id, waker.clone());
-        queue.waiting.push_back(Waiting {
+        // Cloning and dropping a waker runs the program's code: never under the lock.
+        let waiting = Waiting {
             want: want.clone(),
-            sleeper,
-        });
-        true
+            sleeper: Sleeper::Task(id, waker.clone()),
+        };
+        let mut queue = self.queue.lock();
+        let replaced = queue.take_task(id);
+        let must_wait = !is_settled(want);
+        let refused = if must_wait {
+            queue.waiting.push_back(waiting);
+            None
+        } else {
+            Some(waiting)
+        };
+        drop(queue);
+        drop((replaced, refused));
+        must_wait
     }
 
     /// Takes a ticket's waker out of the queue.
     pub(super) fn unregister(&self, id: u64) {
-        let mut queue = self.queue.lock();
-        queue
-            .waiting
-            .retain(|w| !matches!(w.sleeper, Sleeper::Task(other, _) if other == id));
+        let taken = self.queue.lock().take_task(id);
+        drop(taken);
     }
 
     /// Takes a thread out of the queue. Returns true if it had been handed the lead.

@@ -166,7 +166,8 @@ impl Storage {
             self.db
                 .compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
         }
-        // The crate's call returns nothing; RocksDB counts what its compactions fail with.
+        // The crate's call returns nothing; RocksDB counts what its compactions fail with, those of
+        // all families together.
         if self.property(ERRORS)? == before {
             Ok(())
         } else {

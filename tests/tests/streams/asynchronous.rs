@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use vbstore::{
-    BackgroundTask, Consumer, ConsumerConfig, Event, HealthState, Seqno, StreamEvent,
+    BackgroundTask, Consumer, ConsumerConfig, Engine, Event, HealthState, Seqno, StreamEvent,
     StreamRequest, StreamState, Streams, StreamsConfig, Ticket, Visibility,
 };
+use vbstore_engine::Feed;
 use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
 use vbstore_tests::{TestStore, vb};
 
@@ -166,6 +167,57 @@ fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_nobody_else() {
     drop((rude, polite, streams, engine));
     let engine = store.open();
     store.finish(engine);
+}
+
+/// Asks for figures when it is dropped, which takes the locks that wakers are kept under.
+struct Curious(Engine, Streams, Feed);
+
+impl Wake for Curious {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        drop(self.1.stats());
+        assert_eq!(self.2.watches(), 1);
+        // It takes the lead and the queue's lock.
+        self.0.step(BackgroundTask::Flusher).unwrap();
+    }
+}
+
+#[test]
+fn a_waker_that_is_replaced_is_dropped_under_no_lock() {
+    let (done, is_done) = std::sync::mpsc::sync_channel(1);
+    let work = move || {
+        let store = TestStore::stepped();
+        let engine = store.open();
+        let (streams, mut consumer) = stepped(&engine);
+        let curious = || {
+            let feed = engine.feed(VB).unwrap();
+            Waker::from(Arc::new(Curious(engine.clone(), streams.clone(), feed)))
+        };
+        let noop = Waker::noop();
+        open(&mut consumer, &StreamRequest::from_start(VB));
+        drain(&engine, &streams, &mut consumer);
+        // The consumer's own watch is the one that `Curious` counts.
+        assert!(poll(&mut consumer, &curious()).is_pending());
+        assert!(poll(&mut consumer, noop).is_pending());
+        let mut ticket = vb(&engine, 1).set_nowait("k", "v").unwrap();
+        let polled = Pin::new(&mut ticket).poll(&mut Context::from_waker(&curious()));
+        assert!(polled.is_pending());
+        drop(ticket);
+        drop((consumer, streams));
+        store.finish(engine);
+        done.send(()).unwrap();
+    };
+    let thread = std::thread::Builder::new().name("polls".to_owned());
+    let thread = thread.spawn(work).unwrap();
+    let ended = is_done.recv_timeout(std::time::Duration::from_secs(60));
+    assert!(
+        ended != Err(std::sync::mpsc::RecvTimeoutError::Timeout),
+        "deadlock"
+    );
+    thread.join().unwrap();
 }
 
 #[test]
