@@ -98,18 +98,25 @@ fn put_counters(counters: &StreamCounters, into: &mut MetricsSnapshot) {
     let (micros, items) = (&counters.slice_micros, &counters.slice_items);
     into.put_histogram(&names::BACKFILL_SLICE_SECONDS, &[], micros, 1e-6);
     into.put_histogram(&names::BACKFILL_SLICE_ITEMS, &[], items, 1.0);
+    let waits = &counters.queue_wait_micros;
+    into.put_histogram(&names::BACKFILL_QUEUE_WAIT, &[], waits, 1e-6);
     let first = &counters.first_item_micros;
     into.put_histogram(&names::BACKFILL_FIRST_ITEM, &[], first, 1e-6);
     let durations = &counters.duration_micros;
     into.put_histogram(&names::BACKFILL_DURATION, &[], durations, 1e-6);
     let waits = &counters.sync_wait_micros;
     into.put_histogram(&names::BACKFILL_SYNC_WAIT, &[], waits, 1e-6);
-    into.put_by(&names::STREAM_ITEMS, "disk", counters.items_from_disk.get());
-    into.put_by(
-        &names::STREAM_ITEMS,
-        "memory",
-        counters.items_from_memory.get(),
-    );
+    for (source, items, bytes) in [
+        ("disk", &counters.items_from_disk, &counters.bytes_from_disk),
+        (
+            "memory",
+            &counters.items_from_memory,
+            &counters.bytes_from_memory,
+        ),
+    ] {
+        into.put_by(&names::STREAM_ITEMS, source, items.get());
+        into.put_by(&names::STREAM_BYTES, source, bytes.get());
+    }
     into.put_counter(&names::STREAM_FALLBACKS, &counters.cursor_drops);
     for (reason, counter) in counters.rollbacks.all() {
         into.put_by(&names::ROLLBACKS, reason.name(), counter.get());

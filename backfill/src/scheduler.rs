@@ -228,10 +228,11 @@ impl Scheduler {
                     queue.current = None;
                 }
             }
-            Outcome::Again(backfill) => {
+            Outcome::Again(mut backfill) => {
                 if !stream.is_closed() {
                     stream.set_state(StreamState::Ready);
                 }
+                backfill.set_queued();
                 match queue.order {
                     Order::RoundRobin => queue.ready.push_back(backfill),
                     Order::Sequential => queue.ready.push_front(backfill),
@@ -531,12 +532,13 @@ impl Queue {
     /// Returns whether it counts as under way again.
     fn make_ready(&mut self, sleeping: Sleeping) -> bool {
         let Sleeping {
-            backfill,
+            mut backfill,
             is_for_room,
         } = sleeping;
         if !backfill.stream.is_closed() {
             backfill.stream.set_state(StreamState::Ready);
         }
+        backfill.set_queued();
         self.ready.push_back(backfill);
         if is_for_room {
             self.under_way = self.under_way.saturating_add(1);

@@ -9,6 +9,12 @@ use std::time::Duration;
 use vbstore_core::{RollbackReason, Seqno, VbId};
 use vbstore_metrics::{Counter, Histogram, ITEMS_BOUNDS};
 
+/// Upper bounds of waits for a worker that are counted apart, in microseconds. Few: their order of
+/// magnitude is what matters, and one scrape is to have at most 500 series.
+const QUEUE_WAIT_BOUNDS: &[u64] = &[
+    100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 60_000_000,
+];
+
 /// What all streams of an engine count, since they were started.
 #[derive(Debug)]
 pub struct StreamCounters {
@@ -30,6 +36,8 @@ pub struct StreamCounters {
     pub slice_micros: Histogram,
     /// Changes in one slice that was read.
     pub slice_items: Histogram,
+    /// From when a backfill could run but for a place or a worker to when it ran, in microseconds.
+    pub queue_wait_micros: Histogram,
     /// From the beginning of a backfill to its first hand-over, in microseconds.
     pub first_item_micros: Histogram,
     /// From the beginning of a backfill to its end, in microseconds.
@@ -40,6 +48,10 @@ pub struct StreamCounters {
     pub items_from_disk: Counter,
     /// Changes from memory that were handed on.
     pub items_from_memory: Counter,
+    /// Bytes of keys and values of the changes from disk.
+    pub bytes_from_disk: Counter,
+    /// Bytes of keys and values of the changes from memory.
+    pub bytes_from_memory: Counter,
     /// Slices whose reading panicked.
     pub panics: Counter,
 }
@@ -56,11 +68,14 @@ impl Default for StreamCounters {
             slices: SliceCounters::default(),
             slice_micros: Histogram::latency(),
             slice_items: Histogram::new(ITEMS_BOUNDS),
+            queue_wait_micros: Histogram::new(QUEUE_WAIT_BOUNDS),
             first_item_micros: Histogram::latency(),
             duration_micros: Histogram::latency(),
             sync_wait_micros: Histogram::latency(),
             items_from_disk: Counter::default(),
             items_from_memory: Counter::default(),
+            bytes_from_disk: Counter::default(),
+            bytes_from_memory: Counter::default(),
             panics: Counter::default(),
         }
     }

@@ -67,11 +67,16 @@ impl Tail {
                 |item: &Arc<Item>| stream.options.wants(&item.meta, &item.key, Seqno::ZERO);
             read.items.into_iter().filter(wanted).collect()
         };
+        let values = !stream.options.is_keys_only;
+        let size = |item: &Arc<Item>| item.key.len() + if values { item.value.len() } else { 0 };
+        let bytes = items.iter().map(size).sum::<usize>();
         let changes = Changes::Items(items);
         let last = changes.last_seqno();
         let count = u64::try_from(changes.len()).unwrap_or(0);
         add(&stream.figures.items_from_memory, count);
         stream.counters.items_from_memory.add(count);
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        stream.counters.bytes_from_memory.add(bytes);
         set(&stream.figures.read_seqno, read.position);
         set(&stream.figures.announced_seqno, read.end);
         Pulled::Batch(Batch {

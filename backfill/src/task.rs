@@ -64,6 +64,8 @@ pub(crate) struct Backfill {
     counted: BackfillGuard,
     clock: Arc<dyn Clock>,
     begun: Duration,
+    /// Since when it waits for a worker, or for a place; meaningless while it runs or is snoozed.
+    queued: Duration,
     has_handed_on: bool,
 }
 
@@ -123,6 +125,7 @@ impl Backfill {
     ) -> Box<Self> {
         let counted = slices.begin(stream.vb());
         stream.counters.backfills_started.add(1);
+        let now = clock.monotonic();
         Box::new(Self {
             stream,
             progress,
@@ -133,14 +136,22 @@ impl Backfill {
                 since: None,
             },
             counted,
-            begun: clock.monotonic(),
+            begun: now,
+            queued: now,
             clock,
             has_handed_on: false,
         })
     }
 
+    /// From now on it waits for a worker.
+    pub(crate) fn set_queued(&mut self) {
+        self.queued = self.clock.monotonic();
+    }
+
     /// One invocation.
     pub(crate) fn run(mut self: Box<Self>, around: &Surroundings) -> Outcome {
+        let waited = self.clock.monotonic().saturating_sub(self.queued);
+        around.counters.queue_wait_micros.observe_time(waited);
         if self.stream.is_closed() {
             return Outcome::Done;
         }
@@ -423,6 +434,8 @@ impl Backfill {
         add(&figures.items_from_disk, items);
         let counters = &around.counters;
         counters.items_from_disk.add(items);
+        let bytes = taken.bytes.saturating_sub(ROW_BYTES.saturating_mul(items));
+        counters.bytes_from_disk.add(bytes);
         if is_shared {
             counters.slices.shared.add(1);
         } else {

@@ -8,8 +8,9 @@
 //! what is left of the ratio then is the machine's, not the engine's.
 //!
 //! VBSTORE_DOCUMENTS (default 160,000), VBSTORE_CATCH_UPS (1,000), VBSTORE_CATCH_UPS_PER_SECOND (0:
-//! as fast as they go), VBSTORE_WORKERS (2) and VBSTORE_UNSYNCED (0; 1 for streams that wait for no
-//! sync) change the run.
+//! as fast as they go), VBSTORE_WORKERS (2), VBSTORE_UNSYNCED (0; 1 for streams that wait for no
+//! sync) and VBSTORE_SYNCED (0; 1 for writers that wait for a sync, the default of a store) change the
+//! run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,9 +42,17 @@ fn wait(time: Duration) {
     }
 }
 
+fn durability() -> Durability {
+    if number("VBSTORE_SYNCED", 0) > 0 {
+        Durability::Synced
+    } else {
+        Durability::Logged
+    }
+}
+
 /// Writes at a steady rate until it is over; returns how long each write took, in microseconds.
 fn write(engine: &Engine, seed: u64, documents: u64, is_over: &AtomicBool) -> Vec<u64> {
-    let clock = SystemClock::new();
+    let (clock, durability) = (SystemClock::new(), durability());
     let (mut noise, mut took) = (seed | 1, Vec::new());
     while !is_over.load(Ordering::Acquire) {
         noise ^= noise << 13;
@@ -52,7 +61,7 @@ fn write(engine: &Engine, seed: u64, documents: u64, is_over: &AtomicBool) -> Ve
         let key = key(noise % documents);
         let vb = engine.for_key(&key);
         let start = clock.monotonic();
-        vb.write(Change::set(key, vec![b'v'; 200]), Durability::Logged)
+        vb.write(Change::set(key, vec![b'v'; 200]), durability)
             .expect("a write");
         let micros = clock.monotonic().saturating_sub(start).as_micros();
         took.push(u64::try_from(micros).unwrap_or(u64::MAX));

@@ -36,16 +36,33 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The median of some ratios, and the two quarters around it.
-fn spread(mut ratios: Vec<f64>) -> String {
-    ratios.sort_by(f64::total_cmp);
+/// The median of some figures, and the two quarters around it.
+fn spread(mut figures: Vec<f64>) -> String {
+    figures.sort_by(f64::total_cmp);
     let at = |share: usize| {
-        ratios
-            .get(ratios.len() * share / 4)
+        figures
+            .get(figures.len() * share / 4)
             .copied()
             .unwrap_or(f64::NAN)
     };
     format!("{:.3} ({:.3} to {:.3})", at(2), at(1), at(3))
+}
+
+/// The median of one ratio a round, and where the median of all possible rounds is with 95 %: between
+/// the figures whose ranks are 0.98 square roots of their number below and above the middle (the
+/// binomial's normal approximation), whatever their distribution.
+fn median_within(mut ratios: Vec<f64>) -> String {
+    ratios.sort_by(f64::total_cmp);
+    let (middle, aside) = (
+        ratios.len() as f64 / 2.0,
+        0.98 * (ratios.len() as f64).sqrt(),
+    );
+    let at = |rank: f64| {
+        let rank = rank.clamp(0.0, ratios.len().saturating_sub(1) as f64) as usize;
+        ratios.get(rank).copied().unwrap_or(f64::NAN)
+    };
+    let (low, high) = (at(middle - aside), at(middle + aside));
+    format!("{:.3} (95 %: {low:.3} to {high:.3})", at(middle))
 }
 
 /// The median and the largest of some runs, in milliseconds.
@@ -179,15 +196,17 @@ fn main() -> anyhow::Result<()> {
             }
         }
         let [scraped, not, nor] = rates;
-        // Each by itself, as in the control: the mean of two skewed rates is not at their median.
-        with.extend([scraped / not, scraped / nor]);
+        // One ratio a round, by turns against each of the two: two ratios of a round have the same
+        // numerator and are not independent, and the mean of two skewed rates is not at their median.
+        let against = if round % 2 == 0 { not } else { nor };
+        with.push(scraped / against);
         control.push(not / nor);
     }
     println!(
         "\nwriters, {rounds} rounds of {seconds} s: with {scrapes} scrapes a second against without \
          {}; without against without {}",
-        spread(with),
-        spread(control)
+        median_within(with),
+        median_within(control)
     );
     println!("a scrape beside writers takes {} ms", spread(took));
     drop((registration, streams));

@@ -222,6 +222,7 @@ metrics! {
     BACKFILL_SLICES_SHARED = Counter "backfill_slices_shared_total" [] "Slices taken that were read for another stream.";
     BACKFILL_SLICE_SECONDS = Histogram "backfill_slice_seconds" [] "One invocation of a backfill, with its wait for locks.";
     BACKFILL_SLICE_ITEMS = Histogram "backfill_slice_items" [] "Changes in one slice that was read.";
+    BACKFILL_QUEUE_WAIT = Histogram "backfill_queue_wait_seconds" [] "From when a backfill could run but for a place or a worker to when it ran.";
     BACKFILL_SYNC_WAIT = Histogram "backfill_sync_wait_seconds" [] "From a slice's end to its hand-over, where it had to be synced first.";
     BACKFILL_FIRST_ITEM = Histogram "backfill_first_item_seconds" [] "From the beginning of a backfill to its first hand-over.";
     BACKFILL_DURATION = Histogram "backfill_duration_seconds" [] "From the beginning of a backfill to its end, waiting included.";
@@ -236,6 +237,7 @@ metrics! {
     STREAMS_OPENED = Counter "streams_opened_total" [] "Streams opened.";
     STREAMS_CLOSED = Counter "streams_closed_total" [CLOSED] "Streams ended, by reason.";
     STREAM_ITEMS = Counter "stream_items_total" [SOURCE] "Changes read for streams; what is in a buffer when a stream ends is counted and never taken.";
+    STREAM_BYTES = Counter "stream_bytes_total" [SOURCE] "Bytes of keys and values of these changes; a consumer of keys alone is handed no values.";
     STREAM_FALLBACKS = Counter "stream_fallbacks_total" [] "Streams that found their cursor dropped and went back to the disk.";
     ROLLBACKS = Counter "rollbacks_required_total" [ROLLBACK] "Requests answered with a rollback.";
 }

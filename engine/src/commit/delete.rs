@@ -33,7 +33,10 @@ impl Inner {
             batch.clear_vbucket(vb)?;
             batch.put_state(vb, &state)?;
             batch.put_failover_log(vb, &failover_log)?;
-            storage.write(batch, true)
+            let start = self.clock.monotonic();
+            storage
+                .write(batch, true)
+                .inspect(|_| self.count_sync(start))
         });
         let sequence = match written {
             Ok(sequence) => sequence,

@@ -56,8 +56,10 @@ impl Inner {
             Error::corrupt_record(vb, None, format!("{purged} tombstones, counts say fewer"))
         })?;
         batch.put_state(vb, &state)?;
+        let start = self.clock.monotonic();
         let written = storage.write(batch, true);
         let sequence = written.inspect_err(|error| self.note_failure(error))?;
+        self.count_sync(start);
         cell.lock().state = state;
         self.bear_witness(sequence)
             .inspect_err(|error| self.note_failure(error))?;

@@ -118,6 +118,14 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
+                "Bytes handed on",
+                "Bps",
+                &[(
+                    "sum by (source) (rate(vbstore_stream_bytes_total{$S}[$R]))",
+                    "from {{source}}",
+                )],
+            ),
+            panel(
                 "Cursors dropped, streams sent back",
                 "ops",
                 &[
@@ -187,6 +195,10 @@ pub(crate) const ROWS: &[Row] = &[
                     (
                         "histogram_quantile(0.99, sum by (le) (rate(vbstore_backfill_duration_seconds_bucket{$S}[$R])))",
                         "to its end, p99",
+                    ),
+                    (
+                        "histogram_quantile(0.99, sum by (le) (rate(vbstore_backfill_queue_wait_seconds_bucket{$S}[$R])))",
+                        "waiting for a worker, p99",
                     ),
                 ],
             ),

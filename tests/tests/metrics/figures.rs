@@ -96,6 +96,9 @@ fn counters_equal_what_was_done() {
     assert_eq!(value(&names::SYNC_LAG_SEQNOS), 0.0);
     assert_identities(&snapshot);
     drop(vb);
+    engine.delete_vbucket(VbId::new(1)).unwrap();
+    let snapshot = engine.metrics_snapshot().unwrap();
+    assert_eq!(snapshot.sum(&names::PERSIST_SYNC), 2.0, "a deletion's too");
     store.finish(engine);
 }
 
@@ -250,9 +253,53 @@ fn streams_are_counted_from_opening_to_their_end() {
     assert_eq!(snapshot.sum(&names::BACKFILL_DURATION), 3.0);
     assert_eq!(snapshot.sum(&names::BACKFILL_FIRST_ITEM), 3.0);
     assert_eq!(by(&snapshot, &names::STREAM_ITEMS, "disk"), 9.0 + 1.0 + 9.0);
+    // "key-0000" and "value"; "k" and "v".
+    let bytes = 9.0 * 13.0 + 2.0 + 9.0 * 13.0;
+    assert_eq!(by(&snapshot, &names::STREAM_BYTES, "disk"), bytes);
+    assert_eq!(by(&snapshot, &names::STREAM_BYTES, "memory"), 0.0);
     assert_eq!(value(&names::BACKFILL_BUFFER_BYTES), 0.0);
     let closed = streams.counters().closed.of(&EndReason::Closed);
     assert_eq!(closed.get(), 2);
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn waiting_for_a_worker_is_timed_from_when_a_backfill_could_run() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 5;
+    let engine = on_disk(&store, keys(9));
+    let clock = store.clock.clone().unwrap();
+    let (streams, mut consumer) = stepped(&engine);
+    let micros = || {
+        let waits = &streams.counters().queue_wait_micros;
+        (waits.counts().iter().sum::<u64>(), waits.sum())
+    };
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    clock.advance(Duration::from_millis(300));
+    assert!(streams.step());
+    assert_eq!(micros(), (1, 300_000), "from the request");
+    clock.advance(Duration::from_millis(20));
+    assert!(streams.step());
+    assert_eq!(micros(), (2, 320_000), "from one slice to the next");
+    assert!(!streams.step());
+    assert_eq!(take(&mut consumer).len(), 10);
+
+    // One that waits for a sync waits for no worker.
+    let memory = Change::set("unsynced", "v");
+    vb(&engine, 2).write(memory, Durability::Logged).unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    open(&mut consumer, &StreamRequest::from_start(VbId::new(2)));
+    assert!(streams.step());
+    clock.advance(Duration::from_secs(5));
+    assert!(!streams.step());
+    engine.flush().unwrap();
+    clock.advance(Duration::from_millis(1));
+    assert!(streams.step());
+    assert_eq!(micros(), (4, 321_000), "from the sync");
+    let snapshot = streams.metrics_snapshot().unwrap();
+    assert_eq!(snapshot.sum(&names::BACKFILL_QUEUE_WAIT), 4.0);
+    assert_eq!(snapshot.sum(&names::BACKFILL_SLICE_SECONDS), 4.0);
     drop((consumer, streams));
     store.finish(engine);
 }
