@@ -158,9 +158,9 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
     let catch_ups = number("VBSTORE_CATCH_UPS", 1_000) / ROUNDS;
     let per_second = number("VBSTORE_CATCH_UPS_PER_SECOND", 0);
     let (mut with, mut without, mut busy) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut events, mut seconds) = (0, 0.0);
+    let (mut events, mut seconds, mut syncs) = (0, 0.0, 0);
     for _ in 0..ROUNDS {
-        let clock = SystemClock::new();
+        let (clock, before) = (SystemClock::new(), engine.metrics().syncs.get());
         let (took, spent) = beside(engine, documents, || {
             for n in 0..catch_ups {
                 // From disk: what memory has of it is given back first.
@@ -176,6 +176,7 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
         })?;
         with.extend(took);
         seconds += spent;
+        syncs += engine.metrics().syncs.get() - before;
         let (took, _) = beside(engine, documents, || {
             wait(Duration::from_secs_f64(spent));
             Ok(())
@@ -188,10 +189,12 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
         busy.extend(took);
     }
     println!(
-        "{} catch-ups, {events} events in {seconds:.1} s, {} and {} writes",
+        "{} catch-ups, {events} events in {seconds:.1} s, {} and {} writes, {:.0} syncs/s beside \
+         catch-ups",
         catch_ups * ROUNDS,
         with.len(),
-        without.len()
+        without.len(),
+        syncs as f64 / seconds
     );
     println!(
         "\n| writers' latency | alone | beside catch-ups | ratio | beside idle loops | ratio |\n\
