@@ -282,7 +282,8 @@ pub(crate) struct Follow {
     /// Of these, how many take an event now and then.
     #[arg(long, default_value_t = 0)]
     pub(crate) slow: u16,
-    /// Cut consumers after so many events on average; they go on from their positions.
+    /// Cut consumers after so many events on average: one of three goes on from its positions at once,
+    /// one after up to 2 s, and one has forgotten everything and begins again.
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) reconnect_every: Option<u64>,
     /// How many are cut; all if not said.

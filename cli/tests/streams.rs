@@ -224,6 +224,8 @@ fn a_short_stress_with_streams_finds_nothing() {
         "3",
         "--slow",
         "2",
+        "--keys",
+        "500",
         "--reconnect-every",
         "500",
         "--memory-mib",
@@ -238,6 +240,13 @@ fn a_short_stress_with_streams_finds_nothing() {
         "{streams}"
     );
     assert!(streams["reconnects"].as_u64().unwrap() > 10, "{streams}");
+    // Consumers must have read what only the disk has, and what memory has.
+    for of in ["forgot", "stayed_away", "backfills", "slices"] {
+        assert!(streams[of].as_f64().unwrap() >= 1.0, "{streams}");
+    }
+    for of in ["items_from_disk", "items_from_memory"] {
+        assert!(streams[of].as_f64().unwrap() > 100.0, "{streams}");
+    }
     assert!(
         report["db_snapshots"]["most_open_for_streams"]
             .as_u64()

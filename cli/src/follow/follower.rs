@@ -7,14 +7,17 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use vbstore::{
-    Consumer, ConsumerConfig, EndReason, Error, Event, Opened, Position, Seqno, StreamRequest,
-    Streams, TryRecv, VbId,
+    Clock, Consumer, ConsumerConfig, EndReason, Error, Event, Opened, Position, Seqno,
+    StreamRequest, Streams, SystemClock, TryRecv, VbId,
 };
 
 /// How long a follower waits at once before it looks at its signals.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How long a slow follower takes for an event.
-const SLOWNESS: Duration = Duration::from_millis(2);
+/// How long a slow follower takes for an event: so long that it falls behind, loses its cursor, and
+/// reads the disk again and again.
+const SLOWNESS: Duration = Duration::from_millis(20);
+/// The longest time for which a follower that was cut stays away.
+const AWAY_MAX: Duration = Duration::from_secs(2);
 /// Violations that are described.
 const WRONG_MAX: usize = 5;
 
@@ -29,13 +32,25 @@ pub(crate) enum Mode {
     Slow,
 }
 
+/// What a follower does when it was cut. Who goes on at once mostly finds memory where it was; the
+/// others must read the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    /// Goes on from its positions.
+    GoOn,
+    /// The same after some time.
+    StayAway,
+    /// Has forgotten everything and begins with nothing.
+    Forget,
+}
+
 /// What a follower is to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) name: String,
     pub(crate) vbs: Vec<VbId>,
     pub(crate) mode: Mode,
-    /// It is cut after this many events on average, and goes on from its positions.
+    /// It is cut after this many events on average.
     pub(crate) reconnect_every: Option<u64>,
     pub(crate) seed: u64,
 }
@@ -49,6 +64,10 @@ pub(crate) struct Followed {
     /// Changes among them.
     pub(crate) changes: u64,
     pub(crate) reconnects: u64,
+    /// Times among them that it had stayed away.
+    pub(crate) stayed_away: u64,
+    /// Times among them that it had forgotten everything.
+    pub(crate) forgot: u64,
     /// Complete markers at which the copy was compared with the journal.
     pub(crate) compared: u64,
     pub(crate) wrong: Vec<String>,
@@ -96,7 +115,7 @@ impl<'a> Follower<'a> {
         loop {
             match self.follow(signals) {
                 Ok(true) => break,
-                Ok(false) => self.found.reconnects = self.found.reconnects.saturating_add(1),
+                Ok(false) => self.come_back(signals),
                 Err(error) => {
                     self.wrong(&format!("ended with {error}"));
                     break;
@@ -108,6 +127,38 @@ impl<'a> Follower<'a> {
             self.wrong("complete states beyond what was written");
         }
         self.found
+    }
+
+    /// It was cut; what becomes of it is drawn.
+    fn come_back(&mut self, signals: &Signals) {
+        let one_more = |count: &mut u64| *count = count.saturating_add(1);
+        one_more(&mut self.found.reconnects);
+        match self.draw_kind() {
+            Cut::GoOn => {}
+            Cut::StayAway => {
+                one_more(&mut self.found.stayed_away);
+                let clock = SystemClock::new();
+                let longest = u64::try_from(AWAY_MAX.as_millis()).unwrap_or(0);
+                let time = Duration::from_millis(self.random.random_range(0..=longest));
+                while !signals.is_over() && clock.monotonic() < time {
+                    std::thread::park_timeout(PATIENCE.min(time));
+                }
+            }
+            Cut::Forget => {
+                one_more(&mut self.found.forgot);
+                for vb in self.plan.vbs.clone() {
+                    self.begin_again(vb);
+                }
+            }
+        }
+    }
+
+    fn draw_kind(&mut self) -> Cut {
+        match self.random.random_range(0..3) {
+            0 => Cut::GoOn,
+            1 => Cut::StayAway,
+            _ => Cut::Forget,
+        }
     }
 
     /// Follows with one consumer; returns whether it has everything, or was cut.
@@ -138,7 +189,8 @@ impl<'a> Follower<'a> {
             }
             self.take(event.vb, &event.event, consumer.position(event.vb));
             self.cut_in = self.cut_in.saturating_sub(1);
-            if self.cut_in == 0 {
+            // Not any more when all is written: who forgets too often would never have everything.
+            if self.cut_in == 0 && !is_over {
                 self.draw_cut();
                 return Ok(false);
             }

@@ -115,6 +115,8 @@ impl Outcome {
             "equal": self.is_ok(),
             "events": sum(|one| one.events),
             "reconnects": sum(|one| one.reconnects),
+            "stayed_away": sum(|one| one.stayed_away),
+            "forgot": sum(|one| one.forgot),
             "tailed_events": self.tailed,
             "wrong": self.wrong,
         })

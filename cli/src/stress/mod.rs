@@ -93,7 +93,7 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
         "tombstones": verification.tombstones,
         "space_bytes": space.total,
         "db_snapshots": snapshots,
-        "streams": of_streams(args, &followed, cursors_dropped),
+        "streams": of_streams(args, &followed, &figures, cursors_dropped),
         "verify_ok": verification.is_ok(),
         "verify": verify::object(&verification, verification.is_ok()),
         "latencies": findings.latencies(),
@@ -234,7 +234,13 @@ fn check_followed(
     Ok(())
 }
 
-fn of_streams(args: &args::Stress, followed: &[Followed], cursors_dropped: u64) -> Value {
+fn of_streams(
+    args: &args::Stress,
+    followed: &[Followed],
+    figures: &MetricsSnapshot,
+    cursors_dropped: u64,
+) -> Value {
+    let items = |source| figures.value_by(&names::STREAM_ITEMS, &[("source", source)]);
     let sum = |of: fn(&Followed) -> u64| {
         let sum: u64 = followed.iter().map(of).sum();
         sum
@@ -246,6 +252,13 @@ fn of_streams(args: &args::Stress, followed: &[Followed], cursors_dropped: u64) 
         "events": sum(|one| one.events),
         "complete_markers_compared": sum(|one| one.compared),
         "reconnects": sum(|one| one.reconnects),
+        "stayed_away": sum(|one| one.stayed_away),
+        "forgot": sum(|one| one.forgot),
+        "items_from_disk": items("disk"),
+        "items_from_memory": items("memory"),
+        "backfills": figures.value(&names::BACKFILLS_STARTED),
+        "slices": figures.sum(&names::BACKFILL_SLICES),
+        "slices_shared": figures.value(&names::BACKFILL_SLICES_SHARED),
         "cursors_dropped": cursors_dropped,
     })
 }
