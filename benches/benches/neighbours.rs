@@ -8,9 +8,9 @@
 //! what is left of the ratio then is the machine's, not the engine's.
 //!
 //! VBSTORE_DOCUMENTS (default 160,000), VBSTORE_CATCH_UPS (1,000), VBSTORE_CATCH_UPS_PER_SECOND (0:
-//! as fast as they go), VBSTORE_WORKERS (2), VBSTORE_UNSYNCED (0; 1 for streams that wait for no
-//! sync) and VBSTORE_SYNCED (0; 1 for writers that wait for a sync, the default of a store) change the
-//! run.
+//! as fast as they go), VBSTORE_WORKERS (2), VBSTORE_NICE (the default of streams), VBSTORE_UNSYNCED (0;
+//! 1 for streams that wait for no sync) and VBSTORE_SYNCED (0; 1 for writers that wait for a sync, the
+//! default of a store) change the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,6 +40,13 @@ fn wait(time: Duration) {
     while clock.monotonic() < time {
         std::thread::park_timeout(time.saturating_sub(clock.monotonic()));
     }
+}
+
+fn nice() -> u64 {
+    number(
+        "VBSTORE_NICE",
+        u64::from(StreamsConfig::default().workers_nice),
+    )
 }
 
 fn durability() -> Durability {
@@ -140,7 +147,7 @@ fn keep_busy(workers: u64, time: Duration) -> anyhow::Result<()> {
             let is_over = &is_over;
             let thread = std::thread::Builder::new().name(format!("busy-{n}"));
             thread.spawn_scoped(scope, move || {
-                let nice = i32::from(StreamsConfig::default().workers_nice);
+                let nice = i32::try_from(nice()).expect("a niceness");
                 let thread = rustix::thread::gettid();
                 rustix::process::setpriority_process(Some(thread), nice).expect("nice");
                 spin(is_over);
@@ -289,6 +296,7 @@ fn main() -> anyhow::Result<()> {
     raw::forget_memory(&engine, true)?;
     let config = StreamsConfig {
         workers: usize::try_from(number("VBSTORE_WORKERS", 2))?,
+        workers_nice: u8::try_from(nice())?,
         ..StreamsConfig::default()
     };
     let streams = Streams::start(&engine, &config)?;

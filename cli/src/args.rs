@@ -388,6 +388,10 @@ pub(crate) struct Stress {
     /// Threads that read slices for the consumers: at most so many db snapshots are open for them.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
+    /// Their niceness: the higher it is, the less they disturb writers and the longer a db snapshot is
+    /// held where processors are short. The library's default if not said.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub(crate) workers_nice: Option<u8>,
     #[command(flatten)]
     pub(crate) follow: Follow,
     #[command(flatten)]

@@ -83,6 +83,8 @@ fn init_log() {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(is_color_wanted && std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN);
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        // Where nobody reads them any more, saying so would panic.
+        .log_internal_errors(false);
     drop(subscriber.try_init());
 }

@@ -87,11 +87,13 @@ struct GateState {
 }
 
 impl Gate {
-    /// Blocks until a thread has arrived.
-    pub fn wait_for_arrival(&self) {
+    /// Blocks until a thread has arrived. What is returned opens the gate when it is dropped, so that
+    /// a test that fails meanwhile fails, and does not wait for ever for the thread at the gate.
+    pub fn wait_for_arrival(&self) -> Arrival<'_> {
         let mut state = self.state.lock();
         self.changed
             .wait_while(&mut state, |state| state.arrived == 0);
+        Arrival(self)
     }
 
     /// Lets everyone through, now and later.
@@ -105,6 +107,17 @@ impl Gate {
         state.arrived = state.arrived.saturating_add(1);
         self.changed.notify_all();
         self.changed.wait_while(&mut state, |state| !state.is_open);
+    }
+}
+
+/// A thread waits at a gate, which opens when this is dropped.
+#[derive(Debug)]
+#[must_use = "the gate opens when it is dropped"]
+pub struct Arrival<'a>(&'a Gate);
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        self.0.open();
     }
 }
 

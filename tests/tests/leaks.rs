@@ -123,7 +123,7 @@ impl Churn<'_> {
             let wait = Action::Wait(Arc::clone(&gate));
             self.store.failpoints.once(place::SLICE_VIEW, wait);
             open(&mut consumer, &request);
-            gate.wait_for_arrival();
+            let _held = gate.wait_for_arrival();
             drop(consumer);
             gate.open();
             self.in_a_slice += 1;
@@ -146,7 +146,16 @@ impl Churn<'_> {
 /// Waits until the workers have ended what they were at when its consumer went.
 fn settle(engine: &Engine, streams: &Streams) {
     for _ in 0..10_000 {
-        if streams.stats().running == 0 && engine.metrics().db_snapshots.open_now() == 0 {
+        let counters = streams.counters();
+        // A backfill is over when all it kept was given back.
+        let (ended, begun) = (
+            counters.backfills_ended.get(),
+            counters.backfills_started.get(),
+        );
+        if streams.stats().running == 0
+            && ended == begun
+            && engine.metrics().db_snapshots.open_now() == 0
+        {
             return;
         }
         std::thread::yield_now();

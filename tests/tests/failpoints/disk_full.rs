@@ -14,8 +14,9 @@ use vbstore_tests::{assert_verified, vb};
 // if the configuration allows less memory. Its log is given that much space in advance, too. The
 // disks here are that much larger than what is written to them.
 
-/// What is promised: the first write is taken this long after space has returned.
-const HEALS_WITHIN: Duration = Duration::from_secs(15);
+/// Heals by itself, or never. RocksDB looks every 5 s (3.0 to 5.5 s were seen); the bound is only for
+/// the other case, on a machine however slow.
+const HEALS_WITHIN: Duration = Duration::from_secs(120);
 
 struct SmallDisk {
     dir: tempfile::TempDir,
@@ -108,7 +109,7 @@ fn write_until_full(engine: &Engine, len: usize) -> Vec<(String, Written)> {
             Err(Error::DiskFull { .. }) if clock.monotonic() - last > FULL_FOR_GOOD => {
                 return acknowledged;
             }
-            Err(Error::DiskFull { .. }) => std::thread::yield_now(),
+            Err(Error::DiskFull { .. }) => std::thread::park_timeout(Duration::from_millis(10)),
             Err(error) => panic!("{error}"),
         }
         assert!(acknowledged.len() < 100_000, "the disk never filled");
@@ -127,7 +128,7 @@ fn heals(disk: &SmallDisk, engine: Engine, acknowledged: &[(String, Written)], c
     loop {
         match vb(&engine, 1).set("after", "1") {
             Ok(_) => break,
-            Err(Error::DiskFull { .. }) => std::thread::yield_now(),
+            Err(Error::DiskFull { .. }) => std::thread::park_timeout(Duration::from_millis(10)),
             Err(error) => panic!("{error}"),
         }
         assert!(

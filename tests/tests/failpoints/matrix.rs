@@ -121,7 +121,9 @@ fn the_flusher_notices_a_full_disk_that_it_did_not_meet_itself() {
         engine.flush().unwrap();
         store.failpoints.once(place, Action::Fail(disk_full()));
         if has_changes {
-            assert!(vb(&engine, 0).set("during", "1").is_err());
+            // The flusher may heal and write it before the writer looks: its outcome is open.
+            drop(vb(&engine, 0).set("during", "1"));
+            assert_eq!(engine.metrics().flush_failures.get(), 1);
         } else {
             assert!(engine.delete_vbucket(VbId::new(0)).is_err());
         }

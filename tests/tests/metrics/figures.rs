@@ -123,7 +123,7 @@ fn an_open_db_snapshot_shows_with_its_age_and_agrees_with_rocksdb() {
     std::thread::scope(|scope| {
         let step = std::thread::Builder::new().name("step".to_owned());
         let step = step.spawn_scoped(scope, || streams.step()).unwrap();
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         let first = sample();
         assert_eq!(open_now(&first), 1.0);
         let holder = Holder::Backfill.name();

@@ -149,7 +149,7 @@ fn closing_waits_for_a_flush_under_way() {
         .once(place::FLUSH_PUBLISH, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| vb(&engine, 0).set("k", "v"));
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         let closer = scope.spawn(|| engine.close());
         gate.open();
         writer.join().unwrap().unwrap();

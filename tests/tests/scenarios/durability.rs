@@ -111,7 +111,7 @@ fn one_batch_serves_all_who_wait() {
         .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         scope.spawn(|| vb(&engine, 0).set("leader", "1").unwrap());
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         let before = engine.metrics().flushes.get();
         let tickets: Vec<_> = (0..100)
             .map(|n| vb(&engine, n % 4).set_nowait(format!("k{n}"), "1").unwrap())
@@ -170,7 +170,7 @@ fn a_wait_that_times_out_leaves_the_write_under_way() {
         .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         scope.spawn(|| vb(&engine, 0).set("leader", "1").unwrap());
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         let ticket = vb(&engine, 1).set_nowait("k", "1").unwrap();
         let late = ticket.wait_timeout(Duration::from_millis(1));
         assert!(matches!(late, Err(Error::Busy { .. })));
@@ -249,7 +249,7 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
         .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
         scope.spawn(|| vb(&engine, 0).set("leader", "1").unwrap());
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         put(&vb(&engine, 1), "big", &"x".repeat(1 << 20));
         let high = vb(&engine, 1).seqnos().unwrap().high;
 

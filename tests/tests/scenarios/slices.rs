@@ -212,6 +212,38 @@ fn time_is_looked_at_on_every_row() {
 }
 
 #[test]
+fn time_is_looked_at_between_windows() {
+    let store = TestStore::stepped();
+    let engine = store
+        .builder()
+        .clock(Arc::new(Ticking::default()))
+        .open()
+        .unwrap();
+    let vb = vb(&engine, 0);
+    for _ in 0..120_000 {
+        put(&vb, "hot", "v");
+    }
+    engine.flush().unwrap();
+    put(&vb, "hot", "v");
+    engine.flush().unwrap();
+    let budget = SliceBudget {
+        duration_max: Duration::from_millis(10),
+        ..SliceBudget::default()
+    };
+
+    let slice = vb
+        .scan_slice(SeqnoRange::above(Seqno::ZERO), budget)
+        .unwrap();
+
+    // A window a reading: what is beyond the budget is one window at most.
+    let windows = slice.position().get() / 8_192;
+    assert!((2..=11).contains(&windows), "{windows} in ten readings");
+    assert_eq!(slice.position().get() % 8_192, 0);
+    assert_eq!((slice.len(), slice.end()), (0, SliceEnd::Budget));
+    store.finish(engine);
+}
+
+#[test]
 fn empty_windows_move_the_position() {
     // Windows are 8,192 seqnos wide: many of them hold nothing but what was overwritten.
     let store = TestStore::stepped();

@@ -40,7 +40,7 @@ fn beside_a_sync(
         let syncer = std::thread::Builder::new().name("syncer".to_owned());
         let step = || engine.step(BackgroundTask::Syncer);
         let syncer = syncer.spawn_scoped(scope, step).unwrap();
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         meanwhile();
         gate.open();
         syncer.join().unwrap()

@@ -82,7 +82,7 @@ fn a_place_in_memory_that_nobody_takes_is_given_up() {
 
 #[test]
 fn a_panic_while_memory_is_held_for_a_view_gives_it_up() {
-    let store = TestStore::threaded();
+    let store = TestStore::stepped();
     let engine = on_disk(&store, keys(3));
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
@@ -96,7 +96,7 @@ fn a_panic_while_memory_is_held_for_a_view_gives_it_up() {
         std::thread::scope(|scope| {
             let step = std::thread::Builder::new().name("step".to_owned());
             let step = step.spawn_scoped(scope, || streams.step()).unwrap();
-            gate.wait_for_arrival();
+            let _held = gate.wait_for_arrival();
             let left = memory_left_after_a_write(&engine);
             assert_eq!(left > 0, round == 3, "held from the fourth time on");
             gate.open();

@@ -203,7 +203,7 @@ fn a_consumer_dropped_in_the_middle_of_a_slice_leaves_nothing() {
         let gate = Arc::new(Gate::default());
         store.failpoints.once(at, Action::Wait(Arc::clone(&gate)));
         open(&mut consumer, &StreamRequest::from_start(VB));
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         drop(consumer);
         assert_eq!(streams.stats().streams.len(), 0);
         let held = usize::from(at == place::SLICE_VIEW);
@@ -243,7 +243,7 @@ fn a_stream_closed_in_the_middle_of_its_slice_is_not_put_to_sleep() {
     std::thread::scope(|scope| {
         let step = std::thread::Builder::new().name("step".to_owned());
         let step = step.spawn_scoped(scope, || streams.step()).unwrap();
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         assert!(consumer.close(VB));
         gate.open();
         assert!(step.join().unwrap());

@@ -300,7 +300,7 @@ fn streams_of_one_vbucket_share_slices_where_they_may() {
 
 #[test]
 fn after_three_failed_joins_memory_is_held_for_the_view() {
-    let store = TestStore::threaded();
+    let store = TestStore::stepped();
     let engine = on_disk(&store, keys(3));
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
@@ -314,7 +314,7 @@ fn after_three_failed_joins_memory_is_held_for_the_view() {
         std::thread::scope(|scope| {
             let step = std::thread::Builder::new().name("step".to_owned());
             let step = step.spawn_scoped(scope, || streams.step()).unwrap();
-            gate.wait_for_arrival();
+            let _held = gate.wait_for_arrival();
             vb(&engine, 1).set(format!("new-{round}"), "v").unwrap();
             raw::forget_memory(&engine, false).unwrap();
             gate.open();

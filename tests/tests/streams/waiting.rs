@@ -148,7 +148,7 @@ fn closing_the_engine_waits_for_a_slice_that_is_being_read() {
     std::thread::scope(|scope| {
         let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let step = name("step").spawn_scoped(scope, || streams.step()).unwrap();
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         let close = name("close").spawn_scoped(scope, || engine.close());
         gate.open();
         assert!(step.join().unwrap());
@@ -277,7 +277,7 @@ fn a_slice_cut_by_its_budget_leaves_its_stream_ready_and_the_next_has_a_whole_on
 
 #[test]
 fn a_slice_shows_nothing_that_came_after_its_view() {
-    let store = TestStore::threaded();
+    let store = TestStore::stepped();
     let engine = store.open();
     for key in ["a", "b"] {
         vb(&engine, 1).set(key, "v").unwrap();
@@ -293,7 +293,7 @@ fn a_slice_shows_nothing_that_came_after_its_view() {
     std::thread::scope(|scope| {
         let step = std::thread::Builder::new().name("step".to_owned());
         let step = step.spawn_scoped(scope, || streams.step()).unwrap();
-        gate.wait_for_arrival();
+        let _held = gate.wait_for_arrival();
         vb(&engine, 1).set("late", "v").unwrap();
         assert_eq!(raw::purge_tombstones(&engine, VB, Seqno::MAX).unwrap(), 1);
         gate.open();
