@@ -110,8 +110,8 @@ const HEAD: &str = r#"<!DOCTYPE html>
 <script src="{{ pathPrefix }}/classic/static/js/prom_console.js"></script>
 <style>
 body { font-family: sans-serif; margin: 1em; }
-h2 { border-bottom: 1px solid #ccc; clear: both; margin: 0.6em 0 0.3em; }
-.panel { float: left; width: 32%; margin: 0 0.6% 0.6em; }
+h2 { border-bottom: 1px solid #ccc; margin: 0.6em 0 0.3em; }
+.panel { display: inline-block; vertical-align: top; width: 32%; margin: 0 0.4% 0.6em; }
 .panel h3 { font-size: 14px; margin: 0 0 0.2em; }
 </style>
 </head>
