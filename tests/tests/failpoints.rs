@@ -4,5 +4,3 @@
 mod disk_full;
 #[path = "failpoints/matrix.rs"]
 mod matrix;
-#[path = "failpoints/read_only.rs"]
-mod read_only;

@@ -1,4 +1,7 @@
 //! A directory that cannot be written to. Needs root to mount one; says so where it cannot run.
+//!
+//! Alone in its process: while another test starts a program, that has copies of all open files for a
+//! moment, and a file system with a file that is open for writing cannot be made read-only.
 
 use std::process::Command;
 use vbstore::{Config, Engine, Error, ErrorKind};
