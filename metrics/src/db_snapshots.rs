@@ -152,7 +152,20 @@ impl DbSnapshots {
         sums
     }
 
-    /// Returns holds of more than 20 ms, at most 1,000 of them.
+    /// Adds to the list; if that is full, in place of the shortest if this one is longer.
+    fn list(&self, hold: LongHold) {
+        let mut long_holds = self.long_holds.lock();
+        if long_holds.len() < LONG_HOLDS_MAX {
+            long_holds.push(hold);
+            return;
+        }
+        let shortest = long_holds.iter_mut().min_by_key(|listed| listed.held);
+        if let Some(shortest) = shortest.filter(|shortest| shortest.held < hold.held) {
+            *shortest = hold;
+        }
+    }
+
+    /// Returns holds of more than 20 ms, in no order: the longest 1,000 of them.
     #[must_use]
     pub fn long_holds(&self) -> Vec<LongHold> {
         self.long_holds.lock().clone()
@@ -277,14 +290,12 @@ impl DbSnapshotGuard {
             let waited = now
                 .zip(self.waited)
                 .map(|(now, then)| now.saturating_sub(then));
-            let mut long_holds = snapshots.long_holds.lock();
-            if long_holds.len() < LONG_HOLDS_MAX {
-                long_holds.push(LongHold {
-                    holder,
-                    held,
-                    waited,
-                });
-            }
+            let hold = LongHold {
+                holder,
+                held,
+                waited,
+            };
+            snapshots.list(hold);
         }
     }
 }
@@ -292,6 +303,25 @@ impl DbSnapshotGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_too_many_long_holds_the_longest_are_listed() {
+        let snapshots = DbSnapshots::default();
+        let most = u64::try_from(LONG_HOLDS_MAX).unwrap();
+        for n in 0..2 * most {
+            // Short and long ones by turns.
+            let millis = if n % 2 == 0 { 21 } else { 100 + n };
+            snapshots.list(LongHold {
+                holder: Holder::Backfill,
+                held: Duration::from_millis(millis),
+                waited: None,
+            });
+        }
+        let listed = snapshots.long_holds();
+        assert_eq!(listed.len(), LONG_HOLDS_MAX);
+        let limit = Duration::from_millis(100);
+        assert!(listed.iter().all(|hold| hold.held > limit));
+    }
 
     #[test]
     fn a_guard_counts_until_it_is_dropped() {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::{Change, Clock, Durability, Error, Holder, Seqno, SeqnoRange, SliceBudget, SliceEnd};
+use vbstore::{
+    Change, Clock, Durability, Engine, Error, Holder, Seqno, SeqnoRange, SliceBudget, SliceEnd,
+};
 use vbstore_tests::{TestStore, assert_at_rest, put, rows, rows_in_slices, vb};
 
 #[test]
@@ -180,26 +182,31 @@ impl Clock for Ticking {
     }
 }
 
+fn ticking() -> (TestStore, Engine) {
+    let store = TestStore::stepped();
+    let clock = Arc::new(Ticking::default());
+    let engine = store.builder().clock(clock).open().unwrap();
+    (store, engine)
+}
+
+fn ten_readings() -> SliceBudget {
+    SliceBudget {
+        duration_max: Duration::from_millis(10),
+        ..SliceBudget::default()
+    }
+}
+
 #[test]
 fn time_is_looked_at_on_every_row() {
-    let store = TestStore::stepped();
-    let engine = store
-        .builder()
-        .clock(Arc::new(Ticking::default()))
-        .open()
-        .unwrap();
+    let (store, engine) = ticking();
     let vb = vb(&engine, 0);
     for n in 0..100 {
         put(&vb, &n.to_string(), "v");
     }
     engine.flush().unwrap();
-    let budget = SliceBudget {
-        duration_max: Duration::from_millis(10),
-        ..SliceBudget::default()
-    };
 
     let slice = vb
-        .scan_slice(SeqnoRange::above(Seqno::ZERO), budget)
+        .scan_slice(SeqnoRange::above(Seqno::ZERO), ten_readings())
         .unwrap();
 
     assert!(
@@ -213,12 +220,7 @@ fn time_is_looked_at_on_every_row() {
 
 #[test]
 fn time_is_looked_at_between_windows() {
-    let store = TestStore::stepped();
-    let engine = store
-        .builder()
-        .clock(Arc::new(Ticking::default()))
-        .open()
-        .unwrap();
+    let (store, engine) = ticking();
     let vb = vb(&engine, 0);
     for _ in 0..120_000 {
         put(&vb, "hot", "v");
@@ -226,13 +228,9 @@ fn time_is_looked_at_between_windows() {
     engine.flush().unwrap();
     put(&vb, "hot", "v");
     engine.flush().unwrap();
-    let budget = SliceBudget {
-        duration_max: Duration::from_millis(10),
-        ..SliceBudget::default()
-    };
 
     let slice = vb
-        .scan_slice(SeqnoRange::above(Seqno::ZERO), budget)
+        .scan_slice(SeqnoRange::above(Seqno::ZERO), ten_readings())
         .unwrap();
 
     // A window a reading: what is beyond the budget is one window at most.
