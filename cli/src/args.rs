@@ -283,7 +283,7 @@ pub(crate) struct Follow {
     #[arg(long, default_value_t = 0)]
     pub(crate) slow: u16,
     /// Cut consumers after so many events on average: one of three goes on from its positions at once,
-    /// one after up to 2 s, and one has forgotten everything and begins again.
+    /// one when up to as many changes were made, and one has forgotten everything and begins again.
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) reconnect_every: Option<u64>,
     /// How many are cut; all if not said.

@@ -191,6 +191,9 @@ fn followers_of_an_import_end_with_what_was_imported() {
         said["followed"]["reconnects"].as_u64().unwrap() >= 5,
         "{said}"
     );
+    for of in ["stayed_away", "forgot"] {
+        assert!(said["followed"][of].as_u64().unwrap() >= 1, "{said}");
+    }
     let mut tailed = BTreeMap::new();
     for vb in 0..8 {
         let text = std::fs::read_to_string(dir.join(format!("out/vb_{vb:04}.jsonl"))).unwrap();

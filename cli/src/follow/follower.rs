@@ -7,8 +7,8 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use vbstore::{
-    Clock, Consumer, ConsumerConfig, EndReason, Error, Event, Opened, Position, Seqno,
-    StreamRequest, Streams, SystemClock, TryRecv, VbId,
+    Consumer, ConsumerConfig, EndReason, Error, Event, Opened, Position, Seqno, StreamRequest,
+    Streams, TryRecv, VbId,
 };
 
 /// How long a follower waits at once before it looks at its signals.
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// How long a slow follower takes for an event: so long that it falls behind, loses its cursor, and
 /// reads the disk again and again.
 const SLOWNESS: Duration = Duration::from_millis(20);
-/// The longest time for which a follower that was cut stays away.
-const AWAY_MAX: Duration = Duration::from_secs(2);
+/// How often a follower that stays away looks how much was written meanwhile.
+const AWAY_LOOK: Duration = Duration::from_millis(10);
 /// Violations that are described.
 const WRONG_MAX: usize = 5;
 
@@ -38,10 +38,31 @@ pub(crate) enum Mode {
 enum Cut {
     /// Goes on from its positions.
     GoOn,
-    /// The same after some time.
+    /// The same when up to as many changes were made as it takes between two cuts: by then, not by
+    /// the clock, so that it comes back within a short run too.
     StayAway,
     /// Has forgotten everything and begins with nothing.
     Forget,
+}
+
+impl Cut {
+    /// They take turns, so that a run with few cuts has all of them; who begins with which is decided
+    /// by the seed, which followers that stand beside each other have one apart.
+    fn first(seed: u64) -> Self {
+        match seed % 3 {
+            0 => Self::GoOn,
+            1 => Self::StayAway,
+            _ => Self::Forget,
+        }
+    }
+
+    fn next(self) -> Self {
+        match self {
+            Self::GoOn => Self::StayAway,
+            Self::StayAway => Self::Forget,
+            Self::Forget => Self::GoOn,
+        }
+    }
 }
 
 /// What a follower is to do.
@@ -83,6 +104,7 @@ pub(crate) struct Follower<'a> {
     /// Complete states that the journal does not reach yet.
     unproved: VecDeque<(VbId, Seqno, u64)>,
     cut_in: u64,
+    next_cut: Cut,
     found: Followed,
 }
 
@@ -99,6 +121,7 @@ impl<'a> Follower<'a> {
                 .collect(),
             unproved: VecDeque::new(),
             cut_in: 0,
+            next_cut: Cut::first(plan.seed),
             found: Followed {
                 name: plan.name.clone(),
                 copies: plan.vbs.iter().map(|vb| (*vb, Copy::default())).collect(),
@@ -113,9 +136,13 @@ impl<'a> Follower<'a> {
     /// Follows until nothing more is written and it has everything.
     pub(crate) fn run(mut self, signals: &Signals) -> Followed {
         loop {
-            match self.follow(signals) {
+            let has_everything = match self.follow(signals) {
+                Ok(false) => self.come_back(signals).map(|()| false),
+                ended => ended,
+            };
+            match has_everything {
                 Ok(true) => break,
-                Ok(false) => self.come_back(signals),
+                Ok(false) => {}
                 Err(error) => {
                     self.wrong(&format!("ended with {error}"));
                     break;
@@ -129,19 +156,21 @@ impl<'a> Follower<'a> {
         self.found
     }
 
-    /// It was cut; what becomes of it is drawn.
-    fn come_back(&mut self, signals: &Signals) {
+    /// It was cut.
+    fn come_back(&mut self, signals: &Signals) -> Result<(), Error> {
         let one_more = |count: &mut u64| *count = count.saturating_add(1);
         one_more(&mut self.found.reconnects);
-        match self.draw_kind() {
+        let cut = self.next_cut;
+        self.next_cut = cut.next();
+        match cut {
             Cut::GoOn => {}
             Cut::StayAway => {
                 one_more(&mut self.found.stayed_away);
-                let clock = SystemClock::new();
-                let longest = u64::try_from(AWAY_MAX.as_millis()).unwrap_or(0);
-                let time = Duration::from_millis(self.random.random_range(0..=longest));
-                while !signals.is_over() && clock.monotonic() < time {
-                    std::thread::park_timeout(PATIENCE.min(time));
+                let most = self.plan.reconnect_every.unwrap_or(0);
+                let missed = self.random.random_range(0..=most);
+                let until = self.high_seqnos()?.saturating_add(missed);
+                while !signals.is_over() && self.high_seqnos()? < until {
+                    std::thread::park_timeout(AWAY_LOOK);
                 }
             }
             Cut::Forget => {
@@ -151,14 +180,17 @@ impl<'a> Follower<'a> {
                 }
             }
         }
+        Ok(())
     }
 
-    fn draw_kind(&mut self) -> Cut {
-        match self.random.random_range(0..3) {
-            0 => Cut::GoOn,
-            1 => Cut::StayAway,
-            _ => Cut::Forget,
+    /// The sum of the high seqnos of what it follows.
+    fn high_seqnos(&self) -> Result<u64, Error> {
+        let mut sum: u64 = 0;
+        for vb in &self.plan.vbs {
+            let high = self.streams.engine().vbucket(*vb)?.seqnos()?.high;
+            sum = sum.saturating_add(high.get());
         }
+        Ok(sum)
     }
 
     /// Follows with one consumer; returns whether it has everything, or was cut.
