@@ -48,8 +48,8 @@ pub use vbstore_core::failover_log::{FailoverEntry, FailoverLog};
 pub use vbstore_core::ids::{Cas, Seqno, StoreUuid, VBUCKETS_MAX, VbId, VbUuid};
 pub use vbstore_core::record::Counts;
 pub use vbstore_core::{
-    Clock, ItemKind, ItemMeta, ManualClock, Marker, Position, RollbackReason, Source, SystemClock,
-    Visibility,
+    Clock, FilterDigest, ItemKind, ItemMeta, ManualClock, Marker, Position, RollbackReason, Source,
+    SystemClock, Visibility,
 };
 pub use vbstore_engine::{
     BackgroundTask, Builder, Cause, Change, Config, DiskUsage, Document, Durability, Engine, Error,

@@ -18,21 +18,27 @@ pub enum Order {
 pub struct StreamsConfig {
     /// Threads that read slices, from 1 to 64. Default: 2. At most so many db snapshots are open.
     pub workers: usize,
+    /// Backfills of one consumer that are read through one db snapshot, if those before came to their
+    /// ends within the time of a slice, from 1 to 1,024. Default: 16. More means fewer db snapshots for
+    /// a consumer of many small vBuckets; each is still held for the time of one slice at most.
+    pub backfills_per_snapshot: usize,
     /// How much less the workers count than other threads when processors are short, from 0 to 19
     /// (the system's niceness). Default: 10: catching up must not be felt by who writes. Raising it
     /// makes db snapshots live longer on a machine that is overloaded.
     pub workers_nice: u8,
     /// Backfills under way at once, over all consumers, from 1. Default: 256. More wait, and hold
-    /// nothing. A backfill whose consumer's buffer is full does not count.
+    /// nothing. A backfill that waits for room in its consumer's buffer does not count, nor one that
+    /// waits for a sync while the disk is full; when they come back there may be more for a while.
     pub backfills_max: usize,
-    /// Backfills that may wait, from 0. Default: 10,000. With more, opening a stream is refused
-    /// with [`Error::Busy`].
+    /// Backfills that may wait for a place, from 0. Default: 10,000. With more, opening a stream is
+    /// refused with [`Error::Busy`]. A stream that falls back to the disk is never refused.
     pub pending_max: usize,
-    /// Bytes in the buffers of all consumers, from 1. Default: 256 MiB. Each consumer may use its
-    /// share of it; one slice of at least one item passes in any case.
+    /// Bytes in the buffers of all consumers, from 1. Default: 256 MiB. Each consumer may use an equal
+    /// share of it; one item passes in any case. When it is used up, what is buffered for consumers
+    /// that have taken nothing for a second is dropped, and read again when they come back.
     pub buffer_bytes_max: u64,
-    /// A stream whose consumer takes nothing for so long, though there is something to take, is
-    /// stalled, from 1 ms. Default: 720 s, as in Couchbase Server.
+    /// A consumer that takes nothing for so long, though there is something to take, is stalled, from
+    /// 1 ms. Default: 720 s, as in Couchbase Server.
     pub stall_limit: Duration,
     /// A stalled stream is ended if less than this share of the disk is free, in percent, or the
     /// disk is full. Default: 10.
@@ -48,6 +54,7 @@ impl Default for StreamsConfig {
     fn default() -> Self {
         Self {
             workers: 2,
+            backfills_per_snapshot: 16,
             workers_nice: 10,
             backfills_max: 256,
             pending_max: 10_000,
@@ -108,6 +115,10 @@ impl StreamsConfig {
             let detail = format!("{} is not between 1 and 64", self.workers);
             return Err(Error::invalid("workers", detail));
         }
+        if !(1..=1_024).contains(&self.backfills_per_snapshot) {
+            let detail = format!("{} is not between 1 and 1024", self.backfills_per_snapshot);
+            return Err(Error::invalid("backfills_per_snapshot", detail));
+        }
         if self.workers_nice > 19 {
             return Err(Error::invalid("workers_nice", "above 19"));
         }
@@ -161,6 +172,8 @@ mod tests {
         assert_eq!(of(|_| ()), "");
         assert_eq!(of(|c| c.workers = 0), "workers");
         assert_eq!(of(|c| c.workers = 65), "workers");
+        let per_snapshot = of(|c| c.backfills_per_snapshot = 0);
+        assert_eq!(per_snapshot, "backfills_per_snapshot");
         assert_eq!(of(|c| c.workers_nice = 20), "workers_nice");
         assert_eq!(of(|c| c.backfills_max = 0), "backfills_max");
         assert_eq!(of(|c| c.buffer_bytes_max = 0), "buffer_bytes_max");

@@ -5,39 +5,39 @@
 //! function call. A consumer that is slow costs disk reads, never memory, disk space or a writer's
 //! time.
 //!
+//! Imports run one way, down this table:
+//!
 //! | module | what it holds |
 //! |---|---|
-//! | `streams` | the handle: workers, watchdog, consumers |
+//! | `streams` | the handle of a program: makes consumers |
 //! | `consumer` | opening streams and taking events |
-//! | `request`, `event`, `batch` | what goes in and what comes out |
-//! | `task` | a backfill and the slice law |
-//! | `tail` | reading from memory |
-//! | `inbox` | where workers and a consumer's reader meet |
-//! | `scheduler` | which backfill runs next |
-//! | `account` | how much may be buffered |
-//! | `shared_slices` | slices that serve more than one stream |
+//! | `samples` | what a scrape is told |
+//! | `workers` | the threads: plan, read, finish; stopping |
+//! | `watchdog`, `registry` | consumers that take nothing |
+//! | `schedule` | which backfill runs next: `queues`, pure state, and the lock around it |
+//! | `backfill` | the part of a stream that reads from disk, and the slice law |
+//! | `delivery` | batches, buffers, reading from memory, the mailbox |
+//! | `stats`, `stream` | plain data: identity, options, events, figures |
 
-mod account;
-mod batch;
+mod backfill;
 mod config;
 mod consumer;
-mod event;
-mod inbox;
-mod request;
+mod delivery;
+mod registry;
 mod samples;
-mod scheduler;
-mod shared_slices;
+mod schedule;
 mod stats;
 mod stream;
 mod streams;
-mod tail;
-mod task;
+mod watchdog;
+mod workers;
 
-pub use batch::Batch;
 pub use config::{ConsumerConfig, Order, StreamsConfig};
 pub use consumer::{Consumer, TryRecv};
-pub use event::{EndReason, Event, StreamEvent, StreamItem};
-pub use request::{Opened, Positions, StreamOptions, StreamRequest};
-pub use stats::{StreamCounters, StreamStats, StreamsStats};
-pub use stream::StreamState;
+pub use delivery::Batch;
+pub use stats::{StreamStats, StreamsStats};
+pub use stream::{
+    ByEnd, ByRollback, EndReason, Event, Opened, Positions, SliceCounters, StreamCounters,
+    StreamEvent, StreamItem, StreamOptions, StreamRequest, StreamState,
+};
 pub use streams::Streams;

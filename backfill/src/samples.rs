@@ -1,11 +1,12 @@
 //! What the tables of the streams say, for whoever scrapes or asks.
 
-use crate::inbox::Inbox;
-use crate::stats::StreamCounters;
-use crate::stream::StreamState;
-use crate::streams::Work;
+use crate::delivery::{Mailbox, Seen, SeenSource};
+use crate::stats::{StreamStats, state_of};
+use crate::stream::{BackfillId, StreamCounters, StreamState, get};
+use crate::workers::Work;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vbstore_core::{Seqno, u64_from};
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// Streams by what they do.
@@ -13,6 +14,7 @@ use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 struct Sums {
     backfilling: u64,
     in_memory: u64,
+    paused: u64,
     diverging: u64,
     stalled: u64,
     remaining: u64,
@@ -20,65 +22,90 @@ struct Sums {
 }
 
 impl Work {
+    /// Returns how the streams of one consumer are doing. Takes its lock for a moment.
+    pub(crate) fn stats_of(&self, name: &Arc<str>, mailbox: &Mailbox) -> Vec<StreamStats> {
+        let now = self.context.clock.monotonic();
+        let seen = mailbox.look();
+        let queued = self.scheduler.states(seen.iter().map(backfill_of));
+        seen.iter()
+            .zip(queued)
+            .map(|(seen, queued)| StreamStats::of(name, seen, queued, now))
+            .collect()
+    }
+
     /// Takes each consumer's lock for a moment.
-    fn sums(&self, inboxes: &[Arc<Inbox>]) -> Sums {
+    fn sums(&self, mailboxes: &[Arc<Mailbox>]) -> Sums {
         let mut sums = Sums::default();
-        let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
-        let now = self.around.clock.monotonic();
-        for seen in inboxes.iter().flat_map(|inbox| inbox.look(now, false)) {
+        let is_set = |flag: &AtomicBool| u64::from(flag.load(Ordering::Acquire));
+        for seen in mailboxes.iter().flat_map(|mailbox| mailbox.look()) {
             let stream = &seen.stream;
             let figures = &stream.figures;
-            let number = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
-            match stream.state() {
-                StreamState::InMemory => add(&mut sums.in_memory, 1),
+            let synced = self.synced(stream.vb);
+            match state_of(seen.source, None) {
+                StreamState::InMemory => sums.in_memory += 1,
+                StreamState::Paused => sums.paused += 1,
                 StreamState::Ended => {}
                 _ => {
-                    add(&mut sums.backfilling, 1);
+                    sums.backfilling += 1;
                     // Before its first slice it has announced nothing.
-                    let end = number(&figures.announced_seqno).max(stream.feed.synced().get());
-                    let left = end.saturating_sub(number(&figures.read_seqno));
-                    add(&mut sums.remaining, left);
+                    let end = get(&figures.announced_seqno).max(synced);
+                    // Of a vBucket that was deleted since, the end can be lower.
+                    sums.remaining += end.saturating_sub(get(&figures.read_seqno));
                 }
             }
-            let is_set = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Acquire);
-            add(
-                &mut sums.diverging,
-                u64::from(is_set(&figures.is_diverging)),
-            );
-            add(&mut sums.stalled, u64::from(is_set(&figures.is_stalled)));
-            let synced = stream.feed.synced().get();
-            let lag = synced.saturating_sub(number(&figures.taken_seqno));
+            sums.diverging += is_set(&figures.is_diverging);
+            sums.stalled += is_set(&figures.is_stalled);
+            // A stream that accepts what is not synced may be beyond it.
+            let lag = synced.saturating_sub(get(&figures.taken_seqno));
             sums.max_lag = sums.max_lag.max(lag);
         }
         sums
     }
 
+    fn synced(&self, vb: vbstore_core::VbId) -> u64 {
+        let feed = self.context.engine.feed(vb);
+        feed.map_or(Seqno::ZERO, |feed| feed.synced()).get()
+    }
+
     pub(crate) fn put(&self, into: &mut MetricsSnapshot) {
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let lengths = self.scheduler.lengths();
         for (state, length) in [
-            ("pending", lengths.pending),
-            ("ready", lengths.ready),
-            ("running", lengths.running),
-            ("snoozed", lengths.snoozed),
+            (StreamState::Pending, lengths.pending),
+            (StreamState::Ready, lengths.ready),
+            (StreamState::Running, lengths.running),
+            (StreamState::Snoozed, lengths.snoozed),
         ] {
-            into.put_by(&names::BACKFILL_TASKS, state, count(length));
+            into.put_by(&names::BACKFILL_TASKS, state.name(), u64_from(length));
         }
         let limits = &self.limits;
-        into.put(&names::BACKFILL_TASKS_LIMIT, count(limits.backfills));
-        into.put(&names::BACKFILL_WORKERS, count(limits.workers));
-        into.put(&names::BACKFILL_BUFFER_BYTES, self.total.used());
-        into.put(&names::BACKFILL_BUFFER_LIMIT, self.total.bytes_max());
-        let inboxes: Vec<Arc<Inbox>> = self.inboxes();
-        let sums = self.sums(&inboxes);
-        into.put(&names::CONSUMERS, count(inboxes.len()));
+        let buffers = self.scheduler.buffers();
+        into.put(&names::BACKFILL_TASKS_LIMIT, u64_from(limits.backfills));
+        into.put(&names::BACKFILL_WORKERS, u64_from(limits.workers));
+        into.put(&names::BACKFILL_BUFFER_BYTES, buffers.used());
+        into.put(&names::BACKFILL_BUFFER_LIMIT, buffers.bytes_max());
+        let present = self.registry.present().into_iter();
+        let mailboxes: Vec<Arc<Mailbox>> = present.map(|present| present.mailbox).collect();
+        let sums = self.sums(&mailboxes);
+        into.put(&names::CONSUMERS, u64_from(mailboxes.len()));
         into.put_by(&names::STREAMS_OPEN, "backfilling", sums.backfilling);
-        into.put_by(&names::STREAMS_OPEN, "in_memory", sums.in_memory);
+        for (state, count) in [
+            (StreamState::InMemory, sums.in_memory),
+            (StreamState::Paused, sums.paused),
+        ] {
+            into.put_by(&names::STREAMS_OPEN, state.name(), count);
+        }
         into.put(&names::STREAMS_DIVERGING, sums.diverging);
         into.put(&names::STREAMS_STALLED, sums.stalled);
         into.put(&names::BACKFILL_REMAINING, sums.remaining);
         into.put(&names::STREAM_MAX_LAG_SEQNOS, sums.max_lag);
-        put_counters(&self.around.counters, into);
+        put_counters(&self.context.counters, into);
+    }
+}
+
+fn backfill_of(seen: &Seen) -> Option<BackfillId> {
+    match seen.source {
+        SeenSource::Disk(backfill) => Some(backfill),
+        SeenSource::Memory | SeenSource::Paused | SeenSource::Ended => None,
     }
 }
 
@@ -118,6 +145,7 @@ fn put_counters(counters: &StreamCounters, into: &mut MetricsSnapshot) {
         into.put_by(&names::STREAM_BYTES, source, bytes.get());
     }
     into.put_counter(&names::STREAM_FALLBACKS, &counters.cursor_drops);
+    into.put_counter(&names::STREAM_PAUSES, &counters.pauses);
     for (reason, counter) in counters.rollbacks.all() {
         into.put_by(&names::ROLLBACKS, reason.name(), counter.get());
     }

@@ -11,6 +11,7 @@
 //! | [`resume`] | where a consumer is, and whether it may go on from there |
 //! | [`progress`] | how far a stream has read, and the markers it owes |
 //! | [`vbucket`] | one vBucket in memory: lock, published seqnos, watches |
+//! | [`filter`] | what a consumer wants of a vBucket's changes, as a digest |
 //! | [`sync`] | locks and atomics, exchanged for a model checker's by a feature |
 //! | [`witness`] | the 64 bytes that say how much was synced |
 //!
@@ -19,13 +20,16 @@
 pub mod checkpoint;
 pub mod clock;
 pub mod failover_log;
+pub mod filter;
 pub mod ids;
 pub mod item;
+pub mod number;
 pub mod progress;
 pub mod record;
 pub mod resume;
 pub mod sync;
 pub mod vbucket;
+mod watches;
 pub mod witness;
 
 pub use checkpoint::{
@@ -33,9 +37,11 @@ pub use checkpoint::{
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use failover_log::{FailoverEntry, FailoverLog};
+pub use filter::FilterDigest;
 pub use ids::{Cas, Seqno, StoreUuid, VbId, VbUuid};
 pub use item::{Item, ItemKind, ItemMeta};
+pub use number::u64_from;
 pub use progress::{Marker, Progress, Source};
 pub use record::RecordError;
 pub use resume::{Position, Resume, RollbackReason};
-pub use vbucket::{Admission, VbCell, VbInner, Visibility};
+pub use vbucket::{Admission, SealTime, VbCell, VbInner, Visibility};

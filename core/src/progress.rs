@@ -11,8 +11,9 @@
 //! - A stream that resumes inside a snapshot announces a new end. What the consumer took came from a
 //!   view that held everything up to the old one, so a view or a read that ends below it cannot
 //!   complete the copy: such a stream waits (`end_min`).
-//! - Each view is checked again: another branch, or tombstones above the position that were removed
-//!   since, end the stream.
+//! - Each view is checked again: another history, or tombstones above the position that were removed
+//!   since, end the stream. A branch that begins while the stream is open, at or above all it has
+//!   read, is the same history going on: [`Progress::follow_branch`].
 
 use crate::ids::{Seqno, VbUuid};
 use crate::resume::Position;
@@ -48,11 +49,14 @@ pub struct Marker {
     pub source: Source,
     /// The purge seqno of the view, if they are read from disk.
     pub purge_seqno: Option<Seqno>,
+    /// The branch of history they are of.
+    pub vb_uuid: VbUuid,
 }
 
 impl Position {
     /// Notes that a marker was taken.
     pub fn take_marker(&mut self, marker: &Marker) {
+        self.vb_uuid = marker.vb_uuid;
         self.snap_start = marker.start;
         self.snap_end = marker.end;
         if let Some(purge_seqno) = marker.purge_seqno {
@@ -80,7 +84,8 @@ pub struct View {
 /// Why a view cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
-    /// It shows another branch of history than the one the stream was opened on.
+    /// It shows another branch of history than the one the stream follows. If that branch began while
+    /// the stream was open, [`Progress::follow_branch`] makes the view fit.
     OtherBranch,
     /// Tombstones above the stream's position were removed since.
     Purged,
@@ -137,10 +142,27 @@ impl Progress {
         }
     }
 
-    /// Returns the branch it was opened on.
+    /// Changes the end that is asked for.
+    pub fn want_end(&mut self, end: Seqno) {
+        self.end_wanted = end;
+    }
+
+    /// Returns the branch it follows.
     #[must_use]
     pub const fn vb_uuid(&self) -> VbUuid {
         self.vb_uuid
+    }
+
+    /// Goes on along a branch that began while the stream was open. The caller has made sure, under
+    /// the vBucket's lock, that it is of the same life of the vBucket.
+    pub fn follow_branch(&mut self, vb_uuid: VbUuid) {
+        self.vb_uuid = vb_uuid;
+    }
+
+    /// Lets no marker end below `end`: the end of a marker that the same stream sent before it was
+    /// resumed.
+    pub fn require_end(&mut self, end: Seqno) {
+        self.end_min = self.end_min.max(end);
     }
 
     /// Returns up to where it has read.
@@ -165,6 +187,12 @@ impl Progress {
     #[must_use]
     pub const fn purge_seqno(&self) -> Seqno {
         self.purge_seqno
+    }
+
+    /// Returns whether it began at 0 and has had no view and no read yet.
+    #[must_use]
+    pub fn begins_from_zero(&self) -> bool {
+        self.is_from_zero && self.first_view_end.is_none()
     }
 
     /// Returns whether the consumer is complete once it has taken what was read.
@@ -217,6 +245,7 @@ impl Progress {
             end: view.persisted_seqno,
             source: Source::Disk,
             purge_seqno: Some(view.purge_seqno),
+            vb_uuid: self.vb_uuid,
         }))
     }
 
@@ -239,6 +268,7 @@ impl Progress {
             end,
             source: Source::Memory,
             purge_seqno: None,
+            vb_uuid: self.vb_uuid,
         });
         if is_new {
             self.announced = Some(end);
@@ -273,6 +303,7 @@ mod tests {
             snap_start: seqno(snap.0),
             snap_end: seqno(snap.1),
             purge_seqno: seqno(purge),
+            filter: None,
         };
         Progress::new(&request, UUID, seqno(3), Seqno::MAX)
     }
@@ -324,6 +355,10 @@ mod tests {
         let mut other = view(50, 5);
         other.vb_uuid = VbUuid::new(8);
         assert_eq!(p.take_view(&other), Err(Unfit::OtherBranch));
+        let mut followed = p;
+        followed.follow_branch(other.vb_uuid);
+        let marker = followed.take_view(&other).unwrap().unwrap();
+        assert_eq!(marker.vb_uuid, other.vb_uuid);
         assert_eq!(p.take_view(&view(50, 41)), Err(Unfit::Purged));
         assert!(p.take_view(&view(50, 40)).is_ok(), "all of it was taken");
         assert_eq!(p.purge_seqno(), seqno(40));
@@ -346,6 +381,18 @@ mod tests {
         p.take_memory(seqno(5), seqno(5));
         p.take_view(&view(9, 3)).unwrap();
         assert_eq!(p.deletions_skipped_upto(), Seqno::ZERO);
+    }
+
+    #[test]
+    fn a_stream_that_is_resumed_by_itself_moves_no_end_back() {
+        // Nothing of (100, 110] was taken, so that the position alone would allow any end.
+        let mut p = from(100, (100, 110), 3);
+        p.require_end(seqno(110));
+        assert!(!p.is_complete());
+        assert_eq!(p.take_view(&view(109, 3)), Err(Unfit::Behind));
+        assert_eq!(range(p.take_view(&view(112, 3)).unwrap()), Some((100, 112)));
+        p.require_end(seqno(50));
+        assert_eq!(p.end_min(), seqno(112));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where a consumer is, and whether it may go on from there.
 
 use crate::failover_log::FailoverLog;
+use crate::filter::FilterDigest;
 use crate::ids::{Seqno, VbUuid};
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 /// consumer has *taken*; nothing in it is read from a live engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The branch of history, as given when the stream was opened.
+    /// The branch of history that the newest marker taken was of, or, before the first, the one on
+    /// which the stream was opened.
     pub vb_uuid: VbUuid,
     /// The last change, or [`crate::progress`]'s advance, that was taken. 0: nothing.
     pub seqno: Seqno,
@@ -18,6 +20,10 @@ pub struct Position {
     pub snap_end: Seqno,
     /// The purge seqno of the newest marker from *disk* that was taken.
     pub purge_seqno: Seqno,
+    /// The filter it was reached with. `None` in positions that were saved by versions which did not
+    /// record it: they may resume with any filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<FilterDigest>,
 }
 
 impl Position {
@@ -39,11 +45,19 @@ pub enum RollbackReason {
     UnknownBranch,
     /// It has changes of its branch that this vBucket has not.
     Diverged,
+    /// Its position was reached with another filter: what the new one wants below the position was
+    /// not delivered.
+    FilterChanged,
 }
 
 impl RollbackReason {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Purged, Self::UnknownBranch, Self::Diverged];
+    pub const ALL: [Self; 4] = [
+        Self::Purged,
+        Self::UnknownBranch,
+        Self::Diverged,
+        Self::FilterChanged,
+    ];
 
     /// Returns the name used in output and as a label.
     #[must_use]
@@ -52,6 +66,7 @@ impl RollbackReason {
             Self::Purged => "purged",
             Self::UnknownBranch => "unknown_branch",
             Self::Diverged => "diverged",
+            Self::FilterChanged => "filter_changed",
         }
     }
 }
@@ -81,16 +96,12 @@ pub struct Malformed {
     pub detail: &'static str,
 }
 
-/// Checks the bounds of a request: `snap_start <= seqno <= snap_end` and `seqno <= end`. A request
-/// from 0 needs no position.
+/// Checks the bounds of a position: `snap_start <= seqno <= snap_end`.
 ///
 /// # Errors
 /// [`Malformed`] with the first field that is wrong.
-pub fn check_bounds(position: &Position, end: Seqno) -> Result<(), Malformed> {
+pub fn check_position(position: &Position) -> Result<(), Malformed> {
     let wrong = |field, detail| Err(Malformed { field, detail });
-    if position.seqno > end {
-        return wrong("end", "below the position");
-    }
     if position.snap_start > position.seqno {
         return wrong("snap_start", "above the position");
     }
@@ -101,13 +112,30 @@ pub fn check_bounds(position: &Position, end: Seqno) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Checks that the end that is asked for is not below the position. Asked only once the consumer may
+/// go on: a consumer that must go back asks for an end below its position because the vBucket ends
+/// there.
+///
+/// # Errors
+/// [`Malformed`] with the field `end`.
+pub fn check_end(position: &Position, end: Seqno) -> Result<(), Malformed> {
+    if position.seqno > end {
+        return Err(Malformed {
+            field: "end",
+            detail: "below the position",
+        });
+    }
+    Ok(())
+}
+
 /// Decides whether a consumer may go on (rules 2 to 9 of D8 in the project's protocol notes).
-/// `high_seqno` is the highest seqno assigned on the newest branch, memory included; `purge_seqno`
-/// is the vBucket's present one. Must be called under the lock under which both, and the log,
+/// `filter` is that of the request. `high_seqno` is the highest seqno assigned on the newest branch,
+/// memory included; `purge_seqno` is the vBucket's present one. Must be called under the lock under which both, and the log,
 /// change, together with whatever follows from the answer.
 #[must_use]
 pub fn decide(
     position: &Position,
+    filter: FilterDigest,
     failover_log: &FailoverLog,
     high_seqno: Seqno,
     purge_seqno: Seqno,
@@ -115,6 +143,12 @@ pub fn decide(
     let start = position.seqno;
     if start == Seqno::ZERO {
         return Resume::Continue;
+    }
+    if position.filter.is_some_and(|reached| reached != filter) {
+        return Resume::Rollback {
+            to: Seqno::ZERO,
+            reason: RollbackReason::FilterChanged,
+        };
     }
     if start < purge_seqno && position.purge_seqno != purge_seqno {
         return Resume::Rollback {
@@ -175,7 +209,12 @@ mod tests {
             snap_start: Seqno::new(snap.0),
             snap_end: Seqno::new(snap.1),
             purge_seqno: Seqno::new(purge),
+            filter: None,
         }
+    }
+
+    fn all() -> FilterDigest {
+        FilterDigest::of(b"", false)
     }
 
     fn back(to: u64, reason: RollbackReason) -> Resume {
@@ -190,7 +229,7 @@ mod tests {
         use RollbackReason::{Diverged, Purged, UnknownBranch};
         // Branch 1 up to 300, branch 2 from there; high seqno 500, purge seqno 50.
         let log = log(&[(1, 0), (2, 300)]);
-        let decide = |position| decide(&position, &log, Seqno::new(500), Seqno::new(50));
+        let decide = |position| decide(&position, all(), &log, Seqno::new(500), Seqno::new(50));
         let max = u64::MAX;
         for (position, expected) in [
             // From the beginning, whatever else is said.
@@ -231,7 +270,7 @@ mod tests {
     #[test]
     fn of_branches_that_begin_at_one_seqno_the_next_newer_counts() {
         let log = log(&[(1, 0), (2, 10), (3, 10)]);
-        let decide = |position| decide(&position, &log, Seqno::new(20), Seqno::ZERO);
+        let decide = |position| decide(&position, all(), &log, Seqno::new(20), Seqno::ZERO);
         assert_eq!(decide(at(2, 10, (10, 10), 0)), Resume::Continue);
         let diverged = back(10, RollbackReason::Diverged);
         assert_eq!(decide(at(2, 11, (11, 11), 0)), diverged);
@@ -240,9 +279,51 @@ mod tests {
     }
 
     #[test]
+    fn a_position_resumes_with_the_filter_it_was_reached_with() {
+        let log = log(&[(1, 0)]);
+        let decide =
+            |position, filter| decide(&position, filter, &log, Seqno::new(20), Seqno::ZERO);
+        let (a, b) = (FilterDigest::of(b"a", false), FilterDigest::of(b"b", false));
+        let keys_of_a = FilterDigest::of(b"a", true);
+        let reached = |filter| Position {
+            filter,
+            ..at(1, 10, (10, 10), 0)
+        };
+        assert_eq!(decide(reached(Some(a)), a), Resume::Continue);
+        let changed = back(0, RollbackReason::FilterChanged);
+        for other in [b, keys_of_a, all()] {
+            assert_eq!(decide(reached(Some(a)), other), changed);
+            assert_eq!(decide(reached(Some(other)), a), changed);
+        }
+        // Saved before positions had a filter; nothing taken yet.
+        assert_eq!(decide(reached(None), b), Resume::Continue);
+        let nothing = Position {
+            filter: Some(a),
+            ..Position::default()
+        };
+        assert_eq!(decide(nothing, b), Resume::Continue);
+    }
+
+    #[test]
+    fn a_position_saved_without_a_filter_is_read() {
+        let old = r#"{"vb_uuid":7,"seqno":3,"snap_start":1,"snap_end":4,"purge_seqno":0}"#;
+        let read: Position = serde_json::from_str(old).unwrap();
+        assert_eq!(read, at(7, 3, (1, 4), 0));
+        assert_eq!(serde_json::to_string(&read).unwrap(), old);
+        let new = Position {
+            filter: Some(FilterDigest::of(b"order::", false)),
+            ..read
+        };
+        let text = serde_json::to_string(&new).unwrap();
+        assert_eq!(serde_json::from_str::<Position>(&text).unwrap(), new);
+    }
+
+    #[test]
     fn malformed_bounds_name_their_field() {
         let field = |position, end: u64| {
-            check_bounds(&position, Seqno::new(end)).map_err(|malformed| malformed.field)
+            check_position(&position)
+                .and_then(|()| check_end(&position, Seqno::new(end)))
+                .map_err(|malformed| malformed.field)
         };
         let max = u64::MAX;
         assert_eq!(field(at(1, 5, (5, 5), 0), 5), Ok(()));

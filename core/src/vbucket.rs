@@ -12,17 +12,24 @@
 //! - A stream is admitted, joins memory and reads it under the lock: no failover entry, no purge and
 //!   no deletion comes in between, and what is announced from memory is sealed before the lock is
 //!   given back.
-//! - Wakers are called after the lock is given back.
+//! - A stream that accepts changes from memory is shown sealed checkpoints only. Sealing at each of
+//!   its reads would end group commit and de-duplication, so such streams seal the open checkpoint at
+//!   most once in a flush interval, all of a vBucket's together; otherwise they wait until a flush
+//!   seals it, which is at most a flush interval later. Whoever seals for a flush fires the watches.
+//! - Wakers are called after the lock is released.
 
 use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
 use crate::failover_log::FailoverLog;
+use crate::filter::FilterDigest;
 use crate::ids::{Cas, Seqno, VbId, VbUuid};
 use crate::progress::Progress;
 use crate::record::VbState;
-use crate::resume::{Position, Resume, decide};
+use crate::resume::{Malformed, Position, Resume, check_end, check_position, decide};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::watches::{FiredWatches, Watches};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+use std::time::Duration;
 
 /// How durable a change must be before a stream delivers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,6 +41,20 @@ pub enum Visibility {
     Persisted,
     /// In memory: any crash may take it back.
     Memory,
+}
+
+impl Visibility {
+    /// Every value, the most durable first.
+    pub const ALL: [Self; 3] = [Self::Synced, Self::Persisted, Self::Memory];
+
+    /// Returns its place in [`Self::ALL`].
+    pub(crate) const fn index(self) -> usize {
+        match self {
+            Self::Synced => 0,
+            Self::Persisted => 1,
+            Self::Memory => 2,
+        }
+    }
 }
 
 /// The vBucket was deleted since.
@@ -65,29 +86,51 @@ pub struct VbInner {
     pub max_cas: Cas,
     /// Whether the vBucket is on the dirty list.
     pub is_dirty: bool,
-    watches: Vec<Watch>,
-}
-
-#[derive(Debug)]
-struct Watch {
-    visibility: Visibility,
-    above: Seqno,
-    waker: Waker,
+    watches: Watches,
+    /// From when on a follower that accepts unsynced changes may seal the open checkpoint, on the
+    /// engine's monotonic clock.
+    follower_seal_due: Duration,
 }
 
 /// Wakers to be called once no lock is held.
 #[derive(Debug, Default)]
-#[must_use = "call `wake` after the lock is given back"]
-pub struct Fired(Vec<Waker>);
+#[must_use = "call `wake` after the lock is released"]
+pub struct Fired(Vec<FiredWatches>);
 
 impl Fired {
-    /// Calls them. A waker can be a program's own code: if it panics, the others are called all the
-    /// same, and the caller, which may be the leader of a flush, does not notice.
+    /// Returns how many watches fired.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(FiredWatches::len).sum()
+    }
+
+    /// Returns whether none fired.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Adds the watches of another call, to be woken together.
+    pub fn append(&mut self, mut others: Self) {
+        self.0.append(&mut others.0);
+    }
+
+    /// Calls the wakers. A panic in one of them is caught: the others are still called, and the
+    /// caller does not notice.
     pub fn wake(self) {
-        for waker in self.0 {
+        for waker in self.0.into_iter().flat_map(FiredWatches::into_wakers) {
             drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
         }
     }
+}
+
+/// When a stream reads from memory, and how often such streams may seal the open checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct SealTime {
+    /// The engine's monotonic clock.
+    pub now: Duration,
+    /// The flush interval.
+    pub interval: Duration,
 }
 
 /// What came of a request for a stream.
@@ -121,7 +164,8 @@ impl VbCell {
                 state,
                 failover_log,
                 is_dirty: false,
-                watches: Vec::new(),
+                watches: Watches::default(),
+                follower_seal_due: Duration::ZERO,
             }),
         }
     }
@@ -169,27 +213,26 @@ impl VbCell {
         inner.state = state;
         self.persisted
             .store(state.high_seqno.get(), Ordering::Release);
-        inner.fire(self)
+        inner.fire(self, None)
     }
 
     /// Everything persisted is synced: the leader alone persists, and has just synced. Called
     /// without the lock.
     pub fn publish_synced(&self) -> Fired {
         self.synced.store(self.persisted().get(), Ordering::Release);
-        self.lock().fire(self)
+        self.lock().fire(self, None)
     }
 
     /// Everything up to `seqno` is synced, and perhaps more. Called with the lead, without the lock,
     /// for the generation that `seqno` is of.
     pub fn publish_synced_to(&self, seqno: Seqno) -> Fired {
         self.synced.fetch_max(seqno.get(), Ordering::AcqRel);
-        self.lock().fire(self)
+        self.lock().fire(self, None)
     }
 
     /// Wakes everybody who watches, whatever for: the health has changed, or the engine closes.
     pub fn fire_all(&self) -> Fired {
-        let watches = std::mem::take(&mut self.lock().watches);
-        Fired(watches.into_iter().map(|watch| watch.waker).collect())
+        Fired(self.lock().watches.take_all())
     }
 
     /// Begins a new life of the vBucket, empty, on a new branch. `inner` is its own lock, held since
@@ -207,56 +250,51 @@ impl VbCell {
         let memory = inner.checkpoints.reset();
         inner.state = state;
         inner.failover_log = failover_log;
-        let watches = std::mem::take(&mut inner.watches);
-        let fired = Fired(watches.into_iter().map(|watch| watch.waker).collect());
+        let fired = Fired(inner.watches.take_all());
         (memory, fired)
     }
 
-    /// Returns up to where changes may be delivered to a stream that asks for this.
-    fn visible(&self, inner: &VbInner, visibility: Visibility) -> Seqno {
+    /// Returns up to where changes may be delivered to a stream that asks for this. With `now`, what
+    /// a follower may seal counts as sealed.
+    fn visible(&self, inner: &VbInner, visibility: Visibility, now: Option<Duration>) -> Seqno {
         match visibility {
             Visibility::Synced => self.synced(),
             Visibility::Persisted => self.persisted(),
-            Visibility::Memory => inner.checkpoints.high_seqno(),
+            Visibility::Memory if now.is_some_and(|now| now >= inner.follower_seal_due) => {
+                inner.checkpoints.high_seqno()
+            }
+            Visibility::Memory => inner.checkpoints.sealed_end(),
         }
     }
 
     /// Calls `waker` once changes above `above` are as durable as asked, or the vBucket is deleted,
     /// or [`Self::fire_all`] is called. Returns false, and registers nothing, if that is so already.
+    /// `now` is the engine's monotonic clock.
     pub fn watch(
         &self,
         generation: u64,
         visibility: Visibility,
         above: Seqno,
         waker: &Waker,
+        now: Duration,
     ) -> bool {
         // Cloning and dropping a waker can run a program's own code: never under the lock.
-        let watch = Watch {
-            visibility,
-            above,
-            waker: waker.clone(),
-        };
+        let waker = waker.clone();
         let mut inner = self.lock();
-        if self.generation() != generation || self.visible(&inner, visibility) > above {
+        if self.generation() != generation || self.visible(&inner, visibility, Some(now)) > above {
             drop(inner);
             return false;
         }
-        // One waker needs one watch: the newest.
-        let place = inner.watches.iter().position(|w| w.waker.will_wake(waker));
-        let replaced = place.map(|at| inner.watches.remove(at));
-        inner.watches.push(watch);
+        let replaced = inner.watches.add(visibility, above, waker);
         drop(inner);
         drop(replaced);
         true
     }
 
-    /// Takes a watch away; nothing happens if it has fired.
+    /// Removes a watch; does nothing if it has fired.
     pub fn unwatch(&self, waker: &Waker) {
-        let mut inner = self.lock();
-        let place = inner.watches.iter().position(|w| w.waker.will_wake(waker));
-        let watch = place.map(|at| inner.watches.swap_remove(at));
-        drop(inner);
-        drop(watch);
+        let removed = self.lock().watches.remove(waker);
+        drop(removed);
     }
 
     /// Returns how many watches are waiting.
@@ -267,21 +305,40 @@ impl VbCell {
 
     /// Answers a request: decides whether the consumer may go on, and gives it a cursor if memory
     /// serves it from the start. All in one step, so that no failover entry comes in between.
-    #[must_use]
-    pub fn admit(&self, request: &Position, end_wanted: Seqno) -> Admission {
+    ///
+    /// # Errors
+    /// [`Malformed`]: bounds of the position that no consumer can have, or, if the consumer may go on,
+    /// an end below its position.
+    pub fn admit(
+        &self,
+        request: &Position,
+        filter: FilterDigest,
+        end_wanted: Seqno,
+    ) -> Result<Admission, Malformed> {
+        check_position(request)?;
         let mut inner = self.lock();
         let (high, purge) = (inner.checkpoints.high_seqno(), inner.state.purge_seqno);
-        let answer = decide(request, &inner.failover_log, high, purge);
+        let answer = decide(request, filter, &inner.failover_log, high, purge);
         if answer != Resume::Continue {
-            return Admission::Refused(answer);
+            return Ok(Admission::Refused(answer));
         }
+        check_end(request, end_wanted)?;
         let progress = Progress::new(request, inner.state.uuid, purge, end_wanted);
         let cursor = inner.join(progress.position()).ok();
-        Admission::Admitted {
+        Ok(Admission::Admitted {
             progress,
             generation: self.generation(),
             cursor,
-        }
+        })
+    }
+
+    /// Returns whether `vb_uuid` is a branch of this life of the vBucket. Waits for a deletion that is
+    /// being written, which has changed the disk but not the generation yet.
+    #[must_use]
+    pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
+        let inner = self.lock();
+        let entries = inner.failover_log.entries();
+        self.generation() == generation && entries.iter().any(|entry| entry.uuid == vb_uuid)
     }
 
     /// Gives a stream that has read everything up to `position` a cursor after it.
@@ -311,8 +368,8 @@ impl VbCell {
         self.lock().checkpoints.remove_cursor(cursor);
     }
 
-    /// Reads from a cursor what is as durable as asked: the items and the end to announce, in one
-    /// step. `Ok(None)`: nothing now.
+    /// Reads from a cursor what is as durable as asked: the items, the end to announce, and the branch
+    /// they are of, in one step. `Ok(None)`: nothing now.
     ///
     /// # Errors
     /// [`Gone`] if the vBucket was deleted.
@@ -323,18 +380,24 @@ impl VbCell {
         progress: &Progress,
         visibility: Visibility,
         limit: ReadLimit,
-    ) -> Result<Result<Option<MemoryRead>, NotInMemory>, Gone> {
+        seal: SealTime,
+    ) -> Result<Result<Option<(MemoryRead, VbUuid)>, NotInMemory>, Gone> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
-        if visibility == Visibility::Memory && progress.position() >= progress.announced() {
+        let owes_nothing = progress.position() >= progress.announced();
+        if visibility == Visibility::Memory && owes_nothing && seal.now >= inner.follower_seal_due {
             // What it announces must not change any more.
-            inner.checkpoints.seal();
+            if inner.checkpoints.seal() {
+                inner.follower_seal_due = seal.now.saturating_add(seal.interval);
+            }
         }
-        let upto = self.visible(&inner, visibility);
+        let upto = self.visible(&inner, visibility, None);
         let announced = progress.announced();
-        Ok(inner
+        let vb_uuid = inner.state.uuid;
+        let read = inner
             .checkpoints
-            .read(cursor, announced, upto, progress.end_min(), limit))
+            .read(cursor, announced, upto, progress.end_min(), limit);
+        Ok(read.map(|read| read.map(|read| (read, vb_uuid))))
     }
 
     /// Returns how far a cursor is behind; `None` if it is gone.
@@ -360,16 +423,122 @@ impl VbInner {
         self.checkpoints.register(position)
     }
 
-    /// Takes the watches that are fulfilled now. `cell` is the one this belongs to.
-    pub fn fire(&mut self, cell: &VbCell) -> Fired {
+    /// Takes the watches that are fulfilled now. `cell` is the one this belongs to. Costs the same
+    /// however many watches there are, unless some of one visibility are fulfilled and others not.
+    ///
+    /// `now` is given by a writer that has just appended: followers that may seal it are woken.
+    pub fn fire(&mut self, cell: &VbCell, now: Option<Duration>) -> Fired {
         if self.watches.is_empty() {
             return Fired::default();
         }
-        let watches = std::mem::take(&mut self.watches);
-        let (fired, waiting) = watches
-            .into_iter()
-            .partition(|watch| cell.visible(self, watch.visibility) > watch.above);
-        self.watches = waiting;
-        Fired(fired.into_iter().map(|watch| watch.waker).collect())
+        let visible = Visibility::ALL.map(|visibility| cell.visible(self, visibility, now));
+        Fired(self.watches.take_fulfilled(&visible))
+    }
+}
+
+// The model checker's locks work in its own tests only.
+#[cfg(not(feature = "shuttle"))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Previous;
+    use crate::item::{Item, ItemKind, ItemMeta};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    const LIMIT: ReadLimit = ReadLimit {
+        items: 100,
+        bytes: u64::MAX,
+    };
+
+    fn cell() -> VbCell {
+        let uuid = VbUuid::new(1);
+        VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid))
+    }
+
+    fn append(cell: &VbCell, key: &str, now: Duration) -> Fired {
+        let mut inner = cell.lock();
+        let seqno = inner.checkpoints.high_seqno().next().unwrap();
+        let item = Item {
+            meta: ItemMeta {
+                seqno,
+                kind: ItemKind::Mutation,
+                cas: Cas::new(seqno.get()),
+                flags: 0,
+                expiry: 0,
+                datatype: 0,
+                value_len: 0,
+            },
+            key: key.as_bytes().into(),
+            value: Bytes::new(),
+        };
+        inner
+            .checkpoints
+            .append(Arc::new(item), Previous::None, false, now);
+        inner.fire(cell, Some(now))
+    }
+
+    #[test]
+    fn followers_of_unsynced_changes_seal_once_in_a_flush_interval() {
+        let cell = cell();
+        let Ok(Admission::Admitted {
+            mut progress,
+            generation,
+            cursor: Some(cursor),
+        }) = cell.admit(
+            &Position::default(),
+            FilterDigest::of(b"", false),
+            Seqno::MAX,
+        )
+        else {
+            panic!("not admitted");
+        };
+        let seconds = Duration::from_secs;
+        let read = |progress: &mut Progress, now| {
+            let seal = SealTime {
+                now,
+                interval: seconds(10),
+            };
+            let read = cell
+                .read(
+                    generation,
+                    cursor,
+                    progress,
+                    Visibility::Memory,
+                    LIMIT,
+                    seal,
+                )
+                .unwrap()
+                .unwrap();
+            read.map(|(read, _)| {
+                progress.take_memory(read.end, read.position);
+                read.items.len()
+            })
+        };
+        let watch = |progress: &Progress, now| {
+            let above = progress.position();
+            cell.watch(generation, Visibility::Memory, above, Waker::noop(), now)
+        };
+        // The first change is delivered at once.
+        assert!(watch(&progress, seconds(1)));
+        assert_eq!(append(&cell, "a", seconds(1)).len(), 1);
+        assert_eq!(read(&mut progress, seconds(1)), Some(1));
+        // The next ones stay in one open checkpoint, where they replace each other.
+        assert!(watch(&progress, seconds(2)));
+        for _ in 0..5 {
+            assert!(append(&cell, "b", seconds(2)).is_empty());
+        }
+        assert_eq!(read(&mut progress, seconds(10)), None);
+        // A flush seals them, which fires the watch.
+        let mut inner = cell.lock();
+        inner.checkpoints.begin_flush(u64::MAX);
+        assert_eq!(inner.fire(&cell, None).len(), 1);
+        drop(inner);
+        assert_eq!(read(&mut progress, seconds(10)), Some(1));
+        assert_eq!(progress.position(), Seqno::new(6));
+        // An interval after the follower sealed, it may again.
+        append(&cell, "c", seconds(3)).wake();
+        assert!(!watch(&progress, seconds(11)));
+        assert_eq!(read(&mut progress, seconds(11)), Some(1));
     }
 }

@@ -17,8 +17,9 @@ use vbstore_core::progress::View;
 use vbstore_core::record::VbState;
 use vbstore_core::sync::{Mutex, MutexGuard};
 use vbstore_core::{
-    Admission, Cas, CursorId, FailoverLog, Item, ItemKind, ItemMeta, Marker, Position, Previous,
-    Progress, ReadLimit, Seqno, VbCell, VbId, VbInner, VbUuid, Visibility,
+    Admission, Cas, CursorId, FailoverLog, FilterDigest, Item, ItemKind, ItemMeta, Marker,
+    Position, Previous, Progress, ReadLimit, SealTime, Seqno, VbCell, VbId, VbInner, VbUuid,
+    Visibility,
 };
 
 const VB: VbId = VbId::new(0);
@@ -28,6 +29,12 @@ const KEYS: [&str; 3] = ["a", "b", "c"];
 const LIMIT: ReadLimit = ReadLimit {
     items: 2,
     bytes: u64::MAX,
+};
+
+/// Of all followers that accept unsynced changes, the first read seals; after it they wait for flushes.
+const SEAL: SealTime = SealTime {
+    now: Duration::ZERO,
+    interval: Duration::from_secs(1),
 };
 
 /// What RocksDB would hold: one version of each key, by seqno, and up to where it was written.
@@ -78,14 +85,19 @@ impl World {
             .checkpoints
             .append(item, Previous::Unknown, false, Duration::ZERO);
         self.history.lock().push(key);
-        let fired = inner.fire(&self.cell);
+        let fired = inner.fire(&self.cell, Some(Duration::ZERO));
         drop(inner);
         fired.wake();
     }
 
     /// One flush, as the leader does it: take, write, publish, sync, publish.
     fn flush(&self, fails: bool) {
-        let taken = self.cell.lock().checkpoints.begin_flush(1);
+        let mut inner = self.cell.lock();
+        let taken = inner.checkpoints.begin_flush(1);
+        // What it sealed is what followers that accept unsynced changes wait for.
+        let fired = inner.fire(&self.cell, None);
+        drop(inner);
+        fired.wake();
         if fails {
             self.cell.lock().checkpoints.flush_failed();
             return;
@@ -181,7 +193,9 @@ impl Follower {
             mut progress,
             generation,
             mut cursor,
-        } = cell.admit(&self.position, Seqno::MAX)
+        } = cell
+            .admit(&self.position, FilterDigest::of(b"", false), Seqno::MAX)
+            .unwrap()
         else {
             panic!("refused from the start");
         };
@@ -201,7 +215,7 @@ impl Follower {
                     Some(above) => above,
                 },
             };
-            if cell.watch(generation, above.0, above.1, &waker) {
+            if cell.watch(generation, above.0, above.1, &waker, Duration::ZERO) {
                 thread::park();
             }
         }
@@ -219,10 +233,10 @@ impl Follower {
         let world = Arc::clone(&self.world);
         let read = world
             .cell
-            .read(generation, id, progress, self.visibility, LIMIT)
+            .read(generation, id, progress, self.visibility, LIMIT, SEAL)
             .unwrap()
             .map_err(|_| ())?;
-        let Some(read) = read else {
+        let Some((read, _)) = read else {
             let least = progress.end_min().get().saturating_sub(1);
             return Ok(Some(progress.position().max(Seqno::new(least))));
         };
@@ -284,7 +298,13 @@ impl Follower {
         // Nothing of it is delivered before it is synced.
         while self.visibility == Visibility::Synced && cell.synced().get() < end {
             let waker = Waker::from(Arc::new(Unpark(thread::current())));
-            if cell.watch(generation, Visibility::Synced, Seqno::new(end - 1), &waker) {
+            if cell.watch(
+                generation,
+                Visibility::Synced,
+                Seqno::new(end - 1),
+                &waker,
+                Duration::ZERO,
+            ) {
                 thread::park();
             }
         }

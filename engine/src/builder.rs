@@ -9,6 +9,7 @@ use crate::inner::{Inner, Parts};
 use crate::samples::Places;
 use crate::storage::options::{FamilyOptions, StorageConfig};
 use crate::storage::{Batch, Reach, Storage};
+use crate::wakers::Wakers;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use vbstore_core::record::VbState;
@@ -371,6 +372,11 @@ impl Builder {
             clock: self.clock,
             metrics: self.metrics,
             failpoints: self.failpoints,
+            wakers: if self.background {
+                Wakers::threaded()
+            } else {
+                Wakers::inline()
+            },
         })
     }
 }

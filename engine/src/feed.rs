@@ -7,16 +7,17 @@ use crate::engine::{Engine, Handle};
 use crate::error::{Error, Result};
 use crate::failpoint::place;
 use crate::inner::Inner;
-use crate::slice::{SeqnoRange, Slice};
+use crate::slice::{Ask, SeqnoRange, Slice};
+use crate::wakers::Wakers;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 use vbstore_core::checkpoint::{MemoryRead, NotInMemory};
-use vbstore_core::resume::{Malformed, check_bounds};
+use vbstore_core::resume::Malformed;
 use vbstore_core::vbucket::Gone;
 use vbstore_core::{
-    Admission, CursorId, CursorLag, Position, Progress, ReadLimit, Resume, Seqno, VbCell, VbId,
-    Visibility,
+    Admission, CursorId, CursorLag, FilterDigest, Position, Progress, ReadLimit, Resume, SealTime,
+    Seqno, VbCell, VbId, VbUuid, Visibility,
 };
 use vbstore_metrics::Holder;
 
@@ -54,8 +55,8 @@ pub enum Admitted {
 /// What a read from memory found.
 #[derive(Debug)]
 pub enum FeedRead {
-    /// Changes, and the end to announce.
-    Changes(MemoryRead),
+    /// Changes, the end to announce, and the branch they are of.
+    Changes(MemoryRead, VbUuid),
     /// Nothing now.
     CaughtUp,
     /// The cursor was dropped: the disk has to be read.
@@ -89,6 +90,30 @@ impl Engine {
             handle: self.handle(),
             id: vb,
         })
+    }
+}
+
+impl Engine {
+    /// Reads slices for streams, one for each ask, through one db snapshot that is opened and released
+    /// before this returns. Goes on to the next ask only while the slices so far came to the end of
+    /// their vBuckets and the time of their budgets, counted from the moment the view is open, is not
+    /// used up: the answer may be shorter than the asks, and has at least one entry. An error of one
+    /// ask, or a panic while it is read ([`Error::StreamPanicked`]), is its own.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn scan(&self, asks: &[Ask]) -> Result<Vec<Result<Slice>>> {
+        let inner = self.inner();
+        let seam = || inner.pass(place::SLICE_VIEW);
+        Ok(inner.storage()?.scan_slices(Holder::Backfill, asks, seam))
+    }
+}
+
+impl Engine {
+    /// Returns what calls wakers of a program. For the crate that has streams.
+    #[must_use]
+    pub fn wakers(&self) -> Wakers {
+        self.inner().wakers.clone()
     }
 }
 
@@ -136,11 +161,13 @@ impl Feed {
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::Closed`].
-    pub fn admit(&self, request: &Position, end: Seqno) -> Result<Admitted> {
+    pub fn admit(&self, request: &Position, filter: FilterDigest, end: Seqno) -> Result<Admitted> {
         drop(self.inner().storage()?);
-        check_bounds(request, end)
+        let admission = self
+            .cell()?
+            .admit(request, filter, end)
             .map_err(|Malformed { field, detail }| Error::invalid(field, detail))?;
-        Ok(match self.cell()?.admit(request, end) {
+        Ok(match admission {
             Admission::Refused(answer) => Admitted::Rollback(answer),
             Admission::Admitted {
                 progress,
@@ -188,26 +215,16 @@ impl Feed {
         limit: ReadLimit,
     ) -> Result<FeedRead> {
         let cell = self.cell()?;
-        let read = cell.read(generation, cursor.id, progress, visibility, limit);
+        let seal = SealTime {
+            now: self.inner().clock.monotonic(),
+            interval: self.inner().tuning().flush_interval,
+        };
+        let read = cell.read(generation, cursor.id, progress, visibility, limit, seal);
         Ok(match read.map_err(|gone| self.gone(gone))? {
-            Ok(Some(read)) => FeedRead::Changes(read),
+            Ok(Some((read, vb_uuid))) => FeedRead::Changes(read, vb_uuid),
             Ok(None) => FeedRead::CaughtUp,
             Err(NotInMemory) => FeedRead::Dropped,
         })
-    }
-
-    /// Reads one slice from disk. Opens a db snapshot and gives it back before it returns.
-    ///
-    /// # Errors
-    /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
-    pub fn slice(&self, after: Seqno, budget: SliceBudget) -> Result<Slice> {
-        self.inner().pass(place::SLICE_OPEN)?;
-        let range = SeqnoRange::above(after);
-        let slice = self
-            .inner()
-            .scan_slice(Holder::Backfill, self.id, range, budget)?;
-        self.inner().pass(place::SLICE_HAND_ON)?;
-        Ok(slice)
     }
 
     /// Calls `waker` once changes above `above` are as durable as asked, or when the stream has to
@@ -220,8 +237,9 @@ impl Feed {
         above: Seqno,
         waker: &Waker,
     ) -> bool {
+        let now = self.inner().clock.monotonic();
         self.cell()
-            .is_ok_and(|cell| cell.watch(generation, visibility, above, waker))
+            .is_ok_and(|cell| cell.watch(generation, visibility, above, waker, now))
             // ORDER: watched first, looked at second. A failure or a close comes first and wakes
             // second, so one of the two is seen.
             && self.unwell().is_none()
@@ -252,11 +270,27 @@ impl Feed {
         self.cell().map_or(Seqno::ZERO, VbCell::persisted)
     }
 
+    /// Returns whether `vb_uuid` is a branch of this life of the vBucket. Takes the vBucket's lock, so
+    /// that a deletion that is being written is waited for.
+    #[must_use]
+    pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
+        self.cell()
+            .is_ok_and(|cell| cell.has_branch(generation, vb_uuid))
+    }
+
     /// Returns whether the vBucket was deleted since.
     #[must_use]
     pub fn is_gone(&self, generation: u64) -> bool {
         self.cell()
             .map_or(true, |cell| cell.check_generation(generation).is_err())
+    }
+
+    /// Passes a failpoint of a backfill. For the crate that has streams.
+    ///
+    /// # Errors
+    /// What was planted there.
+    pub fn pass(&self, place: &'static str) -> Result<()> {
+        self.inner().pass(place)
     }
 
     /// Asks for a sync of what is persisted, soon.

@@ -21,6 +21,7 @@ use crate::memory::Memory;
 use crate::storage::Storage;
 use crate::stripes::Stripes;
 use crate::tasks::Signals;
+use crate::wakers::Wakers;
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +54,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: Option<Arc<Failpoints>>,
     pub(crate) signals: Signals,
+    pub(crate) wakers: Wakers,
     /// Set first thing by a close: no operation begins after it.
     pub(crate) is_closing: AtomicBool,
 }
@@ -70,6 +72,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: Option<Arc<Failpoints>>,
+    pub(crate) wakers: Wakers,
 }
 
 impl Inner {
@@ -92,6 +95,7 @@ impl Inner {
             metrics: parts.metrics,
             failpoints: parts.failpoints,
             signals: Signals::default(),
+            wakers: parts.wakers,
             is_closing: AtomicBool::new(false),
         }
     }

@@ -10,6 +10,7 @@
 //! | `commit` | group commit: who flushes, what a flush does, tickets, deleting a vBucket |
 //! | `feed` | what streams are built on: admission, cursors, slices, watches |
 //! | `tasks` | background tasks: flusher, witness syncer, pacer |
+//! | `wakers` | calling a program's wakers |
 //! | `home` | the directory: marker, lock, witness |
 //! | `verify` | checking what is on disk |
 //! | `storage` | the only place that names RocksDB |
@@ -34,6 +35,7 @@ mod stripes;
 mod tasks;
 mod vbucket;
 mod verify;
+mod wakers;
 
 pub use builder::Builder;
 pub use change::{Change, Written};
@@ -45,10 +47,11 @@ pub use engine::{DiskUsage, Engine, RocksSnapshots};
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use feed::{Admitted, CursorGuard, Feed, FeedRead};
 pub use health::HealthState;
-pub use slice::{SeqnoRange, Slice, SliceEnd, SliceItem};
+pub use slice::{Ask, SeqnoRange, Slice, SliceEnd, SliceItem};
 pub use tasks::BackgroundTask;
 pub use vbucket::{Document, KeyRange, Page, PageEntry, PageForm, Seqnos, VBucket, VbCounts};
 pub use verify::{Problem, Verification};
+pub use wakers::Wakers;
 
 /// For benches and tests: the options RocksDB is opened with, and what happens by itself only under
 /// pressure. Not part of the interface: no promise is kept about it.

@@ -1,9 +1,10 @@
 //! A slice: a bounded run of a vBucket's changes in seqno order, read from disk.
 
+use crate::config::SliceBudget;
 use bytes::Bytes;
 use std::ops::Range;
 use vbstore_core::record::Counts;
-use vbstore_core::{ItemMeta, Seqno, VbUuid};
+use vbstore_core::{ItemMeta, Seqno, VbId, VbUuid};
 
 /// Which seqnos are asked for: above `after`, up to and with `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,17 @@ impl SeqnoRange {
             to: Seqno::MAX,
         }
     }
+}
+
+/// What a stream wants to read from disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    /// Of which vBucket.
+    pub vb: VbId,
+    /// The changes above this seqno.
+    pub after: Seqno,
+    /// How many of them. The time is shared by all asks of one scan.
+    pub budget: SliceBudget,
 }
 
 /// Why a slice ended.
@@ -166,23 +178,24 @@ impl Slice {
     /// their own. Everything else is as in this one.
     #[must_use]
     pub fn with_only(&self, indexes: &[usize], with_values: bool) -> Self {
-        let mut data = Vec::new();
+        let wanted = || indexes.iter().filter_map(|index| self.rows.get(*index));
+        let size = |row: &Row| row.key.len() + if with_values { row.value.len() } else { 0 };
+        let mut data = Vec::with_capacity(wanted().map(size).sum());
         let mut put = |bytes: &[u8]| {
             let start = data.len();
             data.extend_from_slice(bytes);
             start..data.len()
         };
-        let rows = indexes.iter().filter_map(|index| self.rows.get(*index));
-        let rows = rows
-            .map(|row| {
-                let item = self.item_of(row);
-                Row {
-                    key: put(item.key),
-                    value: put(if with_values { item.value } else { &[] }),
-                    ..row.clone()
-                }
-            })
-            .collect();
+        let mut rows = Vec::with_capacity(indexes.len());
+        let lean = wanted().map(|row| {
+            let item = self.item_of(row);
+            Row {
+                key: put(item.key),
+                value: put(if with_values { item.value } else { &[] }),
+                ..row.clone()
+            }
+        });
+        rows.extend(lean);
         Self {
             rows,
             data: Bytes::from(data),
@@ -190,10 +203,14 @@ impl Slice {
         }
     }
 
-    /// Returns the memory it takes, in bytes.
+    /// Memory that a change takes besides its key and value, in bytes.
+    pub const ROW_BYTES: usize = size_of::<Row>();
+
+    /// Returns the memory it takes, in bytes. Both buffers are allocated to their length.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let rows = self.rows.len().saturating_mul(size_of::<Row>());
-        u64::try_from(self.data.len().saturating_add(rows)).unwrap_or(u64::MAX)
+        let bytes = self.data.len() + self.rows.len() * Self::ROW_BYTES;
+        // A buffer cannot be longer than a pointer can say.
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 }

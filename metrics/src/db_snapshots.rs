@@ -290,12 +290,12 @@ impl DbSnapshotGuard {
             let waited = now
                 .zip(self.waited)
                 .map(|(now, then)| now.saturating_sub(then));
-            let hold = LongHold {
+            let long_hold = LongHold {
                 holder,
                 held,
                 waited,
             };
-            snapshots.list(hold);
+            snapshots.list(long_hold);
         }
     }
 }

@@ -53,10 +53,13 @@ const OPERATION: Label = label("op", &["get", "write", "page", "slice"]);
 const READ: Label = label("op", &["get", "page", "slice"]);
 const DURABILITY: Label = label("durability", &["memory", "logged", "synced"]);
 const TASK: Label = label("state", &["pending", "ready", "running", "snoozed"]);
-const STREAM: Label = label("state", &["backfilling", "in_memory"]);
+const STREAM: Label = label("state", &["backfilling", "in_memory", "paused"]);
 const SOURCE: Label = label("source", &["disk", "memory"]);
 const SLICE_END: Label = label("end", &["complete", "budget"]);
-const ROLLBACK: Label = label("reason", &["purged", "unknown_branch", "diverged"]);
+const ROLLBACK: Label = label(
+    "reason",
+    &["purged", "unknown_branch", "diverged", "filter_changed"],
+);
 const CLOSED: Label = label(
     "reason",
     &[
@@ -239,6 +242,7 @@ metrics! {
     STREAM_ITEMS = Counter "stream_items_total" [SOURCE] "Changes read for streams; what is in a buffer when a stream ends is counted and never taken.";
     STREAM_BYTES = Counter "stream_bytes_total" [SOURCE] "Bytes of keys and values of these changes; a consumer of keys alone is handed no values.";
     STREAM_FALLBACKS = Counter "stream_fallbacks_total" [] "Streams that found their cursor dropped and went back to the disk.";
+    STREAM_PAUSES = Counter "stream_pauses_total" [] "Streams whose buffered batches were dropped because their consumers took nothing while others were short of buffers.";
     ROLLBACKS = Counter "rollbacks_required_total" [ROLLBACK] "Requests answered with a rollback.";
 }
 

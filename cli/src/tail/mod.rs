@@ -178,5 +178,6 @@ pub(crate) fn after(vb: &VBucket, from: u64) -> Result<Position, Failure> {
         snap_start: seqno,
         snap_end: seqno,
         purge_seqno: seqnos.purge,
+        filter: None,
     })
 }

@@ -198,13 +198,24 @@ impl Checkpoints {
         self.open.memory
     }
 
-    /// Seals the open checkpoint; its end is a boundary from now on. Nothing happens if it is
-    /// empty.
-    pub fn seal(&mut self) {
+    /// Returns the end of the newest sealed checkpoint, which may have been freed since: the last
+    /// boundary.
+    #[must_use]
+    pub fn sealed_end(&self) -> Seqno {
+        if self.open.entries.is_empty() {
+            return self.high_seqno;
+        }
+        self.sealed
+            .back()
+            .map_or(self.freed_upto, |sealed| sealed.end)
+    }
+
+    /// Seals the open checkpoint; its end is a boundary from now on. Returns false if it is empty.
+    pub fn seal(&mut self) -> bool {
         let open = std::mem::take(&mut self.open);
         let entries: Vec<Entry> = open.entries.into_values().collect();
         let Some(last) = entries.last() else {
-            return;
+            return false;
         };
         let all = Totals {
             items: u64::try_from(entries.len()).unwrap_or(u64::MAX),
@@ -220,6 +231,7 @@ impl Checkpoints {
         }));
         self.sealed_total = self.sealed_total.plus(all);
         self.next_id = self.next_id.saturating_add(1);
+        true
     }
 
     /// Seals the open checkpoint and hands a flush the checkpoints after the persistence cursor,

@@ -80,7 +80,10 @@ impl Inner {
                 self.commit.mark_dirty(vb, self.clock.monotonic());
                 has_left = true;
             }
+            // What was sealed is what streams that accept unsynced changes wait for.
+            let streams = inner.fire(cell, None);
             drop(inner);
+            streams.wake();
             bytes = taken
                 .iter()
                 .fold(bytes, |sum, sealed| sum.saturating_add(sealed.memory()));

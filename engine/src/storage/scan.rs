@@ -6,8 +6,9 @@ use super::records::{Records, decode_document, decode_index_entry};
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
 use crate::raw::ReadHeld;
-use crate::slice::{Row, SeqnoRange, Slice, SliceEnd};
+use crate::slice::{Ask, Row, SeqnoRange, Slice, SliceEnd};
 use bytes::Bytes;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use vbstore_core::{Clock, ItemMeta, Seqno, VbId};
 use vbstore_metrics::Holder;
@@ -29,6 +30,10 @@ struct Meter<'a> {
 impl<'a> Meter<'a> {
     fn start(budget: SliceBudget, clock: &'a dyn Clock) -> Self {
         let deadline = clock.monotonic().saturating_add(budget.duration_max);
+        Self::until(deadline, budget, clock)
+    }
+
+    fn until(deadline: Duration, budget: SliceBudget, clock: &'a dyn Clock) -> Self {
         Self {
             budget,
             clock,
@@ -72,6 +77,47 @@ impl Storage {
             let meter = Meter::start(budget, clock);
             read_slice(records, vb, range, meter)
         })
+        .map(Unpacked::pack)
+    }
+
+    /// Reads slices for several asks through one view; see [`crate::Engine::scan`]. The view is held
+    /// as long as for one slice: the longest of their times, and one window.
+    pub(crate) fn scan_slices(
+        &self,
+        holder: Holder,
+        asks: &[Ask],
+        seam: impl Fn() -> Result<()>,
+    ) -> Vec<Result<Slice>> {
+        let clock = &*self.clock;
+        let slices = self.with_records(holder, |records| {
+            let opened = clock.monotonic();
+            let mut slices: Vec<Result<Unpacked>> = Vec::with_capacity(asks.len());
+            for ask in asks {
+                let until = opened.saturating_add(ask.budget.duration_max);
+                if !slices.is_empty() && clock.monotonic() >= until {
+                    break;
+                }
+                let read = || {
+                    seam()?;
+                    let meter = Meter::until(until, ask.budget, clock);
+                    read_slice(records, ask.vb, SeqnoRange::above(ask.after), meter)
+                };
+                let panicked = Err(Error::StreamPanicked { vb: ask.vb });
+                let slice = catch_unwind(AssertUnwindSafe(read)).unwrap_or(panicked);
+                let is_cut = slice
+                    .as_ref()
+                    .is_ok_and(|read| read.slice.end == SliceEnd::Budget);
+                slices.push(slice);
+                if is_cut {
+                    break;
+                }
+            }
+            slices
+        });
+        slices
+            .into_iter()
+            .map(|slice| slice.map(Unpacked::pack))
+            .collect()
     }
 }
 
@@ -82,9 +128,27 @@ impl Storage {
         let clock = &*self.clock;
         self.with_records(Holder::Admin, |records| {
             work(&mut |vb, range, budget| {
-                read_slice(records, vb, range, Meter::start(budget, clock))
+                read_slice(records, vb, range, Meter::start(budget, clock)).map(Unpacked::pack)
             })
         })
+    }
+}
+
+/// A slice whose buffers are as large as reading has made them.
+struct Unpacked {
+    /// Without its data.
+    slice: Slice,
+    data: Vec<u8>,
+}
+
+impl Unpacked {
+    /// Gives back what the buffers have beyond their lengths: what a slice is counted with is what is
+    /// allocated. May copy the slice, so never while the view is open.
+    fn pack(self) -> Slice {
+        let Self { mut slice, data } = self;
+        slice.rows.shrink_to_fit();
+        slice.data = Bytes::from(data.into_boxed_slice());
+        slice
     }
 }
 
@@ -93,7 +157,7 @@ fn read_slice(
     vb: VbId,
     range: SeqnoRange,
     mut meter: Meter<'_>,
-) -> Result<Slice> {
+) -> Result<Unpacked> {
     let state = records.state(vb)?;
     let last = range.to.min(state.high_seqno);
     let mut position = range.after;
@@ -138,7 +202,7 @@ fn read_slice(
             break;
         }
     }
-    Ok(Slice {
+    let slice = Slice {
         persisted_seqno: state.high_seqno,
         purge_seqno: state.purge_seqno,
         vb_uuid: state.uuid,
@@ -146,8 +210,9 @@ fn read_slice(
         position,
         end,
         rows,
-        data: Bytes::from(data),
-    })
+        data: Bytes::new(),
+    };
+    Ok(Unpacked { slice, data })
 }
 
 fn append(data: &mut Vec<u8>, bytes: &[u8]) -> std::ops::Range<usize> {

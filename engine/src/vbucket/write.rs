@@ -88,7 +88,7 @@ impl Inner {
         }
         self.health.check()?;
         let written = self.assign(cell, &mut inner, changes, admitted, durability)?;
-        let streams = inner.fire(cell);
+        let streams = inner.fire(cell, Some(self.clock.monotonic()));
         drop(inner);
         drop(stripes);
         streams.wake();

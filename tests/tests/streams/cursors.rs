@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
 use vbstore::{
-    BackgroundTask, Change, ConsumerConfig, Durability, Engine, Position, Seqno, StreamRequest,
-    StreamState, Streams, StreamsConfig, VbId,
+    BackgroundTask, Change, ConsumerConfig, Durability, Engine, FilterDigest, Position, Seqno,
+    StreamRequest, StreamState, Streams, StreamsConfig, VbId,
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
@@ -72,7 +72,13 @@ fn a_place_in_memory_that_nobody_takes_is_given_up() {
     let store = TestStore::stepped();
     let engine = store.open();
     let feed = engine.feed(VB).unwrap();
-    let admitted = feed.admit(&Position::default(), Seqno::MAX).unwrap();
+    let admitted = feed
+        .admit(
+            &Position::default(),
+            FilterDigest::of(b"", false),
+            Seqno::MAX,
+        )
+        .unwrap();
     assert!(memory_left_after_a_write(&engine) > 0, "it is held");
     drop(admitted);
     assert_eq!(memory_left_after_a_write(&engine), 0);

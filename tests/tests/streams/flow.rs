@@ -83,7 +83,7 @@ fn streams_that_wait_for_room_get_it_in_turn() {
     store.config.vbuckets = Some(64);
     let engine = store.open();
     for number in 0..64 {
-        for key in keys(60) {
+        for key in keys(120) {
             let change = Change::set(key, "value");
             vb(&engine, number)
                 .write(change, Durability::Memory)
@@ -108,7 +108,7 @@ fn streams_that_wait_for_room_get_it_in_turn() {
     let events = drain(&engine, &streams, &mut consumer);
     assert!(!events.is_empty());
     for stats in consumer.stats() {
-        assert_eq!(stats.taken_seqno.get(), 60, "{stats:?}");
+        assert_eq!(stats.taken_seqno.get(), 120, "{stats:?}");
     }
     assert_eq!(consumer.buffered_bytes(), 0);
     drop((consumer, streams));

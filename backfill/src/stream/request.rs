@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use vbstore_core::{Position, RollbackReason, Seqno, VbId, Visibility};
+use vbstore_core::{
+    FilterDigest, ItemKind, ItemMeta, Position, RollbackReason, Seqno, VbId, Visibility,
+};
 
 /// Which changes a stream delivers, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,8 +17,30 @@ pub struct StreamOptions {
     /// Keys and metadata without values.
     pub is_keys_only: bool,
     /// Leave deletions out of the first backfill of a stream from 0: its consumer has no key that
-    /// could be deleted. Only up to the end of the first view; never after a resume.
+    /// could be deleted. Such a stream begins on disk, and leaves out the deletions up to the end of
+    /// its first view of it, wherever the changes are; never more, and none after a resume.
     pub skips_first_deletions: bool,
+}
+
+impl StreamOptions {
+    /// Returns whether a change is delivered. Deletions up to `skips_upto` are left out if the options
+    /// say so.
+    pub(crate) fn wants(&self, meta: &ItemMeta, key: &[u8], skips_upto: Seqno) -> bool {
+        let is_skipped = self.skips_first_deletions
+            && meta.kind != ItemKind::Mutation
+            && meta.seqno <= skips_upto;
+        !is_skipped && key.starts_with(&self.prefix)
+    }
+
+    /// Returns whether every change is delivered from now on.
+    pub(crate) fn wants_all(&self) -> bool {
+        self.prefix.is_empty() && !self.skips_first_deletions
+    }
+
+    /// Returns what identifies the filter in positions.
+    pub(crate) fn filter(&self) -> FilterDigest {
+        FilterDigest::of(&self.prefix, self.is_keys_only)
+    }
 }
 
 /// Asks for the changes of one vBucket.

@@ -34,13 +34,14 @@ struct State {
     backfills: HashMap<VbId, usize>,
 }
 
-#[derive(Debug)]
-struct Kept {
-    vb: VbId,
-    generation: u64,
-    after: Seqno,
-    view: u64,
-    slice: Arc<Slice>,
+/// A slice, and what tells who may use it.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) vb: VbId,
+    pub(super) generation: u64,
+    pub(super) after: Seqno,
+    pub(super) view: u64,
+    pub(super) slice: Arc<Slice>,
 }
 
 impl SharedSlices {
@@ -59,11 +60,11 @@ impl SharedSlices {
 
     /// Numbers a view. Taken *before* the view is opened.
     pub(crate) fn begin_view(&self) -> u64 {
-        self.views.fetch_add(1, Ordering::SeqCst).saturating_add(1)
+        self.views.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Returns a slice that a stream may use.
-    pub(crate) fn find(
+    pub(super) fn find(
         &self,
         vb: VbId,
         generation: u64,
@@ -87,40 +88,27 @@ impl SharedSlices {
     }
 
     /// Keeps a slice if another backfill of the vBucket may use it.
-    pub(crate) fn keep(
-        &self,
-        vb: VbId,
-        generation: u64,
-        after: Seqno,
-        view: u64,
-        slice: &Arc<Slice>,
-    ) {
+    pub(super) fn keep(&self, kept: Kept) {
         let mut dropped = Vec::new();
         let mut state = self.state.lock();
-        let is_alone = state.backfills.get(&vb).is_none_or(|count| *count < 2);
-        if is_alone || slice.is_empty() || slice.memory() > self.bytes_max {
+        let backfills = state.backfills.get(&kept.vb);
+        let is_alone = backfills.is_none_or(|count| *count < 2);
+        if is_alone || kept.slice.is_empty() || kept.slice.memory() > self.bytes_max {
             return;
         }
-        state.bytes = state.bytes.saturating_add(slice.memory());
-        state.kept.push_back(Kept {
-            vb,
-            generation,
-            after,
-            view,
-            slice: Arc::clone(slice),
-        });
-        while state.bytes > self.bytes_max {
-            let Some(oldest) = state.kept.pop_front() else {
-                break;
-            };
-            state.bytes = state.bytes.saturating_sub(oldest.slice.memory());
+        state.bytes += kept.slice.memory();
+        state.kept.push_back(kept);
+        while state.bytes > self.bytes_max
+            && let Some(oldest) = state.kept.pop_front()
+        {
+            state.bytes -= oldest.slice.memory();
             dropped.push(oldest);
         }
         drop(state);
     }
 
     /// Counts a backfill of a vBucket while the guard lives.
-    pub(crate) fn begin(self: &Arc<Self>, vb: VbId) -> BackfillGuard {
+    pub(super) fn begin(self: &Arc<Self>, vb: VbId) -> BackfillGuard {
         let mut guard = BackfillGuard {
             slices: Arc::clone(self),
             vb,
@@ -133,7 +121,7 @@ impl SharedSlices {
 
 /// Counts a backfill of a vBucket. With the last one, the slices kept for it go.
 #[derive(Debug)]
-pub(crate) struct BackfillGuard {
+pub(super) struct BackfillGuard {
     slices: Arc<SharedSlices>,
     vb: VbId,
     is_active: bool,
@@ -141,14 +129,13 @@ pub(crate) struct BackfillGuard {
 
 impl BackfillGuard {
     /// Whether it may want a slice soon.
-    pub(crate) fn set_active(&mut self, is_active: bool) {
+    pub(super) fn set_active(&mut self, is_active: bool) {
         if std::mem::replace(&mut self.is_active, is_active) == is_active {
             return;
         }
         if is_active {
             let mut state = self.slices.state.lock();
-            let count = state.backfills.entry(self.vb).or_insert(0);
-            *count = count.saturating_add(1);
+            *state.backfills.entry(self.vb).or_insert(0) += 1;
         } else {
             self.leave();
         }
@@ -161,26 +148,22 @@ impl BackfillGuard {
             bytes,
             backfills,
         } = &mut *state;
-        let left = backfills.get_mut(&self.vb).map_or(0, |count| {
-            *count = count.saturating_sub(1);
-            *count
-        });
-        if left == 0 {
-            backfills.remove(&self.vb);
+        let count = backfills.entry(self.vb).or_insert(0);
+        // Panics if more leave than came: overflow checks are on.
+        *count -= 1;
+        if *count > 0 {
+            return;
         }
-        let mut dropped = Vec::new();
-        if left == 0 {
-            let (of_vb, others) = std::mem::take(kept)
-                .into_iter()
-                .partition::<Vec<_>, _>(|kept| kept.vb == self.vb);
-            *kept = others.into();
-            for one in &of_vb {
-                *bytes = bytes.saturating_sub(one.slice.memory());
-            }
-            dropped = of_vb;
+        backfills.remove(&self.vb);
+        let (of_vb, others) = std::mem::take(kept)
+            .into_iter()
+            .partition::<Vec<_>, _>(|kept| kept.vb == self.vb);
+        *kept = others.into();
+        for one in &of_vb {
+            *bytes -= one.slice.memory();
         }
         drop(state);
-        drop(dropped);
+        drop(of_vb);
     }
 }
 

@@ -92,7 +92,7 @@ pub enum Event {
     Deletion(StreamItem),
     /// A key was removed because its expiry had passed.
     Expiration(StreamItem),
-    /// There is nothing to deliver up to this seqno.
+    /// Everything up to this seqno is covered; no further change matched.
     SeqnoAdvanced(Seqno),
     /// The last event of a stream.
     End(EndReason),

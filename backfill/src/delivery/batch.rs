@@ -1,31 +1,31 @@
 //! What is handed from a stream to its consumer at once: a marker, changes, an advance, an end.
 
-use crate::account::Charge;
-use crate::event::{EndReason, Event, StreamItem};
-use crate::request::StreamOptions;
-use crate::stream::StreamShared;
+use super::buffers::Charge;
+use crate::stream::{EndReason, Event, Stream, StreamItem};
 use bytes::Bytes;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use vbstore_core::{Item, ItemKind, ItemMeta, Marker, Seqno, VbId};
+use vbstore_core::{Item, Marker, Position, Seqno, VbId, u64_from};
 use vbstore_engine::{Slice, SliceItem};
 
 /// Several events of one stream, in their order, in the form they were read in: the fast way to
-/// take them. Taking it takes all of its events.
-#[derive(Debug)]
+/// take them. Taking it takes all of its events. Holds what it needs and nothing else: neither the
+/// engine nor the stream is kept open by it.
 pub struct Batch {
-    pub(crate) stream: Arc<StreamShared>,
+    pub(crate) stream: Arc<Stream>,
     pub(crate) marker: Option<Marker>,
     pub(crate) changes: Changes,
-    /// There is nothing to deliver up to here.
+    /// Everything up to here is covered; no further change matched.
     pub(crate) advance: Option<Seqno>,
-    pub(crate) end: Option<EndReason>,
+    end: Option<EndReason>,
+    /// Events that were taken one by one.
+    taken: usize,
     /// What it takes of the consumer's buffer.
     pub(crate) charge: Option<Charge>,
 }
 
 /// The changes of a batch, as they were read.
-#[derive(Debug)]
 pub(crate) enum Changes {
     None,
     /// From disk: some of a slice that may be shared.
@@ -41,6 +41,18 @@ pub(crate) enum Rows {
     List(Vec<usize>),
 }
 
+impl fmt::Debug for Batch {
+    /// Without keys and values: a batch can have megabytes of them, and they are the program's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("vb", &self.vb())
+            .field("marker", &self.marker())
+            .field("events", &self.len())
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Rows {
     fn len(&self) -> usize {
         match self {
@@ -49,10 +61,19 @@ impl Rows {
         }
     }
 
+    /// Returns the memory it takes, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        match self {
+            Self::Range(_) => 0,
+            Self::List(list) => u64_from(list.len() * size_of::<usize>()),
+        }
+    }
+
     fn get(&self, index: usize) -> Option<usize> {
         match self {
             Self::Range(range) => {
-                Some(range.start.checked_add(index)?).filter(|at| *at < range.end)
+                let at = range.start.checked_add(index)?;
+                Some(at).filter(|at| *at < range.end)
             }
             Self::List(list) => list.get(index).copied(),
         }
@@ -104,37 +125,30 @@ impl Changes {
     }
 }
 
-impl StreamOptions {
-    /// Whether a change is delivered. `skips_upto` is the seqno up to which deletions are left out.
-    pub(crate) fn wants(&self, meta: &ItemMeta, key: &[u8], skips_upto: Seqno) -> bool {
-        let is_skipped = self.skips_first_deletions
-            && meta.kind != ItemKind::Mutation
-            && meta.seqno <= skips_upto;
-        !is_skipped && key.starts_with(&self.prefix)
-    }
-
-    /// Whether everything is delivered, whatever it is.
-    pub(crate) fn wants_all(&self) -> bool {
-        self.prefix.is_empty() && !self.skips_first_deletions
-    }
-}
-
 impl Batch {
-    pub(crate) fn nothing(stream: Arc<StreamShared>) -> Self {
+    pub(crate) fn new(
+        stream: Arc<Stream>,
+        marker: Option<Marker>,
+        changes: Changes,
+        advance: Option<Seqno>,
+        charge: Option<Charge>,
+    ) -> Self {
         Self {
+            stream,
+            marker,
+            changes,
+            advance,
             end: None,
-            ..Self::ended(stream, EndReason::Closed)
+            taken: 0,
+            charge,
         }
     }
 
-    pub(crate) fn ended(stream: Arc<StreamShared>, reason: EndReason) -> Self {
+    /// Returns the last batch of a stream: nothing but its end.
+    pub(crate) fn ended(stream: Arc<Stream>, reason: EndReason) -> Self {
         Self {
-            stream,
-            marker: None,
-            changes: Changes::None,
-            advance: None,
             end: Some(reason),
-            charge: None,
+            ..Self::new(stream, None, Changes::None, None, None)
         }
     }
 
@@ -147,30 +161,27 @@ impl Batch {
     /// Returns the vBucket it is of.
     #[must_use]
     pub fn vb(&self) -> VbId {
-        self.stream.vb()
+        self.stream.vb
     }
 
-    /// Returns how many events it has.
+    /// Returns how many events it has. Those that were taken one by one before are not counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        let others = [
-            self.marker.is_some(),
-            self.advance.is_some(),
-            self.end.is_some(),
-        ];
-        let others = others.into_iter().filter(|is_there| *is_there).count();
-        self.changes.len().saturating_add(others)
+        let others = usize::from(self.marker.is_some())
+            + usize::from(self.advance.is_some())
+            + usize::from(self.end.is_some());
+        self.changes.len() + others - self.taken
     }
 
     /// Returns the marker it begins with, if it does.
     #[must_use]
     pub fn marker(&self) -> Option<&Marker> {
-        self.marker.as_ref()
+        self.marker.as_ref().filter(|_| self.taken == 0)
     }
 
     /// Returns its events in their order.
     pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
-        let mut at = 0;
+        let mut at = self.taken;
         std::iter::from_fn(move || {
             let event = self.event(at)?;
             at += 1;
@@ -178,8 +189,28 @@ impl Batch {
         })
     }
 
-    /// Returns an event by its index.
-    pub(crate) fn event(&self, index: usize) -> Option<Event> {
+    /// Takes the next event, if there is one left.
+    pub(crate) fn take_event(&mut self) -> Option<Event> {
+        let event = self.event(self.taken)?;
+        self.taken += 1;
+        Some(event)
+    }
+
+    /// Notes in a position that all of the batch is taken.
+    pub(crate) fn take_into(&self, position: &mut Position) {
+        if let Some(marker) = &self.marker {
+            position.take_marker(marker);
+        }
+        if let Some(seqno) = self.changes.last_seqno() {
+            position.take_seqno(seqno);
+        }
+        if let Some(seqno) = self.advance {
+            position.take_seqno(seqno);
+        }
+    }
+
+    /// Returns an event by its index, counted from the beginning.
+    fn event(&self, index: usize) -> Option<Event> {
         let mut index = index;
         if let Some(marker) = self.marker {
             match index.checked_sub(1) {

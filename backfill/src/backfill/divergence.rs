@@ -1,0 +1,46 @@
+//! Whether a backfill gets nearer to its end.
+
+use std::time::Duration;
+
+/// Judges the distance of a backfill to the end of its view, slice by slice: a vBucket that is
+/// overwritten faster than it is read runs away from its backfill.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Divergence {
+    /// The least distance seen, in seqnos, and since when it has not shrunk.
+    nearest: Option<(u64, Duration)>,
+}
+
+impl Divergence {
+    /// Notes the distance after a slice at `now`. Returns whether it has not shrunk for `limit`.
+    pub(super) fn note(&mut self, distance: u64, now: Duration, limit: Duration) -> bool {
+        match self.nearest {
+            Some((least, since)) if distance >= least && distance > 0 => {
+                now.saturating_sub(since) >= limit
+            }
+            _ => {
+                self.nearest = Some((distance, now));
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distance_that_does_not_shrink_for_the_limit_diverges() {
+        let mut divergence = Divergence::default();
+        let seconds = Duration::from_secs;
+        let mut note = |distance, at| divergence.note(distance, seconds(at), seconds(60));
+        assert!(!note(100, 0));
+        assert!(!note(100, 59));
+        assert!(note(120, 60));
+        assert!(!note(99, 70), "nearer than ever");
+        assert!(!note(100, 129));
+        assert!(note(99, 130));
+        assert!(!note(0, 200), "it is there");
+        assert!(!note(0, 900));
+    }
+}

@@ -1,0 +1,240 @@
+//! Steps 3 to 6 of an invocation: from a slice to what its consumer gets.
+
+use super::plan::{Plan, below};
+use super::shared_slices::Kept;
+use super::{Backfill, Context, InHand, Outcome, Snooze, Step};
+use crate::delivery::{BATCH_BYTES, Batch, Charge, Chosen, NewsWaker, Next, Reading, Tail, choose};
+use crate::stream::{EndReason, add, set};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use vbstore_core::progress::{Unfit, View};
+use vbstore_core::{RollbackReason, Seqno, Visibility, u64_from};
+use vbstore_engine::failpoint::place;
+use vbstore_engine::{CursorGuard, Result as EngineResult, Slice, SliceEnd};
+
+/// Where a slice comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// It was read for this stream.
+    Own,
+    /// It was read for another one.
+    Shared,
+}
+
+impl Backfill {
+    /// Finishes an invocation with what was read for its plan, through the view of this number: `None`
+    /// if the read ended before its turn came.
+    pub(crate) fn finish(
+        mut self: Box<Self>,
+        plan: Plan,
+        view: u64,
+        slice: Option<EngineResult<Slice>>,
+        context: &Context,
+    ) -> Outcome {
+        let Some(slice) = slice else {
+            return Outcome::Again(self);
+        };
+        let step = self.take_own(plan, view, slice, context);
+        self.outcome(step)
+    }
+
+    fn take_own(
+        &mut self,
+        plan: Plan,
+        view: u64,
+        slice: EngineResult<Slice>,
+        context: &Context,
+    ) -> Result<Step, EndReason> {
+        let Plan { ask, charge, held } = plan;
+        let slice = Arc::new(slice?);
+        self.reading.feed.pass(place::SLICE_HAND_ON)?;
+        context.slices.keep(Kept {
+            vb: ask.vb,
+            generation: self.stream().generation,
+            after: ask.after,
+            view,
+            slice: Arc::clone(&slice),
+        });
+        let step = self.take(&slice, charge, Origin::Own, context);
+        // Until the cursor is registered.
+        drop(held);
+        step
+    }
+
+    /// Takes a slice that was read for another stream.
+    pub(super) fn take_shared(
+        &mut self,
+        slice: &Arc<Slice>,
+        charge: Charge,
+        context: &Context,
+    ) -> Result<Step, EndReason> {
+        self.take(slice, charge, Origin::Shared, context)
+    }
+
+    fn take(
+        &mut self,
+        slice: &Arc<Slice>,
+        mut charge: Charge,
+        origin: Origin,
+        context: &Context,
+    ) -> Result<Step, EndReason> {
+        let view = View {
+            vb_uuid: slice.vb_uuid(),
+            persisted_seqno: slice.persisted_seqno(),
+            purge_seqno: slice.purge_seqno(),
+        };
+        let marker = match self.take_view(&view) {
+            Ok(marker) => marker,
+            Err(Unfit::Behind) => return self.wait_for_view(self.reading.progress.end_min()),
+            Err(Unfit::Purged) => return Err(from_zero(RollbackReason::Purged)),
+            Err(Unfit::OtherBranch) => return Err(EndReason::VbucketGone),
+        };
+        let progress = &mut self.reading.progress;
+        let after = progress.position();
+        let room = match origin {
+            // It was read within its charge, but for one large item.
+            Origin::Own => u64::MAX,
+            Origin::Shared => charge.bytes(),
+        };
+        let options = &self.reading.stream.options;
+        let skips_upto = progress.deletions_skipped_upto();
+        let chosen = choose(options, after, skips_upto, slice, room);
+        charge.settle(chosen.memory + BATCH_BYTES);
+        progress.advance(chosen.position);
+        self.count(&chosen, slice, origin, context);
+
+        let last = chosen.changes.last_seqno();
+        let position = chosen.position;
+        let advance = (last != Some(position) && position > after).then_some(position);
+        let is_over = self.reading.progress.is_at_end();
+        let mut cursor = None;
+        if !is_over && self.reading.progress.is_complete() {
+            cursor = self.join(self.stream().generation)?;
+            self.failed_joins = match cursor {
+                Some(_) => 0,
+                None => self.failed_joins + 1,
+            };
+        }
+        let stream = Arc::clone(self.stream());
+        let batch = Batch::new(stream, marker, chosen.changes, advance, Some(charge));
+        let in_hand = InHand {
+            batch,
+            cursor,
+            is_over,
+            persisted: slice.persisted_seqno(),
+            since: None,
+        };
+        self.hand_on(in_hand, context)
+    }
+
+    /// Takes a view, following a branch that began while the stream was open. A view of another life
+    /// of the vBucket fits nothing.
+    fn take_view(&mut self, view: &View) -> Result<Option<vbstore_core::Marker>, Unfit> {
+        let progress = &mut self.reading.progress;
+        if view.vb_uuid != progress.vb_uuid() {
+            let generation = self.reading.stream.generation;
+            if !self.reading.feed.has_branch(generation, view.vb_uuid) {
+                return Err(Unfit::OtherBranch);
+            }
+            progress.follow_branch(view.vb_uuid);
+        }
+        progress.take_view(view)
+    }
+
+    /// Steps 5 and 6.
+    pub(super) fn hand_on(
+        &mut self,
+        mut in_hand: InHand,
+        context: &Context,
+    ) -> Result<Step, EndReason> {
+        let feed = &self.reading.feed;
+        let is_synced_only = self.stream().options.visibility == Visibility::Synced;
+        // ORDER: the seqno first, the generation second; see `VbCell`.
+        if is_synced_only && feed.synced() < in_hand.persisted {
+            if feed.is_gone(self.stream().generation) {
+                return Err(EndReason::VbucketGone);
+            }
+            if let Some(error) = feed.unwell() {
+                return Err(error.into());
+            }
+            feed.demand_sync();
+            let above = below(in_hand.persisted);
+            in_hand.since.get_or_insert(context.clock.monotonic());
+            self.in_hand = Some(in_hand);
+            let visibility = Visibility::Synced;
+            return Ok(Step::Snooze(Snooze::Durable { visibility, above }));
+        }
+        if let Some(since) = in_hand.since {
+            let waited = context.clock.monotonic().saturating_sub(since);
+            context.counters.sync_wait_micros.observe_time(waited);
+        }
+        if !std::mem::replace(&mut self.has_handed_on, true) {
+            let first = &context.counters.first_item_micros;
+            first.observe_time(self.age());
+        }
+        if in_hand.is_over {
+            self.deliver(Some(in_hand.batch), Next::End(EndReason::ReachedEnd));
+            return Ok(Step::Done);
+        }
+        if let Some(cursor) = in_hand.cursor {
+            return Ok(self.go_to_memory(Some(in_hand.batch), cursor));
+        }
+        self.deliver(Some(in_hand.batch), Next::Disk);
+        Ok(Step::Again)
+    }
+
+    /// The stream goes on from memory.
+    pub(super) fn go_to_memory(&self, batch: Option<Batch>, cursor: CursorGuard) -> Step {
+        let reading = Reading {
+            stream: Arc::clone(self.stream()),
+            feed: self.reading.feed.clone(),
+            ..self.reading
+        };
+        let waker = NewsWaker::waker(&self.mailbox, reading.stream.id);
+        self.deliver(batch, Next::Memory(Tail::new(reading, cursor, waker)));
+        Step::Done
+    }
+
+    fn count(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
+        let counters = &context.counters;
+        let figures = &self.reading.stream.figures;
+        let items = u64_from(chosen.changes.len());
+        add(&figures.items_from_disk, items);
+        counters.items_from_disk.add(items);
+        counters.bytes_from_disk.add(chosen.data_bytes);
+        match origin {
+            Origin::Shared => {
+                add(&figures.shared_slices, 1);
+                counters.slices.shared.add(1);
+            }
+            Origin::Own => {
+                add(&figures.slices, 1);
+                let of_end = match slice.end() {
+                    SliceEnd::Complete => &counters.slices.complete,
+                    _ => &counters.slices.budget,
+                };
+                of_end.add(1);
+                counters.slice_items.observe(u64_from(slice.len()));
+            }
+        }
+        set(&figures.read_seqno, chosen.position);
+        set(&figures.announced_seqno, slice.persisted_seqno());
+
+        let now = context.clock.monotonic();
+        let gap = slice.persisted_seqno().since(chosen.position);
+        let limit = context.diverging_after;
+        let is_diverging = self.divergence.note(gap, now, limit);
+        let figures = &self.reading.stream.figures;
+        if figures.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
+            let vb = self.stream().vb;
+            tracing::warn!(%vb, gap, is_diverging, "the end of a backfill runs away from it");
+        }
+    }
+}
+
+fn from_zero(reason: RollbackReason) -> EndReason {
+    EndReason::Rollback {
+        to: Seqno::ZERO,
+        reason,
+    }
+}

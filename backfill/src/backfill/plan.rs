@@ -1,0 +1,145 @@
+//! Step 1 of an invocation: what is to be read, or waited for.
+
+use super::{Backfill, Context, Outcome, Snooze, Step, within};
+use crate::delivery::{Charge, Refused};
+use crate::stream::EndReason;
+use std::sync::Arc;
+use vbstore_core::{Seqno, Visibility, u64_from};
+use vbstore_engine::failpoint::place;
+use vbstore_engine::{Ask, CursorGuard, Slice, SliceBudget};
+
+/// Joins that may fail in a row before memory is held for the next view: after each, memory had
+/// already lost what came after the view.
+const FAILED_JOINS_MAX: u32 = 3;
+
+/// What is to be read for a backfill.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) ask: Ask,
+    /// Room for it in the consumer's buffer.
+    pub(super) charge: Charge,
+    /// Keeps in memory what comes after the view, after joins that failed.
+    pub(super) held: Option<CursorGuard>,
+}
+
+/// What planning came to.
+#[derive(Debug)]
+pub(crate) enum Planned {
+    /// Something is to be read.
+    Read(Box<Backfill>, Plan),
+    /// Nothing is to be read: the invocation is over.
+    Settled(Outcome),
+}
+
+/// The same, within the invocation.
+enum Decision {
+    Read(Plan),
+    Share(Arc<Slice>, Charge),
+    Step(Step),
+}
+
+impl Backfill {
+    /// Plans one invocation.
+    pub(crate) fn plan(mut self: Box<Self>, context: &Context) -> Planned {
+        let waited = self.clock.monotonic().saturating_sub(self.queued);
+        context.counters.queue_wait_micros.observe_time(waited);
+        self.counted.set_active(true);
+        let step = match self.decide(context) {
+            Ok(Decision::Read(plan)) => return Planned::Read(self, plan),
+            Ok(Decision::Share(slice, charge)) => self.take_shared(&slice, charge, context),
+            Ok(Decision::Step(step)) => Ok(step),
+            Err(reason) => Err(reason),
+        };
+        Planned::Settled(self.outcome(step))
+    }
+
+    fn decide(&mut self, context: &Context) -> Result<Decision, EndReason> {
+        let stream = Arc::clone(self.stream());
+        let feed = self.reading.feed.clone();
+        if let Some(in_hand) = self.in_hand.take() {
+            // ORDER: what is synced first, the generation second; see `VbCell`.
+            let is_synced = feed.synced() >= in_hand.persisted;
+            if is_synced && feed.is_gone(stream.generation) {
+                return Err(EndReason::VbucketGone);
+            }
+            return self.hand_on(in_hand, context).map(Decision::Step);
+        }
+        if feed.is_gone(stream.generation) {
+            return Err(EndReason::VbucketGone);
+        }
+        let progress = &self.reading.progress;
+        let end_min = progress.end_min();
+        if feed.persisted() < end_min {
+            return self.wait_for_view(end_min).map(Decision::Step);
+        }
+        if progress.is_complete()
+            && let Some(cursor) = self.join(stream.generation)?
+        {
+            return Ok(Decision::Step(self.go_to_memory(None, cursor)));
+        }
+
+        let budget = context.engine.tuning().slice_budget;
+        let charge = match context.buffers.reserve(stream.consumer, room_for(budget)) {
+            Ok(charge) => charge,
+            Err(refused) => {
+                let is_short = refused == Refused::Short;
+                return Ok(Decision::Step(Step::Snooze(Snooze::Room { is_short })));
+            }
+        };
+        let shared = context.slices.find(
+            stream.vb,
+            stream.generation,
+            self.reading.views_at_open,
+            &self.reading.progress,
+        );
+        if let Some(slice) = shared {
+            return Ok(Decision::Share(slice, charge));
+        }
+        feed.pass(place::SLICE_OPEN)?;
+        let held = if self.failed_joins >= FAILED_JOINS_MAX {
+            Some(feed.hold_memory(stream.generation)?)
+        } else {
+            None
+        };
+        let ask = Ask {
+            vb: stream.vb,
+            after: self.reading.progress.position(),
+            budget: within(budget, &charge),
+        };
+        Ok(Decision::Read(Plan { ask, charge, held }))
+    }
+
+    /// Gives the stream a place in memory, if memory serves it. A stream that leaves out first
+    /// deletions begins on disk, so that what it leaves out does not depend on where the changes are.
+    pub(super) fn join(&self, generation: u64) -> Result<Option<CursorGuard>, EndReason> {
+        let progress = &self.reading.progress;
+        let skips = self.stream().options.skips_first_deletions;
+        if skips && progress.begins_from_zero() {
+            return Ok(None);
+        }
+        Ok(self.reading.feed.join(generation, progress.position())?)
+    }
+
+    /// Waits until a view reaches `end`.
+    pub(super) fn wait_for_view(&self, end: Seqno) -> Result<Step, EndReason> {
+        if let Some(error) = self.reading.feed.unwell() {
+            return Err(error.into());
+        }
+        self.reading.feed.demand_flush();
+        Ok(Step::Snooze(Snooze::Durable {
+            visibility: Visibility::Persisted,
+            above: below(end),
+        }))
+    }
+}
+
+/// Returns what a slice of this budget may take in memory at most, but for one large item.
+fn room_for(budget: SliceBudget) -> u64 {
+    let rows = budget.items_max.saturating_mul(Slice::ROW_BYTES);
+    u64_from(budget.bytes_max.saturating_add(rows))
+}
+
+/// Returns the seqno above which `seqno` is the first. A view is never waited for at 0.
+pub(super) fn below(seqno: Seqno) -> Seqno {
+    Seqno::new(seqno.get() - 1)
+}

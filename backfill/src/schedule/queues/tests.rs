@@ -1,0 +1,346 @@
+use super::*;
+use crate::stream::Ids;
+use std::collections::HashSet;
+
+const C: ConsumerId = Ids::test_consumer(1);
+const D: ConsumerId = Ids::test_consumer(2);
+
+const fn b(number: u64) -> BackfillId {
+    Ids::test_backfill(number)
+}
+
+fn limits(order: Order, backfills_max: usize, slices_max: usize) -> Limits {
+    Limits {
+        order,
+        backfills_max,
+        slices_max,
+    }
+}
+
+fn queues(places_max: usize, pending_max: usize) -> Queues {
+    let mut queues = Queues::new(places_max, pending_max);
+    for consumer in [C, D] {
+        queues.add_consumer(consumer, limits(Order::RoundRobin, 64, 64));
+    }
+    queues
+}
+
+impl Queues {
+    /// Compares every count with what the tasks have, and every line with their states.
+    fn check(&self) {
+        let mut places = 0;
+        let mut pending = 0;
+        let mut by_consumer: HashMap<ConsumerId, (usize, usize)> = HashMap::new();
+        let mut permits: HashMap<ConsumerId, HashSet<*const Token>> = HashMap::new();
+        for (id, task) in &self.tasks {
+            let (own_places, own_begun) = by_consumer.entry(task.consumer).or_default();
+            places += usize::from(task.place.is_some());
+            *own_places += usize::from(task.place.is_some());
+            *own_begun += usize::from(task.begun.is_some());
+            let queue = self.consumers.get(&task.consumer);
+            let is_in = |line: fn(&Queue) -> &VecDeque<BackfillId>| {
+                queue.map_or(0, |queue| line(queue).iter().filter(|o| *o == id).count())
+            };
+            let lines = [
+                is_in(|queue| &queue.pending),
+                is_in(|queue| &queue.ready),
+                is_in(|queue| &queue.for_room),
+            ];
+            match &task.status {
+                Status::Pending { .. } => {
+                    pending += 1;
+                    assert_eq!((lines, task.place.is_some()), ([1, 0, 0], false));
+                }
+                Status::Ready => assert_eq!((lines, task.place.is_some()), ([0, 1, 0], true)),
+                Status::Running { permit, .. } => {
+                    let of = permits.entry(task.consumer).or_default();
+                    of.insert(Arc::as_ptr(permit));
+                    assert_eq!((lines, task.place.is_some()), ([0, 0, 0], true));
+                }
+                Status::Snoozed => assert_eq!((lines[0], lines[1]), (0, 0)),
+            }
+        }
+        assert_eq!(self.places.out(), places, "places");
+        assert_eq!(self.pending.out(), pending, "pending");
+        for (consumer, queue) in &self.consumers {
+            let (own, begun) = by_consumer.get(consumer).copied().unwrap_or_default();
+            assert_eq!(queue.places.out(), own, "places of a consumer");
+            assert_eq!(queue.begun.out(), begun, "begun");
+            let running = permits.get(consumer).map_or(0, HashSet::len);
+            assert_eq!(queue.permits.out(), running, "permits");
+            assert!(running <= queue.limits.slices_max);
+            for line in [&queue.pending, &queue.ready, &queue.for_room] {
+                assert!(line.iter().all(|id| self.tasks.contains_key(id)));
+            }
+            let may_run = !queue.ready.is_empty() && running < queue.limits.slices_max;
+            assert_eq!(self.runnable.contains(consumer), may_run, "turn");
+            let may_begin = !queue.pending.is_empty() && queue.may_begin();
+            assert_eq!(self.waiting.contains(consumer), may_begin, "turn to begin");
+        }
+        // Nothing that may begin waits while there is a place.
+        assert!(self.waiting.is_empty() || self.places.out() >= self.places_max);
+    }
+}
+
+#[test]
+fn what_has_no_place_is_pending_and_only_that_counts_as_pending() {
+    // With places free, none waits, so that none is refused.
+    let mut q = queues(256, 0);
+    for n in 0..64 {
+        q.submit(C, b(n), true).unwrap();
+        q.check();
+    }
+    assert_eq!(q.lengths().ready, 64);
+    assert_eq!(
+        q.submit(C, b(64), true),
+        Err(Refusal::Crowded),
+        "its own limit"
+    );
+    q.submit(D, b(65), true).unwrap();
+    // The bound holds for any number of consumers.
+    let mut q = Queues::new(1, 2);
+    let mut accepted = 0;
+    for n in 0..1_000 {
+        let consumer = Ids::test_consumer(n);
+        q.add_consumer(consumer, limits(Order::RoundRobin, 64, 64));
+        accepted += usize::from(q.submit(consumer, b(n), true).is_ok());
+        q.check();
+    }
+    assert_eq!((accepted, q.lengths().pending), (3, 2));
+    // One that falls back to the disk is taken in all the same.
+    q.submit(Ids::test_consumer(999), b(5_000), false).unwrap();
+    q.check();
+    assert_eq!(q.lengths().pending, 3);
+}
+
+#[test]
+fn consumers_and_within_them_backfills_take_turns() {
+    let mut q = queues(256, 0);
+    for n in [10, 11, 12] {
+        q.submit(C, b(n), true).unwrap();
+    }
+    q.submit(D, b(20), true).unwrap();
+    let mut turns = Vec::new();
+    for _ in 0..8 {
+        let id = q.pick().unwrap();
+        turns.push(id);
+        assert!(q.settle(id, Then::Again));
+        q.check();
+    }
+    let expected = [10, 20, 11, 20, 12, 20, 10, 20].map(b);
+    assert_eq!(turns, expected);
+}
+
+#[test]
+fn a_new_backfill_does_not_pass_one_that_is_under_way() {
+    let mut q = queues(256, 0);
+    q.submit(C, b(1), true).unwrap();
+    let mut long = 0;
+    // Two short ones that begin anew after each end.
+    let mut next = 100;
+    q.submit(C, b(next), true).unwrap();
+    for _ in 0..1_000 {
+        let id = q.pick().unwrap();
+        if id == b(1) {
+            long += 1;
+            q.settle(id, Then::Again);
+        } else {
+            q.settle(id, Then::Done);
+            next += 1;
+            q.submit(C, b(next), true).unwrap();
+        }
+        q.check();
+    }
+    assert_eq!(long, 500);
+}
+
+#[test]
+fn a_sequential_consumer_reads_one_to_its_end() {
+    let mut q = Queues::new(256, 100);
+    q.add_consumer(C, limits(Order::Sequential, 64, 64));
+    for n in 0..3 {
+        q.submit(C, b(n), true).unwrap();
+    }
+    assert_eq!((q.lengths().ready, q.lengths().pending), (1, 2));
+    assert_eq!(q.pick(), Some(b(0)));
+    assert_eq!(q.pick(), None);
+    // It waits for room without its place, and is still the one.
+    q.settle(b(0), Then::Sleep(Sleep::Room));
+    q.check();
+    assert_eq!(q.pick(), None);
+    assert!(q.wake(b(0)));
+    assert_eq!(q.pick(), Some(b(0)));
+    q.settle(b(0), Then::Done);
+    q.check();
+    assert_eq!(q.pick(), Some(b(1)));
+    assert_eq!(q.remove(b(1)), Removed::WhenSettled);
+    assert!(!q.settle(b(1), Then::Again));
+    q.check();
+    assert_eq!(q.pick(), Some(b(2)));
+}
+
+#[test]
+fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
+    for sleep in [Sleep::Room, Sleep::Durable { keeps_place: false }] {
+        let mut q = queues(1, 10);
+        q.submit(C, b(1), true).unwrap();
+        q.submit(D, b(2), true).unwrap();
+        assert_eq!(q.state(b(2)), Some(StreamState::Pending));
+        assert_eq!(q.pick(), Some(b(1)));
+        q.settle(b(1), Then::Sleep(sleep));
+        q.check();
+        assert_eq!(q.pick(), Some(b(2)));
+        // It comes back although there is no place, and then none begins until both are over.
+        assert!(q.wake(b(1)));
+        assert!(!q.wake(b(1)));
+        q.submit(D, b(3), true).unwrap();
+        q.check();
+        q.settle(b(2), Then::Done);
+        assert_eq!(q.state(b(3)), Some(StreamState::Pending));
+        assert_eq!(q.pick(), Some(b(1)));
+        q.settle(b(1), Then::Done);
+        q.check();
+        assert_eq!(q.pick(), Some(b(3)));
+    }
+    let mut q = queues(1, 10);
+    q.submit(C, b(1), true).unwrap();
+    q.submit(D, b(2), true).unwrap();
+    q.pick();
+    q.settle(b(1), Then::Sleep(Sleep::Durable { keeps_place: true }));
+    q.check();
+    assert_eq!(q.pick(), None);
+}
+
+#[test]
+fn a_group_runs_with_one_permit_until_the_last_of_it_is_settled() {
+    let mut q = Queues::new(256, 0);
+    q.add_consumer(C, limits(Order::RoundRobin, 64, 1));
+    for n in 0..4 {
+        q.submit(C, b(n), true).unwrap();
+    }
+    assert_eq!(q.pick(), Some(b(0)));
+    assert_eq!(q.pick_beside(b(0)), Some(b(1)));
+    assert_eq!(q.pick(), None, "one permit");
+    q.check();
+    q.settle(b(0), Then::Done);
+    assert_eq!(q.pick(), None);
+    q.settle(b(1), Then::Again);
+    q.check();
+    assert_eq!(q.pick(), Some(b(2)));
+    assert_eq!(q.pick_beside(b(2)), Some(b(3)));
+    assert_eq!(q.pick_beside(b(2)), Some(b(1)));
+    assert_eq!(q.pick_beside(b(2)), None);
+}
+
+#[test]
+fn a_consumer_that_goes_takes_everything_with_it() {
+    let mut q = queues(2, 10);
+    for n in 0..4 {
+        q.submit(C, b(n), true).unwrap();
+    }
+    q.submit(D, b(9), true).unwrap();
+    assert_eq!(q.pick(), Some(b(0)));
+    let mut removed = q.remove_consumer(C);
+    removed.sort_unstable();
+    assert_eq!(removed, [1, 2, 3].map(b));
+    assert_eq!(q.pick(), Some(b(9)));
+    assert!(!q.settle(b(0), Then::Again));
+    assert_eq!(q.submit(C, b(50), false), Err(Refusal::Gone));
+    q.check();
+    q.settle(b(9), Then::Done);
+    q.check();
+    assert_eq!(q.lengths(), QueueLengths::default());
+    assert_eq!((q.places.out(), q.pending.out()), (0, 0));
+}
+
+#[test]
+#[should_panic(expected = "given back that was not out")]
+fn a_token_that_is_given_back_twice_stops_the_test() {
+    let tally = Tally::default();
+    let token = tally.take();
+    // What a miscount would do.
+    let stolen = Token(Arc::clone(&tally.0));
+    drop(token);
+    drop(stolen);
+}
+
+/// A generator that needs no crate: the same walks each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(self.0 >> 33).unwrap() % n
+    }
+}
+
+/// Random walks over all operations, with everything checked after each step, and a drain at the end
+/// that must run every backfill to its end: none is forgotten.
+#[test]
+fn random_walks_keep_every_count_and_forget_nobody() {
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let mut q = Queues::new(1 + random.below(4), random.below(4));
+        let consumers: Vec<ConsumerId> = (0..3).map(Ids::test_consumer).collect();
+        for consumer in &consumers {
+            let order = [Order::RoundRobin, Order::Sequential][random.below(2)];
+            let own = limits(order, 1 + random.below(3), 1 + random.below(2));
+            q.add_consumer(*consumer, own);
+        }
+        let mut running: Vec<BackfillId> = Vec::new();
+        let mut known: Vec<BackfillId> = Vec::new();
+        for step in 0..400 {
+            match random.below(8) {
+                0 | 1 => {
+                    let id = b(step);
+                    let consumer = consumers[random.below(3)];
+                    if q.submit(consumer, id, random.below(2) == 0).is_ok() {
+                        known.push(id);
+                    }
+                }
+                2 | 3 => running.extend(q.pick()),
+                4 => {
+                    let beside = running.last().and_then(|id| q.pick_beside(*id));
+                    running.extend(beside);
+                }
+                5 if !running.is_empty() => {
+                    let id = running.swap_remove(random.below(running.len()));
+                    let sleeps = [
+                        Sleep::Room,
+                        Sleep::Durable { keeps_place: true },
+                        Sleep::Durable { keeps_place: false },
+                    ];
+                    let then = match random.below(4) {
+                        0 | 1 => Then::Again,
+                        2 => Then::Sleep(sleeps[random.below(3)]),
+                        _ => Then::Done,
+                    };
+                    q.settle(id, then);
+                }
+                6 if !known.is_empty() => {
+                    q.wake(known[random.below(known.len())]);
+                }
+                7 if !known.is_empty() && random.below(4) == 0 => {
+                    q.remove(known[random.below(known.len())]);
+                }
+                _ => {}
+            }
+            q.check();
+        }
+        for id in running.drain(..) {
+            q.settle(id, Then::Done);
+        }
+        for id in known {
+            q.wake(id);
+        }
+        while let Some(id) = q.pick() {
+            q.settle(id, Then::Done);
+            q.check();
+        }
+        assert_eq!(q.lengths(), QueueLengths::default(), "seed {seed}");
+        assert_eq!((q.places.out(), q.pending.out()), (0, 0));
+    }
+}

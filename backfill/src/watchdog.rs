@@ -1,0 +1,165 @@
+//! Looks after consumers that take nothing.
+//!
+//! - *Frozen*: a consumer that has taken nothing for a while, though there is something to take, while
+//!   a consumer that takes is short of buffers. What is buffered for it is dropped; it is read again
+//!   when its reader comes back. Looked for when the total is short.
+//! - *Stalled*: the same for the stall limit. It is reported, and its streams are ended if the disk is
+//!   short. Looked for every quarter of the limit.
+//!
+//! Both are properties of a consumer, never of one of its streams: as long as it takes events of one
+//! stream, the others wait their turn.
+
+use crate::registry::{Registry, Watched};
+use crate::schedule::Scheduler;
+use crate::stream::{EndReason, StreamCounters};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use vbstore_engine::{Engine, HealthState};
+
+/// For how long a consumer must have taken nothing until its batches are dropped for others. Long
+/// enough that one which works on what it took is not made to read it again; short enough that one
+/// which is frozen is soon forgotten.
+const FROZEN_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Watchdog {
+    registry: Arc<Registry>,
+    scheduler: Arc<Scheduler>,
+    counters: Arc<StreamCounters>,
+    stall_limit: Duration,
+    disk_free_min_percent: u8,
+    /// When it looks next for stalled ones, and for frozen ones.
+    due: Mutex<Due>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    stalled: Duration,
+    frozen: Duration,
+}
+
+impl Watchdog {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        scheduler: Arc<Scheduler>,
+        counters: Arc<StreamCounters>,
+        stall_limit: Duration,
+        disk_free_min_percent: u8,
+        now: Duration,
+    ) -> Self {
+        let due = Due {
+            stalled: now.saturating_add(stall_limit / 4),
+            frozen: now,
+        };
+        Self {
+            registry,
+            scheduler,
+            counters,
+            stall_limit,
+            disk_free_min_percent,
+            due: Mutex::new(due),
+        }
+    }
+
+    /// Looks for stalled consumers if it is time, and for frozen ones if somebody is short; returns how
+    /// long until it is time again. Called by any worker; one at a time looks.
+    pub(crate) fn look_if_due(&self, now: Duration, engine: &Engine) -> Duration {
+        let is_short = self.scheduler.buffers().is_short();
+        let mut due = self.due.lock();
+        let looks_for_stalled = now >= due.stalled;
+        if looks_for_stalled {
+            // A stall is found within a quarter of the limit after it is one.
+            due.stalled = now.saturating_add(self.stall_limit / 4);
+        }
+        let looks_for_frozen = is_short && now >= due.frozen;
+        if looks_for_frozen {
+            due.frozen = now.saturating_add(FROZEN_AFTER);
+        }
+        let next = if is_short {
+            due.stalled.min(due.frozen)
+        } else {
+            due.stalled
+        };
+        drop(due);
+        if looks_for_stalled {
+            self.look_for_stalled(now, engine);
+        }
+        if looks_for_frozen {
+            self.pause_frozen(now);
+        }
+        next.saturating_sub(now)
+    }
+
+    /// Drops what is buffered for frozen consumers. Returns whether there were any. Called without any
+    /// lock by a worker whose consumer is short.
+    pub(crate) fn pause_frozen(&self, now: Duration) -> bool {
+        let mut any = false;
+        for watched in self.registry.watch(now) {
+            if !is_idle(&watched, now, FROZEN_AFTER) {
+                continue;
+            }
+            let present = watched.present;
+            let buffers = self.scheduler.buffers();
+            if buffers.used_by(present.id) == 0 {
+                continue;
+            }
+            // ORDER: put to sleep first. If its reader comes in between, it is awake again, finds its
+            // streams paused, and reads on.
+            buffers.put_to_sleep(present.id);
+            let dropped = present.mailbox.pause();
+            // Before the batches are dropped, which wakes what waits for room.
+            for backfill in &dropped.backfills {
+                self.scheduler.remove(*backfill, present.id);
+            }
+            self.counters.pauses.add(dropped.streams);
+            any |= dropped.streams > 0;
+            tracing::debug!(
+                consumer = %present.name,
+                streams = dropped.streams,
+                "buffers of a consumer that takes nothing are dropped for others"
+            );
+        }
+        any
+    }
+
+    fn look_for_stalled(&self, now: Duration, engine: &Engine) {
+        let mut is_short = None;
+        for watched in self.registry.watch(now) {
+            let is_stalled = is_idle(&watched, now, self.stall_limit);
+            let present = &watched.present;
+            for seen in present.mailbox.look() {
+                let stream = &seen.stream;
+                let is_stalled = is_stalled && seen.owes;
+                let was_stalled = stream.figures.is_stalled.swap(is_stalled, Ordering::AcqRel);
+                if !is_stalled {
+                    continue;
+                }
+                if !was_stalled {
+                    tracing::warn!(consumer = %present.name, vb = %stream.vb, "stream stalled");
+                }
+                if *is_short.get_or_insert_with(|| self.is_disk_short(engine)) {
+                    let backfill = present.mailbox.end(stream.id, EndReason::Stalled);
+                    if let Some(backfill) = backfill {
+                        self.scheduler.remove(backfill, present.id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_disk_short(&self, engine: &Engine) -> bool {
+        if matches!(engine.health(), HealthState::Degraded { .. }) {
+            return true;
+        }
+        engine
+            .disk_free_percent()
+            .is_ok_and(|free| free < self.disk_free_min_percent)
+    }
+}
+
+fn is_idle(watched: &Watched, now: Duration, limit: Duration) -> bool {
+    let for_limit = |since| now.saturating_sub(since) >= limit;
+    watched.idle_since.is_some_and(for_limit)
+}
