@@ -2,9 +2,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`ids`] | vBucket ids, seqnos, CAS values, uuids; the only checked arithmetic on them |
+//! | [`ids`] | vBucket ids, seqnos, CAS values, uuids |
 //! | [`clock`] | where time comes from, so that a test can move it |
 //! | [`item`] | one change of one key, as it lives in memory |
+//! | [`number`] | conversions that cannot fail |
 //! | [`record`] | what is written to disk, byte by byte, with checked lengths |
 //! | [`checkpoint`] | the in-memory run of recent changes of a vBucket and the cursors in it |
 //! | [`failover_log`] | the branches of a vBucket's history |
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod failover_log;
 pub mod ids;
 pub mod item;
+pub mod number;
 pub mod progress;
 pub mod record;
 pub mod resume;
@@ -35,6 +37,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use failover_log::{FailoverEntry, FailoverLog};
 pub use ids::{Cas, Seqno, StoreUuid, VbId, VbUuid};
 pub use item::{Item, ItemKind, ItemMeta};
+pub use number::u64_from;
 pub use progress::{Marker, Progress, Source};
 pub use record::RecordError;
 pub use resume::{Position, Resume, RollbackReason};
