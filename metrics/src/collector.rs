@@ -232,6 +232,7 @@ impl Collector for PartCollector {
             }
         }
         snapshot.put_by(&COLLECTOR_ERRORS, shared.part, shared.errors.get());
+        // A clock of a test may be set back.
         let took = (shared.clock)().saturating_sub(start).as_secs_f64();
         let part = [("part", shared.part.into())];
         snapshot.put_with(&COLLECTOR_SECONDS, &part, took);
