@@ -328,7 +328,9 @@ fn every_total_agrees_with_the_entries_whatever_happens() {
                 }
                 6 => c.seal(),
                 7 => {
-                    if c.begin_flush(600).is_empty() || draw(3) == 0 {
+                    let is_empty = c.begin_flush(600).is_empty();
+                    assert_totals(&c, &cursors);
+                    if is_empty || draw(3) == 0 {
                         c.flush_failed();
                     } else {
                         c.flush_succeeded();
