@@ -10,7 +10,8 @@
 
 use crate::counter::Counter;
 use crate::db_snapshots::ClockFn;
-use crate::names::{COLLECTOR_ERRORS, COLLECTOR_SECONDS, Kind, Metric};
+use crate::metric::{Kind, Metric};
+use crate::names::{COLLECTOR_ERRORS, COLLECTOR_SECONDS};
 use crate::snapshot::{Bucket, Family, Figure, MetricsSnapshot, Sample};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};

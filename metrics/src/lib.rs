@@ -11,6 +11,7 @@ mod counter;
 mod db_snapshots;
 mod groups;
 mod histogram;
+mod metric;
 pub mod names;
 mod snapshot;
 mod table;

@@ -2,7 +2,7 @@
 
 use crate::counter::Counter;
 use crate::histogram::Histogram;
-use crate::names::{Kind, Metric};
+use crate::metric::{Kind, Metric};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;

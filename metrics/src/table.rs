@@ -11,7 +11,7 @@
 
 use crate::counter::Counter;
 use crate::histogram::Histogram;
-use crate::names::Metric;
+use crate::metric::Metric;
 use crate::snapshot::{MetricsSnapshot, Pair, number};
 
 /// Something that counts, as the field of a table.
@@ -63,7 +63,7 @@ macro_rules! group {
 
         impl $group {
             /// The label with all its values.
-            pub const LABEL: $crate::names::Label = $crate::names::Label {
+            pub const LABEL: $crate::metric::Label = $crate::metric::Label {
                 name: $label,
                 values: &[$($value),+],
             };
@@ -77,7 +77,7 @@ macro_rules! group {
         impl $crate::table::Instrument for $group {
             fn put(
                 &self,
-                metric: &'static $crate::names::Metric,
+                metric: &'static $crate::metric::Metric,
                 labels: &[$crate::snapshot::Pair],
                 into: &mut $crate::snapshot::MetricsSnapshot,
             ) {
@@ -151,15 +151,15 @@ macro_rules! metrics {
     ) => {
         $(
             #[doc = $help]
-            pub const $metric: Metric = Metric {
+            pub const $metric: $crate::metric::Metric = $crate::metric::Metric {
                 name: concat!("vbstore_", $name),
-                kind: Kind::$kind,
+                kind: $crate::metric::Kind::$kind,
                 labels: &[$($label),*],
                 help: $help,
             };
         )*
         $(#[$doc])*
-        pub const $table: &[&Metric] = &[$(&$metric),*];
+        pub const $table: &[&$crate::metric::Metric] = &[$(&$metric),*];
     };
     (@init) => { Default::default() };
     (@init $init:expr) => { $init };
