@@ -3,8 +3,8 @@
 use crate::args;
 use crate::output::{Failure, IO, say};
 use std::sync::Arc;
+use vbstore::Engine;
 use vbstore::metrics::{Registration, Registry};
-use vbstore::{Engine, HealthState};
 use vbstore_exporter::{Exporter, ExporterConfig, Health, Pages};
 
 /// Serves until it is dropped, which must be before the engine is closed.
@@ -28,10 +28,12 @@ impl Exporting {
         let pages = Pages {
             registry: engine.telemetry().registry().clone(),
             vbuckets: by_vbucket,
-            health: Arc::new(move || match of_health.health() {
-                HealthState::Open => Health::Good,
-                HealthState::Degraded { cause } => Health::Bad(format!("degraded: {cause}")),
-                HealthState::Failed { cause } => Health::Bad(format!("failed: {cause}")),
+            health: Arc::new(move || {
+                let state = of_health.health();
+                match state.cause() {
+                    None => Health::Good,
+                    Some(cause) => Health::Bad(format!("{}: {cause}", state.name())),
+                }
             }),
         };
         let config = ExporterConfig {

@@ -1,6 +1,7 @@
 //! Input that may be a pipe: it is read on a thread of its own, so that a signal is noticed while
 //! nothing comes.
 
+use crate::number::u64_from;
 use crate::stop::Stop;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -40,14 +41,15 @@ pub(crate) fn open(path: &Path, stop: &Stop) -> io::Result<Box<dyn BufRead>> {
 }
 
 /// Reads one line with its line feed, and appends it to `line`. Returns how many bytes of the input
-/// it took: 0 at the end. A line that makes `line` longer than [`LINE_MAX`] is cut there.
+/// it took: 0 at the end. A line that makes `line` longer than [`LINE_MAX`] is cut there; `line` is not
+/// longer than that before.
 pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
-    let limit = LINE_MAX.saturating_add(1).saturating_sub(line.len());
-    let mut some = (&mut *input).take(bytes(limit));
+    let limit = LINE_MAX + 1 - line.len();
+    let mut some = (&mut *input).take(u64_from(limit));
     let read = some.read_until(b'\n', line)?;
     let is_cut = line.len() > LINE_MAX && line.last() != Some(&b'\n');
     let passed_over = if is_cut { skip_line(input)? } else { 0 };
-    Ok(bytes(read).saturating_add(passed_over))
+    Ok(u64_from(read) + passed_over)
 }
 
 /// Passes over the rest of a line and returns its length.
@@ -61,18 +63,14 @@ fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
         let end = available
             .iter()
             .position(|byte| *byte == b'\n')
-            .map(|at| at.saturating_add(1));
+            .map(|at| at + 1);
         let step = end.unwrap_or(available.len());
         input.consume(step);
-        skipped = skipped.saturating_add(bytes(step));
+        skipped += u64_from(step);
         if end.is_some() {
             return Ok(skipped);
         }
     }
-}
-
-fn bytes(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// A pipe, read on a thread of its own. Once a stop is asked for and nothing more has come it is at
@@ -152,7 +150,7 @@ impl BufRead for Piped {
     }
 
     fn consume(&mut self, amount: usize) {
-        self.consumed = self.consumed.saturating_add(amount);
+        self.consumed += amount;
     }
 }
 
@@ -177,11 +175,11 @@ mod tests {
         let mut line = Vec::new();
 
         let read = read_line(&mut input, &mut line).unwrap();
-        assert_eq!((read, line.len()), (bytes(LINE_MAX) + 11, LINE_MAX + 1));
+        assert_eq!((read, line.len()), (u64_from(LINE_MAX) + 11, LINE_MAX + 1));
         for expected in [&b"short\n"[..], b"last", b""] {
             line.clear();
             let read = read_line(&mut input, &mut line).unwrap();
-            assert_eq!((read, &line[..]), (bytes(expected.len()), expected));
+            assert_eq!((read, &line[..]), (u64_from(expected.len()), expected));
         }
     }
 

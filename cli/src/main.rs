@@ -6,6 +6,7 @@ mod exporting;
 mod follow;
 mod import;
 mod input;
+mod number;
 mod output;
 mod point;
 mod record;

@@ -4,7 +4,7 @@ use crate::args;
 use crate::output::{DONE, Out, Run};
 use crate::store;
 use serde_json::{Value, json};
-use vbstore::{Clock, Engine, Error, HealthState, Holder, SystemClock, VBucket, VbId};
+use vbstore::{Clock, Engine, Error, Holder, SystemClock, VBucket, VbId};
 
 pub(crate) fn run(args: &args::Stats, out: &mut Out) -> Run {
     let engine = store::open(&args.dir)?;
@@ -30,13 +30,13 @@ pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
     for number in 0..engine.vbuckets() {
         let vb = engine.vbucket(VbId::new(number))?;
         let counts = vb.counts()?.counts;
-        items = items.saturating_add(counts.items);
-        tombstones = tombstones.saturating_add(counts.tombstones);
-        bytes = bytes.saturating_add(counts.bytes);
+        items += counts.items;
+        tombstones += counts.tombstones;
+        bytes += counts.bytes;
         let seqnos = vb.seqnos()?;
-        high = high.saturating_add(seqnos.high.get());
-        persisted = persisted.saturating_add(seqnos.persisted.get());
-        synced = synced.saturating_add(seqnos.synced.get());
+        high += seqnos.high.get();
+        persisted += seqnos.persisted.get();
+        synced += seqnos.synced.get();
     }
     let usage = engine.disk_usage()?;
     let metrics = engine.metrics();
@@ -50,11 +50,7 @@ pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
         })
         .collect();
     let longest = metrics.db_snapshots.longest_hold().as_secs_f64() * 1_000.0;
-    let (health, cause) = match engine.health() {
-        HealthState::Open => ("open", None),
-        HealthState::Degraded { cause } => ("degraded", Some(cause.to_string())),
-        HealthState::Failed { cause } => ("failed", Some(cause.to_string())),
-    };
+    let health = engine.health();
     Ok(json!({
         "store": engine.store_uuid().to_string(),
         "vbuckets": engine.vbuckets(),
@@ -64,8 +60,8 @@ pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
         "high_seqno_sum": high,
         "persisted_seqno_sum": persisted,
         "synced_seqno_sum": synced,
-        "health": health,
-        "health_cause": cause,
+        "health": health.name(),
+        "health_cause": health.cause().map(ToString::to_string),
         "checkpoint_memory": engine.checkpoint_memory(),
         "disk_total": usage.total,
         "disk_log": usage.log,

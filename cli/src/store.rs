@@ -26,9 +26,7 @@ fn finish(dir: &Path, builder: Builder) -> Result<Engine, Failure> {
 
 /// Returns the vBuckets that are meant: one, or all.
 pub(crate) fn vbuckets(engine: &Engine, one: Option<u16>) -> Result<Vec<VBucket>, Failure> {
-    let numbers = one.map_or(0..engine.vbuckets(), |number| {
-        number..number.saturating_add(1)
-    });
-    let vbs: Result<Vec<VBucket>, _> = numbers.map(|n| engine.vbucket(VbId::new(n))).collect();
-    Ok(vbs?)
+    let numbers = one.map_or_else(|| (0..engine.vbuckets()).collect(), |number| vec![number]);
+    let vbs = numbers.into_iter().map(|n| engine.vbucket(VbId::new(n)));
+    Ok(vbs.collect::<Result<Vec<VBucket>, _>>()?)
 }

@@ -1,6 +1,7 @@
 //! `verify`: everything that can be checked on disk.
 
 use crate::args;
+use crate::number::u64_from;
 use crate::output::{DONE, Out, PROBLEM, Run, progress};
 use crate::stop::Stop;
 use crate::{record, store};
@@ -52,9 +53,7 @@ pub(crate) fn all(engine: &Engine) -> Result<Verification, vbstore::Error> {
 }
 
 fn count(found: &Verification) -> u64 {
-    u64::try_from(found.problems.len())
-        .unwrap_or(0)
-        .saturating_add(found.more_problems)
+    u64_from(found.problems.len()) + found.more_problems
 }
 
 /// What was found, as one JSON object.

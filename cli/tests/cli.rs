@@ -29,7 +29,9 @@ fn exit_codes_say_what_is_wrong() {
     );
     assert_eq!(code(&["set", "--dir", "s", "", "w"], dir).0, 2);
     assert_eq!(code(&["frobnicate"], dir).0, 2);
-    assert_eq!(code(&["stats", "--dir", "s", "--vb", "64"], dir).0, 2);
+    for vb in ["64", "65535"] {
+        assert_eq!(code(&["stats", "--dir", "s", "--vb", vb], dir).0, 2, "{vb}");
+    }
     let (exit, said) = code(&["--json", "frobnicate"], dir);
     assert_eq!(
         (exit, json(&said)["error"]["kind"].as_str()),

@@ -4,55 +4,8 @@
 
 mod common;
 
-use common::{code, json, ok, vbstore};
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, ChildStderr, Stdio};
-
-/// A program that serves its figures.
-struct Serving {
-    child: Child,
-    said: BufReader<ChildStderr>,
-    url: String,
-}
-
-impl Serving {
-    fn start(args: &[&str], dir: &Path) -> Self {
-        let mut child = vbstore()
-            .args(args)
-            .args(["--metrics", "127.0.0.1:0"])
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        let url = line.trim().split_once("figures at ").unwrap().1.to_owned();
-        Self { child, said, url }
-    }
-
-    fn get(&self, path: &str) -> (u16, String) {
-        let url = self.url.replace("/metrics", path);
-        let config = ureq::get(url).config().http_status_as_error(false);
-        let mut answer = config.build().call().unwrap();
-        let status = answer.status().as_u16();
-        (status, answer.body_mut().read_to_string().unwrap())
-    }
-
-    /// Ends it as a service manager would; returns its exit code and all it printed.
-    fn stop(mut self) -> (i32, String, String) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let (mut out, mut err) = (String::new(), String::new());
-        let mut stdout = self.child.stdout.take().unwrap();
-        stdout.read_to_string(&mut out).unwrap();
-        self.said.read_to_string(&mut err).unwrap();
-        (self.child.wait().unwrap().code().unwrap(), out, err)
-    }
-}
+use common::{Serving, code, json, ok};
+use std::io::Read;
 
 #[test]
 fn serve_holds_a_store_open_and_serves_until_it_is_stopped() {

@@ -9,10 +9,11 @@
 
 mod common;
 
-use common::{Session, code, json, ok, run, vbstore, write_lines};
+use common::{Serving, Session, SmallDisk, code, json, ok, run, vbstore, write_lines};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 /// The changes that JSON lines speak of: vBucket and seqno to key and kind.
 fn changes(text: &str) -> BTreeMap<(u64, u64), (String, String)> {
@@ -256,4 +257,159 @@ fn a_short_stress_with_streams_finds_nothing() {
             .unwrap()
             <= 2
     );
+}
+
+/// Runs the program with a limit for the size of a file, so that RocksDB's log soon meets an error that
+/// is not a full disk. A program that does not end is killed, and its exit code says so.
+fn run_until_a_write_fails(args: &[&str], dir: &Path) -> Output {
+    let script = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" \"$@\"";
+    Command::new("timeout")
+        .args(["--signal=KILL", "100", "sh", "-c", script])
+        .arg(env!("CARGO_BIN_EXE_vbstore"))
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// The engine's first cause, as an error of input and output.
+fn assert_failed(output: &Output, kind: &str, cause: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    let error = json(said.trim().lines().next_back().unwrap());
+    assert_eq!(error["error"]["kind"], kind, "{said}");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains(cause), "{said}");
+}
+
+#[test]
+fn a_stress_with_streams_stops_when_the_engine_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    // It would go on for far longer than it may take.
+    let stress = [
+        "stress",
+        "--dir",
+        "s",
+        "--seconds",
+        "1000",
+        "--vbuckets",
+        "8",
+        "--streams",
+        "8",
+        "--frozen",
+        "2",
+        "--slow",
+        "1",
+        "--reconnect-every",
+        "500",
+        "--json",
+    ];
+    let output = run_until_a_write_fails(&stress, dir.path());
+    assert_failed(&output, "failed", "File too large");
+}
+
+#[test]
+fn an_import_with_streams_stops_when_the_engine_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let value = "v".repeat(500);
+    let lines = (0..60_000).map(|n| format!("{{\"key\":\"k{n}\",\"value\":\"{value}\"}}"));
+    write_lines(&dir.path().join("in.jsonl"), lines);
+    let import = [
+        "import",
+        "--dir",
+        "s",
+        "--vbuckets",
+        "8",
+        "--tail",
+        "out",
+        "--streams",
+        "8",
+        "--frozen",
+        "2",
+        "--reconnect-every",
+        "500",
+        "--json",
+        "in.jsonl",
+    ];
+    let output = run_until_a_write_fails(&import, dir.path());
+    assert_failed(&output, "failed", "File too large");
+}
+
+#[test]
+fn an_import_with_streams_stops_when_the_disk_is_full() {
+    let Some(disk) = SmallDisk::mount("an_import_with_streams", "96m") else {
+        return;
+    };
+    let dir = disk.path();
+    let value = "v".repeat(50_000);
+    // Through a pipe, so that the input takes no space.
+    let script = format!(
+        "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo \"{{\\\"key\\\":\\\"k$i\\\",\\\"v\\\":\\\"{value}\\\"}}\"; done \
+         | timeout --signal=KILL 200 \"$0\" \"$@\""
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_vbstore")])
+        .args(["import", "--dir", "s", "--vbuckets", "2", "--tail", "out"])
+        .args(["--streams", "4", "--json", "-"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert_failed(&output, "disk_full", "No space left on device");
+}
+
+/// What was refused while the disk was full may have been made or not; nothing that was acknowledged is
+/// lost, and nothing is called so.
+#[test]
+fn a_stress_goes_on_when_a_full_disk_has_space_again() {
+    let Some(disk) = SmallDisk::mount("a_stress_goes_on", "600m") else {
+        return;
+    };
+    disk.fill(120 << 20);
+    let stress = [
+        "stress",
+        "--dir",
+        "s",
+        "--seconds",
+        "1000",
+        "--vbuckets",
+        "8",
+        "--streams",
+        "8",
+        "--frozen",
+        "2",
+        "--slow",
+        "1",
+        "--reconnect-every",
+        "500",
+        "--keys",
+        "300",
+        "--value-max",
+        "5000",
+        "--memory-mib",
+        "16",
+        "--json",
+    ];
+    let serving = Serving::start(&stress, disk.path());
+    let wait_for = |status: u16| {
+        let mut looks = 0;
+        while serving.get("/healthz").0 != status {
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+            looks += 1;
+            assert!(looks < 6_000, "the health never became {status}");
+        }
+    };
+    wait_for(503);
+    let (_, cause) = serving.get("/healthz");
+    assert!(cause.contains("degraded"), "{cause}");
+    disk.make_room();
+    wait_for(200);
+    let (code, out, said) = serving.stop();
+    assert_eq!(code, 0, "{out}{said}");
+    let report = json(&out);
+    assert_eq!(
+        (&report["lost"], &report["violations"]),
+        (&0.into(), &0.into())
+    );
+    assert!(report["refused"].as_u64().unwrap() > 0, "{report}");
 }

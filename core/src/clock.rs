@@ -17,8 +17,15 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 
     /// Returns whole seconds since 1970, the unit of an expiry.
     fn wall_seconds(&self) -> u32 {
+        // From 2106 on, every expiry has passed.
         u32::try_from(self.wall_micros() / 1_000_000).unwrap_or(u32::MAX)
     }
+}
+
+/// Whole microseconds; a time beyond 584,000 years, which only a broken clock has, is the most there
+/// is.
+fn micros_of(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The system's clocks.
@@ -57,7 +64,7 @@ impl Clock for SystemClock {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        micros_of(since)
     }
 
     fn monotonic(&self) -> Duration {
@@ -84,7 +91,7 @@ impl ManualClock {
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        let micros = micros_of(by);
         self.wall.fetch_add(micros, Ordering::SeqCst);
         self.monotonic.fetch_add(micros, Ordering::SeqCst);
     }

@@ -55,9 +55,8 @@ impl FailoverLog {
 
     /// Writes the record into `out`, which is cleared first.
     pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) {
-        // ENTRIES_MAX fits a u16 with room to spare.
-        let count = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
-        let mut writer = Writer::new(out, self.entries.len().saturating_mul(16)).u16(count);
+        let count = self.entries.iter().fold(0_u16, |count, _| count + 1);
+        let mut writer = Writer::new(out, self.entries.len() * 16).u16(count);
         for entry in &self.entries {
             writer = writer.u64(entry.uuid.get()).u64(entry.seqno.get());
         }

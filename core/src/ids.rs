@@ -41,10 +41,9 @@ impl VbId {
     /// A count of 0 is taken as 1.
     #[must_use]
     pub fn of_key(key: &[u8], vbuckets: u16) -> Self {
-        let hash = (crc32fast::hash(key) >> 16) & 0x7fff;
-        let number = hash % u32::from(vbuckets.max(1));
-        // The remainder is below a u16, so the conversion cannot fail.
-        Self(u16::try_from(number).unwrap_or(0))
+        let [high, low, ..] = crc32fast::hash(key).to_be_bytes();
+        let hash = u16::from_be_bytes([high & 0x7f, low]);
+        Self(hash % vbuckets.max(1))
     }
 }
 
@@ -86,13 +85,15 @@ impl Seqno {
         self.0.checked_add(1).map(Self)
     }
 
-    /// Returns the seqno `count` after this one, at most [`Seqno::MAX`].
+    /// Returns the seqno `count` after this one, at most [`Seqno::MAX`]: for bounds, which may be any
+    /// number that a caller chose. A seqno that is assigned is the [`Self::next`].
     #[must_use]
     pub fn saturating_add(self, count: u64) -> Self {
         Self(self.0.saturating_add(count))
     }
 
-    /// Returns how many seqnos lie between `earlier` and this one, 0 if it is not earlier.
+    /// Returns how many seqnos lie between `earlier` and this one, 0 if it is not earlier: the two may
+    /// have been read at different moments, with a deletion of the vBucket in between.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -138,14 +139,18 @@ impl Cas {
         self.0
     }
 
-    /// The largest CAS that a change of another store may bring along: 2^62. All later ones are larger,
-    /// and there must be some left: at the largest number two changes could not be told apart.
+    /// The upper limit for a CAS restored from another store: 2^62. Later ones must exceed it, so
+    /// headroom is kept.
     pub const RESTORED_MAX: Self = Self(1 << 62);
 
     /// Returns the CAS of a change made at `micros` since 1970, when the newest so far is `self`.
+    ///
+    /// # Panics
+    /// At the largest number: two changes with one CAS could not be told apart. The limit for
+    /// restored ones keeps 2^63 between them and it.
     #[must_use]
     pub fn next(self, micros: u64) -> Self {
-        Self(self.0.saturating_add(1).max(micros))
+        Self((self.0 + 1).max(micros))
     }
 }
 

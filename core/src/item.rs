@@ -1,6 +1,7 @@
 //! One change of one key, as it lives in memory.
 
 use crate::ids::{Cas, Seqno};
+use crate::number::u64_from;
 use bytes::Bytes;
 
 /// What a change did to its key.
@@ -89,9 +90,6 @@ impl Item {
     /// Returns the memory this change is counted with, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let data = self.key.len().saturating_add(self.value.len());
-        u64::try_from(data)
-            .unwrap_or(u64::MAX)
-            .saturating_add(Self::OVERHEAD)
+        u64_from(self.key.len()) + u64_from(self.value.len()) + Self::OVERHEAD
     }
 }

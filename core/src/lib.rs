@@ -2,9 +2,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`ids`] | vBucket ids, seqnos, CAS values, uuids; the only checked arithmetic on them |
+//! | [`ids`] | vBucket ids, seqnos, CAS values, uuids |
 //! | [`clock`] | where time comes from, so that a test can move it |
 //! | [`item`] | one change of one key, as it lives in memory |
+//! | [`number`] | conversions that cannot fail |
 //! | [`record`] | what is written to disk, byte by byte, with checked lengths |
 //! | [`checkpoint`] | the in-memory run of recent changes of a vBucket and the cursors in it |
 //! | [`failover_log`] | the branches of a vBucket's history |

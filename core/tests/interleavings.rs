@@ -102,6 +102,9 @@ impl World {
             self.cell.lock().checkpoints.flush_failed();
             return;
         }
+        if taken.is_empty() {
+            return;
+        }
         let mut disk = self.disk.lock();
         for entry in taken.iter().flat_map(|sealed| sealed.entries()) {
             let seqno = entry.item.meta.seqno.get();

@@ -29,6 +29,31 @@ pub enum HealthState {
     },
 }
 
+impl HealthState {
+    /// The names of all states.
+    pub const NAMES: [&'static str; 3] = ["open", "degraded", "failed"];
+
+    /// Returns the name used in output and as a label: one of [`Self::NAMES`].
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        let [open, degraded, failed] = Self::NAMES;
+        match self {
+            Self::Open => open,
+            Self::Degraded { .. } => degraded,
+            Self::Failed { .. } => failed,
+        }
+    }
+
+    /// Returns why writes are refused; `None` if they are not.
+    #[must_use]
+    pub const fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Open => None,
+            Self::Degraded { cause } | Self::Failed { cause } => Some(cause),
+        }
+    }
+}
+
 const OPEN: u8 = 0;
 const DEGRADED: u8 = 1;
 const FAILED: u8 = 2;

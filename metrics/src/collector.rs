@@ -10,7 +10,8 @@
 
 use crate::counter::Counter;
 use crate::db_snapshots::ClockFn;
-use crate::names::{COLLECTOR_ERRORS, COLLECTOR_SECONDS, Kind, Metric};
+use crate::metric::{Kind, Metric};
+use crate::names::{COLLECTOR_ERRORS, COLLECTOR_SECONDS};
 use crate::snapshot::{Bucket, Family, Figure, MetricsSnapshot, Sample};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
@@ -232,6 +233,7 @@ impl Collector for PartCollector {
             }
         }
         snapshot.put_by(&COLLECTOR_ERRORS, shared.part, shared.errors.get());
+        // A clock of a test may be set back.
         let took = (shared.clock)().saturating_sub(start).as_secs_f64();
         let part = [("part", shared.part.into())];
         snapshot.put_with(&COLLECTOR_SECONDS, &part, took);

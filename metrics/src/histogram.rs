@@ -1,6 +1,7 @@
 //! Counting how large or how long things were.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Upper bounds for times that a user waits for, in microseconds: 10 us to 10 s.
 pub const LATENCY_BOUNDS_MICROS: &[u64] = &[
@@ -54,15 +55,16 @@ impl Histogram {
     /// Counts one.
     pub fn observe(&self, size: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < size);
-        if let Some(count) = self.counts.get(bucket) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        let Some(count) = self.counts.get(bucket) else {
+            unreachable!("one count more than bounds");
+        };
+        count.fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(size, Ordering::Relaxed);
     }
 
     /// Counts a time, in microseconds.
-    pub fn observe_time(&self, time: std::time::Duration) {
-        self.observe(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    pub fn observe_time(&self, time: Duration) {
+        self.observe(micros(time));
     }
 
     /// Returns how many were up to each bound and above the one before it; the last number is of
@@ -84,6 +86,19 @@ impl Histogram {
     pub fn sum(&self) -> u64 {
         self.sum.load(Ordering::Relaxed)
     }
+}
+
+/// One for times, see [`Histogram::latency`].
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::latency()
+    }
+}
+
+/// Returns whole microseconds; a time beyond 584,000 years, which only a broken clock has, is the most
+/// there is.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

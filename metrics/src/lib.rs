@@ -9,10 +9,12 @@
 mod collector;
 mod counter;
 mod db_snapshots;
-mod engine;
+mod groups;
 mod histogram;
+mod metric;
 pub mod names;
 mod snapshot;
+mod table;
 
 pub use collector::{AlreadyRegistered, Registration, SampleSource, Telemetry, render};
 pub use counter::Counter;
@@ -20,7 +22,9 @@ pub use db_snapshots::{
     ClockFn, DbSnapshotGuard, DbSnapshots, HOLD_BOUNDS_MICROS, HOLD_LIMIT, Holder, LongHold,
     WaitedFn,
 };
-pub use engine::{ByDurability, EngineMetrics, Failures, Operations, Reads, Refusals};
+pub use groups::{ByDurability, Failures, Operations, Reads, Refusals};
 pub use histogram::{BYTES_BOUNDS, Histogram, ITEMS_BOUNDS, LATENCY_BOUNDS_MICROS};
+pub use names::EngineMetrics;
 pub use prometheus::{Registry, TEXT_FORMAT};
-pub use snapshot::{Bucket, Family, Figure, MetricsSnapshot, Pair, Sample, Text, number};
+pub use snapshot::{Bucket, Family, Figure, MetricsSnapshot, Pair, Sample, Text, number, u64_from};
+pub use table::Instrument;

@@ -1,57 +1,28 @@
-//! Every metric there is: name, kind, labels and meaning. Names are API.
+//! Every metric there is: name, kind, labels and meaning, and the field that counts it. Names are API.
 //!
 //! Conventions: prefix `vbstore_`, base units in the name, `_total` for counters and for nothing
-//! else, every value of a label written down here. Source: the naming practices of prometheus.io.
+//! else, every value of a label written down, here or with its group. Source: the naming practices of
+//! prometheus.io.
 
-/// What a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// A state now.
-    Gauge,
-    /// Rises only, from 0 when the engine is opened.
-    Counter,
-    /// How often something was up to which size.
-    Histogram,
-    /// A sum and a count, without quantiles.
-    Summary,
-}
+use crate::counter::Counter;
+use crate::db_snapshots::{DbSnapshots, Holder};
+use crate::groups::{ByDurability, Failures, Operations, Reads, Refusals};
+use crate::histogram::{BYTES_BOUNDS, Histogram, ITEMS_BOUNDS};
+use crate::snapshot::MetricsSnapshot;
+use crate::table::metrics;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// A label and the values it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Label {
-    /// Its name.
-    pub name: &'static str,
-    /// All its values; none if they are not known before.
-    pub values: &'static [&'static str],
-}
-
-/// A metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metric {
-    /// Its name, with prefix and unit.
-    pub name: &'static str,
-    /// What it is.
-    pub kind: Kind,
-    /// Its labels, but for `store`, which all have.
-    pub labels: &'static [Label],
-    /// What it means, in one line.
-    pub help: &'static str,
-}
+pub use crate::metric::{Kind, Label, Metric};
 
 const fn label(name: &'static str, values: &'static [&'static str]) -> Label {
     Label { name, values }
 }
 
-const HOLDER: Label = label("holder", &["backfill", "slice", "page", "admin"]);
+const HOLDER: Label = label("holder", &Holder::NAMES);
 const KIND: Label = label("kind", &["persistence", "stream"]);
 const CHECKPOINT: Label = label("state", &["open", "sealed"]);
 const HEALTH: Label = label("state", &["open", "degraded", "failed"]);
-const REFUSAL: Label = label("reason", &["memory", "disk_full", "failed", "too_large"]);
-const FAILURE: Label = label("reason", &["disk_full", "io", "corruption", "other"]);
-const OPERATION: Label = label("op", &["get", "write", "page", "slice"]);
-const READ: Label = label("op", &["get", "page", "slice"]);
-const DURABILITY: Label = label("durability", &["memory", "logged", "synced"]);
 const TASK: Label = label("state", &["pending", "ready", "running", "snoozed"]);
 const STREAM: Label = label("state", &["backfilling", "in_memory", "paused"]);
 const SOURCE: Label = label("source", &["disk", "memory"]);
@@ -80,25 +51,6 @@ const VERSION: Label = label("version", &[]);
 const ROCKSDB: Label = label("rocksdb", &[]);
 const VB: Label = label("vb", &[]);
 
-macro_rules! metrics {
-    (
-        $(#[$doc:meta])* $table:ident:
-        $($metric:ident = $kind:ident $name:literal [$($label:expr),*] $help:literal;)*
-    ) => {
-        $(
-            #[doc = $help]
-            pub const $metric: Metric = Metric {
-                name: concat!("vbstore_", $name),
-                kind: Kind::$kind,
-                labels: &[$($label),*],
-                help: $help,
-            };
-        )*
-        $(#[$doc])*
-        pub const $table: &[&Metric] = &[$(&$metric),*];
-    };
-}
-
 metrics! {
     /// What a collector says of itself.
     COLLECTOR:
@@ -109,6 +61,13 @@ metrics! {
 metrics! {
     /// The engine's own tables.
     ENGINE:
+    /// What one engine counts, since it was opened. Times are counted in microseconds.
+    pub struct EngineMetrics {
+        /// Db snapshots, which put their own metrics.
+        pub db_snapshots: Arc<DbSnapshots>,
+        /// Syncs of RocksDB's log; exported as the count of `sync_micros`.
+        pub syncs: Counter,
+    }
     BUILD_INFO = Gauge "build_info" [VERSION, ROCKSDB] "Always 1; the versions are in the labels.";
     HEALTH_STATE = Gauge "health" [HEALTH] "1 for the state the engine is in, 0 for the others.";
     UPTIME = Gauge "open_seconds" [] "For how long the engine has been open.";
@@ -128,33 +87,59 @@ metrics! {
     CURSOR_MAX_LAG_SECONDS = Gauge "cursor_max_lag_seconds" [KIND] "Age of the oldest change that a cursor has not read, 0 if all is read.";
     CURSOR_BACKLOG_ITEMS = Gauge "cursor_backlog_items" [KIND] "Changes not read, summed over cursors.";
     CURSOR_BACKLOG_BYTES = Gauge "cursor_backlog_bytes" [KIND] "Memory of the changes not read, summed over cursors.";
-    CURSORS_DROPPED = Counter "cursors_dropped_total" [] "Stream cursors dropped to give memory back.";
+    CURSORS_DROPPED = Counter "cursors_dropped_total" [] "Stream cursors dropped to give memory back."
+        => cursors_dropped: Counter;
     CHECKPOINT_MEMORY = Gauge "checkpoint_memory_bytes" [] "Memory of all changes in checkpoints.";
     CHECKPOINT_MEMORY_LIMIT = Gauge "checkpoint_memory_limit_bytes" [] "The quota: at it, writes wait.";
     CHECKPOINTS = Gauge "checkpoints" [CHECKPOINT] "Checkpoints in memory.";
     CHECKPOINT_ITEMS = Gauge "checkpoint_items" [] "Changes in checkpoints.";
-    CHECKPOINT_ITEMS_REPLACED = Counter "checkpoint_items_replaced_total" [] "Changes replaced by a newer one of their key before they were flushed.";
-    CHECKPOINTS_FREED = Counter "checkpoints_freed_total" [] "Checkpoints given back.";
-    CHECKPOINT_FREED_BYTES = Counter "checkpoint_freed_bytes_total" [] "Memory given back with checkpoints.";
-    WRITES_REJECTED = Counter "writes_rejected_total" [REFUSAL] "Writes refused for a reason that is not their condition.";
-    OPS = Counter "ops_total" [OPERATION] "Operations begun; a batch is one.";
-    READ_SECONDS = Histogram "read_seconds" [READ] "Reading a key (one in 16 is timed), a page, a slice.";
-    WRITTEN_ITEMS = Counter "written_items_total" [] "Changes given a seqno.";
-    DURABLE_WAIT = Histogram "durable_wait_seconds" [DURABILITY] "From the beginning of a write to its durability, of writes that wait.";
+    CHECKPOINT_ITEMS_REPLACED = Counter "checkpoint_items_replaced_total" [] "Changes replaced by a newer one of their key before they were flushed."
+        => replaced_items: Counter;
+    CHECKPOINTS_FREED = Counter "checkpoints_freed_total" [] "Checkpoints given back."
+        => checkpoints_freed: Counter;
+    CHECKPOINT_FREED_BYTES = Counter "checkpoint_freed_bytes_total" [] "Memory given back with checkpoints."
+        => freed_bytes: Counter;
+    WRITES_REJECTED = Counter "writes_rejected_total" [Refusals::LABEL] "Writes refused for a reason that is not their condition."
+        => refusals: Refusals;
+    OPS = Counter "ops_total" [Operations::LABEL] "Operations begun; a batch is one."
+        => operations: Operations;
+    READ_SECONDS = Histogram "read_seconds" [Reads::LABEL] "Reading a key (one in 16 is timed), a page, a slice."
+        => reads: Reads;
+    WRITTEN_ITEMS = Counter "written_items_total" [] "Changes given a seqno."
+        => written_items: Counter;
+    DURABLE_WAIT = Histogram "durable_wait_seconds" [ByDurability::LABEL] "From the beginning of a write to its durability, of writes that wait."
+        => durable_wait: ByDurability;
     PERSIST_LAG_ITEMS = Gauge "persist_lag_items" [] "Changes that are not in RocksDB's log, over all vBuckets.";
     PERSIST_MAX_LAG_SECONDS = Gauge "persist_max_lag_seconds" [] "Age of the oldest of them, 0 if there is none.";
     SYNC_LAG_SEQNOS = Gauge "sync_lag_seqnos" [] "Seqnos persisted and not synced, over all vBuckets.";
     SYNC_MAX_LAG_SECONDS = Gauge "sync_max_lag_seconds" [] "Since when something has been persisted and not synced, 0 if nothing is.";
-    PERSIST_BATCHES = Counter "persist_batches_total" [] "Batches written to RocksDB: group commits.";
-    PERSIST_ITEMS = Counter "persist_items_total" [] "Changes written by them.";
-    PERSIST_BYTES = Counter "persist_bytes_total" [] "Bytes of the batches.";
-    PERSIST_BATCH_ITEMS = Histogram "persist_batch_items" [] "Changes in one batch.";
-    PERSIST_BATCH_BYTES = Histogram "persist_batch_bytes" [] "Bytes of one batch.";
-    PERSIST_WRITE = Histogram "persist_write_seconds" [] "Writing a batch that is not synced with it.";
-    PERSIST_SYNC = Histogram "persist_sync_seconds" [] "Writing a batch that is synced with it, or a sync.";
-    PERSIST_FAILURES = Counter "persist_failures_total" [FAILURE] "Writes to disk that failed: flushes, syncs, deletions of vBuckets, the witness.";
-    PREVIOUS_LOOKUPS = Counter "previous_lookups_total" [] "Look-ups on disk of what a change replaces.";
+    PERSIST_BATCHES = Counter "persist_batches_total" [] "Batches written to RocksDB: group commits."
+        => flushes: Counter;
+    PERSIST_ITEMS = Counter "persist_items_total" [] "Changes written by them."
+        => flushed_items: Counter;
+    PERSIST_BYTES = Counter "persist_bytes_total" [] "Bytes of the batches."
+        => flushed_bytes: Counter;
+    PERSIST_BATCH_ITEMS = Histogram "persist_batch_items" [] "Changes in one batch."
+        => batch_items: Histogram = Histogram::new(ITEMS_BOUNDS);
+    PERSIST_BATCH_BYTES = Histogram "persist_batch_bytes" [] "Bytes of one batch."
+        => batch_bytes: Histogram = Histogram::new(BYTES_BOUNDS);
+    PERSIST_WRITE = Histogram "persist_write_seconds" [] "Writing a batch that is not synced with it."
+        => write_micros: Histogram;
+    PERSIST_SYNC = Histogram "persist_sync_seconds" [] "Writing a batch that is synced with it, or a sync."
+        => sync_micros: Histogram;
+    PERSIST_FAILURES = Counter "persist_failures_total" [Failures::LABEL] "Writes to disk that failed: flushes, syncs, deletions of vBuckets, the witness."
+        => flush_failures: Failures;
+    PREVIOUS_LOOKUPS = Counter "previous_lookups_total" [] "Look-ups on disk of what a change replaces."
+        => previous_lookups: Counter;
     DISK_FREE_RATIO = Gauge "disk_free_ratio" [] "Free share of the file system that holds the store.";
+}
+
+impl EngineMetrics {
+    /// Puts everything into `into`. `now` is the engine's monotonic clock.
+    pub fn sample(&self, now: Duration, into: &mut MetricsSnapshot) {
+        self.db_snapshots.sample(now, into);
+        self.sample_counted(into);
+    }
 }
 
 metrics! {

@@ -2,7 +2,7 @@
 
 use crate::counter::Counter;
 use crate::histogram::Histogram;
-use crate::names::{Kind, Metric};
+use crate::metric::{Kind, Metric};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -74,9 +74,22 @@ pub type Pair = (&'static str, Text);
 /// Returns a number as Prometheus has it: exact up to 2^53.
 #[must_use]
 pub fn number(value: u64) -> f64 {
-    let high = u32::try_from(value >> 32).unwrap_or(u32::MAX);
-    let low = u32::try_from(value & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    let [a, b, c, d, rest @ ..] = value.to_be_bytes();
+    let (high, low) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(rest));
     f64::from(high).mul_add(4_294_967_296.0, f64::from(low))
+}
+
+// A wider `usize` would make `u64_from` lose bits.
+const _: () = assert!(usize::BITS <= u64::BITS);
+
+/// Returns a length or a count as a `u64`. Exact: see the assertion above.
+#[expect(
+    clippy::as_conversions,
+    reason = "the standard library has no `From` for it; checked when this is compiled"
+)]
+#[must_use]
+pub const fn u64_from(count: usize) -> u64 {
+    count as u64
 }
 
 impl MetricsSnapshot {
@@ -96,19 +109,30 @@ impl MetricsSnapshot {
     }
 
     /// Adds a sample for one value of the metric's only label.
-    pub fn put_by(&mut self, metric: &'static Metric, label: impl Into<Text>, value: u64) {
-        if let Some(name) = metric.labels.first() {
-            self.put_with(metric, &[(name.name, label.into())], number(value));
-        }
+    ///
+    /// # Panics
+    /// If it has not one label, or the label has not this value.
+    pub fn put_by(&mut self, metric: &'static Metric, value: impl Into<Text>, number_of: u64) {
+        let [label] = metric.labels else {
+            panic!("{} has not one label", metric.name);
+        };
+        self.put_with(metric, &[(label.name, value.into())], number(number_of));
     }
 
     /// Adds a sample.
+    ///
+    /// # Panics
+    /// If the labels are not those that the metric declares, in their order, or one has a value that it
+    /// does not have.
     pub fn put_with(&mut self, metric: &'static Metric, labels: &[Pair], value: f64) {
         self.add(metric, labels, Figure::Number { value });
     }
 
     /// Adds a histogram. `unit` is what one of what it counts is in the unit of the metric's name:
     /// 1e-6 for microseconds.
+    ///
+    /// # Panics
+    /// As [`Self::put_with`].
     pub fn put_histogram(
         &mut self,
         metric: &'static Metric,
@@ -121,7 +145,7 @@ impl MetricsSnapshot {
         let mut buckets = Vec::with_capacity(histogram.bounds().len());
         let mut bounds = histogram.bounds().iter();
         for of_bucket in counts {
-            count = count.saturating_add(of_bucket);
+            count += of_bucket;
             if let Some(bound) = bounds.next() {
                 let upto = scaled(*bound, unit);
                 buckets.push(Bucket { upto, count });
@@ -147,6 +171,20 @@ impl MetricsSnapshot {
     }
 
     fn add(&mut self, metric: &'static Metric, labels: &[Pair], figure: Figure) {
+        let declared = metric.labels.iter().map(|label| label.name);
+        assert!(
+            declared.eq(labels.iter().map(|(name, _)| *name)),
+            "{} has not the labels {labels:?}",
+            metric.name
+        );
+        for (label, (_, value)) in metric.labels.iter().zip(labels) {
+            assert!(
+                label.values.is_empty() || label.values.contains(&value.as_ref()),
+                "{} has not {}={value}",
+                metric.name,
+                label.name
+            );
+        }
         let labels = labels
             .iter()
             .map(|(name, value)| (Text::Borrowed(*name), value.clone()))

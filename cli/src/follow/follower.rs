@@ -1,7 +1,8 @@
 //! One follower.
 
 use super::copy::{Copy, key_hash};
-use super::{Journal, Signals};
+use super::journal::Journal;
+use super::signals::Signals;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
@@ -63,6 +64,19 @@ impl Cut {
             Self::Forget => Self::GoOn,
         }
     }
+}
+
+/// Why a follower left its consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// It was cut on purpose, and comes back.
+    Cut,
+    /// Nothing more is written and it has everything.
+    HasEverything,
+    /// One of its streams has ended, which is noted as wrong.
+    StreamEnded,
+    /// Somebody met an error: what it waits for may never come.
+    RunFailed,
 }
 
 /// What a follower is to do.
@@ -133,19 +147,22 @@ impl<'a> Follower<'a> {
         follower
     }
 
-    /// Follows until nothing more is written and it has everything.
+    /// Follows until nothing more is written and it has everything, or the run fails. An error of its
+    /// own, or a stream that ended with one, fails the run: opening the stream again would end the same
+    /// way, again and again.
     pub(crate) fn run(mut self, signals: &Signals) -> Followed {
         loop {
-            let has_everything = match self.follow(signals) {
-                Ok(false) => self.come_back(signals).map(|()| false),
-                ended => ended,
+            let left = match self.follow(signals) {
+                Ok(Left::Cut) => self.come_back(signals).map(|()| Left::Cut),
+                left => left,
             };
-            match has_everything {
-                Ok(true) => break,
-                Ok(false) => {}
+            match left {
+                Ok(Left::Cut) => {}
+                Ok(Left::HasEverything | Left::StreamEnded) => break,
+                Ok(Left::RunFailed) => return self.found,
                 Err(error) => {
-                    self.wrong(&format!("ended with {error}"));
-                    break;
+                    signals.fail(error);
+                    return self.found;
                 }
             }
         }
@@ -158,23 +175,23 @@ impl<'a> Follower<'a> {
 
     /// It was cut.
     fn come_back(&mut self, signals: &Signals) -> Result<(), Error> {
-        let one_more = |count: &mut u64| *count = count.saturating_add(1);
-        one_more(&mut self.found.reconnects);
+        self.found.reconnects += 1;
         let cut = self.next_cut;
         self.next_cut = cut.next();
         match cut {
             Cut::GoOn => {}
             Cut::StayAway => {
-                one_more(&mut self.found.stayed_away);
+                self.found.stayed_away += 1;
                 let most = self.plan.reconnect_every.unwrap_or(0);
                 let missed = self.random.random_range(0..=most);
+                // As many as the command line says, which may be any number.
                 let until = self.high_seqnos()?.saturating_add(missed);
                 while !signals.is_over() && self.high_seqnos()? < until {
                     std::thread::park_timeout(AWAY_LOOK);
                 }
             }
             Cut::Forget => {
-                one_more(&mut self.found.forgot);
+                self.found.forgot += 1;
                 for vb in self.plan.vbs.clone() {
                     self.begin_again(vb);
                 }
@@ -188,19 +205,22 @@ impl<'a> Follower<'a> {
         let mut sum: u64 = 0;
         for vb in &self.plan.vbs {
             let high = self.streams.engine().vbucket(*vb)?.seqnos()?.high;
-            sum = sum.saturating_add(high.get());
+            sum += high.get();
         }
         Ok(sum)
     }
 
-    /// Follows with one consumer; returns whether it has everything, or was cut.
-    fn follow(&mut self, signals: &Signals) -> Result<bool, Error> {
+    /// Follows with one consumer; returns why it left it.
+    fn follow(&mut self, signals: &Signals) -> Result<Left, Error> {
         let config = ConsumerConfig::default();
         let mut consumer = self.streams.consumer(&self.plan.name, &config)?;
         for vb in self.plan.vbs.clone() {
             self.open(&mut consumer, vb)?;
         }
         loop {
+            if signals.has_failed() {
+                return Ok(Left::RunFailed);
+            }
             let is_over = signals.is_over();
             if !is_over && self.plan.mode == Mode::Frozen && signals.is_frozen() {
                 std::thread::park_timeout(PATIENCE);
@@ -211,20 +231,41 @@ impl<'a> Follower<'a> {
             }
             let event = match consumer.recv_timeout(PATIENCE) {
                 Ok(event) => event,
-                Err(TryRecv::Empty) if is_over && self.has_everything()? => return Ok(true),
+                Err(TryRecv::Empty) if is_over && self.has_everything()? => {
+                    return Ok(Left::HasEverything);
+                }
                 Err(TryRecv::Empty) => continue,
-                Err(TryRecv::Ended) => return Ok(false),
+                // No stream of it ends unless the engine is closed.
+                Err(TryRecv::Ended) => return Err(Error::Closed),
             };
-            self.found.events = self.found.events.saturating_add(1);
+            self.found.events += 1;
             if event.event.item().is_some() {
-                self.found.changes = self.found.changes.saturating_add(1);
+                self.found.changes += 1;
+            }
+            if let Event::End(reason) = event.event {
+                return self.ended(event.vb, reason);
             }
             self.take(event.vb, &event.event, consumer.position(event.vb));
-            self.cut_in = self.cut_in.saturating_sub(1);
             // Not any more when all is written: who forgets too often would never have everything.
-            if self.cut_in == 0 && !is_over {
+            if is_over {
+                continue;
+            }
+            self.cut_in -= 1;
+            if self.cut_in == 0 {
                 self.draw_cut();
-                return Ok(false);
+                return Ok(Left::Cut);
+            }
+        }
+    }
+
+    /// A stream of it has ended, which none does by itself.
+    fn ended(&mut self, vb: VbId, reason: EndReason) -> Result<Left, Error> {
+        match reason {
+            EndReason::Error(error) => Err(error),
+            EndReason::Shutdown => Err(Error::Closed),
+            reason => {
+                self.wrong(&format!("{vb}: ended: {}", reason.name()));
+                Ok(Left::StreamEnded)
             }
         }
     }
@@ -257,11 +298,8 @@ impl<'a> Follower<'a> {
                 }
                 return;
             }
-            Event::End(EndReason::Shutdown | EndReason::Closed) => return,
-            Event::End(reason) => {
-                self.wrong(&format!("{vb}: ended: {}", reason.name()));
-                return;
-            }
+            // An end says nothing of a position.
+            Event::End(_) => return,
             Event::SeqnoAdvanced(_) => {}
             Event::Mutation(item) | Event::Deletion(item) | Event::Expiration(item) => {
                 let copy = self.found.copies.entry(vb).or_default();
@@ -291,9 +329,10 @@ impl<'a> Follower<'a> {
         let mut still = VecDeque::new();
         while let Some((vb, seqno, digest)) = self.unproved.pop_front() {
             match journal.digest_at(vb, seqno) {
-                None => still.push_back((vb, seqno, digest)),
+                None if journal.is_complete(vb) => still.push_back((vb, seqno, digest)),
+                None => {}
                 Some(expected) => {
-                    self.found.compared = self.found.compared.saturating_add(1);
+                    self.found.compared += 1;
                     if expected != digest {
                         self.wrong(&format!("{vb}: the copy at {seqno} is not the vBucket"));
                     }
@@ -313,7 +352,7 @@ impl<'a> Follower<'a> {
     }
 
     fn wrong(&mut self, what: &str) {
-        self.found.wrong_count = self.found.wrong_count.saturating_add(1);
+        self.found.wrong_count += 1;
         if self.found.wrong.len() < WRONG_MAX {
             self.found.wrong.push(format!("{}: {what}", self.plan.name));
         }

@@ -1,6 +1,7 @@
 //! What a vBucket held at every seqno, told by its writers.
 
 use super::copy::Copy;
+use crate::number::u64_from;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use vbstore::{Seqno, VbId};
@@ -19,6 +20,8 @@ struct Told {
     copy: Copy,
     /// Told before what comes before it.
     early: BTreeMap<u64, (u64, bool)>,
+    /// A change was made at a seqno that nobody knows: nothing above it will ever be known.
+    has_gap: bool,
 }
 
 impl Journal {
@@ -41,7 +44,7 @@ impl Journal {
         };
         told.early.insert(seqno.get(), (key, is_live));
         loop {
-            let next = u64::try_from(told.digests.len()).unwrap_or(u64::MAX);
+            let next = u64_from(told.digests.len());
             let Some((key, is_live)) = told.early.remove(&next) else {
                 return;
             };
@@ -49,6 +52,18 @@ impl Journal {
             let digest = told.copy.digest();
             told.digests.push(digest);
         }
+    }
+
+    /// Notes that a change was made whose seqno the writer was not told.
+    pub(crate) fn note_unknown(&self, vb: VbId) {
+        if let Some(mut told) = self.of(vb) {
+            told.has_gap = true;
+        }
+    }
+
+    /// Returns whether every change of a vBucket that was made has been noted.
+    pub(crate) fn is_complete(&self, vb: VbId) -> bool {
+        self.of(vb).is_some_and(|told| !told.has_gap)
     }
 
     /// Returns the digest at a seqno, `None` if it is not known yet.
@@ -80,5 +95,8 @@ mod tests {
         assert_eq!(journal.digest_at(vb, Seqno::new(1)), Some(copy.digest()));
         copy.apply(7, Seqno::new(2), true);
         assert_eq!(journal.digest_at(vb, Seqno::new(2)), Some(copy.digest()));
+        assert!(journal.is_complete(vb));
+        journal.note_unknown(vb);
+        assert!(!journal.is_complete(vb));
     }
 }

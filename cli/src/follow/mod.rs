@@ -4,61 +4,21 @@
 mod copy;
 mod follower;
 mod journal;
+mod signals;
 
 pub(crate) use copy::{Copy, key_hash};
 pub(crate) use follower::{Followed, Follower, Mode, Plan};
 pub(crate) use journal::Journal;
+pub(crate) use signals::{Ending, Signals};
 
 use crate::args;
 use crate::output::{Failure, PROBLEM};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use vbstore::{Engine, Streams, VbId};
 
 /// Followers at work.
 pub(crate) struct AtWork<'scope> {
     threads: Vec<ScopedJoinHandle<'scope, Followed>>,
-}
-
-/// When followers freeze and when they must come to an end.
-#[derive(Debug, Default)]
-pub(crate) struct Signals {
-    is_frozen: AtomicBool,
-    is_over: AtomicBool,
-}
-
-impl Signals {
-    /// Those that are to be frozen stop reading.
-    pub(crate) fn freeze(&self) {
-        self.is_frozen.store(true, Ordering::Release);
-    }
-
-    /// Nothing more is written: all read on, and end when they have everything.
-    pub(crate) fn finish(&self) {
-        self.is_over.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.is_frozen.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
-    }
-}
-
-/// Lets everything that follows come to an end when it is dropped, also by an early return: threads
-/// of a scope are waited for.
-pub(crate) struct Ending<'a> {
-    pub(crate) signals: &'a Signals,
-    pub(crate) also: &'a AtomicBool,
-}
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.signals.finish();
-        self.also.store(true, Ordering::Release);
-    }
 }
 
 /// Starts followers: the first `frozen` of them freeze, the next `slow` are slow, and those after
@@ -99,7 +59,7 @@ pub(crate) fn start<'scope, 'env: 'scope>(
 }
 
 impl AtWork<'_> {
-    /// Waits until all have everything.
+    /// Waits until all have everything, or the run has failed.
     pub(crate) fn join(self) -> Result<Vec<Followed>, Failure> {
         let joined = self.threads.into_iter().map(ScopedJoinHandle::join);
         joined

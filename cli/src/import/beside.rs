@@ -43,25 +43,29 @@ impl Beside {
     }
 
     /// The import has come so far.
-    pub(super) fn note(&self, offset: u64) {
+    ///
+    /// # Errors
+    /// What something that follows it has failed with.
+    pub(super) fn note(&self, offset: u64) -> Result<(), Failure> {
         if offset >= self.half {
             self.signals.freeze();
         }
+        self.signals.check()
     }
 
-    /// Runs `import` with everything following; returns what it returned and what they found.
-    pub(super) fn run<R>(
+    /// Runs `import` with everything following; returns what they found.
+    ///
+    /// # Errors
+    /// What the import failed with, or what follows it.
+    pub(super) fn run(
         &self,
         args: &Import,
-        import: impl FnOnce() -> R,
-    ) -> Result<(R, Outcome), Failure> {
+        import: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Outcome, Failure> {
         let engine = self.streams.engine();
         let all: Vec<VbId> = (0..engine.vbuckets()).map(VbId::new).collect();
         std::thread::scope(|scope| {
-            let ending = Ending {
-                signals: &self.signals,
-                also: &self.is_over,
-            };
+            let ending = Ending::new(&self.signals, &self.is_over);
             let files = match &args.tail {
                 None => None,
                 Some(dir) => {
@@ -75,19 +79,28 @@ impl Beside {
             let (follow, signals) = (&args.follow, &self.signals);
             let at_work = follow::start(scope, &self.streams, follow, 1, signals, None, all)?;
             let imported = import();
-            // Streams deliver what is synced.
-            let synced = engine.flush();
+            // Streams deliver what is synced: without it they would be waited for, for ever.
+            if let Err(error) = engine.flush() {
+                self.signals.fail(error);
+            }
             drop(ending);
             let followed = at_work.join()?;
+            if self.signals.has_failed() {
+                // The tail waits for everything: closing the engine ends its streams.
+                drop(engine.close());
+            }
             let tailed = match files {
                 None => None,
                 Some(thread) => {
                     let joined = thread.join();
                     let panicked = |_| Failure::new(PROBLEM, "panic", "the tail panicked");
-                    Some(joined.map_err(panicked)??)
+                    Some(joined.map_err(panicked)?)
                 }
             };
-            synced?;
+            // What happened first, before what came of it.
+            imported?;
+            self.signals.check()?;
+            let tailed = tailed.transpose()?;
             let mut wrong = follow::compare(engine, &followed)?;
             wrong.extend(followed.iter().flat_map(|one| one.wrong.iter().cloned()));
             let outcome = Outcome {
@@ -95,7 +108,7 @@ impl Beside {
                 tailed,
                 wrong,
             };
-            Ok((imported, outcome))
+            Ok(outcome)
         })
     }
 }

@@ -12,6 +12,7 @@ mod reader;
 
 use crate::args::{Format, Import};
 use crate::input;
+use crate::number::usize_from;
 use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress as progress_bar};
 use crate::stop::Stop;
 use crate::store;
@@ -81,16 +82,15 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         // Also when it failed: what is under way is waited for and counted.
         ended.and(importer.settle())
     };
-    let (ended, followed) = match &beside {
-        None => (import(), None),
-        Some(beside) => {
-            let (ended, outcome) = beside.run(args, import)?;
-            (ended, Some(outcome))
-        }
+    let ended = match &beside {
+        None => import().map(|()| None),
+        Some(beside) => beside.run(args, import).map(Some),
     };
     drop(beside);
-    engine.close()?;
-    ended?;
+    let closed = engine.close();
+    // What the import ended with comes first: a failed engine cannot be closed well either.
+    let followed = ended?;
+    closed?;
     importer.report(out, followed.as_ref())?;
     let is_fine = importer.progress.is_finished && followed.is_none_or(|outcome| outcome.is_ok());
     Ok(if is_fine { DONE } else { PROBLEM })
@@ -136,7 +136,7 @@ impl<'a> Importer<'a> {
                 ..progress
             },
             window: VecDeque::new(),
-            window_max: usize::try_from(args.window).unwrap_or(usize::MAX),
+            window_max: usize_from(args.window),
             clock: SystemClock::new(),
             synced_at: Duration::ZERO,
             records: 0,
@@ -160,7 +160,7 @@ impl<'a> Importer<'a> {
                 return Ok(());
             }
             if let Some(beside) = beside {
-                beside.note(line.end);
+                beside.note(line.end)?;
             }
             self.take(line)?;
             while self.window.len() >= self.window_max {
@@ -184,7 +184,7 @@ impl<'a> Importer<'a> {
         } = line;
         let written = match change {
             Ok(change) if self.is_there(&change)? => {
-                self.already_there = self.already_there.saturating_add(1);
+                self.already_there += 1;
                 Ok(None)
             }
             Ok(change) => self.write(&change)?.map(Some),
@@ -193,7 +193,7 @@ impl<'a> Importer<'a> {
         let ticket = match written {
             Ok(ticket) => ticket,
             Err(reason) => {
-                self.rejected_count = self.rejected_count.saturating_add(1);
+                self.rejected_count += 1;
                 if self.args.strict {
                     return Err(Failure::new(
                         PROBLEM,
@@ -248,11 +248,7 @@ impl<'a> Importer<'a> {
                 document.is_some_and(|document| document.value == change.value())
             }
         };
-        let new_in_a_row = if is_there {
-            0
-        } else {
-            new_in_a_row.saturating_add(1)
-        };
+        let new_in_a_row = if is_there { 0 } else { new_in_a_row + 1 };
         let is_over = new_in_a_row > u64::from(self.args.window);
         self.catching_up = if is_over { None } else { Some(new_in_a_row) };
         Ok(is_there)
@@ -264,13 +260,13 @@ impl<'a> Importer<'a> {
         };
         if let Some(ticket) = oldest.ticket {
             ticket.wait()?;
-            self.records = self.records.saturating_add(1);
+            self.records += 1;
         }
-        let read = oldest.offset.saturating_sub(self.progress.offset);
-        self.bytes = self.bytes.saturating_add(read);
+        let read = oldest.offset - self.progress.offset;
+        self.bytes += read;
         self.progress.line = oldest.line;
         self.progress.offset = oldest.offset;
-        if self.progress.line.saturating_sub(self.saved_line) >= u64::from(self.args.window) {
+        if self.progress.line - self.saved_line >= u64::from(self.args.window) {
             self.save()?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 use super::quotes::Quotes;
 use crate::args::Format;
 use crate::input::{LINE_MAX, read_line};
+use crate::number::u64_from;
 use crate::record;
 use serde_json::Value;
 use std::io::BufRead;
@@ -81,7 +82,7 @@ impl<R: BufRead> Reader<R> {
             }
             let step = available.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.input.consume(step);
-            left = left.saturating_sub(u64::try_from(step).unwrap_or(0));
+            left -= u64_from(step);
         }
         // The header was read already, and may be all that the earlier reader had read.
         self.number = number.max(self.number);
@@ -109,7 +110,7 @@ impl<R: BufRead> Reader<R> {
     fn fill(&mut self) -> std::io::Result<bool> {
         self.buffer.clear();
         self.open_since = None;
-        let first = self.number.saturating_add(1);
+        let first = self.number + 1;
         let mut quotes = Quotes::default();
         loop {
             let seen = self.buffer.len();
@@ -117,8 +118,8 @@ impl<R: BufRead> Reader<R> {
             if read == 0 {
                 break;
             }
-            self.offset = self.offset.saturating_add(read);
-            self.number = self.number.saturating_add(1);
+            self.offset += read;
+            self.number += 1;
             if self.format != Format::Csv || self.buffer.len() > LINE_MAX {
                 break;
             }
@@ -179,7 +180,7 @@ impl<R: BufRead> Reader<R> {
 
     fn column_key(&self, separator: u8) -> Result<Change, String> {
         let fields = split(&self.buffer, separator)?;
-        let column = self.column.unwrap_or(0);
+        let column = self.column.ok_or("no header was read")?;
         let key = fields
             .get(column)
             .ok_or_else(|| format!("only {} fields", fields.len()))?;

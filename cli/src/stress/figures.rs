@@ -1,33 +1,12 @@
 //! The engine's figures against what the driver did.
 
 use super::findings::Findings;
-use super::writer::Model;
+use super::model::Model;
 use crate::follow::Followed;
+use crate::number::u64_from;
 use vbstore::MetricsSnapshot;
 use vbstore::metrics::names::{self, Metric};
 use vbstore::metrics::number;
-
-/// What the driver did.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Done {
-    /// Calls that write.
-    pub(super) writes: u64,
-    /// Changes that were acknowledged.
-    pub(super) changes: u64,
-    /// Keys read.
-    pub(super) gets: u64,
-    /// Pages read.
-    pub(super) pages: u64,
-}
-
-impl Done {
-    pub(super) fn add(&mut self, other: Self) {
-        self.writes = self.writes.saturating_add(other.writes);
-        self.changes = self.changes.saturating_add(other.changes);
-        self.gets = self.gets.saturating_add(other.gets);
-        self.pages = self.pages.saturating_add(other.pages);
-    }
-}
 
 /// Everything is at rest and flushed; streams may still be open.
 pub(super) fn check(
@@ -64,7 +43,7 @@ fn of_driver(snapshot: &MetricsSnapshot, models: &[Model], findings: &Findings) 
     let count = |is_live: bool| {
         let keys = models.iter().flat_map(|model| model.values());
         let keys = keys.filter(|expected| expected.version.is_some() == is_live);
-        number(u64::try_from(keys.count()).unwrap_or(u64::MAX))
+        number(u64_from(keys.count()))
     };
     vec![
         ("writes", of("write"), number(done.writes)),

@@ -1,6 +1,5 @@
 //! What the threads of a stress run count and find.
 
-use super::figures::Done;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -8,6 +7,31 @@ use std::time::Duration;
 
 /// Violations that are described one by one.
 const EXAMPLES_MAX: usize = 20;
+
+/// What the driver did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Done {
+    /// Calls that write.
+    pub(super) writes: u64,
+    /// Changes that were made: acknowledged, or found to be there though the write was refused.
+    pub(super) changes: u64,
+    /// Keys read.
+    pub(super) gets: u64,
+    /// Pages read.
+    pub(super) pages: u64,
+    /// Writes refused because the disk was full.
+    pub(super) refused: u64,
+}
+
+impl Done {
+    pub(super) fn add(&mut self, other: Self) {
+        self.writes += other.writes;
+        self.changes += other.changes;
+        self.gets += other.gets;
+        self.pages += other.pages;
+        self.refused += other.refused;
+    }
+}
 
 /// What one thread, or all, counted and found.
 #[derive(Debug, Default)]
@@ -37,7 +61,7 @@ impl Findings {
 
     /// Takes note of something that must never happen.
     pub(super) fn violation(&mut self, what: String) {
-        self.violations = self.violations.saturating_add(1);
+        self.violations += 1;
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(what);
         }
@@ -54,18 +78,18 @@ impl Findings {
                 None => drop(self.operations.insert(kind, histogram)),
             }
         }
-        self.violations = self.violations.saturating_add(other.violations);
-        self.slices = self.slices.saturating_add(other.slices);
-        self.slice_items = self.slice_items.saturating_add(other.slice_items);
+        self.violations += other.violations;
+        self.slices += other.slices;
+        self.slice_items += other.slice_items;
         self.done.add(other.done);
-        let room = EXAMPLES_MAX.saturating_sub(self.examples.len());
+        let room = EXAMPLES_MAX - self.examples.len();
         self.examples.extend(other.examples.into_iter().take(room));
     }
 
     /// Returns how many operations the writers did.
     pub(super) fn operation_count(&self) -> u64 {
         let of_writers = self.operations.iter().filter(|(kind, _)| **kind != "slice");
-        of_writers.fold(0, |sum, (_, histogram)| sum.saturating_add(histogram.len()))
+        of_writers.map(|(_, histogram)| histogram.len()).sum()
     }
 
     /// Counts and latencies by kind, in microseconds.

@@ -2,6 +2,7 @@
 
 mod figures;
 mod findings;
+mod model;
 mod sampler;
 mod slicer;
 mod value;
@@ -10,10 +11,12 @@ mod writer;
 use crate::args;
 use crate::exporting::Exporting;
 use crate::follow::{self, Ending, Followed, Journal, Signals};
-use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress};
+use crate::number::u64_from;
+use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress, say};
 use crate::stop::Stop;
 use crate::{store, verify};
 use findings::Findings;
+use model::{Model, difference};
 use sampler::Samples;
 use serde_json::{Value, json};
 use slicer::Slicer;
@@ -24,7 +27,7 @@ use vbstore::metrics::names;
 use vbstore::{
     Clock, Engine, Error, MetricsSnapshot, Streams, StreamsConfig, SystemClock, VbId, Verification,
 };
-use writer::{Model, Writer, difference};
+use writer::Writer;
 
 /// How often the progress is shown and the clock looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -40,7 +43,7 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
         ));
     }
     let mut tuning = engine.tuning();
-    tuning.memory_quota = args.memory_mib.saturating_mul(1 << 20);
+    tuning.memory_quota = args.memory_mib << 20;
     engine.set_tuning(tuning)?;
     let metrics = engine.metrics();
     let snapshots = &metrics.db_snapshots;
@@ -88,6 +91,7 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
         "slice_items": findings.slice_items,
         "items": verification.items,
         "tombstones": verification.tombstones,
+        "refused": findings.done.refused,
         "space_bytes": space.total,
         "db_snapshots": snapshots,
         "streams": of_streams(args, &followed, &figures, cursors_dropped),
@@ -111,7 +115,8 @@ struct Churned {
     figures: MetricsSnapshot,
 }
 
-/// Writes, reads and follows until the time is over; then lets everybody who follows catch up.
+/// Writes, reads and follows until the time is over; then lets everybody who follows catch up. The
+/// first error of any thread ends the run, with that error.
 fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, Failure> {
     let is_over = AtomicBool::new(false);
     let is_sampled = AtomicBool::new(false);
@@ -131,57 +136,53 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
     let mut findings = Findings::default();
     let mut models = Vec::new();
     let (followed, samples) = std::thread::scope(|scope| {
-        let (is_over, steps, is_sampled) = (&is_over, &steps, &is_sampled);
-        let ending = Ending {
-            signals: &signals,
-            also: is_over,
-        };
-        let sampling = Ending {
-            signals: &signals,
-            also: is_sampled,
-        };
+        let (is_over, steps, is_sampled, signals) = (&is_over, &steps, &is_sampled, &signals);
+        let ending = Ending::new(signals, is_over);
+        let sampling = Ending::new(signals, is_sampled);
         let workers = config.workers;
-        let watching = Builder::new()
-            .name("sampler".to_owned())
-            .spawn_scoped(scope, move || sampler::sample(engine, workers, is_sampled))?;
-        let vbuckets = engine.vbuckets().max(1);
+        let sample = move || sampler::sample(engine, workers, is_sampled, signals);
+        let watching = Builder::new().name("sampler".to_owned());
+        let watching = watching.spawn_scoped(scope, sample)?;
+        let vbuckets = engine.vbuckets();
         let vb_of = |number: u16| vec![VbId::new(number % vbuckets)];
         let (follow, told) = (&args.follow, journal.as_ref());
-        let at_work = follow::start(scope, &streams, follow, args.seed, &signals, told, vb_of)?;
+        let at_work = follow::start(scope, &streams, follow, args.seed, signals, told, vb_of)?;
+        let pace = Pace { is_over, signals };
         let mut writers = Vec::new();
         for number in 0..args.writers {
             let writer = Writer::new(engine, args, number, told);
             let name = format!("writer-{number}");
-            writers.push(spawn(scope, name, writer, Writer::step, is_over, steps)?);
+            writers.push(spawn(scope, name, writer, Writer::step, pace, steps)?);
         }
         let mut slicers = Vec::new();
         for number in 0..args.slicers {
             let slicer = Slicer::new(engine, number);
             let name = format!("slicer-{number}");
             let slice = Slicer::step;
-            slicers.push(spawn(scope, name, slicer, slice, is_over, &of_slicers)?);
+            slicers.push(spawn(scope, name, slicer, slice, pace, &of_slicers)?);
         }
-        show_progress(engine, args, stop, steps, &clock, &signals);
+        show_progress(engine, args, stop, steps, &clock, signals);
         is_over.store(true, Ordering::Release);
         for thread in writers {
-            let (writer, error) = join(thread)?;
-            note(&mut findings, writer.findings, error);
+            let writer = join(thread)?;
+            findings.add(writer.findings);
             models.push(writer.model);
         }
         for thread in slicers {
-            let (slicer, error) = join(thread)?;
-            note(&mut findings, slicer.findings, error);
+            findings.add(join(thread)?.findings);
         }
-        // Streams deliver what is synced.
-        let synced = engine.flush();
+        // Streams deliver what is synced: without it they would be waited for, for ever.
+        if let Err(error) = engine.flush() {
+            signals.fail(error);
+        }
         drop(ending);
         let followed = at_work.join();
         drop(sampling);
-        let (samples, found, error) = join(watching)?;
-        note(&mut findings, found, error);
-        synced?;
+        let (samples, found) = join(watching)?;
+        findings.add(found);
         Ok::<_, Failure>((followed?, samples))
     })?;
+    check_failure(&signals, &findings)?;
     let figures = settled(&streams)?;
     drop((exporting, streams));
     Ok(Churned {
@@ -219,10 +220,8 @@ fn check_followed(
         for wrong in &one.wrong {
             findings.violation(wrong.clone());
         }
-        let untold = u64::try_from(one.wrong.len()).unwrap_or(u64::MAX);
-        findings.violations = findings
-            .violations
-            .saturating_add(one.wrong_count.saturating_sub(untold));
+        // Only some of them are described.
+        findings.violations += one.wrong_count - u64_from(one.wrong.len());
     }
     for wrong in follow::compare(engine, followed)? {
         findings.violation(wrong);
@@ -259,23 +258,42 @@ fn of_streams(
     })
 }
 
-/// Starts a thread that steps until it is over or a step fails.
+/// If the run has failed, says on standard error what was found until then: there will be no report.
+fn check_failure(signals: &Signals, findings: &Findings) -> Result<(), Failure> {
+    let checked = signals.check();
+    if checked.is_err() {
+        for example in &findings.examples {
+            say(format_args!("violation: {example}"))?;
+        }
+    }
+    checked
+}
+
+/// When the threads of a run stop stepping, and whom they tell of an error.
+#[derive(Clone, Copy)]
+struct Pace<'a> {
+    is_over: &'a AtomicBool,
+    signals: &'a Signals,
+}
+
+/// Starts a thread that steps until it is over or a step fails, which fails the run.
 fn spawn<'scope, W: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: String,
     mut worker: W,
     step: impl Fn(&mut W) -> Result<(), Error> + Send + 'scope,
-    is_over: &'scope AtomicBool,
+    pace: Pace<'scope>,
     steps: &'scope AtomicU64,
-) -> std::io::Result<ScopedJoinHandle<'scope, (W, Option<Error>)>> {
+) -> std::io::Result<ScopedJoinHandle<'scope, W>> {
     Builder::new().name(name).spawn_scoped(scope, move || {
-        while !is_over.load(Ordering::Acquire) {
+        while !pace.is_over.load(Ordering::Acquire) {
             if let Err(error) = step(&mut worker) {
-                return (worker, Some(error));
+                pace.signals.fail(error);
+                break;
             }
             steps.fetch_add(1, Ordering::Relaxed);
         }
-        (worker, None)
+        worker
     })
 }
 
@@ -285,15 +303,7 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
     thread.join().map_err(panicked)
 }
 
-/// Adds what a thread found, and what it ended with.
-fn note(findings: &mut Findings, found: Findings, error: Option<Error>) {
-    findings.add(found);
-    if let Some(error) = error {
-        findings.violation(format!("a thread ended with: {error}"));
-    }
-}
-
-/// Waits until the time is over or a signal has come.
+/// Waits until the time is over, a signal has come or the run has failed.
 fn show_progress(
     engine: &Engine,
     args: &args::Stress,
@@ -306,7 +316,7 @@ fn show_progress(
     let end = Duration::from_secs(args.seconds);
     loop {
         let now = clock.monotonic();
-        if now >= end || stop.is_asked() {
+        if now >= end || stop.is_asked() || signals.has_failed() {
             break;
         }
         std::thread::park_timeout(TICK.min(end.saturating_sub(now)));
@@ -343,7 +353,7 @@ fn compare(engine: &Engine, models: &[Model], findings: &mut Findings) -> Result
     for (key, expected) in models.iter().flatten() {
         let found = engine.for_key(key).get(key)?;
         if let Some(wrong) = difference(key, Some(expected), found.as_ref()) {
-            lost = lost.saturating_add(1);
+            lost += 1;
             findings.violation(format!("after opening again: {wrong}"));
         }
     }
@@ -354,10 +364,10 @@ fn compare(engine: &Engine, models: &[Model], findings: &mut Findings) -> Result
 fn check_counts(found: &Verification, models: &[Model], findings: &mut Findings) {
     let of = |is_live: bool| {
         let keys = models.iter().flat_map(|model| model.values());
-        let count = keys
-            .filter(|expected| expected.version.is_some() == is_live)
-            .count();
-        u64::try_from(count).unwrap_or(u64::MAX)
+        u64_from(
+            keys.filter(|expected| expected.version.is_some() == is_live)
+                .count(),
+        )
     };
     if (found.items, found.tombstones) != (of(true), of(false)) {
         findings.violation(format!(

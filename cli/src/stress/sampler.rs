@@ -5,6 +5,8 @@ use std::time::Duration;
 use vbstore::{Engine, Error, HOLD_BOUNDS_MICROS, Holder, LongHold};
 
 use super::findings::Findings;
+use crate::follow::Signals;
+use crate::number::u64_from;
 use serde_json::{Value, json};
 
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -22,21 +24,23 @@ pub(super) struct Samples {
     most_for_readers: usize,
 }
 
-/// Samples until it is over.
+/// Samples until it is over. An error fails the run.
 pub(super) fn sample(
     engine: &Engine,
     workers: usize,
     is_over: &AtomicBool,
-) -> (Samples, Findings, Option<Error>) {
+    signals: &Signals,
+) -> (Samples, Findings) {
     let mut samples = Samples::default();
     let mut findings = Findings::default();
     while !is_over.load(Ordering::Acquire) {
         if let Err(error) = look(engine, workers, &mut samples, &mut findings) {
-            return (samples, findings, Some(error));
+            signals.fail(error);
+            break;
         }
         std::thread::park_timeout(INTERVAL);
     }
-    (samples, findings, None)
+    (samples, findings)
 }
 
 fn look(
@@ -48,8 +52,9 @@ fn look(
     let metrics = engine.metrics();
     let ours = &metrics.db_snapshots;
     let for_streams = ours.open_by(Holder::Backfill);
-    samples.taken = samples.taken.saturating_add(1);
+    samples.taken += 1;
     samples.most_for_streams = samples.most_for_streams.max(for_streams);
+    // Some may have been closed since they were counted.
     samples.most_for_readers = samples
         .most_for_readers
         .max(ours.open_now().saturating_sub(for_streams));
@@ -63,12 +68,12 @@ fn look(
     if before != after {
         return Ok(());
     }
-    samples.settled = samples.settled.saturating_add(1);
-    let counted = u64::try_from(after.1).unwrap_or(u64::MAX);
+    samples.settled += 1;
+    let counted = u64_from(after.1);
     // Ours is raised before RocksDB's and lowered after it. A thread that loses its processor just
     // between the two shows as one too many, and for as long as it waits; at rest they are equal.
     if counted != rocksdbs {
-        samples.differed = samples.differed.saturating_add(1);
+        samples.differed += 1;
     }
     if rocksdbs > counted {
         findings.violation(format!(

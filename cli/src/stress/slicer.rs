@@ -19,7 +19,7 @@ impl<'a> Slicer<'a> {
         Self {
             engine,
             // Not all at the same one.
-            vb: number.wrapping_mul(7) % engine.vbuckets().max(1),
+            vb: number.wrapping_mul(7) % engine.vbuckets(),
             range: SeqnoRange::above(Seqno::ZERO),
             persisted: Seqno::ZERO,
             clock: SystemClock::new(),
@@ -37,13 +37,13 @@ impl<'a> Slicer<'a> {
             .scan_slice(self.range, SliceBudget::default())?;
         self.findings
             .count("slice", self.clock.monotonic().saturating_sub(start));
-        self.findings.slices = self.findings.slices.saturating_add(1);
+        self.findings.slices += 1;
 
         let mut last = self.range.after;
         let mut keys = HashSet::with_capacity(slice.len());
         for item in slice.items() {
             let seqno = item.meta.seqno;
-            self.findings.slice_items = self.findings.slice_items.saturating_add(1);
+            self.findings.slice_items += 1;
             if seqno <= last || seqno > slice.persisted_seqno() || item.prev_seqno >= seqno {
                 self.findings
                     .violation(format!("{id}: seqno {seqno} after {last} in a slice"));
@@ -80,7 +80,7 @@ impl<'a> Slicer<'a> {
         self.persisted = slice.persisted_seqno();
         self.range.after = slice.position();
         if is_whole {
-            self.vb = self.vb.saturating_add(1) % self.engine.vbuckets().max(1);
+            self.vb = (self.vb + 1) % self.engine.vbuckets();
             self.range = SeqnoRange::above(Seqno::ZERO);
             self.persisted = Seqno::ZERO;
         }

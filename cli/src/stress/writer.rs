@@ -1,28 +1,22 @@
 //! A writer: owns keys of its own, so it knows what each of them must hold.
 
 use super::findings::Findings;
+use super::model::{Expected, Model, difference, outcome};
 use super::value;
 use crate::args;
 use crate::follow::{Journal, key_hash};
+use crate::number::{u64_from, usize_from};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::HashMap;
+use std::time::Duration;
 use vbstore::{
     Cas, Change, Clock, Document, Durability, Engine, Error, PageForm, Seqno, SystemClock, VbId,
     Written,
 };
 
-/// What a key must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Expected {
-    pub(super) seqno: Seqno,
-    pub(super) cas: Cas,
-    /// The version of its value, `None` if it was deleted.
-    pub(super) version: Option<u64>,
-}
-
-/// What all keys of a writer must hold.
-pub(super) type Model = HashMap<String, Expected>;
+/// How long a writer rests after a write that was refused because the disk is full.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 const KINDS: [&str; 11] = [
     "set",
@@ -135,17 +129,15 @@ impl<'a> Writer<'a> {
     }
 
     fn next_value(&mut self, key: &str) -> (u64, Vec<u8>) {
-        self.version = self.version.saturating_add(1);
+        self.version += 1;
         // Mostly short, now and then as long as allowed.
         let bits = self
             .random
             .random_range(0..=self.value_max.checked_ilog2().unwrap_or(0));
-        let len = self
-            .random
-            .random_range(0..=self.value_max.min(1_u32.checked_shl(bits).unwrap_or(1)));
+        let len = self.random.random_range(0..=self.value_max.min(1 << bits));
         (
             self.version,
-            value::make(key, self.version, usize::try_from(len).unwrap_or(0)),
+            value::make(key, self.version, usize_from(len)),
         )
     }
 
@@ -165,7 +157,7 @@ impl<'a> Writer<'a> {
             "cas" => {
                 let is_right = self.random.random_range(0..4) > 0;
                 let cas = expected.map_or(1, |expected| expected.cas.get());
-                let cas = Cas::new(if is_right { cas } else { cas.saturating_add(1) });
+                let cas = Cas::new(if is_right { cas } else { cas + 1 });
                 (
                     Change::set(key, bytes).cas(cas),
                     Some(version),
@@ -176,14 +168,14 @@ impl<'a> Writer<'a> {
         };
         let vb = self.engine.for_key(key);
         let durability = self.durability();
-        self.findings.done.writes = self.findings.done.writes.saturating_add(1);
+        self.findings.done.writes += 1;
         match vb.write(change, durability) {
             Ok(written) => {
                 if !is_allowed {
                     self.findings
                         .violation(format!("{kind} of {key} was made, expected {expected:?}"));
                 }
-                self.note(vb.id(), key, written, after);
+                self.note(vb.id(), key, acknowledged(written, after));
             }
             Err(Error::NotFound | Error::Exists { .. } | Error::CasMismatch { .. }) => {
                 if is_allowed {
@@ -193,9 +185,37 @@ impl<'a> Writer<'a> {
             }
             // Refused, nothing changed: what a full memory does.
             Err(Error::Busy { .. }) => {}
+            Err(Error::DiskFull { .. }) => {
+                self.refused();
+                self.settle(vb.id(), key, after)?;
+            }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// The disk is full. The writer goes on, but not at full speed: it heals by itself.
+    fn refused(&mut self) {
+        self.findings.done.refused += 1;
+        std::thread::park_timeout(REFUSED_PAUSE);
+    }
+
+    /// Finds out whether a write that was refused because of a full disk was made: it may have been
+    /// given a seqno before it was refused. Nobody else writes the key. Returns whether it was made.
+    fn settle(&mut self, vb: VbId, key: &str, after: Option<u64>) -> Result<bool, Error> {
+        self.findings.done.gets += 1;
+        let found = self.engine.for_key(key).get(key)?;
+        match outcome(key, self.model.get(key), after, found.as_ref()) {
+            Ok(None) => Ok(false),
+            Ok(Some(made)) => {
+                self.note(vb, key, made);
+                Ok(true)
+            }
+            Err(wrong) => {
+                self.findings.violation(wrong);
+                Ok(false)
+            }
+        }
     }
 
     fn batch(&mut self, key: &str) -> Result<(), Error> {
@@ -214,44 +234,54 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let durability = self.durability();
-        self.findings.done.writes = self.findings.done.writes.saturating_add(1);
+        self.findings.done.writes += 1;
         let written = match vb.batch(&changes, durability) {
             Ok(written) => written,
             Err(Error::Busy { .. }) => return Ok(()),
+            Err(Error::DiskFull { .. }) => {
+                self.refused();
+                let mut made = Vec::new();
+                for (key, version) in &after {
+                    made.push(self.settle(vb.id(), key, Some(*version))?);
+                }
+                if made.contains(&true) && made.contains(&false) {
+                    let what = format!("{}: a part of a refused batch was made", vb.id());
+                    self.findings.violation(what);
+                }
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         for ((key, version), written) in after.into_iter().zip(written) {
-            self.note(vb.id(), &key, written, Some(version));
+            self.note(vb.id(), &key, acknowledged(written, Some(version)));
         }
         Ok(())
     }
 
-    fn note(&mut self, vb: VbId, key: &str, written: Written, version: Option<u64>) {
-        self.findings.done.changes = self.findings.done.changes.saturating_add(1);
-        let highest = self.highest.entry(vb).or_default();
-        if written.seqno <= *highest {
-            let what = format!("{vb}: seqno {} after {highest}", written.seqno);
-            self.findings.violation(what);
+    /// Takes note of a change that was made.
+    fn note(&mut self, vb: VbId, key: &str, made: Expected) {
+        self.findings.done.changes += 1;
+        if made.seqno == Seqno::ZERO {
+            if let Some(journal) = self.journal {
+                journal.note_unknown(vb);
+            }
+        } else {
+            let highest = self.highest.entry(vb).or_default();
+            if made.seqno <= *highest {
+                let what = format!("{vb}: seqno {} after {highest}", made.seqno);
+                self.findings.violation(what);
+            }
+            *highest = made.seqno;
+            if let Some(journal) = self.journal {
+                let is_live = made.version.is_some();
+                journal.note(vb, made.seqno, key_hash(key.as_bytes()), is_live);
+            }
         }
-        *highest = written.seqno;
-        if let Some(journal) = self.journal {
-            journal.note(
-                vb,
-                written.seqno,
-                key_hash(key.as_bytes()),
-                version.is_some(),
-            );
-        }
-        let expected = Expected {
-            seqno: written.seqno,
-            cas: written.cas,
-            version,
-        };
-        self.model.insert(key.to_owned(), expected);
+        self.model.insert(key.to_owned(), made);
     }
 
     fn get(&mut self, key: &str) -> Result<(), Error> {
-        self.findings.done.gets = self.findings.done.gets.saturating_add(1);
+        self.findings.done.gets += 1;
         let found = self.engine.for_key(key).get(key)?;
         self.compare(key, found.as_ref());
         Ok(())
@@ -264,8 +294,8 @@ impl<'a> Writer<'a> {
             .map(|number| self.key(number))
             .filter(|other| self.engine.for_key(other).id() == vb.id())
             .collect();
-        let reads = u64::try_from(keys.len()).unwrap_or(u64::MAX);
-        self.findings.done.gets = self.findings.done.gets.saturating_add(reads);
+        let reads = u64_from(keys.len());
+        self.findings.done.gets += reads;
         for (key, found) in keys.iter().zip(vb.get_many(&keys)?) {
             self.compare(key, found.as_ref());
         }
@@ -275,11 +305,8 @@ impl<'a> Writer<'a> {
     /// Reads a page of keys of this writer and compares what is on it, and what is not.
     fn prefix(&mut self, key: &str) -> Result<(), Error> {
         let vb = self.engine.for_key(key);
-        let prefix = key
-            .get(..key.len().saturating_sub(2))
-            .unwrap_or(key)
-            .to_owned();
-        self.findings.done.pages = self.findings.done.pages.saturating_add(1);
+        let prefix = key.get(..key.len() - 2).unwrap_or(key).to_owned();
+        self.findings.done.pages += 1;
         let page = vb.prefix(prefix.clone(), PageForm::Documents)?;
         let mut found: HashMap<String, Document> = HashMap::new();
         for entry in page.entries {
@@ -323,94 +350,11 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Returns what is wrong with a key, if anything is.
-pub(super) fn difference(
-    key: &str,
-    expected: Option<&Expected>,
-    found: Option<&Document>,
-) -> Option<String> {
-    let version = expected.and_then(|expected| expected.version);
-    match (version, found) {
-        (None, None) => None,
-        (None, Some(found)) => Some(format!(
-            "{key} has a value ({:?}) and should not",
-            found.meta
-        )),
-        (Some(_), None) => Some(format!("{key} is missing, expected {expected:?}")),
-        (Some(version), Some(found)) => {
-            let meta = &found.meta;
-            let is_as_written =
-                expected.is_some_and(|e| e.seqno == meta.seqno && e.cas == meta.cas);
-            match value::check(key.as_bytes(), &found.value) {
-                Err(wrong) => Some(format!("the value of {key} is {wrong}")),
-                Ok(other) if other != version => {
-                    Some(format!("{key} has version {other}, expected {version}"))
-                }
-                Ok(_) if !is_as_written => {
-                    Some(format!("{key} has {meta:?}, expected {expected:?}"))
-                }
-                Ok(_) => None,
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use vbstore::{ItemKind, ItemMeta};
-
-    #[test]
-    fn every_difference_from_what_is_expected_shows() {
-        let meta = ItemMeta {
-            seqno: Seqno::new(5),
-            kind: ItemKind::Mutation,
-            cas: Cas::new(9),
-            flags: 0,
-            expiry: 0,
-            datatype: 0,
-            value_len: 0,
-        };
-        let found = Document {
-            meta,
-            value: value::make("k", 3, 20).into(),
-        };
-        let expected = Expected {
-            seqno: Seqno::new(5),
-            cas: Cas::new(9),
-            version: Some(3),
-        };
-        let deleted = Expected {
-            version: None,
-            ..expected
-        };
-
-        assert_eq!(difference("k", Some(&expected), Some(&found)), None);
-        assert_eq!(difference("k", Some(&deleted), None), None);
-        assert_eq!(difference("k", None, None), None);
-        assert!(difference("k", Some(&expected), None).is_some());
-        assert!(difference("k", None, Some(&found)).is_some());
-        assert!(difference("k", Some(&deleted), Some(&found)).is_some());
-        for wrong in [
-            Expected {
-                version: Some(2),
-                ..expected
-            },
-            Expected {
-                seqno: Seqno::new(4),
-                ..expected
-            },
-            Expected {
-                cas: Cas::new(8),
-                ..expected
-            },
-        ] {
-            assert!(difference("k", Some(&wrong), Some(&found)).is_some());
-        }
-        let torn = Document {
-            meta,
-            value: found.value.slice(..10),
-        };
-        assert!(difference("k", Some(&expected), Some(&torn)).is_some());
+/// What a key must hold after a change that was acknowledged.
+fn acknowledged(written: Written, version: Option<u64>) -> Expected {
+    Expected {
+        seqno: written.seqno,
+        cas: written.cas,
+        version,
     }
 }

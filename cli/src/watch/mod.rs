@@ -42,7 +42,7 @@ pub(crate) fn run(args: &args::Watch, out: &mut Out, stop: &Stop) -> Run {
         }
         out.flush()?;
         before = Some(figures);
-        shown = shown.saturating_add(1);
+        shown += 1;
         if args.count.is_some_and(|count| shown >= count) {
             return Ok(DONE);
         }

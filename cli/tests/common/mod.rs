@@ -3,12 +3,13 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    clippy::print_stdout,
     reason = "each test binary uses some of it"
 )]
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 pub fn vbstore() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vbstore"))
@@ -40,6 +41,102 @@ pub fn code(args: &[&str], dir: &Path) -> (i32, String) {
 
 pub fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// A program that serves its figures.
+pub struct Serving {
+    pub child: Child,
+    said: BufReader<ChildStderr>,
+    pub url: String,
+}
+
+impl Serving {
+    pub fn start(args: &[&str], dir: &Path) -> Self {
+        let mut child = vbstore()
+            .args(args)
+            .args(["--metrics", "127.0.0.1:0"])
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        let url = line.trim().split_once("figures at ").unwrap().1.to_owned();
+        Self { child, said, url }
+    }
+
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let url = self.url.replace("/metrics", path);
+        let config = ureq::get(url).config().http_status_as_error(false);
+        let mut answer = config.build().call().unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_to_string().unwrap())
+    }
+
+    /// Ends it as a service manager would; returns its exit code and all it printed.
+    pub fn stop(mut self) -> (i32, String, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        let mut stdout = self.child.stdout.take().unwrap();
+        stdout.read_to_string(&mut out).unwrap();
+        self.said.read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code().unwrap(), out, err)
+    }
+}
+
+/// A small file system in memory, which can be full.
+pub struct SmallDisk {
+    dir: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// `None`, and says so, where none can be mounted: that needs root.
+    pub fn mount(test: &str, size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none"])
+            .arg(dir.path())
+            .output();
+        match mount {
+            Ok(output) if output.status.success() => Some(Self { dir }),
+            other => {
+                println!("{test}: NOT RUN, no tmpfs can be mounted: {other:?}");
+                None
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.path().join("ballast")
+    }
+
+    /// Leaves so many bytes free.
+    pub fn fill(&self, but: u64) {
+        let stat = rustix::fs::statvfs(self.path()).unwrap();
+        let size = stat.f_bavail * stat.f_frsize - but;
+        let file = std::fs::File::create(self.ballast()).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
+    }
+
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mut umount = Command::new("umount");
+        drop(umount.arg("-l").arg(self.dir.path()).output());
+    }
 }
 
 /// Holds a store open until it is dropped.

@@ -4,9 +4,10 @@
 //! Under the vBucket's lock, as everything in [`Checkpoints`].
 //!
 //! - A cursor stands *before* an entry: the first one it has not read, named by the id of its
-//!   checkpoint and its index there; never behind the last entry of a sealed one. It never stands inside the open checkpoint, where entries still
-//!   vanish: registering at a seqno within it seals it first. So nothing a cursor counts as read can
-//!   be replaced, and the totals below stay right.
+//!   checkpoint and its index there; never behind the last entry of a sealed one. It never stands
+//!   inside the open checkpoint, where entries still vanish: registering at a seqno within it seals it
+//!   first. So nothing a cursor counts as read can be replaced, and its total stays right. Both are
+//!   asserted whenever a cursor is stored and read ([`Checkpoints::check_cursor`]).
 //! - It may be registered at `r` if and only if nothing above `r` was freed. Then the entries above
 //!   `r` hold, for every key changed since `r`, its newest change up to any sealed end.
 //! - What a read returns and the end it announces are taken in one step, and the end is a sealed
@@ -100,20 +101,22 @@ impl Cursors {
     }
 
     fn insert(&mut self, cursor: Cursor) -> CursorId {
-        self.last_id = self.last_id.saturating_add(1);
+        self.last_id += 1;
         let id = CursorId(self.last_id);
         self.put(id, cursor);
         id
     }
 
     fn put(&mut self, id: CursorId, cursor: Cursor) {
-        self.by_id.insert(id, cursor);
-        self.by_checkpoint.insert((cursor.checkpoint, id));
+        let before = self.by_id.insert(id, cursor);
+        let is_new = self.by_checkpoint.insert((cursor.checkpoint, id));
+        assert!(before.is_none() && is_new, "{id:?} is there already");
     }
 
     fn take(&mut self, id: CursorId) -> Option<Cursor> {
         let cursor = self.by_id.remove(&id)?;
-        self.by_checkpoint.remove(&(cursor.checkpoint, id));
+        let was_listed = self.by_checkpoint.remove(&(cursor.checkpoint, id));
+        assert!(was_listed, "{id:?} is not listed under its checkpoint");
         Some(cursor)
     }
 }
@@ -142,15 +145,15 @@ impl Checkpoints {
             Some(sealed) => {
                 let entries = &sealed.entries;
                 let index = entries.partition_point(|e| e.item.meta.seqno <= position);
-                let read = Totals::of(entries.get(..index).unwrap_or_default());
                 Cursor {
                     checkpoint: sealed.id,
                     index,
                     position,
-                    before: sealed.before.plus(read),
+                    before: sealed.before_entry(index),
                 }
             }
         };
+        self.check_cursor(&cursor);
         Ok(self.cursors.insert(cursor))
     }
 
@@ -190,11 +193,12 @@ impl Checkpoints {
         limit: ReadLimit,
     ) -> Result<Option<MemoryRead>, NotInMemory> {
         let mut cursor = *self.cursors.by_id.get(&id).ok_or(NotInMemory)?;
+        self.check_cursor(&cursor);
         let end = if announced > cursor.position {
             announced
         } else {
             let ends = self.sealed.partition_point(|s| s.end <= upto);
-            let last = ends.checked_sub(1).and_then(|at| self.sealed.get(at));
+            let last = self.sealed.range(..ends).next_back();
             match last.map(|sealed| sealed.end) {
                 Some(end) if end > cursor.position && end >= end_min => end,
                 _ => return Ok(None),
@@ -202,12 +206,14 @@ impl Checkpoints {
         };
         let mut items = Vec::new();
         let mut bytes: u64 = 0;
+        let mut at = self.place_of(cursor.checkpoint);
         let is_whole = loop {
-            let Some(entry) = self.entry_at(cursor.checkpoint, cursor.index) else {
-                if cursor.checkpoint >= self.next_id {
-                    break true;
-                }
-                cursor.checkpoint = cursor.checkpoint.saturating_add(1);
+            let Some(sealed) = self.sealed.get(at) else {
+                break true;
+            };
+            let Some(entry) = sealed.entries.get(cursor.index) else {
+                at += 1;
+                cursor.checkpoint += 1;
                 cursor.index = 0;
                 continue;
             };
@@ -215,23 +221,21 @@ impl Checkpoints {
             if seqno > end {
                 break true;
             }
-            let is_over = items.len() >= limit.items || bytes.saturating_add(memory) > limit.bytes;
+            let is_over = items.len() >= limit.items || bytes + memory > limit.bytes;
             if is_over && !items.is_empty() {
                 break false;
             }
             items.push(Arc::clone(&entry.item));
-            bytes = bytes.saturating_add(memory);
-            cursor.index = cursor.index.saturating_add(1);
+            bytes += memory;
+            cursor.index += 1;
             cursor.position = seqno;
-            cursor.before = cursor.before.plus(Totals {
-                items: 1,
-                bytes: memory,
-            });
+            cursor.before = cursor.before.plus(Totals::of_one(entry));
         };
         if is_whole {
             cursor.position = end;
         }
         let position = cursor.position;
+        self.check_cursor(&cursor);
         self.cursors.take(id);
         self.cursors.put(id, cursor);
         Ok(Some(MemoryRead {
@@ -241,26 +245,42 @@ impl Checkpoints {
         }))
     }
 
-    /// Returns an entry of a sealed checkpoint.
-    fn entry_at(&self, checkpoint: u64, index: usize) -> Option<&Entry> {
-        let first = self.sealed.front()?.id;
-        let at = usize::try_from(checkpoint.checked_sub(first)?).ok()?;
-        self.sealed.get(at)?.entries.get(index)
+    /// Returns the place of a cursor's checkpoint among the sealed ones; after the last of them if it
+    /// is the open one.
+    ///
+    /// # Panics
+    /// When there is no such checkpoint: what a cursor has not read is not freed.
+    fn place_of(&self, checkpoint: u64) -> usize {
+        let at = self.sealed.partition_point(|s| s.id < checkpoint);
+        let id = self.sealed.get(at).map_or(self.next_id, |s| s.id);
+        assert_eq!(id, checkpoint, "a cursor in a checkpoint that is not there");
+        at
     }
 
-    /// Returns how far a cursor is behind; `None` if it is gone. Takes the same time however far
-    /// that is.
+    /// Asserts that a cursor stands before an entry that is in memory, or before the open checkpoint,
+    /// and that its total is what was sealed before that place.
+    fn check_cursor(&self, cursor: &Cursor) {
+        match self.sealed.get(self.place_of(cursor.checkpoint)) {
+            Some(sealed) => sealed.check_before_entry(cursor.index, cursor.before),
+            None => assert_eq!(
+                (cursor.index, cursor.before),
+                (0, self.sealed_total),
+                "a miscount of a cursor that has read everything sealed"
+            ),
+        }
+    }
+
+    /// Returns how far a cursor is behind; `None` if it is gone. The time it takes grows with the
+    /// logarithm of the number of checkpoints, not with the distance.
     #[must_use]
     pub fn lag(&self, id: CursorId) -> Option<CursorLag> {
         let cursor = self.cursors.by_id.get(&id)?;
-        let all = self.sealed_total.plus(Totals {
-            items: u64::try_from(self.open.entries.len()).unwrap_or(u64::MAX),
-            bytes: self.open.memory,
-        });
+        let all = self.sealed_total.plus(self.open_total());
         let behind = all.minus(cursor.before);
-        let next = self
-            .entry_at(cursor.checkpoint, cursor.index)
-            .or_else(|| self.open.entries.values().next());
+        let next: Option<&Entry> = match self.sealed.get(self.place_of(cursor.checkpoint)) {
+            Some(sealed) => sealed.entries.get(cursor.index),
+            None => self.open.entries.values().next(),
+        };
         Some(CursorLag {
             items: behind.items,
             bytes: behind.bytes,
@@ -279,15 +299,14 @@ impl Checkpoints {
     #[must_use]
     pub fn lowest_droppable(&self) -> Option<(CursorId, CursorLag)> {
         let (checkpoint, id) = *self.cursors.by_checkpoint.first()?;
-        let first = self.sealed.front()?;
-        let at = usize::try_from(checkpoint.checked_sub(first.id)?).ok()?;
-        if self.sealed.get(at)?.end > self.on_disk() {
+        if self.sealed.get(self.place_of(checkpoint))?.end > self.on_disk() {
             return None;
         }
         Some((id, self.lag(id)?))
     }
 
-    /// Drops that cursor and returns its lag. Its stream goes on from disk.
+    /// Drops the cursor that [`Self::lowest_droppable`] names and returns its lag. Its stream goes on
+    /// from disk.
     pub fn drop_lowest(&mut self) -> Option<CursorLag> {
         let (id, lag) = self.lowest_droppable()?;
         self.cursors.take(id);

@@ -1,7 +1,7 @@
 //! What the checkpoints of a vBucket say of themselves.
 
-use super::sealed::Totals;
 use super::{Checkpoints, CursorLag};
+use crate::number::u64_from;
 use std::time::Duration;
 
 /// The state of the checkpoints of one vBucket.
@@ -50,8 +50,8 @@ impl Lag {
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            items: self.items.saturating_add(other.items),
-            bytes: self.bytes.saturating_add(other.bytes),
+            items: self.items + other.items,
+            bytes: self.bytes + other.bytes,
             ..self.worse(other)
         }
     }
@@ -71,10 +71,7 @@ impl Checkpoints {
     /// Returns how they are now. Takes time in proportion to the cursors.
     #[must_use]
     pub fn figures(&self) -> CheckpointFigures {
-        let open = Totals {
-            items: u64::try_from(self.open.entries.len()).unwrap_or(u64::MAX),
-            bytes: self.open.memory,
-        };
+        let open = self.open_total();
         let all = self.sealed_total.plus(open);
         let on_disk = self.on_disk();
         let first = self.sealed.partition_point(|sealed| sealed.end <= on_disk);
@@ -85,9 +82,9 @@ impl Checkpoints {
             .filter_map(|sealed| sealed.entries.first())
             .chain(self.open.entries.values().next());
         let mut figures = CheckpointFigures {
-            sealed: u64::try_from(self.sealed.len()).unwrap_or(u64::MAX),
+            sealed: u64_from(self.sealed.len()),
             has_open: open.items > 0,
-            items: all.minus(self.freed_total).items,
+            items: all.minus(self.freed_total()).items,
             unpersisted: Lag {
                 items: unpersisted.items,
                 bytes: unpersisted.bytes,
@@ -96,7 +93,7 @@ impl Checkpoints {
             ..CheckpointFigures::default()
         };
         for lag in self.lags().map(Lag::from) {
-            figures.cursors = figures.cursors.saturating_add(1);
+            figures.cursors += 1;
             figures.worst = figures.worst.worse(lag);
             figures.backlog = figures.backlog.plus(lag);
         }

@@ -33,6 +33,7 @@ pub use sealed::{Entry, Previous, Sealed};
 
 use crate::ids::Seqno;
 use crate::item::Item;
+use crate::number::u64_from;
 use cursors::Cursors;
 use sealed::Totals;
 use std::borrow::Borrow;
@@ -97,9 +98,8 @@ pub struct Checkpoints {
     backup: Option<Seqno>,
     /// Everything up to it was freed, or was never in memory: a boundary, but after a start.
     freed_upto: Seqno,
-    /// Everything that was ever sealed, and of that what was freed.
+    /// Everything that was ever sealed. What was freed of it is what comes before the oldest.
     sealed_total: Totals,
-    freed_total: Totals,
     /// Id of the open checkpoint.
     next_id: u64,
     cursors: Cursors,
@@ -118,7 +118,6 @@ impl Checkpoints {
             backup: None,
             freed_upto: high_seqno,
             sealed_total: Totals::default(),
-            freed_total: Totals::default(),
             next_id: 0,
             cursors: Cursors::default(),
         }
@@ -147,7 +146,8 @@ impl Checkpoints {
     ///
     /// # Panics
     /// When the seqno does not rise: seqnos are assigned under the lock that guards this value, so
-    /// that would be a fault of the engine.
+    /// that would be a fault of the engine. When the change that is replaced is neither in the open
+    /// checkpoint nor in a sealed one.
     pub fn append(
         &mut self,
         item: Arc<Item>,
@@ -166,15 +166,22 @@ impl Checkpoints {
         let mut removed = 0;
         let previous = match self.newest.replace(ByKey(Arc::clone(&item))) {
             None => on_disk,
-            Some(ByKey(older)) => match self.open.entries.remove(&older.meta.seqno) {
-                // Replaced in the open checkpoint: it never reaches the disk, what it was going to
-                // replace there is now replaced by this change.
-                Some(entry) => {
+            Some(ByKey(older)) => {
+                let seqno = older.meta.seqno;
+                if let Some(entry) = self.open.entries.remove(&seqno) {
+                    // It never reaches the disk: what it was going to replace there is now replaced
+                    // by this change.
                     removed = entry.item.memory();
                     entry.previous
+                } else {
+                    let sealed_upto = self.sealed.back().map(|sealed| sealed.end);
+                    assert!(
+                        sealed_upto >= Some(seqno),
+                        "seqno {seqno} is in no checkpoint"
+                    );
+                    Previous::Known(older.meta)
                 }
-                None => Previous::Known(older.meta),
-            },
+            }
         };
         let entry = Entry {
             item,
@@ -182,11 +189,7 @@ impl Checkpoints {
             appended: now,
         };
         self.open.entries.insert(seqno, entry);
-        self.open.memory = self
-            .open
-            .memory
-            .saturating_add(added)
-            .saturating_sub(removed);
+        self.open.memory = self.open.memory + added - removed;
         self.open.is_sync_wanted |= sync;
         self.high_seqno = seqno;
         Appended { added, removed }
@@ -210,16 +213,31 @@ impl Checkpoints {
             .map_or(self.freed_upto, |sealed| sealed.end)
     }
 
+    /// Returns the changes in the open checkpoint and their memory.
+    fn open_total(&self) -> Totals {
+        Totals {
+            items: u64_from(self.open.entries.len()),
+            bytes: self.open.memory,
+        }
+    }
+
+    /// Returns everything that was ever freed.
+    fn freed_total(&self) -> Totals {
+        let oldest = self.sealed.front();
+        oldest.map_or(self.sealed_total, |sealed| sealed.before)
+    }
+
     /// Seals the open checkpoint; its end is a boundary from now on. Returns false if it is empty.
+    ///
+    /// # Panics
+    /// When the memory it is counted with is not that of its changes: a fault of this module.
     pub fn seal(&mut self) -> bool {
+        let all = self.open_total();
         let open = std::mem::take(&mut self.open);
         let entries: Vec<Entry> = open.entries.into_values().collect();
+        all.check(&entries);
         let Some(last) = entries.last() else {
             return false;
-        };
-        let all = Totals {
-            items: u64::try_from(entries.len()).unwrap_or(u64::MAX),
-            bytes: open.memory,
         };
         self.sealed.push_back(Arc::new(Sealed {
             end: last.item.meta.seqno,
@@ -230,12 +248,13 @@ impl Checkpoints {
             before: self.sealed_total,
         }));
         self.sealed_total = self.sealed_total.plus(all);
-        self.next_id = self.next_id.saturating_add(1);
+        self.next_id += 1;
         true
     }
 
     /// Seals the open checkpoint and hands a flush the checkpoints after the persistence cursor,
-    /// oldest first: at least one if there is any, then as long as they fit in `bytes_max`.
+    /// oldest first: at least one if there is any, then as long as they fit in `bytes_max`. If there is
+    /// none, no flush has begun and none is to be ended.
     ///
     /// # Panics
     /// When the flush before has not ended: there is only one at a time.
@@ -248,7 +267,7 @@ impl Checkpoints {
             .sealed
             .partition_point(|sealed| sealed.end <= self.persistence);
         for sealed in self.sealed.range(first..) {
-            bytes = bytes.saturating_add(sealed.memory);
+            bytes += sealed.memory;
             if !taken.is_empty() && bytes > bytes_max {
                 break;
             }
@@ -262,11 +281,16 @@ impl Checkpoints {
     }
 
     /// The checkpoints that the flush took are on disk.
+    ///
+    /// # Panics
+    /// When no flush is under way.
     pub fn flush_succeeded(&mut self) {
-        self.backup = None;
+        let backup = self.backup.take();
+        assert!(backup.is_some(), "no flush of this vBucket is under way");
     }
 
-    /// The checkpoints that the flush took are not on disk: the next one takes them again.
+    /// The checkpoints that the flush took are not on disk: the next one takes them again. Nothing
+    /// happens if the flush has ended: this also cleans up after a panic, at whatever point.
     pub fn flush_failed(&mut self) {
         if let Some(backup) = self.backup.take() {
             self.persistence = backup;
@@ -279,7 +303,11 @@ impl Checkpoints {
     }
 
     /// Takes the oldest checkpoint out of memory if it is on disk and every cursor has read it, and
-    /// returns it, so that it can be dropped after the lock is given back.
+    /// returns it, so that it can be dropped after the lock is released.
+    ///
+    /// # Panics
+    /// When the totals do not continue after it, or a key of it has no newest change: a fault of this
+    /// module.
     pub fn free_oldest(&mut self) -> Option<Arc<Sealed>> {
         let oldest = self.sealed.front()?;
         if oldest.end > self.on_disk() || self.cursors.is_wanted(oldest.id) {
@@ -287,26 +315,29 @@ impl Checkpoints {
         }
         let freed = self.sealed.pop_front()?;
         self.freed_upto = freed.end;
-        self.freed_total = self.freed_total.plus(Totals {
-            items: u64::try_from(freed.entries.len()).unwrap_or(u64::MAX),
-            bytes: freed.memory,
-        });
+        assert_eq!(
+            self.freed_total(),
+            freed.after(),
+            "what was freed is not what was sealed"
+        );
         for entry in &freed.entries {
-            let key: &[u8] = &entry.item.key;
-            let is_newest = self
-                .newest
-                .get(key)
-                .is_some_and(|n| n.0.meta.seqno == entry.item.meta.seqno);
-            if is_newest {
+            let (key, seqno): (&[u8], _) = (&entry.item.key, entry.item.meta.seqno);
+            let newest = self.get(key).map(|item| item.meta.seqno);
+            assert!(newest >= Some(seqno), "{newest:?} is newest, not {seqno}");
+            if newest == Some(seqno) {
                 self.newest.remove(key);
             }
         }
         Some(freed)
     }
 
-    /// Forgets everything, cursors included, and starts again at seqno 0; returns the memory given
-    /// back, in bytes.
+    /// Forgets everything, cursors included, and starts again at seqno 0; returns the memory
+    /// released, in bytes.
+    ///
+    /// # Panics
+    /// When a flush is under way: it would end in checkpoints that it did not begin in.
     pub fn reset(&mut self) -> u64 {
+        assert!(self.backup.is_none(), "reset during a flush");
         let memory = self.memory();
         let cursors = self.cursors.emptied();
         *self = Self::new(Seqno::ZERO);
@@ -317,8 +348,7 @@ impl Checkpoints {
     /// Returns the memory that all checkpoints are counted with, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let sealed = self.sealed_total.minus(self.freed_total).bytes;
-        sealed.saturating_add(self.open.memory)
+        self.sealed_total.minus(self.freed_total()).bytes + self.open.memory
     }
 
     /// Calls `visit` for each change that may not be on disk, oldest first; a key may come more

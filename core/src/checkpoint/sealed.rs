@@ -2,6 +2,7 @@
 
 use crate::ids::Seqno;
 use crate::item::{Item, ItemMeta};
+use crate::number::u64_from;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,10 @@ pub struct Sealed {
     pub(super) before: Totals,
 }
 
+/// Up to so many entries, totals are compared with the entries themselves: so few cost nothing, and a
+/// miscount of many is one of few as well.
+const COMPARED_MAX: usize = 16;
+
 /// Changes and their memory, as running totals: the difference of two places is what lies between
 /// them, whatever was freed meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,28 +57,73 @@ impl Totals {
     pub(super) fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
         entries
             .into_iter()
-            .fold(Self::default(), |sum, entry| Self {
-                items: sum.items.saturating_add(1),
-                bytes: sum.bytes.saturating_add(entry.item.memory()),
-            })
+            .fold(Self::default(), |sum, entry| sum.plus(Self::of_one(entry)))
+    }
+
+    pub(super) fn of_one(entry: &Entry) -> Self {
+        Self {
+            items: 1,
+            bytes: entry.item.memory(),
+        }
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
-            items: self.items.saturating_add(other.items),
-            bytes: self.bytes.saturating_add(other.bytes),
+            items: self.items + other.items,
+            bytes: self.bytes + other.bytes,
         }
     }
 
+    /// Returns what lies between an earlier place and this one.
+    ///
+    /// # Panics
+    /// If it is not earlier.
     pub(super) fn minus(self, earlier: Self) -> Self {
         Self {
-            items: self.items.saturating_sub(earlier.items),
-            bytes: self.bytes.saturating_sub(earlier.bytes),
+            items: self.items - earlier.items,
+            bytes: self.bytes - earlier.bytes,
+        }
+    }
+
+    /// Compares with the entries that these are the totals of, if they are few.
+    ///
+    /// # Panics
+    /// If they differ.
+    pub(super) fn check(self, entries: &[Entry]) {
+        if entries.len() <= COMPARED_MAX {
+            assert_eq!(self, Self::of(entries), "a miscount in a checkpoint");
         }
     }
 }
 
 impl Sealed {
+    /// Returns what was sealed up to its end, over the life of the [`super::Checkpoints`].
+    pub(super) fn after(&self) -> Totals {
+        self.before.plus(Totals {
+            items: u64_from(self.entries.len()),
+            bytes: self.memory,
+        })
+    }
+
+    /// Returns what was sealed before one of its entries.
+    ///
+    /// # Panics
+    /// If it has fewer entries.
+    pub(super) fn before_entry(&self, index: usize) -> Totals {
+        let (read, _) = self.entries.split_at(index);
+        self.before.plus(Totals::of(read))
+    }
+
+    /// Compares the total of a cursor that stands before one of its entries, if few come before it.
+    ///
+    /// # Panics
+    /// If it is wrong, or there is no such entry.
+    pub(super) fn check_before_entry(&self, index: usize, before: Totals) {
+        assert!(index < self.entries.len(), "a cursor behind the last entry");
+        let (read, _) = self.entries.split_at(index);
+        before.minus(self.before).check(read);
+    }
+
     /// Returns its changes, one per key, in the order of their seqnos; never empty.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {

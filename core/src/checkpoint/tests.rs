@@ -267,3 +267,108 @@ fn an_empty_checkpoint_is_never_sealed() {
     assert!(c.reset() > 0);
     assert_eq!((c.high_seqno(), c.memory()), (Seqno::ZERO, 0));
 }
+
+/// Compares every total with the entries themselves. `cursors` has where each cursor is; one that was
+/// dropped is gone.
+fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
+    let sealed = || c.sealed.iter().flat_map(|s| s.entries.iter());
+    let all: Vec<&Entry> = sealed().chain(c.open.entries.values()).collect();
+    let of = |above: Seqno| {
+        let left = all.iter().filter(|e| e.item.meta.seqno > above);
+        left.fold((0, 0), |(items, bytes), e| {
+            (items + 1, bytes + e.item.memory())
+        })
+    };
+    let (items, bytes) = of(Seqno::ZERO);
+    let figures = c.figures();
+    assert_eq!((figures.items, c.memory()), (items, bytes));
+    let unpersisted = figures.unpersisted;
+    assert_eq!((unpersisted.items, unpersisted.bytes), of(c.on_disk()));
+    let (mut worst, mut backlog) = ((0, 0), (0, 0));
+    let mut count = 0;
+    for (id, position) in cursors {
+        let (Some(lag), behind) = (c.lag(*id), of(*position)) else {
+            continue;
+        };
+        count += 1;
+        assert_eq!((lag.items, lag.bytes), behind, "{id:?}");
+        worst = (behind.0.max(worst.0), behind.1.max(worst.1));
+        backlog = (backlog.0 + behind.0, backlog.1 + behind.1);
+    }
+    assert_eq!((figures.worst.items, figures.worst.bytes), worst);
+    assert_eq!((figures.backlog.items, figures.backlog.bytes), backlog);
+    assert_eq!((figures.cursors, c.cursors()), (u64_from(count), count));
+}
+
+/// A thousand histories of everything that moves a total; keys of different lengths, so that bytes and
+/// items are not told apart by a factor.
+#[test]
+fn every_total_agrees_with_the_entries_whatever_happens() {
+    let mut state: u64 = 1;
+    let mut draw = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) % below
+    };
+    for _ in 0..1_000 {
+        let mut c = Checkpoints::new(Seqno::ZERO);
+        let mut cursors: Vec<(CursorId, Seqno)> = Vec::new();
+        // Many keys now and then: checkpoints with more entries than are compared when sealed.
+        let keys = [3, 40][usize::try_from(draw(2)).unwrap()];
+        let mut expected_memory = 0;
+        for _ in 0..120 {
+            match draw(12) {
+                0..=5 => {
+                    let key = draw(keys);
+                    let key = format!("{key:0width$}", width = usize::try_from(key).unwrap());
+                    let next = c.high_seqno().get() + 1;
+                    let appended = append(&mut c, next, &key);
+                    expected_memory = expected_memory + appended.added - appended.removed;
+                }
+                6 => {
+                    c.seal();
+                }
+                7 => {
+                    let is_empty = c.begin_flush(600).is_empty();
+                    assert_totals(&c, &cursors);
+                    if is_empty || draw(3) == 0 {
+                        c.flush_failed();
+                    } else {
+                        c.flush_succeeded();
+                    }
+                }
+                8 => {
+                    let freed = c.free_oldest();
+                    expected_memory -= freed.map_or(0, |sealed| sealed.memory());
+                }
+                9 => {
+                    let at = Seqno::new(draw(c.high_seqno().get() + 1));
+                    cursors.extend(c.register(at).map(|id| (id, at)));
+                }
+                10 => {
+                    for (id, position) in &mut cursors {
+                        let limit = ReadLimit { items: 3, ..ALL };
+                        let read = c.read(*id, Seqno::ZERO, Seqno::MAX, Seqno::ZERO, limit);
+                        if let Ok(Some(read)) = read {
+                            *position = read.position;
+                        }
+                    }
+                }
+                _ => drop(c.drop_lowest()),
+            }
+            assert_totals(&c, &cursors);
+            assert_eq!(c.memory(), expected_memory, "what the caller counts");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "no flush of this vBucket is under way")]
+fn a_flush_ends_once() {
+    let mut c = Checkpoints::new(Seqno::ZERO);
+    append(&mut c, 1, "a");
+    c.begin_flush(u64::MAX);
+    c.flush_succeeded();
+    c.flush_succeeded();
+}

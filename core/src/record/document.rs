@@ -63,10 +63,7 @@ impl<'a> Document<'a> {
         } else {
             0
         };
-        let capacity = HEAD_LEN
-            .saturating_add(self.key.len())
-            .saturating_add(self.value.len());
-        Writer::new(out, capacity)
+        Writer::new(out, HEAD_LEN + self.key.len() + self.value.len())
             .u8(kind_to_byte(meta.kind) | last)
             .u8(meta.datatype)
             .u32(meta.flags)

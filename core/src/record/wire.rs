@@ -8,16 +8,15 @@ const CRC_LEN: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {
     out: &'a mut Vec<u8>,
-    start: usize,
 }
 
 impl<'a> Writer<'a> {
     /// Clears `out` and starts a record in it.
     pub(crate) fn new(out: &'a mut Vec<u8>, capacity: usize) -> Self {
         out.clear();
-        out.reserve(capacity.saturating_add(1 + CRC_LEN));
+        out.reserve(capacity + 1 + CRC_LEN);
         out.push(RECORD_VERSION);
-        Self { out, start: 0 }
+        Self { out }
     }
 
     pub(crate) fn u8(self, value: u8) -> Self {
@@ -45,7 +44,7 @@ impl<'a> Writer<'a> {
     /// Ends the record with its checksum.
     pub(crate) fn seal(self, place: Place<'_>) {
         let mut crc = place.crc();
-        crc.update(self.out.get(self.start..).unwrap_or_default());
+        crc.update(self.out);
         self.out.extend_from_slice(&crc.finalize().to_be_bytes());
     }
 }

@@ -7,6 +7,7 @@ use crate::storage::{RocksCounts, RocksSums, Storage, Timing};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use vbstore_core::u64_from;
 use vbstore_metrics::names::Metric;
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
@@ -59,12 +60,12 @@ impl RocksSource {
     }
 
     pub(super) fn put(&self, into: &mut MetricsSnapshot) -> Result<()> {
-        let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let storage = self.inner.storage()?;
         let now = storage.rocks_now()?;
         into.put(&names::ROCKS_SNAPSHOTS_OPEN, now.snapshots);
         if now.oldest_time > 0 {
             into.put(&names::ROCKS_OLDEST_SNAPSHOT, now.oldest_time);
+            // RocksDB is asked for one after the other.
             let lag = now.sequence.saturating_sub(now.oldest_sequence);
             into.put(&names::ROCKS_OLDEST_LAG, lag);
         }
@@ -75,11 +76,11 @@ impl RocksSource {
         into.put(&names::ROCKS_WRITE_STOPPED, now.is_write_stopped);
         into.put(&names::ROCKS_DELAYED_RATE, now.delayed_rate);
         into.put(&names::ROCKS_BACKGROUND_ERRORS, now.background_errors);
-        into.put(&names::ROCKS_CACHE_BYTES, size(now.cache));
-        into.put(&names::ROCKS_CACHE_PINNED, size(now.cache_pinned));
-        into.put(&names::ROCKS_CACHE_CAPACITY, size(now.cache_capacity));
-        into.put(&names::ROCKS_BUFFER_BYTES, size(now.buffers));
-        into.put(&names::ROCKS_BUFFER_LIMIT, size(now.buffers_limit));
+        into.put(&names::ROCKS_CACHE_BYTES, u64_from(now.cache));
+        into.put(&names::ROCKS_CACHE_PINNED, u64_from(now.cache_pinned));
+        into.put(&names::ROCKS_CACHE_CAPACITY, u64_from(now.cache_capacity));
+        into.put(&names::ROCKS_BUFFER_BYTES, u64_from(now.buffers));
+        into.put(&names::ROCKS_BUFFER_LIMIT, u64_from(now.buffers_limit));
 
         if let Some(counts) = storage.rocks_counts() {
             put_counts(into, &counts);
@@ -136,8 +137,8 @@ fn put_sums(into: &mut MetricsSnapshot, sums: &RocksSums) {
     into.put(&names::ROCKS_TOTAL_SST, sums.total_sst);
     into.put(&names::ROCKS_LIVE_DATA, sums.live_data);
     into.put(&names::ROCKS_KEYS, sums.keys);
-    for (level, files) in ["0", "1", "2", "3", "4", "5", "6"].iter().zip(sums.files) {
-        into.put_by(&names::ROCKS_SST_FILES, *level, files);
+    for (level, files) in sums.files.into_iter().enumerate() {
+        into.put_by(&names::ROCKS_SST_FILES, level.to_string(), files);
     }
     into.put(&names::ROCKS_PENDING_COMPACTION, sums.pending_compaction);
     into.put(&names::ROCKS_IMMUTABLE_MEMTABLES, sums.immutable_memtables);

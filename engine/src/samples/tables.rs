@@ -5,11 +5,16 @@ use crate::health::HealthState;
 use crate::inner::Inner;
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::{CheckpointFigures, Lag, Seqno};
+use vbstore_core::{CheckpointFigures, Lag, Seqno, u64_from};
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// The version of RocksDB that this was built with.
 const ROCKSDB: &str = "11.8.1";
+
+const _: () = assert!(
+    names::HEALTH_STATE.is_by(&HealthState::NAMES),
+    "the label of the metric has other states"
+);
 
 #[derive(Debug)]
 pub(super) struct TablesSource {
@@ -36,11 +41,10 @@ struct Sums {
 
 impl Sums {
     fn add(&mut self, figures: &CheckpointFigures) {
-        let add = |sum: &mut u64, n: u64| *sum = sum.saturating_add(n);
-        add(&mut self.open, u64::from(figures.has_open));
-        add(&mut self.sealed, figures.sealed);
-        add(&mut self.checkpoint_items, figures.items);
-        add(&mut self.cursors, figures.cursors);
+        self.open += u64::from(figures.has_open);
+        self.sealed += figures.sealed;
+        self.checkpoint_items += figures.items;
+        self.cursors += figures.cursors;
         self.persistence_worst = self.persistence_worst.worse(figures.unpersisted);
         self.persistence_all = self.persistence_all.plus(figures.unpersisted);
         self.stream_worst = self.stream_worst.worse(figures.worst);
@@ -64,10 +68,10 @@ impl TablesSource {
             // ORDER: synced first, which never passes persisted.
             let synced: Seqno = cell.synced();
             let unsynced = cell.persisted().since(synced);
-            sums.items = sums.items.saturating_add(counts.items);
-            sums.tombstones = sums.tombstones.saturating_add(counts.tombstones);
-            sums.bytes = sums.bytes.saturating_add(counts.bytes);
-            sums.unsynced = sums.unsynced.saturating_add(unsynced);
+            sums.items += counts.items;
+            sums.tombstones += counts.tombstones;
+            sums.bytes += counts.bytes;
+            sums.unsynced += unsynced;
             sums.add(&figures);
         }
         sums
@@ -81,20 +85,17 @@ impl TablesSource {
             ("rocksdb", ROCKSDB.into()),
         ];
         into.put_with(&names::BUILD_INFO, &labels, 1.0);
-        let state = match inner.health.state() {
-            HealthState::Open => "open",
-            HealthState::Degraded { .. } => "degraded",
-            HealthState::Failed { .. } => "failed",
-        };
-        for name in ["open", "degraded", "failed"] {
+        let state = inner.health.state().name();
+        for name in HealthState::NAMES {
             into.put_by(&names::HEALTH_STATE, name, u64::from(name == state));
         }
         let open = now.saturating_sub(self.opened);
         into.put_float(&names::UPTIME, open.as_secs_f64());
-        let vbuckets = u64::try_from(inner.vbs.len()).unwrap_or(u64::MAX);
+        let vbuckets = u64_from(inner.vbs.len());
         into.put(&names::VBUCKETS, vbuckets);
         inner.metrics.sample(now, into);
 
+        // Something may have been appended since `now` was read.
         let age = |since: Option<Duration>| {
             let age = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
             age.as_secs_f64()

@@ -1,9 +1,9 @@
 //! Counting open db snapshots: RocksDB read views, which pin disk space while they are open.
 
+mod sample;
+
 use crate::counter::Counter;
-use crate::histogram::Histogram;
-use crate::names;
-use crate::snapshot::MetricsSnapshot;
+use crate::histogram::{Histogram, micros};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,12 @@ pub enum Holder {
 impl Holder {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Backfill, Self::Slice, Self::Page, Self::Admin];
+
+    /// The names of all of them.
+    pub const NAMES: [&'static str; Self::ALL.len()] = {
+        let [backfill, slice, page, admin] = Self::ALL;
+        [backfill.name(), slice.name(), page.name(), admin.name()]
+    };
 
     /// Returns the name used as a label.
     #[must_use]
@@ -111,13 +117,15 @@ impl DbSnapshots {
         let since = clock();
         let mut table = self.table.lock();
         let id = table.next;
-        table.next = table.next.saturating_add(1);
+        table.next += 1;
         table.open.insert(id, (holder, since));
         self.of(holder).opened.add(1);
         drop(table);
         DbSnapshotGuard {
             snapshots: Arc::clone(self),
             id,
+            holder,
+            since,
             clock,
             waited,
         }
@@ -146,7 +154,7 @@ impl DbSnapshots {
         let mut sums = [0_u64; HOLD_BOUNDS_MICROS.len() + 1];
         for holder in &self.by_holder {
             for (sum, count) in sums.iter_mut().zip(holder.holds.counts()) {
-                *sum = sum.saturating_add(count);
+                *sum += count;
             }
         }
         sums
@@ -195,29 +203,6 @@ impl DbSnapshots {
         opened.sum()
     }
 
-    /// Puts all figures into `into`, as of one moment. `now` is the engine's monotonic clock.
-    pub fn sample(&self, now: Duration, into: &mut MetricsSnapshot) {
-        let table = self.table.lock();
-        for holder in Holder::ALL {
-            let name = holder.name();
-            let of = self.of(holder);
-            let open = table.open.values().filter(|(by, _)| *by == holder).count();
-            into.put_by(
-                &names::DB_SNAPSHOTS_OPEN,
-                name,
-                u64::try_from(open).unwrap_or(u64::MAX),
-            );
-            into.put_by(&names::DB_SNAPSHOTS_OPENED, name, of.opened.get());
-            into.put_by(&names::DB_SNAPSHOTS_CLOSED, name, of.closed.get());
-            into.put_by(&names::DB_SNAPSHOT_OVER_LIMIT, name, of.over_limit.get());
-            let label = [("holder", name.into())];
-            into.put_histogram(&names::DB_SNAPSHOT_HOLD, &label, &of.holds, 1e-6);
-        }
-        let oldest = table.open.values().next();
-        let age = oldest.map_or(Duration::ZERO, |(_, since)| now.saturating_sub(*since));
-        into.put_float(&names::DB_SNAPSHOT_OLDEST_AGE, age.as_secs_f64());
-    }
-
     /// Returns the age of the oldest open one at `now`, or `None` if none is open.
     #[must_use]
     pub fn oldest_age(&self, now: Duration) -> Option<Duration> {
@@ -245,6 +230,8 @@ pub type ClockFn = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub struct DbSnapshotGuard {
     snapshots: Arc<DbSnapshots>,
     id: u64,
+    holder: Holder,
+    since: Duration,
     clock: ClockFn,
     waited: Option<Duration>,
 }
@@ -260,42 +247,42 @@ impl std::fmt::Debug for DbSnapshotGuard {
 impl Drop for DbSnapshotGuard {
     fn drop(&mut self) {
         let mut table = self.snapshots.table.lock();
-        let closed = table.open.remove(&self.id);
-        if let Some((holder, _)) = closed {
-            self.snapshots.of(holder).closed.add(1);
-        }
+        let was_open = table.open.remove(&self.id).is_some();
+        self.snapshots.of(self.holder).closed.add(1);
         drop(table);
-        if let Some((holder, since)) = closed {
-            let held = (self.clock)().saturating_sub(since);
-            self.note(holder, held);
-        }
+        assert!(was_open, "db snapshot {} closed twice", self.id);
+        // A clock of a test may be set back.
+        self.note((self.clock)().saturating_sub(self.since));
     }
 }
 
 impl DbSnapshotGuard {
-    fn note(&self, holder: Holder, held: Duration) {
+    fn note(&self, held: Duration) {
         let snapshots = &self.snapshots;
-        let micros = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
+        let micros = micros(held);
         snapshots
             .longest_hold_micros
             .fetch_max(micros, Ordering::Relaxed);
-        let of = snapshots.of(holder);
+        let of = snapshots.of(self.holder);
         of.holds.observe(micros);
         if held > HOLD_LIMIT {
             of.over_limit.add(1);
-            tracing::warn!(holder = holder.name(), ?held, "db snapshot held too long");
+            tracing::warn!(
+                holder = self.holder.name(),
+                ?held,
+                "db snapshot held too long"
+            );
         }
         if held > LONG_HOLD {
             let now = snapshots.waited.get().and_then(|waited| waited());
             let waited = now
                 .zip(self.waited)
                 .map(|(now, then)| now.saturating_sub(then));
-            let long_hold = LongHold {
-                holder,
+            snapshots.list(LongHold {
+                holder: self.holder,
                 held,
                 waited,
-            };
-            snapshots.list(long_hold);
+            });
         }
     }
 }
@@ -303,6 +290,25 @@ impl DbSnapshotGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names;
+    use crate::snapshot::MetricsSnapshot;
+
+    #[test]
+    #[should_panic(expected = "closed twice")]
+    fn a_db_snapshot_is_closed_once() {
+        let clock: ClockFn = Arc::new(|| Duration::ZERO);
+        let snapshots = Arc::new(DbSnapshots::default());
+        let guard = snapshots.open(Holder::Page, Arc::clone(&clock));
+        drop(DbSnapshotGuard {
+            snapshots: Arc::clone(&snapshots),
+            id: guard.id,
+            holder: guard.holder,
+            since: guard.since,
+            clock,
+            waited: None,
+        });
+        drop(guard);
+    }
 
     #[test]
     fn of_too_many_long_holds_the_longest_are_listed() {
@@ -350,6 +356,10 @@ mod tests {
         );
         drop(second);
 
+        let mut sampled = MetricsSnapshot::default();
+        snapshots.sample(Duration::from_micros(10), &mut sampled);
+        assert_eq!(sampled.sum(&names::DB_SNAPSHOT_HOLD).to_string(), "2");
+        assert_eq!(sampled.sum(&names::DB_SNAPSHOTS_CLOSED).to_string(), "2");
         assert_eq!((snapshots.open_now(), snapshots.opened()), (0, 2));
         assert_eq!(snapshots.oldest_age(Duration::ZERO), None);
         assert_eq!(snapshots.longest_hold(), Duration::from_micros(10));

@@ -1,0 +1,184 @@
+//! What keys must hold, by what was acknowledged or found to have been made.
+
+use super::value;
+use std::collections::HashMap;
+use vbstore::{Cas, Document, Seqno};
+
+/// What a key must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// 0 for a deletion that was found to have been made: nobody was told its seqno.
+    pub(super) seqno: Seqno,
+    pub(super) cas: Cas,
+    /// The version of its value, `None` if it was deleted.
+    pub(super) version: Option<u64>,
+}
+
+/// What all keys of a writer must hold.
+pub(super) type Model = HashMap<String, Expected>;
+
+/// Returns what is wrong with a key, if anything is.
+pub(super) fn difference(
+    key: &str,
+    expected: Option<&Expected>,
+    found: Option<&Document>,
+) -> Option<String> {
+    let version = expected.and_then(|expected| expected.version);
+    match (version, found) {
+        (None, None) => None,
+        (None, Some(found)) => Some(format!(
+            "{key} has a value ({:?}) and should not",
+            found.meta
+        )),
+        (Some(_), None) => Some(format!("{key} is missing, expected {expected:?}")),
+        (Some(version), Some(found)) => {
+            let meta = &found.meta;
+            let is_as_written =
+                expected.is_some_and(|e| e.seqno == meta.seqno && e.cas == meta.cas);
+            match value::check(key.as_bytes(), &found.value) {
+                Err(wrong) => Some(format!("the value of {key} is {wrong}")),
+                Ok(other) if other != version => {
+                    Some(format!("{key} has version {other}, expected {version}"))
+                }
+                Ok(_) if !is_as_written => {
+                    Some(format!("{key} has {meta:?}, expected {expected:?}"))
+                }
+                Ok(_) => None,
+            }
+        }
+    }
+}
+
+/// A write that was to give a key the version `after` was refused with an unknown outcome: decides by
+/// what the key has now whether it was made. Returns what the key must hold from now on if it was,
+/// `None` if it was not.
+///
+/// # Errors
+/// What is wrong, if the key has neither what it had before nor what the write was to give it.
+pub(super) fn outcome(
+    key: &str,
+    before: Option<&Expected>,
+    after: Option<u64>,
+    found: Option<&Document>,
+) -> Result<Option<Expected>, String> {
+    let Some(as_refused) = difference(key, before, found) else {
+        return Ok(None);
+    };
+    let made = Expected {
+        seqno: found.map_or(Seqno::ZERO, |found| found.meta.seqno),
+        cas: found.map_or(Cas::new(0), |found| found.meta.cas),
+        version: after,
+    };
+    let is_newer = found.is_none() || before.is_none_or(|before| before.seqno < made.seqno);
+    if is_newer && difference(key, Some(&made), found).is_none() {
+        Ok(Some(made))
+    } else {
+        Err(format!("after a refused write {as_refused}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vbstore::{ItemKind, ItemMeta};
+
+    #[test]
+    fn a_refused_write_may_have_been_made_or_not_and_nothing_else() {
+        let document = |seqno, version| Document {
+            meta: ItemMeta {
+                seqno: Seqno::new(seqno),
+                kind: ItemKind::Mutation,
+                cas: Cas::new(seqno + 100),
+                flags: 0,
+                expiry: 0,
+                datatype: 0,
+                value_len: 0,
+            },
+            value: value::make("k", version, 20).into(),
+        };
+        let expected = |seqno, version| Expected {
+            seqno: Seqno::new(seqno),
+            cas: Cas::new(seqno + 100),
+            version: Some(version),
+        };
+        let before = Some(&expected(5, 3));
+        // Not made.
+        assert_eq!(
+            outcome("k", before, Some(4), Some(&document(5, 3))),
+            Ok(None)
+        );
+        assert_eq!(outcome("k", None, Some(4), None), Ok(None));
+        // Made: newer than what was acknowledged, and no loss.
+        let made = |after, found: Option<&Document>| outcome("k", before, after, found).unwrap();
+        assert_eq!(made(Some(4), Some(&document(7, 4))), Some(expected(7, 4)));
+        assert_eq!(made(None, None).unwrap().version, None, "a deletion");
+        let touched = Some(expected(7, 3));
+        assert_eq!(made(Some(3), Some(&document(7, 3))), touched);
+        let first = outcome("k", None, Some(4), Some(&document(7, 4)));
+        assert_eq!(first, Ok(Some(expected(7, 4))));
+        // Neither.
+        for (after, found) in [
+            (Some(4), None),
+            (Some(4), Some(document(7, 2))),
+            (Some(4), Some(document(4, 4))),
+            (None, Some(document(7, 4))),
+        ] {
+            let wrong = outcome("k", before, after, found.as_ref());
+            assert!(wrong.is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_difference_from_what_is_expected_shows() {
+        let meta = ItemMeta {
+            seqno: Seqno::new(5),
+            kind: ItemKind::Mutation,
+            cas: Cas::new(9),
+            flags: 0,
+            expiry: 0,
+            datatype: 0,
+            value_len: 0,
+        };
+        let found = Document {
+            meta,
+            value: value::make("k", 3, 20).into(),
+        };
+        let expected = Expected {
+            seqno: Seqno::new(5),
+            cas: Cas::new(9),
+            version: Some(3),
+        };
+        let deleted = Expected {
+            version: None,
+            ..expected
+        };
+
+        assert_eq!(difference("k", Some(&expected), Some(&found)), None);
+        assert_eq!(difference("k", Some(&deleted), None), None);
+        assert_eq!(difference("k", None, None), None);
+        assert!(difference("k", Some(&expected), None).is_some());
+        assert!(difference("k", None, Some(&found)).is_some());
+        assert!(difference("k", Some(&deleted), Some(&found)).is_some());
+        for wrong in [
+            Expected {
+                version: Some(2),
+                ..expected
+            },
+            Expected {
+                seqno: Seqno::new(4),
+                ..expected
+            },
+            Expected {
+                cas: Cas::new(8),
+                ..expected
+            },
+        ] {
+            assert!(difference("k", Some(&wrong), Some(&found)).is_some());
+        }
+        let torn = Document {
+            meta,
+            value: found.value.slice(..10),
+        };
+        assert!(difference("k", Some(&expected), Some(&torn)).is_some());
+    }
+}
