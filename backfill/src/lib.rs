@@ -37,7 +37,8 @@ pub use consumer::{Consumer, TryRecv};
 pub use delivery::Batch;
 pub use stats::{StreamStats, StreamsStats};
 pub use stream::{
-    ByEnd, ByRollback, EndReason, Event, Opened, Positions, SliceCounters, StreamCounters,
-    StreamEvent, StreamItem, StreamOptions, StreamRequest, StreamState,
+    EndReason, Event, Opened, Positions, StreamEvent, StreamItem, StreamOptions, StreamRequest,
+    StreamState,
 };
 pub use streams::Streams;
+pub use vbstore_metrics::StreamCounters;

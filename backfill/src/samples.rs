@@ -2,7 +2,7 @@
 
 use crate::delivery::{Mailbox, Seen, SeenSource};
 use crate::stats::{StreamStats, state_of};
-use crate::stream::{BackfillId, StreamCounters, StreamState, get};
+use crate::stream::{BackfillId, StreamState, get};
 use crate::workers::Work;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,7 +98,7 @@ impl Work {
         into.put(&names::STREAMS_STALLED, sums.stalled);
         into.put(&names::BACKFILL_REMAINING, sums.remaining);
         into.put(&names::STREAM_MAX_LAG_SEQNOS, sums.max_lag);
-        put_counters(&self.context.counters, into);
+        self.context.counters.sample_counted(into);
     }
 }
 
@@ -106,48 +106,6 @@ fn backfill_of(seen: &Seen) -> Option<BackfillId> {
     match seen.source {
         SeenSource::Disk(backfill) => Some(backfill),
         SeenSource::Memory | SeenSource::Paused | SeenSource::Ended => None,
-    }
-}
-
-fn put_counters(counters: &StreamCounters, into: &mut MetricsSnapshot) {
-    // ORDER: what ends first, what begins second: never more ended than begun.
-    for (reason, counter) in counters.closed.all() {
-        into.put_by(&names::STREAMS_CLOSED, reason, counter.get());
-    }
-    into.put_counter(&names::STREAMS_OPENED, &counters.opened);
-    into.put_counter(&names::BACKFILLS_ENDED, &counters.backfills_ended);
-    into.put_counter(&names::BACKFILLS_STARTED, &counters.backfills_started);
-    into.put_counter(&names::BACKFILL_PANICS, &counters.panics);
-    let slices = &counters.slices;
-    into.put_by(&names::BACKFILL_SLICES, "complete", slices.complete.get());
-    into.put_by(&names::BACKFILL_SLICES, "budget", slices.budget.get());
-    into.put_counter(&names::BACKFILL_SLICES_SHARED, &slices.shared);
-    let (micros, items) = (&counters.slice_micros, &counters.slice_items);
-    into.put_histogram(&names::BACKFILL_SLICE_SECONDS, &[], micros, 1e-6);
-    into.put_histogram(&names::BACKFILL_SLICE_ITEMS, &[], items, 1.0);
-    let waits = &counters.queue_wait_micros;
-    into.put_histogram(&names::BACKFILL_QUEUE_WAIT, &[], waits, 1e-6);
-    let first = &counters.first_item_micros;
-    into.put_histogram(&names::BACKFILL_FIRST_ITEM, &[], first, 1e-6);
-    let durations = &counters.duration_micros;
-    into.put_histogram(&names::BACKFILL_DURATION, &[], durations, 1e-6);
-    let waits = &counters.sync_wait_micros;
-    into.put_histogram(&names::BACKFILL_SYNC_WAIT, &[], waits, 1e-6);
-    for (source, items, bytes) in [
-        ("disk", &counters.items_from_disk, &counters.bytes_from_disk),
-        (
-            "memory",
-            &counters.items_from_memory,
-            &counters.bytes_from_memory,
-        ),
-    ] {
-        into.put_by(&names::STREAM_ITEMS, source, items.get());
-        into.put_by(&names::STREAM_BYTES, source, bytes.get());
-    }
-    into.put_counter(&names::STREAM_FALLBACKS, &counters.cursor_drops);
-    into.put_counter(&names::STREAM_PAUSES, &counters.pauses);
-    for (reason, counter) in counters.rollbacks.all() {
-        into.put_by(&names::ROLLBACKS, reason.name(), counter.get());
     }
 }
 

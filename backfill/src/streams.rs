@@ -6,13 +6,14 @@ use crate::consumer::Consumer;
 use crate::registry::Registry;
 use crate::schedule::Scheduler;
 use crate::stats::StreamsStats;
-use crate::stream::{Ids, StreamCounters};
+use crate::stream::Ids;
 use crate::watchdog::Watchdog;
 use crate::workers::{Handle, Work, WorkLimits};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use vbstore_engine::{Engine, Result};
 use vbstore_metrics::MetricsSnapshot;
+use vbstore_metrics::StreamCounters;
 
 /// The streams of an engine. Cheap to clone; every clone, and every consumer, keeps the engine open.
 #[derive(Clone)]

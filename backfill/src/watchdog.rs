@@ -11,12 +11,13 @@
 
 use crate::registry::{Registry, Watched};
 use crate::schedule::Scheduler;
-use crate::stream::{EndReason, StreamCounters};
+use crate::stream::EndReason;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vbstore_engine::{Engine, HealthState};
+use vbstore_metrics::StreamCounters;
 
 /// For how long a consumer must have taken nothing until its batches are dropped for others. Long
 /// enough that one which works on what it took is not made to read it again; short enough that one

@@ -77,3 +77,59 @@ impl Failures {
         self.each().map(|(_, counter)| counter.get()).sum()
     }
 }
+
+group! {
+    /// Streams ended, by reason.
+    pub struct StreamEnds: Counter, by "reason" {
+        /// The end that was asked for is reached.
+        reached_end = "reached_end",
+        /// The consumer closed it.
+        closed = "closed",
+        /// The consumer must first go back.
+        rollback = "rollback",
+        /// The consumer took nothing for the stall limit, and the disk is short.
+        stalled = "stalled",
+        /// The vBucket was deleted.
+        vbucket_gone = "vbucket_gone",
+        /// Something failed.
+        error = "error",
+        /// The engine was closed.
+        shutdown = "shutdown",
+        /// Never begun: too many backfills wait.
+        refused = "refused",
+    }
+}
+
+group! {
+    /// Rollbacks answered, by reason.
+    pub struct Rollbacks: Counter, by "reason" {
+        /// Tombstones above the position were removed for good.
+        purged = "purged",
+        /// The consumer follows a branch that the vBucket does not know.
+        unknown_branch = "unknown_branch",
+        /// The consumer has changes of its branch that the vBucket has not.
+        diverged = "diverged",
+        /// Its position was reached with another filter.
+        filter_changed = "filter_changed",
+    }
+}
+
+group! {
+    /// Slices read, by why they ended.
+    pub struct Slices: Counter, by "end" {
+        /// Up to the end of their view.
+        complete = "complete",
+        /// Up to their budget.
+        budget = "budget",
+    }
+}
+
+group! {
+    /// What was handed on, by where it was read.
+    pub struct BySource: Counter, by "source" {
+        /// From disk.
+        disk = "disk",
+        /// From memory.
+        memory = "memory",
+    }
+}

@@ -22,9 +22,11 @@ pub use db_snapshots::{
     ClockFn, DbSnapshotGuard, DbSnapshots, HOLD_BOUNDS_MICROS, HOLD_LIMIT, Holder, LongHold,
     WaitedFn,
 };
-pub use groups::{ByDurability, Failures, Operations, Reads, Refusals};
+pub use groups::{
+    ByDurability, BySource, Failures, Operations, Reads, Refusals, Rollbacks, Slices, StreamEnds,
+};
 pub use histogram::{BYTES_BOUNDS, Histogram, ITEMS_BOUNDS, LATENCY_BOUNDS_MICROS};
-pub use names::EngineMetrics;
+pub use names::{EngineMetrics, StreamCounters};
 pub use prometheus::{Registry, TEXT_FORMAT};
 pub use snapshot::{Bucket, Family, Figure, MetricsSnapshot, Pair, Sample, Text, number, u64_from};
 pub use table::Instrument;

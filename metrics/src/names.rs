@@ -6,7 +6,9 @@
 
 use crate::counter::Counter;
 use crate::db_snapshots::{DbSnapshots, Holder};
-use crate::groups::{ByDurability, Failures, Operations, Reads, Refusals};
+use crate::groups::{
+    ByDurability, BySource, Failures, Operations, Reads, Refusals, Rollbacks, Slices, StreamEnds,
+};
 use crate::histogram::{BYTES_BOUNDS, Histogram, ITEMS_BOUNDS};
 use crate::snapshot::MetricsSnapshot;
 use crate::table::metrics;
@@ -14,6 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::metric::{Kind, Label, Metric};
+
+/// Upper bounds of waits for a worker that are counted apart, in microseconds. Few: their order of
+/// magnitude is what matters, and one scrape is to have at most 500 series.
+const QUEUE_WAIT_BOUNDS: &[u64] = &[
+    100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 60_000_000,
+];
 
 const fn label(name: &'static str, values: &'static [&'static str]) -> Label {
     Label { name, values }
@@ -25,25 +33,6 @@ const CHECKPOINT: Label = label("state", &["open", "sealed"]);
 const HEALTH: Label = label("state", &["open", "degraded", "failed"]);
 const TASK: Label = label("state", &["pending", "ready", "running", "snoozed"]);
 const STREAM: Label = label("state", &["backfilling", "in_memory", "paused"]);
-const SOURCE: Label = label("source", &["disk", "memory"]);
-const SLICE_END: Label = label("end", &["complete", "budget"]);
-const ROLLBACK: Label = label(
-    "reason",
-    &["purged", "unknown_branch", "diverged", "filter_changed"],
-);
-const CLOSED: Label = label(
-    "reason",
-    &[
-        "reached_end",
-        "closed",
-        "rollback",
-        "stalled",
-        "vbucket_gone",
-        "error",
-        "shutdown",
-        "refused",
-    ],
-);
 const LEVEL: Label = label("level", &["0", "1", "2", "3", "4", "5", "6"]);
 const DROPPED: Label = label("reason", &["newer", "obsolete", "range_deletion", "filter"]);
 const PART: Label = label("part", &["engine", "rocksdb", "streams", "vbuckets"]);
@@ -199,21 +188,35 @@ metrics! {
 
 metrics! {
     /// Streams and backfills.
+    // ORDER: what ends is sampled before what begins: never more ended than begun.
     STREAMS:
+    /// What all streams of an engine count, since they were started. Times are counted in microseconds.
+    pub struct StreamCounters {}
     BACKFILL_TASKS = Gauge "backfill_tasks" [TASK] "Backfills by what they do; pending and snoozed ones hold nothing.";
     BACKFILL_TASKS_LIMIT = Gauge "backfill_tasks_limit" [] "Backfills that may be under way at once.";
     BACKFILL_WORKERS = Gauge "backfill_workers" [] "Threads that read slices.";
-    BACKFILLS_STARTED = Counter "backfills_started_total" [] "Backfills begun.";
-    BACKFILLS_ENDED = Counter "backfills_ended_total" [] "Backfills over, for whatever reason.";
-    BACKFILL_PANICS = Counter "backfill_panics_total" [] "Slices whose reading panicked.";
-    BACKFILL_SLICES = Counter "backfill_slices_total" [SLICE_END] "Slices read, by why they ended.";
-    BACKFILL_SLICES_SHARED = Counter "backfill_slices_shared_total" [] "Slices taken that were read for another stream.";
-    BACKFILL_SLICE_SECONDS = Histogram "backfill_slice_seconds" [] "One invocation of a backfill, with its wait for locks.";
-    BACKFILL_SLICE_ITEMS = Histogram "backfill_slice_items" [] "Changes in one slice that was read.";
-    BACKFILL_QUEUE_WAIT = Histogram "backfill_queue_wait_seconds" [] "From when a backfill could run but for a place or a worker to when it ran.";
-    BACKFILL_SYNC_WAIT = Histogram "backfill_sync_wait_seconds" [] "From a slice's end to its hand-over, where it had to be synced first.";
-    BACKFILL_FIRST_ITEM = Histogram "backfill_first_item_seconds" [] "From the beginning of a backfill to its first hand-over.";
-    BACKFILL_DURATION = Histogram "backfill_duration_seconds" [] "From the beginning of a backfill to its end, waiting included.";
+    BACKFILLS_ENDED = Counter "backfills_ended_total" [] "Backfills over, for whatever reason."
+        => backfills_ended: Counter;
+    BACKFILLS_STARTED = Counter "backfills_started_total" [] "Backfills begun."
+        => backfills_started: Counter;
+    BACKFILL_PANICS = Counter "backfill_panics_total" [] "Slices whose reading panicked."
+        => panics: Counter;
+    BACKFILL_SLICES = Counter "backfill_slices_total" [Slices::LABEL] "Slices read, by why they ended."
+        => slices: Slices;
+    BACKFILL_SLICES_SHARED = Counter "backfill_slices_shared_total" [] "Slices taken that were read for another stream."
+        => slices_shared: Counter;
+    BACKFILL_SLICE_SECONDS = Histogram "backfill_slice_seconds" [] "Reading slices through one db snapshot, for one backfill or several, with the wait for locks."
+        => slice_micros: Histogram;
+    BACKFILL_SLICE_ITEMS = Histogram "backfill_slice_items" [] "Changes in one slice that was read."
+        => slice_items: Histogram = Histogram::new(ITEMS_BOUNDS);
+    BACKFILL_QUEUE_WAIT = Histogram "backfill_queue_wait_seconds" [] "From when a backfill could run but for a place or a worker to when it ran."
+        => queue_wait_micros: Histogram = Histogram::new(QUEUE_WAIT_BOUNDS);
+    BACKFILL_SYNC_WAIT = Histogram "backfill_sync_wait_seconds" [] "From a slice's end to its hand-over, where it had to be synced first."
+        => sync_wait_micros: Histogram;
+    BACKFILL_FIRST_ITEM = Histogram "backfill_first_item_seconds" [] "From the beginning of a backfill to its first hand-over."
+        => first_item_micros: Histogram;
+    BACKFILL_DURATION = Histogram "backfill_duration_seconds" [] "From the beginning of a backfill to its end, waiting included."
+        => duration_micros: Histogram;
     BACKFILL_BUFFER_BYTES = Gauge "backfill_buffer_bytes" [] "Read and not yet taken, over all consumers.";
     BACKFILL_BUFFER_LIMIT = Gauge "backfill_buffer_limit_bytes" [] "Bound of it.";
     BACKFILL_REMAINING = Gauge "backfill_remaining_seqnos" [] "Seqnos between where backfills are and the end of their vBuckets as it is synced: an upper bound of their work, unless they end earlier.";
@@ -222,13 +225,20 @@ metrics! {
     STREAMS_DIVERGING = Gauge "streams_diverging" [] "Streams whose end runs away faster than they read.";
     STREAMS_STALLED = Gauge "streams_stalled" [] "Streams whose consumer has taken nothing for the stall limit.";
     STREAM_MAX_LAG_SEQNOS = Gauge "stream_max_lag_seqnos" [] "Seqnos between what a consumer has taken and the synced end of its vBucket, at most.";
-    STREAMS_OPENED = Counter "streams_opened_total" [] "Streams opened.";
-    STREAMS_CLOSED = Counter "streams_closed_total" [CLOSED] "Streams ended, by reason.";
-    STREAM_ITEMS = Counter "stream_items_total" [SOURCE] "Changes read for streams; what is in a buffer when a stream ends is counted and never taken.";
-    STREAM_BYTES = Counter "stream_bytes_total" [SOURCE] "Bytes of keys and values of these changes; a consumer of keys alone is handed no values.";
-    STREAM_FALLBACKS = Counter "stream_fallbacks_total" [] "Streams that found their cursor dropped and went back to the disk.";
-    STREAM_PAUSES = Counter "stream_pauses_total" [] "Streams whose buffered batches were dropped because their consumers took nothing while others were short of buffers.";
-    ROLLBACKS = Counter "rollbacks_required_total" [ROLLBACK] "Requests answered with a rollback.";
+    STREAMS_CLOSED = Counter "streams_closed_total" [StreamEnds::LABEL] "Streams whose end was taken, or whose consumer is gone, by reason."
+        => closed: StreamEnds;
+    STREAMS_OPENED = Counter "streams_opened_total" [] "Streams opened."
+        => opened: Counter;
+    STREAM_ITEMS = Counter "stream_items_total" [BySource::LABEL] "Changes read for streams; what is in a buffer when a stream ends is counted and never taken."
+        => items: BySource;
+    STREAM_BYTES = Counter "stream_bytes_total" [BySource::LABEL] "Bytes of keys and values of these changes; a consumer of keys alone is handed no values."
+        => bytes: BySource;
+    STREAM_FALLBACKS = Counter "stream_fallbacks_total" [] "Streams that found their cursor dropped and went back to the disk."
+        => cursor_drops: Counter;
+    STREAM_PAUSES = Counter "stream_pauses_total" [] "Streams whose buffered batches were dropped because their consumers took nothing while others were short of buffers."
+        => pauses: Counter;
+    ROLLBACKS = Counter "rollbacks_required_total" [Rollbacks::LABEL] "Requests answered with a rollback."
+        => rollbacks: Rollbacks;
 }
 
 metrics! {

@@ -68,6 +68,19 @@ macro_rules! group {
                 values: &[$($value),+],
             };
 
+            /// Returns the one of a value of the label.
+            ///
+            /// # Panics
+            /// If the label does not have it.
+            #[must_use]
+            pub fn of(&self, value: &str) -> &$type {
+                let found = self.each().find(|(of, _)| *of == value);
+                let Some((_, instrument)) = found else {
+                    panic!("{} has not {value}", Self::LABEL.name);
+                };
+                instrument
+            }
+
             /// Returns each with its value of the label.
             pub fn each(&self) -> impl Iterator<Item = (&'static str, &$type)> {
                 [$(($value, &self.$field)),+].into_iter()

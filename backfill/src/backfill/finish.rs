@@ -200,12 +200,12 @@ impl Backfill {
         let figures = &self.reading.stream.figures;
         let items = u64_from(chosen.changes.len());
         add(&figures.items_from_disk, items);
-        counters.items_from_disk.add(items);
-        counters.bytes_from_disk.add(chosen.data_bytes);
+        counters.items.disk.add(items);
+        counters.bytes.disk.add(chosen.data_bytes);
         match origin {
             Origin::Shared => {
                 add(&figures.shared_slices, 1);
-                counters.slices.shared.add(1);
+                counters.slices_shared.add(1);
             }
             Origin::Own => {
                 add(&figures.slices, 1);

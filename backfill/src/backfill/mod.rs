@@ -29,7 +29,7 @@ pub(crate) use plan::Planned;
 pub(crate) use shared_slices::SharedSlices;
 
 use crate::delivery::{Batch, Buffers, Charge, Mailbox, Next, Reading, Watcher};
-use crate::stream::{BackfillId, EndReason, Stream, StreamCounters};
+use crate::stream::{BackfillId, EndReason, Stream};
 use divergence::Divergence;
 use shared_slices::BackfillGuard;
 use std::sync::{Arc, Weak};
@@ -37,6 +37,7 @@ use std::task::Waker;
 use std::time::Duration;
 use vbstore_core::{Clock, Seqno, Visibility};
 use vbstore_engine::{CursorGuard, Engine, SliceBudget};
+use vbstore_metrics::StreamCounters;
 
 /// What all backfills of an engine share.
 #[derive(Debug)]

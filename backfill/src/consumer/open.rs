@@ -42,7 +42,7 @@ impl Consumer {
                 cursor,
             } => (progress, generation, cursor),
             Admitted::Rollback(Resume::Rollback { to, reason }) => {
-                context.counters.rollbacks.add(reason);
+                context.counters.rollbacks.of(reason.name()).add(1);
                 tracing::info!(%vb, %to, reason = reason.name(), "rollback answered");
                 return Ok(Opened::Rollback { to, reason });
             }

@@ -31,7 +31,7 @@
 use super::batch::Batch;
 use super::tail::Tail;
 use crate::config::Order;
-use crate::stream::{BackfillId, EndReason, Event, Stream, StreamCounters, StreamId, add, get};
+use crate::stream::{BackfillId, EndReason, Event, Stream, StreamId, add, get};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,6 +40,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 use vbstore_core::VbId;
 use vbstore_engine::{CursorGuard, Wakers};
+use vbstore_metrics::StreamCounters;
 
 /// What the reader finds.
 #[derive(Debug)]
@@ -243,7 +244,7 @@ impl Mailbox {
                 Source::Ended(reason) => reason,
                 _ => &EndReason::Closed,
             };
-            self.counters.closed.of(reason).add(1);
+            self.counters.closed.of(reason.name()).add(1);
         }
         drop((state, taking));
     }
@@ -448,7 +449,7 @@ impl Mailbox {
             Source::Paused => Some(Found::Paused(stream)),
             Source::Ended(reason) => {
                 let reason = reason.clone();
-                self.counters.closed.of(&reason).add(1);
+                self.counters.closed.of(reason.name()).add(1);
                 // Only the entry goes; it has no batch and no tail any more.
                 drop(state.remove(id));
                 *self.taking.lock() = Some(Batch::ended(stream, reason));

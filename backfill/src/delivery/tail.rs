@@ -3,11 +3,12 @@
 
 use super::batch::{Batch, Changes};
 use super::buffers::Buffers;
-use crate::stream::{EndReason, Stream, StreamCounters, add, set};
+use crate::stream::{EndReason, Stream, add, set};
 use std::sync::Arc;
 use std::task::Waker;
 use vbstore_core::{Item, Progress, ReadLimit, Seqno, Visibility, u64_from};
 use vbstore_engine::{CursorGuard, Feed, FeedRead};
+use vbstore_metrics::StreamCounters;
 
 /// Memory that a batch takes besides what it keeps of its changes, in bytes.
 pub(crate) const BATCH_BYTES: u64 = 512;
@@ -175,8 +176,8 @@ impl Tail {
         let last = changes.last_seqno();
         let count = u64_from(changes.len());
         add(&stream.figures.items_from_memory, count);
-        counters.items_from_memory.add(count);
-        counters.bytes_from_memory.add(data_bytes);
+        counters.items.memory.add(count);
+        counters.bytes.memory.add(data_bytes);
         set(&stream.figures.read_seqno, read.position);
         set(&stream.figures.announced_seqno, read.end);
         let advance = (last != Some(read.position)).then_some(read.position);

@@ -1,6 +1,5 @@
 //! What a stream is: identity, options, events, figures. Plain data; nothing here works.
 
-mod counters;
 mod event;
 mod figures;
 mod identity;
@@ -10,7 +9,6 @@ mod state;
 pub(crate) use figures::{Figures, add, get, set};
 pub(crate) use identity::{BackfillId, ConsumerId, Ids, Stream, StreamId};
 
-pub use counters::{ByEnd, ByRollback, SliceCounters, StreamCounters};
 pub use event::{EndReason, Event, StreamEvent, StreamItem};
 pub use request::{Opened, Positions, StreamOptions, StreamRequest};
 pub use state::StreamState;

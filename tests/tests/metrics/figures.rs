@@ -258,7 +258,7 @@ fn streams_are_counted_from_opening_to_their_end() {
     assert_eq!(by(&snapshot, &names::STREAM_BYTES, "disk"), bytes);
     assert_eq!(by(&snapshot, &names::STREAM_BYTES, "memory"), 0.0);
     assert_eq!(value(&names::BACKFILL_BUFFER_BYTES), 0.0);
-    let closed = streams.counters().closed.of(&EndReason::Closed);
+    let closed = streams.counters().closed.of(EndReason::Closed.name());
     assert_eq!(closed.get(), 2);
     drop((consumer, streams));
     store.finish(engine);

@@ -138,7 +138,7 @@ fn closing_the_engine_ends_backfills_wherever_they_wait() {
         let stats = streams.stats();
         assert_eq!((waiting_in(&stats), stats.buffered_bytes), ([0; 4], 0));
         assert_eq!(engine.metrics().db_snapshots.open_now(), 0);
-        let ended = streams.counters().closed.of(&EndReason::Shutdown);
+        let ended = streams.counters().closed.of(EndReason::Shutdown.name());
         assert_eq!(ended.get(), 1);
         drop((consumer, streams, engine));
         let engine = store.open();
