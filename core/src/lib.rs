@@ -12,6 +12,7 @@
 //! | [`progress`] | how far a stream has read, and the markers it owes |
 //! | [`vbucket`] | one vBucket in memory: lock, published seqnos, watches |
 //! | [`sync`] | locks and atomics, exchanged for a model checker's by a feature |
+//! | [`lock_order`] | the order in which locks are taken, and its check |
 //! | [`witness`] | the 64 bytes that say how much was synced |
 //!
 //! Everything here builds in seconds and is what property tests, fuzzers and model checkers run on.
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod failover_log;
 pub mod ids;
 pub mod item;
+pub mod lock_order;
 pub mod progress;
 pub mod record;
 pub mod resume;

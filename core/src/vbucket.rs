@@ -17,6 +17,7 @@
 use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
 use crate::failover_log::FailoverLog;
 use crate::ids::{Cas, Seqno, VbId, VbUuid};
+use crate::lock_order::Rank;
 use crate::progress::Progress;
 use crate::record::VbState;
 use crate::resume::{Position, Resume, decide};
@@ -34,6 +35,14 @@ pub enum Visibility {
     Persisted,
     /// In memory: any crash may take it back.
     Memory,
+}
+
+/// Why a generation of a vBucket, with all it held, came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GenerationEnd {
+    /// The vBucket was deleted.
+    Deleted,
 }
 
 /// The vBucket was deleted since.
@@ -63,6 +72,8 @@ pub struct VbInner {
     pub failover_log: FailoverLog,
     /// The largest CAS given out.
     pub max_cas: Cas,
+    /// Why the generation before this one ended; `None` for the first since the engine was opened.
+    pub generation_end: Option<GenerationEnd>,
     /// Whether the vBucket is on the dirty list.
     pub is_dirty: bool,
     watches: Vec<Watch>,
@@ -115,14 +126,18 @@ impl VbCell {
             persisted: AtomicU64::new(state.high_seqno.get()),
             synced: AtomicU64::new(state.high_seqno.get()),
             generation: AtomicU64::new(0),
-            lock: Mutex::new(VbInner {
-                checkpoints: Checkpoints::new(state.high_seqno),
-                max_cas: state.max_cas,
-                state,
-                failover_log,
-                is_dirty: false,
-                watches: Vec::new(),
-            }),
+            lock: Mutex::new(
+                Rank::VBucket,
+                VbInner {
+                    checkpoints: Checkpoints::new(state.high_seqno),
+                    max_cas: state.max_cas,
+                    state,
+                    failover_log,
+                    generation_end: None,
+                    is_dirty: false,
+                    watches: Vec::new(),
+                },
+            ),
         }
     }
 
@@ -193,23 +208,26 @@ impl VbCell {
     }
 
     /// Begins a new life of the vBucket, empty, on a new branch. `inner` is its own lock, held since
-    /// before what it held was deleted from disk. Returns the memory given back, in bytes.
+    /// before what it held was deleted from disk. Returns what it held, to be dropped after the lock is
+    /// released, and the wakers of everybody who watches.
     pub fn begin_generation(
         &self,
         inner: &mut VbInner,
         state: VbState,
         failover_log: FailoverLog,
-    ) -> (u64, Fired) {
+        end: GenerationEnd,
+    ) -> (Checkpoints, Fired) {
         // ORDER: see the module's comment.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.persisted.store(0, Ordering::Release);
         self.synced.store(0, Ordering::Release);
-        let memory = inner.checkpoints.reset();
+        let forgotten = inner.checkpoints.reset();
         inner.state = state;
         inner.failover_log = failover_log;
+        inner.generation_end = Some(end);
         let watches = std::mem::take(&mut inner.watches);
         let fired = Fired(watches.into_iter().map(|watch| watch.waker).collect());
-        (memory, fired)
+        (forgotten, fired)
     }
 
     /// Returns up to where changes may be delivered to a stream that asks for this.
