@@ -3,13 +3,15 @@
 //! The crate `vbstore-backfill` turns this into streams; a program uses those.
 
 use crate::config::SliceBudget;
-use crate::engine::{Engine, Handle};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::failpoint::place;
-use crate::inner::Inner;
+use crate::handle::Handle;
+use crate::services::Services;
 use crate::slice::{SeqnoRange, Slice};
+use crate::vbuckets::Vb;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 use vbstore_core::checkpoint::{MemoryRead, NotInMemory};
 use vbstore_core::resume::{Malformed, check_bounds};
@@ -21,17 +23,22 @@ use vbstore_core::{
 use vbstore_metrics::Holder;
 
 /// What streams of one vBucket are built on. Cheap to clone; every clone keeps the engine open.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Feed {
     handle: Arc<Handle>,
-    id: VbId,
+    vb: Arc<Vb>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Feed").field(&self.vb.id()).finish()
+    }
 }
 
 /// A stream's place in memory. Dropping it gives the place up.
 #[derive(Debug)]
 pub struct CursorGuard {
-    inner: Arc<Inner>,
-    vb: VbId,
+    vb: Arc<Vb>,
     id: CursorId,
 }
 
@@ -64,9 +71,7 @@ pub enum FeedRead {
 
 impl Drop for CursorGuard {
     fn drop(&mut self) {
-        if let Some(cell) = self.inner.vbs.get(self.vb.index()) {
-            cell.leave(self.id);
-        }
+        self.vb.cell.leave(self.id);
     }
 }
 
@@ -74,7 +79,7 @@ impl CursorGuard {
     /// Returns how far it is behind; `None` if it was dropped. Takes the same time however far.
     #[must_use]
     pub fn lag(&self) -> Option<CursorLag> {
-        self.inner.vbs.get(self.vb.index())?.lag(self.id)
+        self.vb.cell.lag(self.id)
     }
 }
 
@@ -84,44 +89,30 @@ impl Engine {
     /// # Errors
     /// [`Error::Invalid`] if the store has no vBucket of this number.
     pub fn feed(&self, vb: VbId) -> Result<Feed> {
-        self.inner().vb(vb)?;
+        let vb = self.services().vbs.get(vb)?;
         Ok(Feed {
-            handle: self.handle(),
-            id: vb,
+            handle: Arc::clone(self.handle()),
+            vb: Arc::clone(vb),
         })
     }
 }
 
-impl Inner {
-    pub(crate) fn scan_slice(
-        &self,
-        holder: Holder,
-        vb: VbId,
-        range: SeqnoRange,
-        budget: SliceBudget,
-    ) -> Result<Slice> {
-        let seam = || self.pass(place::SLICE_VIEW);
-        self.storage()?.scan_slice(holder, vb, range, budget, seam)
-    }
-}
-
 impl Feed {
-    fn inner(&self) -> &Arc<Inner> {
-        &self.handle.inner
+    fn services(&self) -> &Services {
+        &self.handle.services
     }
 
-    fn cell(&self) -> Result<&VbCell> {
-        self.inner().vb(self.id)
+    fn cell(&self) -> &VbCell {
+        &self.vb.cell
     }
 
     fn gone(&self, _: Gone) -> Error {
-        Error::VbGone { vb: self.id }
+        Error::VbGone { vb: self.vb.id() }
     }
 
     fn guard(&self, id: CursorId) -> CursorGuard {
         CursorGuard {
-            inner: Arc::clone(self.inner()),
-            vb: self.id,
+            vb: Arc::clone(&self.vb),
             id,
         }
     }
@@ -129,7 +120,7 @@ impl Feed {
     /// Returns the vBucket.
     #[must_use]
     pub fn vb(&self) -> VbId {
-        self.id
+        self.vb.id()
     }
 
     /// Answers a request for a stream, and gives it a cursor if memory serves it from the start.
@@ -137,10 +128,10 @@ impl Feed {
     /// # Errors
     /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::Closed`].
     pub fn admit(&self, request: &Position, end: Seqno) -> Result<Admitted> {
-        drop(self.inner().storage()?);
+        drop(self.services().gate.lend()?);
         check_bounds(request, end)
             .map_err(|Malformed { field, detail }| Error::invalid(field, detail))?;
-        Ok(match self.cell()?.admit(request, end) {
+        Ok(match self.cell().admit(request, end) {
             Admission::Refused(answer) => Admitted::Rollback(answer),
             Admission::Admitted {
                 progress,
@@ -160,7 +151,7 @@ impl Feed {
     /// # Errors
     /// [`Error::VbGone`].
     pub fn join(&self, generation: u64, position: Seqno) -> Result<Option<CursorGuard>> {
-        let joined = self.cell()?.join(generation, position);
+        let joined = self.cell().join(generation, position);
         let cursor = joined.map_err(|gone| self.gone(gone))?;
         Ok(cursor.map(|id| self.guard(id)))
     }
@@ -170,7 +161,7 @@ impl Feed {
     /// # Errors
     /// [`Error::VbGone`].
     pub fn hold_memory(&self, generation: u64) -> Result<CursorGuard> {
-        let held = self.cell()?.hold_memory(generation);
+        let held = self.cell().hold_memory(generation);
         held.map(|id| self.guard(id))
             .map_err(|gone| self.gone(gone))
     }
@@ -187,8 +178,9 @@ impl Feed {
         visibility: Visibility,
         limit: ReadLimit,
     ) -> Result<FeedRead> {
-        let cell = self.cell()?;
-        let read = cell.read(generation, cursor.id, progress, visibility, limit);
+        let read = self
+            .cell()
+            .read(generation, cursor.id, progress, visibility, limit);
         Ok(match read.map_err(|gone| self.gone(gone))? {
             Ok(Some(read)) => FeedRead::Changes(read),
             Ok(None) => FeedRead::CaughtUp,
@@ -201,12 +193,11 @@ impl Feed {
     /// # Errors
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
     pub fn slice(&self, after: Seqno, budget: SliceBudget) -> Result<Slice> {
-        self.inner().pass(place::SLICE_OPEN)?;
+        self.services().failpoints.pass(place::SLICE_OPEN)?;
         let range = SeqnoRange::above(after);
-        let slice = self
-            .inner()
-            .scan_slice(Holder::Backfill, self.id, range, budget)?;
-        self.inner().pass(place::SLICE_HAND_ON)?;
+        let slices = &self.services().slices;
+        let slice = slices.read(Holder::Backfill, &self.vb, range, budget)?;
+        self.services().failpoints.pass(place::SLICE_HAND_ON)?;
         Ok(slice)
     }
 
@@ -220,8 +211,7 @@ impl Feed {
         above: Seqno,
         waker: &Waker,
     ) -> bool {
-        self.cell()
-            .is_ok_and(|cell| cell.watch(generation, visibility, above, waker))
+        self.cell().watch(generation, visibility, above, waker)
             // ORDER: watched first, looked at second. A failure or a close comes first and wakes
             // second, so one of the two is seen.
             && self.unwell().is_none()
@@ -229,55 +219,52 @@ impl Feed {
 
     /// Takes a watch away; nothing happens if it has fired.
     pub fn unwatch(&self, waker: &Waker) {
-        if let Ok(cell) = self.cell() {
-            cell.unwatch(waker);
-        }
+        self.cell().unwatch(waker);
     }
 
     /// Returns how many streams wait for changes of the vBucket.
     #[must_use]
     pub fn watches(&self) -> usize {
-        self.cell().map_or(0, VbCell::watches)
+        self.cell().watches()
     }
 
     /// Returns up to where everything is synced.
     #[must_use]
     pub fn synced(&self) -> Seqno {
-        self.cell().map_or(Seqno::ZERO, VbCell::synced)
+        self.cell().synced()
     }
 
     /// Returns up to where everything is in RocksDB's log.
     #[must_use]
     pub fn persisted(&self) -> Seqno {
-        self.cell().map_or(Seqno::ZERO, VbCell::persisted)
+        self.cell().persisted()
     }
 
     /// Returns whether the vBucket was deleted since.
     #[must_use]
     pub fn is_gone(&self, generation: u64) -> bool {
-        self.cell()
-            .map_or(true, |cell| cell.check_generation(generation).is_err())
+        self.cell().check_generation(generation).is_err()
     }
 
     /// Asks for a sync of what is persisted, soon.
     pub fn demand_sync(&self) {
-        self.inner().demand_sync();
+        self.services().demand.sync();
     }
 
     /// Asks for a flush, soon.
     pub fn demand_flush(&self) {
-        self.inner().demand_flush();
+        self.services().demand.flush();
     }
 
     /// Returns why nothing more will become durable: the engine is closing or has failed.
     #[must_use]
     pub fn unwell(&self) -> Option<Error> {
-        let inner = self.inner();
-        if inner.is_closing.load(Ordering::Acquire) {
+        let services = self.services();
+        if services.gate.is_closing() {
             return Some(Error::Closed);
         }
-        if inner.health.is_failed() {
-            return inner.health.check().err();
+        if services.health.is_failed() {
+            return services.health.check().err();
         }
         None
     }
