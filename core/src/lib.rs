@@ -14,6 +14,7 @@
 //! | [`vbucket`] | one vBucket in memory: lock, published seqnos, watches |
 //! | [`filter`] | what a consumer wants of a vBucket's changes, as a digest |
 //! | [`sync`] | locks and atomics, exchanged for a model checker's by a feature |
+//! | [`lock_order`] | the order in which locks are taken, and its check |
 //! | [`witness`] | the 64 bytes that say how much was synced |
 //!
 //! Everything here builds in seconds and is what property tests, fuzzers and model checkers run on.
@@ -24,6 +25,7 @@ pub mod failover_log;
 pub mod filter;
 pub mod ids;
 pub mod item;
+pub mod lock_order;
 pub mod number;
 pub mod progress;
 pub mod record;

@@ -22,6 +22,7 @@ use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemor
 use crate::failover_log::FailoverLog;
 use crate::filter::FilterDigest;
 use crate::ids::{Cas, Seqno, VbId, VbUuid};
+use crate::lock_order::Rank;
 use crate::progress::Progress;
 use crate::record::VbState;
 use crate::resume::{Malformed, Position, Resume, check_end, check_position, decide};
@@ -57,6 +58,14 @@ impl Visibility {
     }
 }
 
+/// Why a generation of a vBucket, with all it held, came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GenerationEnd {
+    /// The vBucket was deleted.
+    Deleted,
+}
+
 /// The vBucket was deleted since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
@@ -84,6 +93,8 @@ pub struct VbInner {
     pub failover_log: FailoverLog,
     /// The largest CAS given out.
     pub max_cas: Cas,
+    /// Why the generation before this one ended; `None` for the first since the engine was opened.
+    pub generation_end: Option<GenerationEnd>,
     /// Whether the vBucket is on the dirty list.
     pub is_dirty: bool,
     watches: Watches,
@@ -158,15 +169,19 @@ impl VbCell {
             persisted: AtomicU64::new(state.high_seqno.get()),
             synced: AtomicU64::new(state.high_seqno.get()),
             generation: AtomicU64::new(0),
-            lock: Mutex::new(VbInner {
-                checkpoints: Checkpoints::new(state.high_seqno),
-                max_cas: state.max_cas,
-                state,
-                failover_log,
-                is_dirty: false,
-                watches: Watches::default(),
-                follower_seal_due: Duration::ZERO,
-            }),
+            lock: Mutex::new(
+                Rank::VBucket,
+                VbInner {
+                    checkpoints: Checkpoints::new(state.high_seqno),
+                    max_cas: state.max_cas,
+                    state,
+                    failover_log,
+                    generation_end: None,
+                    is_dirty: false,
+                    watches: Watches::default(),
+                    follower_seal_due: Duration::ZERO,
+                },
+            ),
         }
     }
 
@@ -236,22 +251,25 @@ impl VbCell {
     }
 
     /// Begins a new life of the vBucket, empty, on a new branch. `inner` is its own lock, held since
-    /// before what it held was deleted from disk. Returns the memory given back, in bytes.
+    /// before what it held was deleted from disk. Returns what it held, to be dropped after the lock is
+    /// released, and the wakers of everybody who watches.
     pub fn begin_generation(
         &self,
         inner: &mut VbInner,
         state: VbState,
         failover_log: FailoverLog,
-    ) -> (u64, Fired) {
+        end: GenerationEnd,
+    ) -> (Checkpoints, Fired) {
         // ORDER: see the module's comment.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.persisted.store(0, Ordering::Release);
         self.synced.store(0, Ordering::Release);
-        let memory = inner.checkpoints.reset();
+        let forgotten = inner.checkpoints.reset();
         inner.state = state;
         inner.failover_log = failover_log;
+        inner.generation_end = Some(end);
         let fired = Fired(inner.watches.take_all());
-        (memory, fired)
+        (forgotten, fired)
     }
 
     /// Returns up to where changes may be delivered to a stream that asks for this. With `now`, what

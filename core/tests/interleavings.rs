@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
+use vbstore_core::lock_order::Rank;
 use vbstore_core::progress::View;
 use vbstore_core::record::VbState;
 use vbstore_core::sync::{Mutex, MutexGuard};
@@ -58,9 +59,9 @@ impl World {
     fn new(writes: u64) -> Arc<Self> {
         Arc::new(Self {
             cell: VbCell::new(VB, VbState::new(UUID), FailoverLog::new(UUID)),
-            disk: Mutex::new(Disk::default()),
-            history: Mutex::new(Vec::new()),
-            to_write: Mutex::new(writes),
+            disk: Mutex::new(Rank::Leaf, Disk::default()),
+            history: Mutex::new(Rank::Leaf, Vec::new()),
+            to_write: Mutex::new(Rank::Leaf, writes),
         })
     }
 

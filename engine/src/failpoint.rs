@@ -104,7 +104,7 @@ impl Gate {
 
     fn pass(&self) {
         let mut state = self.state.lock();
-        state.arrived = state.arrived.saturating_add(1);
+        state.arrived += 1;
         self.changed.notify_all();
         self.changed.wait_while(&mut state, |state| !state.is_open);
     }
@@ -128,6 +128,19 @@ struct Armed {
     skip: u64,
     /// Hits at which it is taken.
     times: u64,
+}
+
+/// The failpoints that an engine was given, or none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MaybeFailpoints(pub(crate) Option<Arc<Failpoints>>);
+
+impl MaybeFailpoints {
+    /// Passes a place: whatever a test planted there happens.
+    pub(crate) fn pass(&self, place: &'static str) -> Result<()> {
+        self.0
+            .as_ref()
+            .map_or(Ok(()), |failpoints| failpoints.hit(place))
+    }
 }
 
 /// The failpoints of one engine.
@@ -167,10 +180,10 @@ impl Failpoints {
     }
 
     #[expect(clippy::panic, reason = "a test asked for it")]
-    pub(crate) fn hit(&self, place: &'static str) -> Result<()> {
+    fn hit(&self, place: &'static str) -> Result<()> {
         let mut hits = self.hits.lock();
         let count = hits.entry(place).or_insert(0);
-        *count = count.saturating_add(1);
+        *count += 1;
         drop(hits);
 
         let action = {

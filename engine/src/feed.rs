@@ -2,15 +2,15 @@
 //!
 //! The crate `vbstore-backfill` turns this into streams; a program uses those.
 
-use crate::config::SliceBudget;
-use crate::engine::{Engine, Handle};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::failpoint::place;
-use crate::inner::Inner;
-use crate::slice::{Ask, SeqnoRange, Slice};
+use crate::handle::Handle;
+use crate::services::Services;
+use crate::slice::{Ask, Slice};
+use crate::vbuckets::Vb;
 use crate::wakers::Wakers;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 use vbstore_core::checkpoint::{MemoryRead, NotInMemory};
 use vbstore_core::resume::Malformed;
@@ -22,17 +22,22 @@ use vbstore_core::{
 use vbstore_metrics::Holder;
 
 /// What streams of one vBucket are built on. Cheap to clone; every clone keeps the engine open.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Feed {
     handle: Arc<Handle>,
-    id: VbId,
+    vb: Arc<Vb>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Feed").field(&self.vb.id()).finish()
+    }
 }
 
 /// A stream's place in memory. Dropping it gives the place up.
 #[derive(Debug)]
 pub struct CursorGuard {
-    inner: Arc<Inner>,
-    vb: VbId,
+    vb: Arc<Vb>,
     id: CursorId,
 }
 
@@ -65,9 +70,7 @@ pub enum FeedRead {
 
 impl Drop for CursorGuard {
     fn drop(&mut self) {
-        if let Some(cell) = self.inner.vbs.get(self.vb.index()) {
-            cell.leave(self.id);
-        }
+        self.vb.cell.leave(self.id);
     }
 }
 
@@ -75,7 +78,7 @@ impl CursorGuard {
     /// Returns how far it is behind; `None` if it was dropped. Takes the same time however far.
     #[must_use]
     pub fn lag(&self) -> Option<CursorLag> {
-        self.inner.vbs.get(self.vb.index())?.lag(self.id)
+        self.vb.cell.lag(self.id)
     }
 }
 
@@ -85,15 +88,13 @@ impl Engine {
     /// # Errors
     /// [`Error::Invalid`] if the store has no vBucket of this number.
     pub fn feed(&self, vb: VbId) -> Result<Feed> {
-        self.inner().vb(vb)?;
+        let vb = self.services().vbs.get(vb)?;
         Ok(Feed {
-            handle: self.handle(),
-            id: vb,
+            handle: Arc::clone(self.handle()),
+            vb: Arc::clone(vb),
         })
     }
-}
 
-impl Engine {
     /// Reads slices for streams, one for each ask, through one db snapshot that is opened and released
     /// before this returns. Goes on to the next ask only while the slices so far came to the end of
     /// their vBuckets and the time of their budgets, counted from the moment the view is open, is not
@@ -103,50 +104,32 @@ impl Engine {
     /// # Errors
     /// [`Error::Closed`].
     pub fn scan(&self, asks: &[Ask]) -> Result<Vec<Result<Slice>>> {
-        let inner = self.inner();
-        let seam = || inner.pass(place::SLICE_VIEW);
-        Ok(inner.storage()?.scan_slices(Holder::Backfill, asks, seam))
+        self.services().slices.read_many(Holder::Backfill, asks)
     }
-}
 
-impl Engine {
     /// Returns what calls wakers of a program. For the crate that has streams.
     #[must_use]
     pub fn wakers(&self) -> Wakers {
-        self.inner().wakers.clone()
-    }
-}
-
-impl Inner {
-    pub(crate) fn scan_slice(
-        &self,
-        holder: Holder,
-        vb: VbId,
-        range: SeqnoRange,
-        budget: SliceBudget,
-    ) -> Result<Slice> {
-        let seam = || self.pass(place::SLICE_VIEW);
-        self.storage()?.scan_slice(holder, vb, range, budget, seam)
+        self.services().wakers.clone()
     }
 }
 
 impl Feed {
-    fn inner(&self) -> &Arc<Inner> {
-        &self.handle.inner
+    fn services(&self) -> &Services {
+        &self.handle.services
     }
 
-    fn cell(&self) -> Result<&VbCell> {
-        self.inner().vb(self.id)
+    fn cell(&self) -> &VbCell {
+        &self.vb.cell
     }
 
     fn gone(&self, _: Gone) -> Error {
-        Error::VbGone { vb: self.id }
+        Error::VbGone { vb: self.vb.id() }
     }
 
     fn guard(&self, id: CursorId) -> CursorGuard {
         CursorGuard {
-            inner: Arc::clone(self.inner()),
-            vb: self.id,
+            vb: Arc::clone(&self.vb),
             id,
         }
     }
@@ -154,7 +137,7 @@ impl Feed {
     /// Returns the vBucket.
     #[must_use]
     pub fn vb(&self) -> VbId {
-        self.id
+        self.vb.id()
     }
 
     /// Answers a request for a stream, and gives it a cursor if memory serves it from the start.
@@ -162,9 +145,9 @@ impl Feed {
     /// # Errors
     /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::Closed`].
     pub fn admit(&self, request: &Position, filter: FilterDigest, end: Seqno) -> Result<Admitted> {
-        drop(self.inner().storage()?);
+        drop(self.services().gate.lend()?);
         let admission = self
-            .cell()?
+            .cell()
             .admit(request, filter, end)
             .map_err(|Malformed { field, detail }| Error::invalid(field, detail))?;
         Ok(match admission {
@@ -187,7 +170,7 @@ impl Feed {
     /// # Errors
     /// [`Error::VbGone`].
     pub fn join(&self, generation: u64, position: Seqno) -> Result<Option<CursorGuard>> {
-        let joined = self.cell()?.join(generation, position);
+        let joined = self.cell().join(generation, position);
         let cursor = joined.map_err(|gone| self.gone(gone))?;
         Ok(cursor.map(|id| self.guard(id)))
     }
@@ -197,7 +180,7 @@ impl Feed {
     /// # Errors
     /// [`Error::VbGone`].
     pub fn hold_memory(&self, generation: u64) -> Result<CursorGuard> {
-        let held = self.cell()?.hold_memory(generation);
+        let held = self.cell().hold_memory(generation);
         held.map(|id| self.guard(id))
             .map_err(|gone| self.gone(gone))
     }
@@ -214,12 +197,13 @@ impl Feed {
         visibility: Visibility,
         limit: ReadLimit,
     ) -> Result<FeedRead> {
-        let cell = self.cell()?;
         let seal = SealTime {
-            now: self.inner().clock.monotonic(),
-            interval: self.inner().tuning().flush_interval,
+            now: self.services().clock.monotonic(),
+            interval: self.services().tuning.get().flush_interval,
         };
-        let read = cell.read(generation, cursor.id, progress, visibility, limit, seal);
+        let read = self
+            .cell()
+            .read(generation, cursor.id, progress, visibility, limit, seal);
         Ok(match read.map_err(|gone| self.gone(gone))? {
             Ok(Some((read, vb_uuid))) => FeedRead::Changes(read, vb_uuid),
             Ok(None) => FeedRead::CaughtUp,
@@ -237,9 +221,8 @@ impl Feed {
         above: Seqno,
         waker: &Waker,
     ) -> bool {
-        let now = self.inner().clock.monotonic();
-        self.cell()
-            .is_ok_and(|cell| cell.watch(generation, visibility, above, waker, now))
+        let now = self.services().clock.monotonic();
+        self.cell().watch(generation, visibility, above, waker, now)
             // ORDER: watched first, looked at second. A failure or a close comes first and wakes
             // second, so one of the two is seen.
             && self.unwell().is_none()
@@ -247,42 +230,38 @@ impl Feed {
 
     /// Takes a watch away; nothing happens if it has fired.
     pub fn unwatch(&self, waker: &Waker) {
-        if let Ok(cell) = self.cell() {
-            cell.unwatch(waker);
-        }
+        self.cell().unwatch(waker);
     }
 
     /// Returns how many streams wait for changes of the vBucket.
     #[must_use]
     pub fn watches(&self) -> usize {
-        self.cell().map_or(0, VbCell::watches)
+        self.cell().watches()
     }
 
     /// Returns up to where everything is synced.
     #[must_use]
     pub fn synced(&self) -> Seqno {
-        self.cell().map_or(Seqno::ZERO, VbCell::synced)
+        self.cell().synced()
     }
 
     /// Returns up to where everything is in RocksDB's log.
     #[must_use]
     pub fn persisted(&self) -> Seqno {
-        self.cell().map_or(Seqno::ZERO, VbCell::persisted)
+        self.cell().persisted()
     }
 
     /// Returns whether `vb_uuid` is a branch of this life of the vBucket. Takes the vBucket's lock, so
     /// that a deletion that is being written is waited for.
     #[must_use]
     pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
-        self.cell()
-            .is_ok_and(|cell| cell.has_branch(generation, vb_uuid))
+        self.cell().has_branch(generation, vb_uuid)
     }
 
     /// Returns whether the vBucket was deleted since.
     #[must_use]
     pub fn is_gone(&self, generation: u64) -> bool {
-        self.cell()
-            .map_or(true, |cell| cell.check_generation(generation).is_err())
+        self.cell().check_generation(generation).is_err()
     }
 
     /// Passes a failpoint of a backfill. For the crate that has streams.
@@ -290,28 +269,28 @@ impl Feed {
     /// # Errors
     /// What was planted there.
     pub fn pass(&self, place: &'static str) -> Result<()> {
-        self.inner().pass(place)
+        self.services().failpoints.pass(place)
     }
 
     /// Asks for a sync of what is persisted, soon.
     pub fn demand_sync(&self) {
-        self.inner().demand_sync();
+        self.services().demand.sync();
     }
 
     /// Asks for a flush, soon.
     pub fn demand_flush(&self) {
-        self.inner().demand_flush();
+        self.services().demand.flush();
     }
 
     /// Returns why nothing more will become durable: the engine is closing or has failed.
     #[must_use]
     pub fn unwell(&self) -> Option<Error> {
-        let inner = self.inner();
-        if inner.is_closing.load(Ordering::Acquire) {
+        let services = self.services();
+        if services.gate.is_closing() {
             return Some(Error::Closed);
         }
-        if inner.health.is_failed() {
-            return inner.health.check().err();
+        if services.health.is_failed() {
+            return services.health.check().err();
         }
         None
     }

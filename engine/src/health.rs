@@ -7,9 +7,14 @@
 //! The first cause of a failure is kept; what fails later because of it does not replace it.
 
 use crate::error::{Cause, Error, Result};
-use parking_lot::Mutex;
+use crate::signals::Signals;
+use crate::vbuckets::VBuckets;
+use crate::wakes::Wakes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
+use vbstore_metrics::EngineMetrics;
 
 /// Whether the engine takes writes.
 #[derive(Clone, Debug)]
@@ -60,17 +65,26 @@ const FAILED: u8 = 2;
 
 /// The health of one engine. `level` mirrors `state` so that the common case takes no lock; it is
 /// stored while the lock of `state` is held.
-#[derive(Debug)]
 pub(crate) struct Health {
     level: AtomicU8,
     state: Mutex<HealthState>,
+    vbs: Arc<VBuckets>,
+    signals: Arc<Signals>,
+    metrics: Arc<EngineMetrics>,
 }
 
 impl Health {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(
+        vbs: Arc<VBuckets>,
+        signals: Arc<Signals>,
+        metrics: Arc<EngineMetrics>,
+    ) -> Self {
         Self {
             level: AtomicU8::new(OPEN),
-            state: Mutex::new(HealthState::Open),
+            state: Mutex::new(Rank::Leaf, HealthState::Open),
+            vbs,
+            signals,
+            metrics,
         }
     }
 
@@ -102,27 +116,71 @@ impl Health {
         }
     }
 
-    /// Takes note of an error of the write path. Returns whether that changed anything.
-    pub(crate) fn note(&self, error: &Error) -> bool {
-        match error {
-            Error::DiskFull { detail } => {
-                let mut state = self.state.lock();
-                if matches!(*state, HealthState::Open) {
-                    tracing::warn!(%error, "disk full: writes are refused until space returns");
-                    *state = HealthState::Degraded {
-                        cause: Cause::new(Arc::clone(detail)),
-                    };
-                    self.level.store(DEGRADED, Ordering::Release);
-                    return true;
-                }
-                false
-            }
-            _ => self.fail(error.to_string()),
+    /// Records an error of the write path. Returns the streams to wake, if the engine has failed just
+    /// now. Wakes the flusher on a change only: the flusher reports its own retries here and must not
+    /// end its own pause. The caller holds no vBucket's lock.
+    pub(crate) fn note(&self, error: &Error) -> Wakes {
+        let failures = &self.metrics.flush_failures;
+        let counter = match error {
+            Error::DiskFull { .. } => &failures.disk_full,
+            Error::Io { .. } => &failures.io,
+            Error::Corruption { .. } => &failures.corruption,
+            _ => &failures.other,
+        };
+        counter.add(1);
+        let has_changed = self.enter(error);
+        self.tell(has_changed)
+    }
+
+    /// Enters `Failed` because of something that is no error of an operation, such as a panic. Returns
+    /// the streams to wake. The caller holds no vBucket's lock.
+    pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) -> Wakes {
+        self.metrics.flush_failures.other.add(1);
+        let has_changed = self.enter_failed(cause);
+        self.tell(has_changed)
+    }
+
+    fn tell(&self, has_changed: bool) -> Wakes {
+        if !has_changed {
+            return Wakes::default();
+        }
+        // Writers are refused from now on, so only the flusher can find out that space is back.
+        self.signals.flusher.wake();
+        if self.is_failed() {
+            self.all_streams()
+        } else {
+            Wakes::default()
         }
     }
 
-    /// Enters `Failed`. Returns whether it was not there already.
-    pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) -> bool {
+    /// Returns every stream that waits, to be woken so that it looks at the health and at the close.
+    pub(crate) fn all_streams(&self) -> Wakes {
+        let mut wakes = Wakes::default();
+        for vb in &*self.vbs {
+            wakes.wake(vb.cell.fire_all());
+        }
+        wakes
+    }
+
+    /// Returns whether the error changed the state.
+    fn enter(&self, error: &Error) -> bool {
+        let Error::DiskFull { detail } = error else {
+            return self.enter_failed(error.to_string());
+        };
+        let mut state = self.state.lock();
+        if !matches!(*state, HealthState::Open) {
+            return false;
+        }
+        tracing::warn!(%error, "disk full: writes are refused until space returns");
+        *state = HealthState::Degraded {
+            cause: Cause::new(Arc::clone(detail)),
+        };
+        self.level.store(DEGRADED, Ordering::Release);
+        true
+    }
+
+    /// Returns whether the engine had not failed already.
+    fn enter_failed(&self, cause: impl Into<Arc<str>>) -> bool {
         let mut state = self.state.lock();
         if matches!(*state, HealthState::Failed { .. }) {
             return false;
@@ -151,6 +209,8 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vbstore_core::record::VbState;
+    use vbstore_core::{FailoverLog, VbCell, VbId, VbUuid};
 
     fn disk_full() -> Error {
         Error::DiskFull {
@@ -158,18 +218,25 @@ mod tests {
         }
     }
 
+    fn health() -> Health {
+        let uuid = VbUuid::new(1);
+        let cell = VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid));
+        let vbs = Arc::new(VBuckets::new(vec![cell]));
+        Health::new(vbs, Arc::default(), Arc::default())
+    }
+
     #[test]
     fn a_full_disk_heals_and_a_failure_does_not() {
-        let health = Health::new();
-        assert!(health.note(&disk_full()));
-        assert!(!health.note(&disk_full()));
+        let health = health();
+        assert!(health.enter(&disk_full()));
+        assert!(!health.enter(&disk_full()));
         assert!(matches!(health.check(), Err(Error::DiskFull { .. })));
         health.heal();
         assert!(health.check().is_ok());
 
-        assert!(health.note(&Error::invalid("first", "cause")));
-        assert!(!health.note(&Error::invalid("second", "cause")));
-        assert!(!health.note(&disk_full()));
+        assert!(health.enter(&Error::invalid("first", "cause")));
+        assert!(!health.enter(&Error::invalid("second", "cause")));
+        assert!(!health.enter(&disk_full()));
         health.heal();
 
         let Err(Error::Failed { cause }) = health.check() else {

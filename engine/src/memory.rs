@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of all checkpoints. Changed under the lock of the vBucket concerned.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Memory {
     used: AtomicU64,
 }
@@ -17,8 +17,12 @@ impl Memory {
         self.used.fetch_add(bytes, Ordering::AcqRel);
     }
 
+    /// Takes off what was freed.
+    ///
+    /// # Panics
+    /// When more is freed than was ever added: the count is wrong, and with it the quota.
     pub(crate) fn subtract(&self, bytes: u64) {
         let before = self.used.fetch_sub(bytes, Ordering::AcqRel);
-        debug_assert!(before >= bytes, "{bytes} bytes given back of {before}");
+        assert!(before >= bytes, "{bytes} bytes freed of {before}");
     }
 }

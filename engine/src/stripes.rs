@@ -10,50 +10,57 @@ use parking_lot::{Mutex, MutexGuard};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use vbstore_core::VbId;
+use vbstore_core::lock_order::{Held, Rank};
 
 /// Stripes: at 64 writers two meet by chance in 1 of 16 writes.
-const STRIPES: u64 = 1_024;
+const STRIPES: usize = 1_024;
 
 /// The stripes of all keys of all vBuckets.
-#[derive(Debug)]
 pub(crate) struct Stripes(Box<[CachePadded<Mutex<()>>]>);
 
 /// Holds the stripes of some keys.
-#[derive(Debug)]
 #[must_use]
 pub(crate) struct HeldStripes<'a> {
+    // ORDER: released first, counted as released second.
     _guards: Vec<MutexGuard<'a, ()>>,
+    _held: Held,
 }
 
 impl Stripes {
     pub(crate) fn new() -> Self {
-        Self(
-            (0..STRIPES)
-                .map(|_| CachePadded::new(Mutex::new(())))
-                .collect(),
-        )
+        let stripe = |_| CachePadded::new(Mutex::new(()));
+        Self((0..STRIPES).map(stripe).collect())
     }
 
-    /// Takes the stripes of these keys, in ascending order.
+    /// Takes the stripes of these keys, in ascending order. A thread holds the stripes of one write.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a stripe's number is below their count"
+    )]
     pub(crate) fn hold<'k>(
         &self,
         vb: VbId,
         keys: impl Iterator<Item = &'k [u8]>,
     ) -> HeldStripes<'_> {
+        let held = Held::take(Rank::Stripes);
         let mut numbers: Vec<usize> = keys.map(|key| number(vb, key)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let guards = numbers
-            .iter()
-            .filter_map(|n| self.0.get(*n))
-            .map(|s| s.lock())
-            .collect();
-        HeldStripes { _guards: guards }
+        HeldStripes {
+            _guards: numbers.into_iter().map(|n| self.0[n].lock()).collect(),
+            _held: held,
+        }
     }
 }
 
+/// Returns the number of a key's stripe, below [`STRIPES`].
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    reason = "the low bits of a hash are as good as any"
+)]
 fn number(vb: VbId, key: &[u8]) -> usize {
     let mut hasher = DefaultHasher::new();
     (vb, key).hash(&mut hasher);
-    usize::try_from(hasher.finish() % STRIPES).unwrap_or(0)
+    hasher.finish() as usize % STRIPES
 }

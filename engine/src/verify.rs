@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::numbers::count;
 use crate::storage::{Records, decode_document, decode_index_entry};
 use std::collections::BTreeMap;
 use vbstore_core::record::{Counts, VbState};
@@ -48,11 +49,11 @@ impl Verification {
 
     /// Adds what another check found.
     pub fn add(&mut self, other: Self) {
-        self.vbuckets = self.vbuckets.saturating_add(other.vbuckets);
-        self.items = self.items.saturating_add(other.items);
-        self.tombstones = self.tombstones.saturating_add(other.tombstones);
+        self.vbuckets += other.vbuckets;
+        self.items += other.items;
+        self.tombstones += other.tombstones;
         self.problems.extend(other.problems);
-        self.more_problems = self.more_problems.saturating_add(other.more_problems);
+        self.more_problems += other.more_problems;
     }
 }
 
@@ -66,9 +67,9 @@ impl Engine {
     /// [`Error::Closed`], [`Error::Invalid`]. What is wrong with the data is in the result, also
     /// where a file cannot be read.
     pub fn verify(&self, vb: VbId) -> Result<Verification> {
-        let inner = self.inner();
-        inner.vb(vb)?;
-        let storage = inner.storage()?;
+        let services = self.services();
+        let vb = services.vbs.get(vb)?.id();
+        let storage = services.gate.lend()?;
         Ok(storage.with_records(Holder::Admin, |records| {
             let mut check = Check {
                 vb,
@@ -87,7 +88,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Closed`].
     pub fn verify_shared(&self) -> Result<Verification> {
-        let storage = self.inner().storage()?;
+        let storage = self.services().gate.lend()?;
         Ok(storage.with_records(Holder::Admin, |records| {
             let mut found = Verification::default();
             let visited = records.superseded_rows(|key, _| {
@@ -205,13 +206,11 @@ impl Check {
                     return Ok(true);
                 }
             };
-            let key_len = u64::try_from(key.len()).unwrap_or(u64::MAX);
             if meta.kind.is_live() {
-                counts.items = counts.items.saturating_add(1);
-                let bytes = key_len.saturating_add(u64::from(meta.value_len));
-                counts.bytes = counts.bytes.saturating_add(bytes);
+                counts.items += 1;
+                counts.bytes += count(key.len()) + u64::from(meta.value_len);
             } else {
-                counts.tombstones = counts.tombstones.saturating_add(1);
+                counts.tombstones += 1;
             }
             match documents.get(&meta.seqno) {
                 None => self.note(
@@ -274,7 +273,7 @@ impl Check {
 
     fn note(&mut self, seqno: Option<Seqno>, key: Option<&[u8]>, detail: impl Into<String>) {
         if self.found.problems.len() >= PROBLEMS_MAX {
-            self.found.more_problems = self.found.more_problems.saturating_add(1);
+            self.found.more_problems += 1;
             return;
         }
         let (key, detail) = (key.map(<[u8]>::to_vec), detail.into());

@@ -43,12 +43,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What appending a change did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Appended {
     /// Memory added, in bytes.
     pub added: u64,
     /// Memory given back by the change that was replaced, in bytes.
     pub removed: u64,
+    /// The change that was replaced in the open checkpoint. Dropping its value may run the program's
+    /// code, so the caller drops it after the lock is released.
+    pub replaced: Option<Arc<Item>>,
 }
 
 /// An item looked up by its key.
@@ -164,6 +167,7 @@ impl Checkpoints {
 
         let added = item.memory();
         let mut removed = 0;
+        let mut replaced = None;
         let previous = match self.newest.replace(ByKey(Arc::clone(&item))) {
             None => on_disk,
             Some(ByKey(older)) => {
@@ -172,6 +176,7 @@ impl Checkpoints {
                     // It never reaches the disk: what it was going to replace there is now replaced
                     // by this change.
                     removed = entry.item.memory();
+                    replaced = Some(entry.item);
                     entry.previous
                 } else {
                     let sealed_upto = self.sealed.back().map(|sealed| sealed.end);
@@ -192,7 +197,11 @@ impl Checkpoints {
         self.open.memory = self.open.memory + added - removed;
         self.open.is_sync_wanted |= sync;
         self.high_seqno = seqno;
-        Appended { added, removed }
+        Appended {
+            added,
+            removed,
+            replaced,
+        }
     }
 
     /// Returns the size of the open checkpoint in bytes.
@@ -331,18 +340,18 @@ impl Checkpoints {
         Some(freed)
     }
 
-    /// Forgets everything, cursors included, and starts again at seqno 0; returns the memory
-    /// released, in bytes.
+    /// Forgets everything, cursors included, and starts again at seqno 0; returns what was forgotten,
+    /// so that it can be dropped after the lock is released.
     ///
     /// # Panics
     /// When a flush is under way: it would end in checkpoints that it did not begin in.
-    pub fn reset(&mut self) -> u64 {
+    #[must_use = "what was forgotten is dropped after the lock is released"]
+    pub fn reset(&mut self) -> Self {
         assert!(self.backup.is_none(), "reset during a flush");
-        let memory = self.memory();
         let cursors = self.cursors.emptied();
-        *self = Self::new(Seqno::ZERO);
+        let forgotten = std::mem::replace(self, Self::new(Seqno::ZERO));
         self.cursors = cursors;
-        memory
+        forgotten
     }
 
     /// Returns the memory that all checkpoints are counted with, in bytes.

@@ -1,8 +1,10 @@
 //! From checkpoints to one batch.
 
-use super::retire::retire_previous;
+use super::retire::{PreviousNeededBy, retire_previous};
 use crate::error::{Error, Result};
+use crate::numbers::count as number_of;
 use crate::storage::{Batch, Storage};
+use crate::vbuckets::Vb;
 use std::sync::Arc;
 use vbstore_core::checkpoint::Entry;
 use vbstore_core::record::{Counts, Document, DocumentHead, VbState};
@@ -10,9 +12,8 @@ use vbstore_core::{ItemMeta, Previous, Sealed, Seqno, VbId};
 use vbstore_metrics::EngineMetrics;
 
 /// What one vBucket brings to a flush.
-#[derive(Debug)]
 pub(super) struct Unit {
-    pub(super) vb: VbId,
+    pub(super) vb: Arc<Vb>,
     /// Its checkpoints after the persistence cursor, oldest first.
     pub(super) taken: Vec<Arc<Sealed>>,
     /// Its state: before the flush when taken, after it when built.
@@ -39,15 +40,16 @@ pub(super) fn build<'s>(
 ) -> Result<Batch<'s>> {
     let mut looked_up = look_up_unknown(storage, units, metrics)?.into_iter();
     let mut batch = Batch::new(storage);
+    let needed_by = PreviousNeededBy::Nobody;
     for unit in units {
+        let vb = unit.vb.id();
         let mut counts = unit.state.counts;
         let mut high_seqno = unit.state.high_seqno;
         for (entry, is_last_of_checkpoint) in unit.entries() {
             let previous = match known(entry, unit.state.purge_seqno) {
                 Previous::None => None,
                 Previous::Known(meta) => Some(meta),
-                // In the order in which they were looked up.
-                Previous::Unknown => looked_up.next().flatten(),
+                Previous::Unknown => next_looked_up(&mut looked_up),
             };
             let item = &entry.item;
             let seqno = item.meta.seqno;
@@ -66,24 +68,34 @@ pub(super) fn build<'s>(
                 prev_seqno,
             };
             batch.put_document(
-                unit.vb,
+                vb,
                 &Document {
                     head,
                     key: &item.key,
                     value: &item.value,
                 },
             )?;
-            batch.put_index(unit.vb, &item.key, item.meta)?;
+            batch.put_index(vb, &item.key, item.meta)?;
             if let Some(previous) = previous {
-                retire_previous(&mut batch, unit.vb, previous.seqno, seqno)?;
+                retire_previous(&mut batch, vb, previous.seqno, seqno, needed_by)?;
             }
             high_seqno = seqno;
         }
         unit.state.counts = counts;
         unit.state.high_seqno = high_seqno;
-        batch.put_state(unit.vb, &unit.state)?;
+        batch.put_state(vb, &unit.state)?;
     }
     Ok(batch)
+}
+
+/// Returns what was looked up for the next entry whose previous change was not known: they come in the
+/// order in which they were looked up.
+#[expect(
+    clippy::expect_used,
+    reason = "each entry that is not known was looked up"
+)]
+fn next_looked_up(looked_up: &mut impl Iterator<Item = Option<ItemMeta>>) -> Option<ItemMeta> {
+    looked_up.next().expect("fewer look-ups than entries")
 }
 
 /// What is known of the change that an entry replaces on disk. A tombstone may have been purged since
@@ -109,11 +121,9 @@ fn look_up_unknown(
         let unknown = unit
             .entries()
             .filter(|(entry, _)| known(entry, purge_seqno) == Previous::Unknown);
-        keys.extend(unknown.map(|(entry, _)| (unit.vb, &*entry.item.key)));
+        keys.extend(unknown.map(|(entry, _)| (unit.vb.id(), &*entry.item.key)));
     }
-    metrics
-        .previous_lookups
-        .add(u64::try_from(keys.len()).unwrap_or(0));
+    metrics.previous_lookups.add(number_of(keys.len()));
     if keys.is_empty() {
         Ok(Vec::new())
     } else {
@@ -128,10 +138,7 @@ fn count(
     previous: Option<ItemMeta>,
     new: ItemMeta,
 ) -> Option<Counts> {
-    let bytes = |meta: ItemMeta| {
-        let key_len = u64::try_from(key_len).unwrap_or(u64::MAX);
-        key_len.saturating_add(u64::from(meta.value_len))
-    };
+    let bytes = |meta: ItemMeta| number_of(key_len) + u64::from(meta.value_len);
     let mut after = counts;
     match previous {
         None => {}
@@ -152,5 +159,5 @@ fn count(
 
 /// What is wrong with what is on disk, or with what is about to be.
 fn disagreement(unit: &Unit, detail: impl Into<String>) -> Error {
-    Error::corrupt_record(unit.vb, None, detail)
+    Error::corrupt_record(unit.vb.id(), None, detail)
 }

@@ -1,26 +1,44 @@
 //! Deleting a vBucket.
 
+use super::committer::Committer;
+use super::lead::Lead;
+use super::syncs::Syncs;
 use crate::error::Result;
-use crate::failpoint::place;
-use crate::inner::Inner;
+use crate::failpoint::{MaybeFailpoints, place};
+use crate::gate::Gate;
+use crate::health::Health;
+use crate::memory::Memory;
 use crate::storage::Batch;
-use std::sync::atomic::Ordering;
+use crate::vbuckets::Vb;
+use std::sync::Arc;
 use vbstore_core::record::VbState;
-use vbstore_core::{FailoverLog, VbId, VbUuid};
+use vbstore_core::vbucket::GenerationEnd;
+use vbstore_core::{Clock, FailoverLog, VbUuid};
 
-impl Inner {
+/// Deletes vBuckets.
+pub(crate) struct Deleter {
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) syncs: Arc<Syncs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) failpoints: MaybeFailpoints,
+}
+
+impl Deleter {
     /// Deletes everything a vBucket holds, in memory and on disk, in one synced batch, and gives it
     /// a new uuid. What was not flushed is forgotten; whoever waits for it is told
     /// [`crate::Error::VbGone`].
-    pub(crate) fn delete_vbucket(&self, vb: VbId) -> Result<VbUuid> {
-        self.vb(vb)?;
-        self.with_lead(|| self.delete_as_leader(vb))
+    pub(crate) fn delete(&self, vb: &Vb) -> Result<VbUuid> {
+        self.committer
+            .with_lead(|lead| self.delete_as_leader(lead, vb))
     }
 
-    fn delete_as_leader(&self, vb: VbId) -> Result<VbUuid> {
-        let storage = self.storage()?;
+    fn delete_as_leader(&self, lead: &mut Lead<'_>, vb: &Vb) -> Result<VbUuid> {
+        let storage = self.gate.lend()?;
         self.health.check()?;
-        let cell = self.vb(vb)?;
+        let (id, cell) = (vb.id(), &vb.cell);
         let uuid = VbUuid::from_random(rand::random());
         let failover_log = FailoverLog::new(uuid);
         // Held through the write: no change may be assigned to the old branch after it is gone. A
@@ -28,38 +46,44 @@ impl Inner {
         let mut inner = cell.lock();
         let mut state = VbState::new(uuid);
         state.max_cas = inner.max_cas;
-        let written = self.pass(place::DELETE_VBUCKET).and_then(|()| {
+        let written = self.failpoints.pass(place::DELETE_VBUCKET).and_then(|()| {
             let mut batch = Batch::new(&storage);
-            batch.clear_vbucket(vb)?;
-            batch.put_state(vb, &state)?;
-            batch.put_failover_log(vb, &failover_log)?;
+            batch.clear_vbucket(id)?;
+            batch.put_state(id, &state)?;
+            batch.put_failover_log(id, &failover_log)?;
             let start = self.clock.monotonic();
             storage
                 .write(batch, true)
-                .inspect(|_| self.count_sync(start))
+                .inspect(|_| self.syncs.count(start))
         });
         let sequence = match written {
             Ok(sequence) => sequence,
             Err(error) => {
                 // A failure wakes every stream, which takes this lock.
                 drop(inner);
-                self.note_failure(&error);
-                return Err(error);
+                return Err(self.note(lead, error));
             }
         };
-        let (memory, streams) = cell.begin_generation(&mut inner, state, failover_log);
-        self.memory.subtract(memory);
+        let (forgotten, streams) =
+            cell.begin_generation(&mut inner, state, failover_log, GenerationEnd::Deleted);
+        self.memory.subtract(forgotten.memory());
         drop(inner);
-        streams.wake();
+        lead.wake_after(streams);
+        lead.forget_after(forgotten);
 
-        if let Some(since) = self.rocks_unflushed_since.get(vb.index()) {
-            since.fetch_max(1, Ordering::AcqRel);
-        }
+        // Whatever it wrote last is behind this batch in the log: it counts as the oldest.
+        vb.note_logged(0);
         // The sync covered every batch before this one too.
-        self.bear_witness(sequence)
-            .inspect_err(|error| self.note_failure(error))?;
-        self.publish_synced();
-        tracing::info!(%vb, %uuid, "vBucket deleted");
+        if let Err(error) = self.syncs.record(lead, sequence) {
+            return Err(self.note(lead, error));
+        }
+        self.syncs.publish_all(lead);
+        tracing::info!(vb = %id, %uuid, "vBucket deleted");
         Ok(uuid)
+    }
+
+    fn note(&self, lead: &mut Lead<'_>, error: crate::Error) -> crate::Error {
+        lead.run_after(self.health.note(&error));
+        error
     }
 }

@@ -4,137 +4,158 @@
 //! only, to take checkpoints and to publish.
 
 use super::build::{Unit, build};
+use super::demand::Demand;
+use super::dirty::DirtyList;
+use super::lead::Lead;
+use super::recovery::MemoryRecovery;
+use super::syncs::Syncs;
 use crate::error::Result;
-use crate::failpoint::place;
-use crate::inner::{Inner, StorageRef};
-use crate::storage::Batch;
-use std::sync::atomic::Ordering;
+use crate::failpoint::{MaybeFailpoints, place};
+use crate::gate::Gate;
+use crate::health::Health;
+use crate::numbers::count;
+use crate::storage::{Batch, Storage};
+use crate::tuning::CurrentTuning;
+use crate::vbuckets::{VBuckets, Vb};
+use std::sync::Arc;
+use vbstore_core::Clock;
+use vbstore_metrics::EngineMetrics;
 
-impl Inner {
+/// Flushes what is dirty.
+pub(crate) struct Flush {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) vbs: Arc<VBuckets>,
+    pub(crate) dirty: Arc<DirtyList>,
+    pub(crate) demand: Arc<Demand>,
+    pub(crate) syncs: Arc<Syncs>,
+    pub(crate) recovery: Arc<MemoryRecovery>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) tuning: Arc<CurrentTuning>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) failpoints: MaybeFailpoints,
+}
+
+impl Flush {
     /// Flushes once: what is dirty, up to the size of a flush, in one batch. Syncs if `sync` is
     /// set, or any change in it or anybody in the queue asks for it. Returns how many vBuckets took
     /// part. An error has been noted in the health, and everything taken will be taken again.
-    pub(super) fn flush(&self, sync: bool) -> Result<usize> {
-        let storage = self.storage_while_closing()?;
+    pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool) -> Result<usize> {
+        let storage = self.gate.lend_while_closing()?;
         if self.health.is_failed() {
             self.health.check()?;
         }
         let mut taken = TakenUnits {
-            inner: self,
-            units: self.take(),
+            dirty: &self.dirty,
+            clock: &*self.clock,
+            units: self.take(lead),
         };
-        let sync = sync
-            || self.commit.is_sync_awaited()
-            || taken
-                .units
-                .iter()
-                .any(|unit| unit.taken.iter().any(|s| s.is_sync_wanted()));
-        let done = if taken.units.is_empty() && self.health.is_degraded() {
-            self.probe(&storage)
-        } else if taken.units.is_empty() {
-            if sync {
-                self.sync_only(&storage)
-            } else {
-                Ok(())
-            }
+        let sync = sync || lead.is_sync_awaited() || taken.is_sync_wanted();
+        let done = if !taken.units.is_empty() {
+            self.write_units(lead, &storage, &mut taken, sync)
+        } else if self.health.is_degraded() {
+            self.probe(lead, &storage)
+        } else if sync {
+            self.syncs.sync(lead, &storage)
         } else {
-            self.write_units(&storage, &mut taken, sync)
+            Ok(())
         };
         match done {
             Ok(()) => {
-                let count = taken.count_and_forget();
-                self.recover_memory();
+                self.recovery.run(lead);
                 self.health.heal();
-                Ok(count)
+                Ok(taken.units.len())
             }
             Err(error) => {
-                self.note_failure(&error);
+                lead.run_after(self.health.note(&error));
                 Err(error)
             }
         }
     }
 
     /// Seals and takes the checkpoints of dirty vBuckets.
-    fn take(&self) -> Vec<Unit> {
-        let bytes_max = self.tuning().flush_bytes_max;
+    fn take(&self, lead: &mut Lead<'_>) -> Vec<Unit> {
+        let bytes_max = self.tuning.get().flush_bytes_max;
         let mut units = Vec::new();
         let mut bytes: u64 = 0;
-        let mut dirty = self.commit.take_dirty();
+        let mut dirty = self.dirty.take();
         let mut has_left = false;
         while bytes < bytes_max {
             let Some(vb) = dirty.vbs.pop_front() else {
                 break;
             };
-            let Some(cell) = self.vbs.get(vb.index()) else {
-                continue;
-            };
-            let mut inner = cell.lock();
+            let mut inner = vb.cell.lock();
             inner.is_dirty = false;
-            let taken = inner
-                .checkpoints
-                .begin_flush(bytes_max.saturating_sub(bytes));
+            let taken = inner.checkpoints.begin_flush(bytes_max - bytes);
             let mut state = inner.state;
             state.max_cas = inner.max_cas;
             if inner.checkpoints.has_unflushed() {
                 inner.is_dirty = true;
-                self.commit.mark_dirty(vb, self.clock.monotonic());
+                self.dirty.mark(&vb, self.clock.monotonic());
                 has_left = true;
             }
             // What was sealed is what streams that accept unsynced changes wait for.
-            let streams = inner.fire(cell, None);
+            lead.wake_after(inner.fire(&vb.cell, None));
             drop(inner);
-            streams.wake();
-            bytes = taken
-                .iter()
-                .fold(bytes, |sum, sealed| sum.saturating_add(sealed.memory()));
+            bytes += taken.iter().map(|sealed| sealed.memory()).sum::<u64>();
             if !taken.is_empty() {
                 units.push(Unit { vb, taken, state });
             }
         }
         has_left |= !dirty.vbs.is_empty();
-        self.commit.put_back_dirty(dirty);
+        self.dirty.put_back(dirty);
         if has_left {
-            // The flusher may have found the list empty while it was here, and gone to sleep; and who
-            // asked for a flush asked for what did not fit too.
-            self.demand_flush();
+            // The flusher may have found the list empty while it was here, and gone to sleep. A
+            // demanded flush also covers what did not fit.
+            self.demand.flush();
         }
         units
     }
 
     fn write_units(
         &self,
-        storage: &StorageRef<'_>,
+        lead: &mut Lead<'_>,
+        storage: &Storage,
         taken: &mut TakenUnits<'_>,
         sync: bool,
     ) -> Result<()> {
-        self.pass(place::FLUSH_BUILD)?;
+        self.failpoints.pass(place::FLUSH_BUILD)?;
         let batch = build(storage, &mut taken.units, &self.metrics)?;
         let batch_bytes = batch.size();
 
-        self.pass(place::FLUSH_WRITE)?;
+        self.failpoints.pass(place::FLUSH_WRITE)?;
         let start = self.clock.monotonic();
         let sequence = storage.write(batch, sync)?;
         if sync {
-            self.count_sync(start);
+            self.syncs.count(start);
         } else {
             let took = self.clock.monotonic().saturating_sub(start);
             self.metrics.write_micros.observe_time(took);
         }
         // From here on the units are on disk: they must not be taken again, whatever follows. A
         // failure of the witness leaves them persisted and not synced.
-        let items: usize = taken.items();
-        self.note_written(taken, batch_bytes, sync);
+        let items = count(taken.items());
+        let vbs = taken.units.iter().map(|unit| &unit.vb);
+        let now = self.clock.monotonic();
+        let is_first_unsynced = self.syncs.ledger.note_written(vbs, batch_bytes, now);
+        if is_first_unsynced && !sync {
+            // The syncer may have looked before this was noted, and gone to sleep.
+            self.syncs.signals.syncer.wake_from_rest();
+        }
         let witnessed = if sync {
-            self.bear_witness(sequence)
+            self.syncs.record(lead, sequence)
         } else {
             Ok(())
         };
-        let passed = self.pass(place::FLUSH_PUBLISH);
-        for unit in &taken.units {
-            self.publish_persisted(unit);
+        let passed = self.failpoints.pass(place::FLUSH_PUBLISH);
+        for unit in &mut taken.units {
+            lead.wake_after(unit.vb.cell.publish_persisted(unit.state));
+            // Nothing is to be put back.
+            unit.taken
+                .drain(..)
+                .for_each(|sealed| lead.free_after(sealed));
         }
-        taken.are_on_disk();
-        let (metrics, items) = (&self.metrics, u64::try_from(items).unwrap_or(0));
+        let metrics = &self.metrics;
         metrics.flushes.add(1);
         metrics.flushed_items.add(items);
         metrics.flushed_bytes.add(batch_bytes);
@@ -143,60 +164,30 @@ impl Inner {
         witnessed?;
         passed?;
         if sync {
-            self.publish_synced();
+            self.syncs.publish_all(lead);
         }
         Ok(())
     }
 
     /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
     /// whether a full disk has space again.
-    fn probe(&self, storage: &StorageRef<'_>) -> Result<()> {
-        let Some(cell) = self.vbs.first() else {
-            return Ok(());
-        };
-        let state = cell.lock().state;
+    fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
+        let first: &Arc<Vb> = self.vbs.first();
+        let state = first.cell.lock().state;
         let mut batch = Batch::new(storage);
-        batch.put_state(cell.id, &state)?;
-        self.pass(place::FLUSH_WRITE)?;
+        batch.put_state(first.id(), &state)?;
+        self.failpoints.pass(place::FLUSH_WRITE)?;
         let sequence = storage.write(batch, true)?;
-        self.bear_witness(sequence)?;
-        self.publish_synced();
+        self.syncs.record(lead, sequence)?;
+        self.syncs.publish_all(lead);
         Ok(())
-    }
-
-    /// Keeps the books of the leader and of the pacer.
-    fn note_written(&self, taken: &TakenUnits<'_>, batch_bytes: u64, is_synced: bool) {
-        let mut led = self.commit.led.lock();
-        let position = led.log_position;
-        led.log_position = position.saturating_add(batch_bytes);
-        let is_first_unsynced = led.unsynced_since.is_none();
-        led.unsynced_since.get_or_insert(self.clock.monotonic());
-        for unit in &taken.units {
-            led.unsynced.insert(unit.vb);
-            if let Some(since) = self.rocks_unflushed_since.get(unit.vb.index()) {
-                let first = position.saturating_add(1);
-                // Fails if there is an older one, which is the one to keep.
-                let _ = since.compare_exchange(0, first, Ordering::AcqRel, Ordering::Acquire);
-            }
-        }
-        drop(led);
-        if is_first_unsynced && !is_synced {
-            // The syncer may have looked before this was set, and gone to sleep.
-            self.signals.syncer.wake_from_rest();
-        }
-    }
-
-    fn publish_persisted(&self, unit: &Unit) {
-        let Some(cell) = self.vbs.get(unit.vb.index()) else {
-            return;
-        };
-        cell.publish_persisted(unit.state).wake();
     }
 }
 
-/// What a flush has taken. Gives it back when it is dropped, also by a panic, unless it is on disk.
+/// What a flush has taken. Puts back what is not on disk when it is dropped, also by a panic.
 struct TakenUnits<'a> {
-    inner: &'a Inner,
+    dirty: &'a DirtyList,
+    clock: &'a dyn Clock,
     units: Vec<Unit>,
 }
 
@@ -206,31 +197,20 @@ impl TakenUnits<'_> {
         self.units.iter().map(of).sum()
     }
 
-    /// The units are published: nothing is to be given back.
-    fn are_on_disk(&mut self) {
-        for unit in &mut self.units {
-            unit.taken.clear();
-        }
-    }
-
-    fn count_and_forget(mut self) -> usize {
-        std::mem::take(&mut self.units).len()
+    fn is_sync_wanted(&self) -> bool {
+        let mut taken = self.units.iter().flat_map(|unit| &unit.taken);
+        taken.any(|sealed| sealed.is_sync_wanted())
     }
 }
 
 impl Drop for TakenUnits<'_> {
     fn drop(&mut self) {
         for unit in self.units.iter().filter(|unit| !unit.taken.is_empty()) {
-            let Some(cell) = self.inner.vbs.get(unit.vb.index()) else {
-                continue;
-            };
-            let mut inner = cell.lock();
+            let mut inner = unit.vb.cell.lock();
             inner.checkpoints.flush_failed();
             if !inner.is_dirty {
                 inner.is_dirty = true;
-                self.inner
-                    .commit
-                    .mark_dirty(unit.vb, self.inner.clock.monotonic());
+                self.dirty.mark(&unit.vb, self.clock.monotonic());
             }
         }
     }

@@ -8,39 +8,53 @@
 //! *Which* tombstones, and who holds them back, is decided by the caller. There is no policy yet:
 //! only tests call this.
 
+use super::committer::Committer;
+use super::lead::Lead;
+use super::syncs::Syncs;
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
-use crate::inner::Inner;
+use crate::gate::Gate;
+use crate::health::Health;
 use crate::storage::Batch;
+use crate::vbuckets::Vb;
 use bytes::Bytes;
-use vbstore_core::{Seqno, VbId};
+use vbstore_core::{Clock, Seqno};
 
-impl Inner {
-    /// Removes the tombstones up to `upto`, but for the vBucket's highest seqno. Synced when it
+/// Removes tombstones.
+pub(crate) struct Purger<'a> {
+    pub(crate) committer: &'a Committer,
+    pub(crate) gate: &'a Gate,
+    pub(crate) health: &'a Health,
+    pub(crate) syncs: &'a Syncs,
+    pub(crate) clock: &'a dyn Clock,
+}
+
+impl Purger<'_> {
+    /// Removes the tombstones up to `upto`, except for the vBucket's highest seqno. Synced when it
     /// returns. Returns how many.
-    pub(crate) fn purge_tombstones(&self, vb: VbId, upto: Seqno) -> Result<u64> {
-        self.vb(vb)?;
-        self.with_lead(|| self.purge_as_leader(vb, upto))
+    pub(crate) fn purge(&self, vb: &Vb, upto: Seqno) -> Result<u64> {
+        self.committer
+            .with_lead(|lead| self.purge_as_leader(lead, vb, upto))
     }
 
-    fn purge_as_leader(&self, vb: VbId, upto: Seqno) -> Result<u64> {
-        let storage = self.storage()?;
+    fn purge_as_leader(&self, lead: &mut Lead<'_>, vb: &Vb, upto: Seqno) -> Result<u64> {
+        let storage = self.gate.lend()?;
         self.health.check()?;
-        let cell = self.vb(vb)?;
+        let (id, cell) = (vb.id(), &vb.cell);
         let mut state = cell.lock().state;
         let mut batch = Batch::new(&storage);
         let mut purged: u64 = 0;
         let mut from = Bytes::new();
         loop {
-            let page = storage.scan_page(vb, &from, None, false, SliceBudget::default())?;
+            let page = storage.scan_page(id, &from, None, false, SliceBudget::default())?;
             for row in page.rows {
                 let seqno = row.meta.seqno;
                 if row.meta.kind.is_live() || seqno > upto || seqno == state.high_seqno {
                     continue;
                 }
-                batch.delete_document(vb, seqno)?;
-                batch.delete_index(vb, &row.key)?;
-                purged = purged.saturating_add(1);
+                batch.delete_document(id, seqno)?;
+                batch.delete_index(id, &row.key)?;
+                purged += 1;
                 state.purge_seqno = state.purge_seqno.max(seqno);
             }
             match page.next {
@@ -53,18 +67,22 @@ impl Inner {
         }
         let tombstones = state.counts.tombstones.checked_sub(purged);
         state.counts.tombstones = tombstones.ok_or_else(|| {
-            Error::corrupt_record(vb, None, format!("{purged} tombstones, counts say fewer"))
+            Error::corrupt_record(id, None, format!("{purged} tombstones, counts say fewer"))
         })?;
-        batch.put_state(vb, &state)?;
+        batch.put_state(id, &state)?;
         let start = self.clock.monotonic();
         let written = storage.write(batch, true);
-        let sequence = written.inspect_err(|error| self.note_failure(error))?;
-        self.count_sync(start);
-        cell.lock().state = state;
-        self.bear_witness(sequence)
-            .inspect_err(|error| self.note_failure(error))?;
-        self.publish_synced();
-        tracing::info!(%vb, purged, purge_seqno = %state.purge_seqno, "tombstones purged");
+        let recorded = written.and_then(|sequence| {
+            self.syncs.count(start);
+            cell.lock().state = state;
+            self.syncs.record(lead, sequence)
+        });
+        if let Err(error) = recorded {
+            lead.run_after(self.health.note(&error));
+            return Err(error);
+        }
+        self.syncs.publish_all(lead);
+        tracing::info!(vb = %id, purged, purge_seqno = %state.purge_seqno, "tombstones purged");
         Ok(purged)
     }
 }

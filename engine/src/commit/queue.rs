@@ -1,52 +1,17 @@
-//! Who waits for what, and who leads.
+//! The commit queue: who waits for what, and who leads. The protocol is in [`super::committer`].
 
-use crate::config::Durability;
+use super::want::Want;
 use crossbeam::sync::{Parker, Unparker};
-use parking_lot::Mutex;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Waker;
 use std::time::Duration;
-use vbstore_core::{Clock, Seqno, SystemClock, VbId};
-
-/// What somebody waits for.
-#[derive(Clone, Debug)]
-pub(crate) enum Want {
-    /// That everything up to a seqno is as durable as this.
-    Durable {
-        vb: VbId,
-        generation: u64,
-        seqno: Seqno,
-        level: Durability,
-    },
-    /// That memory is below its quota.
-    Room,
-    /// The lead.
-    Lead,
-}
-
-impl Want {
-    pub(super) fn wants_sync(&self) -> bool {
-        matches!(
-            self,
-            Self::Durable {
-                level: Durability::Synced,
-                ..
-            }
-        )
-    }
-
-    pub(super) fn what(&self) -> &'static str {
-        match self {
-            Self::Durable { .. } => "not as durable as asked for within the time allowed",
-            Self::Room => "memory quota",
-            Self::Lead => "the lead of the flush",
-        }
-    }
-}
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
+use vbstore_core::{Clock, SystemClock};
 
 const WAITING: u8 = 0;
 const WOKEN: u8 = 1;
@@ -75,7 +40,7 @@ impl Slot {
 
     /// Parks the thread until it is woken or handed the lead. Returns false if the deadline came
     /// first.
-    pub(super) fn park(&self, deadline: Option<Duration>, queue: &Committer) -> bool {
+    pub(super) fn park(&self, deadline: Option<Duration>, queue: &CommitQueue) -> bool {
         loop {
             // A left-over token of an earlier wait makes a park return at once: look, park, look.
             if self.state.load(Ordering::Acquire) != WAITING {
@@ -143,66 +108,23 @@ pub(super) enum Joined {
     Waits(Arc<Slot>),
 }
 
-/// The commit queue, the dirty list, and what the flusher goes by.
-#[derive(Debug)]
-pub(crate) struct Committer {
+/// The commit queue.
+pub(super) struct CommitQueue {
     queue: Mutex<Queue>,
-    dirty: Mutex<DirtyList>,
-    /// Touched by the leader only.
-    pub(super) led: Mutex<Led>,
-    /// Somebody has a ticket that nobody may be waiting for.
-    pub(super) demanded: AtomicBool,
-    /// A stream has read what is not synced yet.
-    pub(super) sync_demanded: AtomicBool,
-    is_closed: AtomicBool,
     /// Waiting is done in real time, whatever clock the engine was given.
     real: SystemClock,
 }
 
-/// vBuckets with changes that no flush has taken.
-#[derive(Debug, Default)]
-pub(super) struct DirtyList {
-    /// Each at most once.
-    pub(super) vbs: VecDeque<VbId>,
-    /// When the first of them was put on the list.
-    since: Option<Duration>,
-}
-
-/// What the leader knows from one flush to the next.
-#[derive(Debug, Default)]
-pub(super) struct Led {
-    /// vBuckets whose persisted seqno is above their synced one.
-    pub(super) unsynced: BTreeSet<VbId>,
-    /// Since when there has been one.
-    pub(super) unsynced_since: Option<Duration>,
-    /// Bytes of all batches written since the engine was opened.
-    pub(super) log_position: u64,
-}
-
-impl Committer {
-    pub(crate) fn new() -> Self {
+impl CommitQueue {
+    pub(super) fn new() -> Self {
         Self {
-            queue: Mutex::default(),
-            dirty: Mutex::default(),
-            led: Mutex::default(),
-            demanded: AtomicBool::new(false),
-            sync_demanded: AtomicBool::new(false),
-            is_closed: AtomicBool::new(false),
+            queue: Mutex::new(Rank::Queue, Queue::default()),
             real: SystemClock::new(),
         }
     }
 
     pub(super) fn now(&self) -> Duration {
         self.real.monotonic()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Acquire)
-    }
-
-    /// The last flush has been done: what is not durable now never will be by this engine.
-    pub(crate) fn close(&self) {
-        self.is_closed.store(true, Ordering::Release);
     }
 
     /// Step 2 of the protocol.
@@ -267,10 +189,12 @@ impl Committer {
         slot.was_handed_lead()
     }
 
-    /// The leader resigns: wakes everybody whose want is settled and hands on the lead.
-    pub(super) fn resign(&self, is_settled: impl Fn(&Want) -> bool) {
+    /// The leader resigns: wakes every thread whose want is settled and hands on the lead. Returns the
+    /// wakers of tickets that are settled, which are called once the caller holds no lock.
+    pub(super) fn resign(&self, is_settled: impl Fn(&Want) -> bool) -> TicketWakers {
         let mut woken = Vec::new();
         let mut queue = self.queue.lock();
+        assert!(queue.is_led, "resigned without the lead");
         let mut heir = None;
         let mut still = VecDeque::with_capacity(queue.waiting.len());
         for waiting in queue.waiting.drain(..) {
@@ -289,7 +213,6 @@ impl Committer {
             heir.set(LEADS);
         }
         drop(queue);
-        // Threads first: a waker is a program's own code, and may panic.
         let mut wakers = Vec::new();
         for sleeper in woken {
             match sleeper {
@@ -297,11 +220,7 @@ impl Committer {
                 Sleeper::Task(_, waker) => wakers.push(waker),
             }
         }
-        for waker in wakers {
-            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!("the waker of a ticket panicked");
-            }
-        }
+        TicketWakers(wakers)
     }
 
     /// Returns whether somebody in the queue waits for a sync.
@@ -312,56 +231,18 @@ impl Committer {
             .iter()
             .any(|waiting| waiting.want.wants_sync())
     }
+}
 
-    /// Puts a vBucket on the dirty list. Called under its lock, when it was not on it. Returns
-    /// whether the list was empty.
-    pub(crate) fn mark_dirty(&self, vb: VbId, now: Duration) -> bool {
-        let mut dirty = self.dirty.lock();
-        dirty.vbs.push_back(vb);
-        let was_empty = dirty.since.is_none();
-        dirty.since.get_or_insert(now);
-        was_empty
-    }
+/// Wakers of tickets that are settled: the program's code, to be called without any lock.
+#[must_use = "call `wake` once no lock is held"]
+pub(super) struct TicketWakers(Vec<Waker>);
 
-    /// Takes the whole dirty list. Whole, so that no vBucket is in one flush twice: a change that
-    /// is appended while the flush takes its checkpoints goes onto the next list.
-    pub(super) fn take_dirty(&self) -> DirtyList {
-        std::mem::take(&mut *self.dirty.lock())
-    }
-
-    /// Puts back, in front, what did not fit into the flush.
-    pub(super) fn put_back_dirty(&self, rest: DirtyList) {
-        if rest.vbs.is_empty() {
-            return;
+impl TicketWakers {
+    pub(super) fn wake(self) {
+        for waker in self.0 {
+            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("the waker of a ticket panicked");
+            }
         }
-        let mut dirty = self.dirty.lock();
-        let newer = std::mem::replace(&mut *dirty, rest);
-        dirty.vbs.extend(newer.vbs);
-        dirty.since = dirty.since.or(newer.since);
-    }
-
-    /// Returns since when there has been a change that no flush has taken.
-    pub(crate) fn dirty_since(&self) -> Option<Duration> {
-        self.dirty.lock().since
-    }
-
-    /// Returns since when there has been a batch that is not synced.
-    pub(crate) fn unsynced_since(&self) -> Option<Duration> {
-        self.led.lock().unsynced_since
-    }
-
-    /// Returns whether a ticket was handed out since the last call.
-    pub(crate) fn take_demand(&self) -> bool {
-        self.demanded.swap(false, Ordering::AcqRel)
-    }
-
-    /// Returns whether a stream asked for a sync since the last call.
-    pub(crate) fn take_sync_demand(&self) -> bool {
-        self.sync_demanded.swap(false, Ordering::AcqRel)
-    }
-
-    /// Returns the bytes of all batches written since the engine was opened.
-    pub(crate) fn log_position(&self) -> u64 {
-        self.led.lock().log_position
     }
 }

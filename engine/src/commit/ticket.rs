@@ -1,9 +1,12 @@
 //! A write under way.
 
-use super::Want;
+use super::committer::Committer;
+use super::demand::Demand;
+use super::want::Want;
 use crate::change::Written;
+use crate::config::Durability;
 use crate::error::Result;
-use crate::inner::Inner;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,20 +21,44 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 ///
 /// The outcome of a ticket that fails with [`crate::Error::DiskFull`] is open: the write stays in
 /// memory, and once the disk has space again the same ticket may be waited for again.
-#[derive(Debug)]
 #[must_use = "a ticket says when the write is as durable as asked"]
 pub struct Ticket {
-    inner: Arc<Inner>,
+    committer: Arc<Committer>,
+    demand: Arc<Demand>,
     want: Want,
     written: Written,
     /// Under which its waker is registered, if one ever was.
     id: Option<u64>,
 }
 
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("want", &self.want)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Ticket {
-    pub(crate) fn new(inner: Arc<Inner>, want: Want, written: Written) -> Self {
+    /// Returns the ticket of a write. Asks for a flush, unless memory is all that was asked for: nobody
+    /// may be waiting.
+    pub(crate) fn new(
+        committer: Arc<Committer>,
+        demand: Arc<Demand>,
+        want: Want,
+        written: Written,
+    ) -> Self {
+        let level = match &want {
+            Want::Durable { level, .. } => *level,
+            Want::Room | Want::Lead => Durability::Memory,
+        };
+        if level > Durability::Memory {
+            demand.flush();
+        }
         Self {
-            inner,
+            committer,
+            demand,
             want,
             written,
             id: None,
@@ -51,7 +78,7 @@ impl Ticket {
     /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`]: the outcome
     /// is unknown. [`crate::Error::VbGone`]: the vBucket was deleted.
     pub fn wait(&self) -> Result<Written> {
-        self.inner.wait(&self.want, None).map(|()| self.written)
+        self.committer.wait(&self.want, None).map(|()| self.written)
     }
 
     /// Waits no longer than `timeout`. A flush this call leads itself is finished first, so it can
@@ -60,7 +87,7 @@ impl Ticket {
     /// # Errors
     /// As [`Self::wait`], and [`crate::Error::Busy`] when the time is over.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Written> {
-        self.inner
+        self.committer
             .wait(&self.want, Some(timeout))
             .map(|()| self.written)
     }
@@ -68,7 +95,7 @@ impl Ticket {
     /// Returns the outcome if there is one. Never blocks.
     #[must_use]
     pub fn poll(&self) -> Option<Result<Written>> {
-        self.inner
+        self.committer
             .look(&self.want)
             .map(|outcome| outcome.map(|()| self.written))
     }
@@ -79,16 +106,11 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let is_settled = |want: &Want| this.inner.look(want).is_some();
         let id = *this
             .id
             .get_or_insert_with(|| NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        if this
-            .inner
-            .commit
-            .register(id, &this.want, context.waker(), is_settled)
-        {
-            this.inner.demand_flush();
+        if this.committer.register(id, &this.want, context.waker()) {
+            this.demand.flush();
             return Poll::Pending;
         }
         Ticket::poll(this).map_or(Poll::Pending, Poll::Ready)
@@ -99,7 +121,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         // A waker that is still in the queue belongs to nobody any more.
         if let Some(id) = self.id {
-            self.inner.commit.unregister(id);
+            self.committer.unregister(id);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The marker: a few lines of text, the last of which is the checksum of those before.
 
-use super::MARKER;
+use super::names::MARKER;
 use crate::error::{Error, Result};
 use vbstore_core::StoreUuid;
 use vbstore_core::ids::VBUCKETS_MAX;

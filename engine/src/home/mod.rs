@@ -11,132 +11,14 @@
 //! and deletes every data file (measured).
 
 mod digest;
+mod directory;
 mod lock;
 mod marker;
+mod names;
 mod witness_file;
 
 pub(crate) use digest::data_files;
-pub(crate) use lock::DirLock;
+pub(crate) use directory::Home;
 pub(crate) use marker::{Marker, Phase};
+pub(crate) use names::{MARKER, WITNESS};
 pub(crate) use witness_file::WitnessFile;
-
-use crate::error::{Error, Result};
-use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-
-/// The marker's file name.
-pub(crate) const MARKER: &str = "VBSTORE";
-/// Where a new marker is written before it takes the old one's place.
-const MARKER_NEW: &str = "VBSTORE.new";
-/// The lock's file name.
-const LOCK: &str = "VBSTORE.lock";
-/// The witness's file name.
-pub(crate) const WITNESS: &str = "WITNESS";
-/// RocksDB's directory.
-const DB: &str = "db";
-
-/// A store's directory, locked.
-#[derive(Debug)]
-pub(crate) struct Home {
-    dir: PathBuf,
-    _lock: DirLock,
-}
-
-impl Home {
-    /// Makes the directory if it is missing (mode 0700) and locks it.
-    pub(crate) fn lock(path: &Path) -> Result<Self> {
-        if path.as_os_str().is_empty() {
-            return Err(Error::invalid("path", "empty"));
-        }
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder
-            .create(path)
-            .map_err(|e| Error::io(format!("make {}", path.display()), e))?;
-        let dir = fs::canonicalize(path)
-            .map_err(|e| Error::io(format!("resolve {}", path.display()), e))?;
-        refuse_foreign(&dir)?;
-        let lock = DirLock::take(&dir, &dir.join(LOCK))?;
-        Ok(Self { dir, _lock: lock })
-    }
-
-    /// Returns RocksDB's directory.
-    pub(crate) fn db(&self) -> PathBuf {
-        self.dir.join(DB)
-    }
-
-    /// Returns the path of the witness.
-    pub(crate) fn witness(&self) -> PathBuf {
-        self.dir.join(WITNESS)
-    }
-
-    /// Returns the marker, or `None` if the directory is new: it holds nothing but what a creation
-    /// that was cut short before its marker can have left.
-    pub(crate) fn marker(&self) -> Result<Option<Marker>> {
-        match fs::read(self.dir.join(MARKER)) {
-            Ok(bytes) => Marker::decode(&bytes).map(Some),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                if self.dir.join(DB).exists() || self.dir.join(WITNESS).exists() {
-                    let detail = "missing, though the directory holds the data of a store";
-                    return Err(Error::corrupt_file(MARKER, detail));
-                }
-                Ok(None)
-            }
-            Err(e) => Err(Error::io("read the marker", e)),
-        }
-    }
-
-    /// Puts a marker in place of whatever there is, synced with its directory.
-    pub(crate) fn put_marker(&self, marker: &Marker) -> Result<()> {
-        let new = self.dir.join(MARKER_NEW);
-        witness_file::write_synced(&new, &marker.encode())?;
-        fs::rename(&new, self.dir.join(MARKER)).map_err(|e| Error::io("put the marker", e))?;
-        sync_dir(&self.dir)
-    }
-
-    /// Removes what a creation that was cut short has left, and makes RocksDB's directory.
-    pub(crate) fn clear_for_creation(&self) -> Result<()> {
-        let db = self.db();
-        match fs::remove_dir_all(&db) {
-            Ok(()) => {}
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("remove a half-made store", e)),
-        }
-        let mut builder = fs::DirBuilder::new();
-        builder
-            .mode(0o700)
-            .create(&db)
-            .map_err(|e| Error::io("make the data directory", e))?;
-        sync_dir(&self.dir)
-    }
-
-    /// Makes names in the store's directory durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        sync_dir(&self.dir)
-    }
-}
-
-/// Refuses a directory that holds files and is no store, before anything is put there.
-fn refuse_foreign(dir: &Path) -> Result<()> {
-    let ours = [MARKER, MARKER_NEW, LOCK, WITNESS, DB];
-    if dir.join(MARKER).exists() {
-        return Ok(());
-    }
-    let context = || format!("list {}", dir.display());
-    for entry in fs::read_dir(dir).map_err(|e| Error::io(context(), e))? {
-        let name = entry.map_err(|e| Error::io(context(), e))?.file_name();
-        if !ours.iter().any(|our| name == OsStr::new(our)) {
-            let detail = format!("{} is not a store, and not empty", dir.display());
-            return Err(Error::invalid("path", detail));
-        }
-    }
-    Ok(())
-}
-
-fn sync_dir(dir: &Path) -> Result<()> {
-    fs::File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|e| Error::io(format!("sync {}", dir.display()), e))
-}

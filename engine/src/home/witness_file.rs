@@ -1,7 +1,8 @@
 //! The witness's file: two slots, overwritten in place and in turn.
 
-use super::WITNESS;
+use super::names::WITNESS;
 use crate::error::{Error, Result};
+use crate::numbers::count;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -74,16 +75,15 @@ impl WitnessFile {
     /// Writes that everything up to `rocks_sequence` is synced. A `clean_digest` other than 0
     /// says in which state the data files were left by a clean close.
     pub(crate) fn record(&mut self, rocks_sequence: u64, clean_digest: u64) -> Result<()> {
-        let generation = self.newest.generation.saturating_add(1);
+        let generation = self.newest.generation + 1;
         let next = Witness {
             generation,
             rocks_sequence,
             clean_digest,
             ..self.newest
         };
-        let slot_len = u64::try_from(SLOT_LEN).unwrap_or(0);
         self.file
-            .write_all_at(&next.encode(), next.slot().saturating_mul(slot_len))
+            .write_all_at(&next.encode(), next.slot() * count(SLOT_LEN))
             .map_err(|e| Error::io("write the witness", e))?;
         self.newest = next;
         self.is_synced = false;

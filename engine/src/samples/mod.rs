@@ -9,7 +9,7 @@ mod tables;
 mod vbuckets;
 
 use crate::error::{Error, Result};
-use crate::inner::Inner;
+use crate::services::Services;
 use parking_lot::Mutex;
 use rocks::RocksSource;
 use std::sync::{Arc, Weak};
@@ -20,7 +20,6 @@ use vbstore_metrics::{
 use vbuckets::VbucketsSource;
 
 /// The engine's places in its registry, taken before it is opened.
-#[derive(Debug)]
 pub(crate) struct Places {
     telemetry: Telemetry,
     tables: Registration,
@@ -44,7 +43,6 @@ fn refused(error: &AlreadyRegistered) -> Error {
 }
 
 /// The sources of an open engine.
-#[derive(Debug)]
 pub(crate) struct Samples {
     telemetry: Telemetry,
     tables: Arc<TablesSource>,
@@ -56,10 +54,10 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    pub(crate) fn new(inner: &Arc<Inner>, places: Places) -> Self {
-        let tables = Arc::new(TablesSource::new(Arc::clone(inner)));
-        let rocks = Arc::new(RocksSource::new(Arc::clone(inner)));
-        let vbuckets = Arc::new(VbucketsSource::new(Arc::clone(inner)));
+    pub(crate) fn new(services: &Arc<Services>, places: Places) -> Self {
+        let tables = Arc::new(TablesSource::new(Arc::clone(services)));
+        let rocks = Arc::new(RocksSource::new(Arc::clone(services)));
+        let vbuckets = Arc::new(VbucketsSource::new(Arc::clone(services)));
         places.tables.attach(weak(&tables));
         places.rocks.attach(weak(&rocks));
         Self {

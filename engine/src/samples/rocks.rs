@@ -1,8 +1,8 @@
 //! RocksDB's own figures.
 
-use crate::error::{Error, Result};
-use crate::home::{Home, data_files};
-use crate::inner::Inner;
+use crate::error::Result;
+use crate::home::data_files;
+use crate::services::Services;
 use crate::storage::{RocksCounts, RocksSums, Storage, Timing};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -14,9 +14,8 @@ use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 /// For how long what takes milliseconds is kept: asking 2,050 families, and looking at all files.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
-#[derive(Debug)]
 pub(super) struct RocksSource {
-    inner: Arc<Inner>,
+    services: Arc<Services>,
     /// Held while they are asked for, so that of two scrapes at once one asks and the other waits for
     /// it.
     kept: Mutex<Option<Kept>>,
@@ -33,22 +32,21 @@ struct Kept {
 }
 
 impl RocksSource {
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
+    pub(super) fn new(services: Arc<Services>) -> Self {
         let kept = Mutex::new(None);
-        Self { inner, kept }
+        Self { services, kept }
     }
 
     /// Returns what is kept, or asks for it if it is too old.
     fn kept(&self, storage: &Storage) -> Result<Kept> {
         let mut kept = self.kept.lock();
-        let now = self.inner.clock.monotonic();
+        let now = self.services.clock.monotonic();
         let is_fresh = |kept: &Kept| now.saturating_sub(kept.at) < KEPT_FOR;
         if let Some(kept) = (*kept).filter(is_fresh) {
             return Ok(kept);
         }
         let sums = storage.rocks_sums()?;
-        let path = self.inner.home.lock().as_ref().map(Home::db);
-        let files = data_files(&path.ok_or(Error::Closed)?)?;
+        let files = data_files(&self.services.home.db())?;
         let fresh = Kept {
             at: now,
             sums,
@@ -60,7 +58,7 @@ impl RocksSource {
     }
 
     pub(super) fn put(&self, into: &mut MetricsSnapshot) -> Result<()> {
-        let storage = self.inner.storage()?;
+        let storage = self.services.gate.lend()?;
         let now = storage.rocks_now()?;
         into.put(&names::ROCKS_SNAPSHOTS_OPEN, now.snapshots);
         if now.oldest_time > 0 {
@@ -89,7 +87,7 @@ impl RocksSource {
         put_sums(into, &kept.sums);
         into.put(&names::ROCKS_LOG_BYTES, kept.log);
         into.put(&names::ROCKS_DISK_BYTES, kept.disk);
-        let age = self.inner.clock.monotonic().saturating_sub(kept.at);
+        let age = self.services.clock.monotonic().saturating_sub(kept.at);
         into.put_float(&names::ROCKS_SUMS_AGE, age.as_secs_f64());
         Ok(())
     }

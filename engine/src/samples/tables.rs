@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::health::HealthState;
-use crate::inner::Inner;
+use crate::services::Services;
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::{CheckpointFigures, Lag, Seqno, u64_from};
+use vbstore_core::{CheckpointFigures, Lag, Seqno};
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// The version of RocksDB that this was built with.
@@ -16,9 +16,8 @@ const _: () = assert!(
     "the label of the metric has other states"
 );
 
-#[derive(Debug)]
 pub(super) struct TablesSource {
-    inner: Arc<Inner>,
+    services: Arc<Services>,
     opened: Duration,
 }
 
@@ -53,15 +52,16 @@ impl Sums {
 }
 
 impl TablesSource {
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
-        let opened = inner.clock.monotonic();
-        Self { inner, opened }
+    pub(super) fn new(services: Arc<Services>) -> Self {
+        let opened = services.clock.monotonic();
+        Self { services, opened }
     }
 
     /// Takes each vBucket's lock for a moment.
     fn sums(&self) -> Sums {
         let mut sums = Sums::default();
-        for cell in &self.inner.vbs {
+        for vb in &*self.services.vbs {
+            let cell = &vb.cell;
             let inner = cell.lock();
             let (counts, figures) = (inner.state.counts, inner.checkpoints.figures());
             drop(inner);
@@ -78,22 +78,22 @@ impl TablesSource {
     }
 
     pub(super) fn put(&self, into: &mut MetricsSnapshot) -> Result<()> {
-        let inner = &self.inner;
-        let now = inner.clock.monotonic();
+        let services = &self.services;
+        let now = services.clock.monotonic();
         let labels = [
             ("version", env!("CARGO_PKG_VERSION").into()),
             ("rocksdb", ROCKSDB.into()),
         ];
         into.put_with(&names::BUILD_INFO, &labels, 1.0);
-        let state = inner.health.state().name();
+        let state = services.health.state().name();
         for name in HealthState::NAMES {
             into.put_by(&names::HEALTH_STATE, name, u64::from(name == state));
         }
         let open = now.saturating_sub(self.opened);
         into.put_float(&names::UPTIME, open.as_secs_f64());
-        let vbuckets = u64_from(inner.vbs.len());
+        let vbuckets = u64::from(services.vbs.count());
         into.put(&names::VBUCKETS, vbuckets);
-        inner.metrics.sample(now, into);
+        services.metrics.sample(now, into);
 
         // Something may have been appended since `now` was read.
         let age = |since: Option<Duration>| {
@@ -107,8 +107,8 @@ impl TablesSource {
         into.put_by(&names::CHECKPOINTS, "open", sums.open);
         into.put_by(&names::CHECKPOINTS, "sealed", sums.sealed);
         into.put(&names::CHECKPOINT_ITEMS, sums.checkpoint_items);
-        into.put(&names::CHECKPOINT_MEMORY, inner.memory.used());
-        let quota = inner.tuning().memory_quota;
+        into.put(&names::CHECKPOINT_MEMORY, services.memory.used());
+        let quota = services.tuning.get().memory_quota;
         into.put(&names::CHECKPOINT_MEMORY_LIMIT, quota);
         let kinds = [
             (
@@ -132,9 +132,9 @@ impl TablesSource {
         let oldest = age(sums.persistence_worst.since);
         into.put_float(&names::PERSIST_MAX_LAG_SECONDS, oldest);
         into.put(&names::SYNC_LAG_SEQNOS, sums.unsynced);
-        let unsynced_since = inner.commit.unsynced_since();
+        let unsynced_since = services.ledger.unsynced_since();
         into.put_float(&names::SYNC_MAX_LAG_SECONDS, age(unsynced_since));
-        if let Some(free) = inner.disk_free_ratio()? {
+        if let Some(free) = services.home.disk_free_ratio()? {
             into.put_float(&names::DISK_FREE_RATIO, free);
         }
         Ok(())

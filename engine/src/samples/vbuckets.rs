@@ -1,23 +1,23 @@
 //! Detail by vBucket.
 
-use crate::inner::Inner;
+use crate::services::Services;
 use std::sync::Arc;
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
-#[derive(Debug)]
 pub(super) struct VbucketsSource {
-    inner: Arc<Inner>,
+    services: Arc<Services>,
 }
 
 impl VbucketsSource {
-    pub(super) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner }
+    pub(super) fn new(services: Arc<Services>) -> Self {
+        Self { services }
     }
 }
 
 impl SampleSource for VbucketsSource {
     fn sample(&self, into: &mut MetricsSnapshot) -> Result<(), Box<dyn std::error::Error>> {
-        for cell in &self.inner.vbs {
+        for vb in &*self.services.vbs {
+            let cell = &vb.cell;
             // ORDER: synced, persisted, high: none is above the next.
             let (synced, persisted) = (cell.synced(), cell.persisted());
             let inner = cell.lock();

@@ -1,9 +1,11 @@
 //! What one write puts on disk, in our terms.
 
-use super::Storage;
+use super::database::Storage;
 use super::error_map::map;
+use super::options::DEFAULT;
 use crate::error::{Error, Result};
-use rocksdb::WriteBatch;
+use crate::numbers::count;
+use rocksdb::{WriteBatch, WriteOptions};
 use vbstore_core::record::{Document, IndexEntry, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 
@@ -33,11 +35,7 @@ impl<'s> Batch<'s> {
 
     /// Returns its size in RocksDB's log, in bytes.
     pub(crate) fn size(&self) -> u64 {
-        u64::try_from(self.inner.size_in_bytes()).unwrap_or(u64::MAX)
-    }
-
-    pub(super) fn into_inner(self) -> WriteBatch {
-        self.inner
+        count(self.inner.size_in_bytes())
     }
 
     /// Puts a document under its seqno.
@@ -71,6 +69,7 @@ impl<'s> Batch<'s> {
     }
 
     /// Forgets a key.
+    #[cfg(feature = "testing")]
     pub(crate) fn delete_index(&mut self, vb: VbId, key: &[u8]) -> Result<()> {
         self.inner.delete_cf(self.storage.key_family(vb)?, key);
         Ok(())
@@ -79,7 +78,7 @@ impl<'s> Batch<'s> {
     /// Puts the state of a vBucket.
     pub(crate) fn put_state(&mut self, vb: VbId, state: &VbState) -> Result<()> {
         state.encode(vb, &mut self.scratch);
-        let family = self.storage.family(super::options::DEFAULT)?;
+        let family = self.storage.family(DEFAULT)?;
         self.inner
             .put_cf(family, VbState::storage_key(vb), &self.scratch);
         Ok(())
@@ -88,7 +87,7 @@ impl<'s> Batch<'s> {
     /// Puts the failover log of a vBucket.
     pub(crate) fn put_failover_log(&mut self, vb: VbId, log: &FailoverLog) -> Result<()> {
         log.encode(vb, &mut self.scratch);
-        let family = self.storage.family(super::options::DEFAULT)?;
+        let family = self.storage.family(DEFAULT)?;
         self.inner
             .put_cf(family, FailoverLog::storage_key(vb), &self.scratch);
         Ok(())
@@ -111,5 +110,19 @@ impl<'s> Batch<'s> {
             }
         }
         Ok(())
+    }
+}
+
+impl Storage {
+    /// Writes a batch as one: all of it or nothing is in the log. With `sync` it is synced before
+    /// any reader sees it. Returns RocksDB's sequence number after it. The batch is used up, also
+    /// when it is refused.
+    pub(crate) fn write(&self, batch: Batch<'_>, sync: bool) -> Result<u64> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db
+            .write_opt(batch.inner, &options)
+            .map_err(|e| map(&e, "write"))?;
+        Ok(self.rocks_sequence())
     }
 }

@@ -1,6 +1,6 @@
 //! What RocksDB says of itself.
 
-use super::Storage;
+use super::database::Storage;
 use super::error_map::map;
 use super::options::{DEFAULT, SUPERSEDED};
 use super::statistics::{RocksCounts, Statistics};

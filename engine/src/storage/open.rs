@@ -1,9 +1,9 @@
 //! Creating and opening the database.
 
+use super::database::{Db, Storage};
 use super::error_map::map;
 use super::options::FamilyOptions;
 use super::statistics::Statistics;
-use super::{Db, Storage};
 use crate::error::Result;
 use std::path::Path;
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! between. A document that is gone or belongs to another key says so, and the reader starts
 //! again; after a few rounds it reads both through one view, which cannot fail that way.
 
-use super::Storage;
+use super::database::Storage;
 use super::error_map::map;
 use super::records::{decode_document, decode_index_entry};
 use crate::error::{Error, Result};

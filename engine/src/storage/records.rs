@@ -1,8 +1,9 @@
 //! A view of the disk in our terms: states, failover logs, documents and index entries.
 
+use super::database::Storage;
 use super::error_map::map;
+use super::options;
 use super::view::{Rows, View, with_view};
-use super::{Storage, options};
 use crate::error::{Error, Result};
 use vbstore_core::record::{Document, IndexEntry, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};

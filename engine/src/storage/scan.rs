@@ -1,11 +1,10 @@
 //! Bounded scans: a slice in seqno order, a page in key order. Each is one plain function in which
 //! the db snapshot and the iterator are born and die.
 
-use super::Storage;
+use super::database::Storage;
 use super::records::{Records, decode_document, decode_index_entry};
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
-use crate::raw::ReadHeld;
 use crate::slice::{Ask, Row, SeqnoRange, Slice, SliceEnd};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,13 +45,12 @@ impl<'a> Meter<'a> {
     /// Whether an item of this size may still be taken; the first one always may.
     fn admits(&self, bytes: usize) -> bool {
         self.items == 0
-            || (self.items < self.budget.items_max
-                && self.bytes.saturating_add(bytes) <= self.budget.bytes_max)
+            || (self.items < self.budget.items_max && self.bytes + bytes <= self.budget.bytes_max)
     }
 
     fn take(&mut self, bytes: usize) {
-        self.items = self.items.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
+        self.items += 1;
+        self.bytes += bytes;
     }
 
     fn is_late(&self) -> bool {
@@ -121,19 +119,6 @@ impl Storage {
     }
 }
 
-impl Storage {
-    /// Opens one view and lends a function that reads slices through it, for as long as `work` takes:
-    /// what a slice must never do. For the benches that measure what that costs.
-    pub(crate) fn with_held_view<R>(&self, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> R {
-        let clock = &*self.clock;
-        self.with_records(Holder::Admin, |records| {
-            work(&mut |vb, range, budget| {
-                read_slice(records, vb, range, Meter::start(budget, clock)).map(Unpacked::pack)
-            })
-        })
-    }
-}
-
 /// A slice whose buffers are as large as reading has made them.
 struct Unpacked {
     /// Without its data.
@@ -149,6 +134,24 @@ impl Unpacked {
         slice.rows.shrink_to_fit();
         slice.data = Bytes::from(data.into_boxed_slice());
         slice
+    }
+}
+
+/// Reads a slice through a db snapshot that stays open.
+#[cfg(feature = "testing")]
+pub type ReadHeld<'a> = dyn FnMut(VbId, SeqnoRange, SliceBudget) -> Result<Slice> + 'a;
+
+#[cfg(feature = "testing")]
+impl Storage {
+    /// Opens one view and lends a function that reads slices through it, for as long as `work` takes:
+    /// what a slice must never do. For the benches that measure what that costs.
+    pub(crate) fn with_held_view<R>(&self, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> R {
+        let clock = &*self.clock;
+        self.with_records(Holder::Admin, |records| {
+            work(&mut |vb, range, budget| {
+                read_slice(records, vb, range, Meter::start(budget, clock)).map(Unpacked::pack)
+            })
+        })
     }
 }
 
@@ -173,7 +176,7 @@ fn read_slice(
             .min(last.saturating_add(1));
         let is_window_read = records.documents(vb, from, to, |seqno, record| {
             let document = decode_document(vb, seqno, record)?;
-            let size = document.key.len().saturating_add(document.value.len());
+            let size = document.key.len() + document.value.len();
             if !meter.admits(size) || (!rows.is_empty() && meter.is_late()) {
                 return Ok(false);
             }

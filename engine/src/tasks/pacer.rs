@@ -3,12 +3,12 @@
 //! Without it RocksDB waits until the log is at its cap and then switches every family that has
 //! data in the oldest log file at once: with 1,024 vBuckets one batch waited 2.8 s (measured).
 
-use super::Next;
 use crate::error::Result;
-use crate::inner::Inner;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::services::Services;
+use crate::signals::Next;
+use crate::vbuckets::Vb;
+use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::VbId;
 
 /// vBuckets moved at once: enough to keep up, few enough not to hold up a batch.
 const VBUCKETS_AT_ONCE: usize = 4;
@@ -16,51 +16,42 @@ const VBUCKETS_AT_ONCE: usize = 4;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Moves the vBuckets with the oldest data in the log, while the log is longer than 3/4 of its cap.
-pub(super) fn step(inner: &Inner) -> Result<Next> {
+pub(super) fn step(services: &Services) -> Result<Next> {
     // While the disk is full RocksDB recovers by itself. A flush asked for meanwhile fails, and may
     // begin another log file, which takes the very space that the recovery waits for.
-    if inner.health.check().is_err() {
+    if services.health.check().is_err() {
         return Ok(Next::In(INTERVAL));
     }
-    let allowed = (inner.write_buffer_bytes / 4).saturating_mul(3);
-    let position = inner.commit.log_position();
-    let mut waiting: Vec<(u64, VbId)> = inner
-        .rocks_unflushed_since
+    let allowed = (services.write_buffer_bytes / 4).saturating_mul(3);
+    let position = services.ledger.log_position();
+    let mut waiting: Vec<(u64, &Arc<Vb>)> = services
+        .vbs
         .iter()
-        .zip(&inner.vbs)
-        .map(|(since, cell)| (since.load(Ordering::Acquire), cell.id))
-        .filter(|(since, _)| *since > 0 && position.saturating_sub(*since) > allowed)
+        .filter_map(|vb| Some((vb.logged_since()?, vb)))
+        // One that was written to just now is noted with a newer position.
+        .filter(|(since, _)| position.saturating_sub(*since) > allowed)
         .collect();
     if waiting.is_empty() {
         return Ok(Next::In(INTERVAL));
     }
-    waiting.sort_unstable();
+    waiting.sort_unstable_by_key(|(since, vb)| (*since, vb.id()));
     waiting.truncate(VBUCKETS_AT_ONCE);
-    let storage = inner.storage_while_closing()?;
-    for (mark, _) in marks(inner, &waiting) {
-        // ORDER: marked as moved first. A batch written meanwhile marks it again.
-        mark.store(0, Ordering::Release);
+    let storage = services.gate.lend_while_closing()?;
+    for (_, vb) in &waiting {
+        // ORDER: forgotten first, moved second. A batch written meanwhile notes itself again.
+        vb.forget_logged();
     }
     let moved = storage
-        .rocks_flush(waiting.iter().map(|(_, vb)| *vb))
+        .rocks_flush(waiting.iter().map(|(_, vb)| vb.id()))
         // The records of all vBuckets are in every batch and would keep the log as old as they are.
         .and_then(|()| storage.rocks_flush_records());
+    drop(storage);
     if let Err(error) = moved {
-        for (mark, since) in marks(inner, &waiting) {
-            mark.store(since, Ordering::Release);
+        for (since, vb) in waiting {
+            vb.restore_logged(since);
         }
-        inner.note_failure(&error);
+        services.health.note(&error).run();
         return Err(error);
     }
     Ok(Next::In(Duration::ZERO))
-}
-
-fn marks<'a>(
-    inner: &'a Inner,
-    waiting: &'a [(u64, VbId)],
-) -> impl Iterator<Item = (&'a AtomicU64, u64)> {
-    let mark = |vb: VbId| inner.rocks_unflushed_since.get(vb.index());
-    waiting
-        .iter()
-        .filter_map(move |(since, vb)| Some((mark(*vb)?, *since)))
 }

@@ -1,28 +1,36 @@
 //! Syncs what nobody waits for with the lead.
 
-use super::{Next, RETRY};
+use super::retry::RETRY;
 use crate::error::Result;
-use crate::inner::Inner;
+use crate::services::Services;
+use crate::signals::Next;
 
 /// Syncs if a stream asked for it, or a batch has been unsynced for the sync interval. While the disk
 /// is full it leaves that to the flusher, whose attempts sync too.
-pub(super) fn step(inner: &Inner) -> Result<Next> {
-    if inner.health.is_failed() {
+pub(super) fn step(services: &Services) -> Result<Next> {
+    let Services {
+        health,
+        ledger,
+        demand,
+        clock,
+        ..
+    } = services;
+    if health.is_failed() {
         return Ok(Next::OnSignal);
     }
-    if inner.health.is_degraded() {
+    if health.is_degraded() {
         return Ok(Next::In(RETRY));
     }
-    let interval = inner.tuning().sync_interval;
+    let interval = services.tuning.get().sync_interval;
     let left = || {
-        let since = inner.commit.unsynced_since()?;
-        Some(interval.saturating_sub(inner.clock.monotonic().saturating_sub(since)))
+        let since = ledger.unsynced_since()?;
+        Some(interval.saturating_sub(clock.monotonic().saturating_sub(since)))
     };
-    let is_demanded = inner.commit.take_sync_demand();
+    let is_demanded = demand.take_sync();
     if is_demanded || left().is_some_and(|left| left.is_zero()) {
         // A demand that fails need not be kept: the flusher's next success syncs, or the engine has
         // failed and the streams are told.
-        inner.sync_aside()?;
+        services.sync_aside.run()?;
     }
     Ok(left().map_or(Next::OnSignal, Next::In))
 }

@@ -1,14 +1,17 @@
 //! The operations on one vBucket.
 
-use super::page::{KeyRange, Page, PageForm};
-use super::read::Document;
 use crate::change::{Change, Written};
 use crate::commit::{Ticket, Want};
 use crate::config::{Durability, SliceBudget};
-use crate::engine::Handle;
 use crate::error::{Error, Result};
+use crate::handle::Handle;
+use crate::read::{Document, KeyRange, Page, PageForm};
+use crate::services::Services;
 use crate::slice::{SeqnoRange, Slice};
+use crate::vbuckets::Vb;
+use crate::write::last;
 use bytes::Bytes;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::record::Counts;
@@ -19,10 +22,16 @@ use vbstore_metrics::Holder;
 /// called from any thread.
 ///
 /// Reads see every change that has been given a seqno, whether or not it is durable yet.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct VBucket {
     handle: Arc<Handle>,
-    id: VbId,
+    vb: Arc<Vb>,
+}
+
+impl fmt::Debug for VBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VBucket").field(&self.id()).finish()
+    }
 }
 
 /// How far a vBucket has come.
@@ -50,14 +59,18 @@ pub struct VbCounts {
 }
 
 impl VBucket {
-    pub(crate) fn new(handle: Arc<Handle>, id: VbId) -> Self {
-        Self { handle, id }
+    pub(crate) fn new(handle: Arc<Handle>, vb: Arc<Vb>) -> Self {
+        Self { handle, vb }
+    }
+
+    fn services(&self) -> &Services {
+        &self.handle.services
     }
 
     /// Returns its id.
     #[must_use]
     pub fn id(&self) -> VbId {
-        self.id
+        self.vb.id()
     }
 
     /// Returns the document of a key, or `None` if it has none or it has expired.
@@ -65,7 +78,7 @@ impl VBucket {
     /// # Errors
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Document>> {
-        self.handle.inner.get(self.id, key.as_ref())
+        self.services().points.get(&self.vb, key.as_ref())
     }
 
     /// Returns what is known of a key's newest change without reading its document. Tombstones and
@@ -74,7 +87,7 @@ impl VBucket {
     /// # Errors
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
     pub fn get_meta(&self, key: impl AsRef<[u8]>) -> Result<Option<ItemMeta>> {
-        self.handle.inner.get_meta(self.id, key.as_ref())
+        self.services().points.get_meta(&self.vb, key.as_ref())
     }
 
     /// Returns the documents of many keys, in their order, with the reads from disk batched. The
@@ -84,7 +97,7 @@ impl VBucket {
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Document>>> {
         let keys: Vec<&[u8]> = keys.iter().map(AsRef::as_ref).collect();
-        self.handle.inner.get_many(self.id, &keys)
+        self.services().points.get_many(&self.vb, &keys)
     }
 
     /// Returns a page of keys in key order, with the budget of the engine's tuning.
@@ -93,7 +106,7 @@ impl VBucket {
     /// [`Error::Invalid`] for a range that ends before it begins; [`Error::Corruption`],
     /// [`Error::Io`], [`Error::Closed`].
     pub fn range(&self, range: &KeyRange, form: PageForm) -> Result<Page> {
-        self.range_within(range, form, self.handle.inner.tuning().slice_budget)
+        self.range_within(range, form, self.services().tuning.get().slice_budget)
     }
 
     /// The same with a budget of its own. At least one key is looked at.
@@ -106,12 +119,12 @@ impl VBucket {
         form: PageForm,
         budget: SliceBudget,
     ) -> Result<Page> {
-        let inner = &self.handle.inner;
-        inner.metrics.operations.pages.add(1);
-        let start = inner.clock.monotonic();
-        let page = inner.page(self.id, range, form, budget);
-        let took = inner.clock.monotonic().saturating_sub(start);
-        inner.metrics.reads.page.observe_time(took);
+        let services = self.services();
+        services.metrics.operations.pages.add(1);
+        let start = services.clock.monotonic();
+        let page = services.pages.page(&self.vb, range, form, budget);
+        let took = services.clock.monotonic().saturating_sub(start);
+        services.metrics.reads.page.observe_time(took);
         page
     }
 
@@ -131,18 +144,16 @@ impl VBucket {
     /// be there later: [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`],
     /// [`Error::VbGone`].
     pub fn write(&self, change: Change, durability: Durability) -> Result<Written> {
-        let mut written = self.write_and_wait(&[change], durability)?;
-        written.pop().ok_or(Error::NotFound)
+        let written = self.write_and_wait(&[change], durability)?;
+        Ok(last(&written))
     }
 
     /// Makes one change and returns a ticket to wait with. One thread can keep many in flight.
     ///
     /// # Errors
-    /// As [`Self::write`], but for those of waiting.
+    /// As [`Self::write`], except for those of waiting.
     pub fn write_nowait(&self, change: Change, durability: Durability) -> Result<Ticket> {
-        let (mut written, want) = self.handle.inner.write(self.id, &[change], durability)?;
-        let written = written.pop().ok_or(Error::NotFound)?;
-        Ok(self.ticket(want, written))
+        self.batch_nowait(&[change], durability)
     }
 
     /// Makes all of the changes or none, in one step: no reader, no recovery and no consumer sees
@@ -155,41 +166,31 @@ impl VBucket {
     }
 
     fn write_and_wait(&self, changes: &[Change], durability: Durability) -> Result<Vec<Written>> {
-        let inner = &self.handle.inner;
-        let start = inner.clock.monotonic();
-        let (written, want) = inner.write(self.id, changes, durability)?;
-        inner.wait(&want, None)?;
-        let waits = &inner.metrics.durable_wait;
+        let services = self.services();
+        let start = services.clock.monotonic();
+        let (written, want) = services.writes.write(&self.vb, changes, durability)?;
+        services.committer.wait(&want, None)?;
+        let waits = &services.metrics.durable_wait;
         let waits = match durability {
             Durability::Memory => &waits.memory,
             Durability::Logged => &waits.logged,
             Durability::Synced => &waits.synced,
         };
-        waits.observe_time(inner.clock.monotonic().saturating_sub(start));
+        waits.observe_time(services.clock.monotonic().saturating_sub(start));
         Ok(written)
     }
 
-    /// The same without waiting; the ticket is that of the last change, and with it of all.
+    /// Like [`Self::batch`], without waiting. The ticket completes when all changes are as durable as
+    /// asked.
     ///
     /// # Errors
-    /// As [`Self::batch`], but for those of waiting.
+    /// As [`Self::batch`], except for those of waiting.
     pub fn batch_nowait(&self, changes: &[Change], durability: Durability) -> Result<Ticket> {
-        let (mut written, want) = self.handle.inner.write(self.id, changes, durability)?;
-        let written = written.pop().ok_or(Error::NotFound)?;
-        Ok(self.ticket(want, written))
-    }
-
-    fn ticket(&self, want: Want, written: Written) -> Ticket {
-        if !matches!(
-            want,
-            Want::Durable {
-                level: Durability::Memory,
-                ..
-            }
-        ) {
-            self.handle.inner.demand_flush();
-        }
-        Ticket::new(Arc::clone(&self.handle.inner), want, written)
+        let services = self.services();
+        let (written, want) = services.writes.write(&self.vb, changes, durability)?;
+        let committer = Arc::clone(&services.committer);
+        let demand = Arc::clone(&services.demand);
+        Ok(Ticket::new(committer, demand, want, last(&written)))
     }
 
     /// Gives a key a value, with the engine's default durability.
@@ -249,7 +250,7 @@ impl VBucket {
     }
 
     fn default_durability(&self) -> Durability {
-        self.handle.inner.config.durability
+        self.services().config.durability
     }
 
     /// Waits until everything up to `seqno` is synced; asks for the sync.
@@ -258,8 +259,7 @@ impl VBucket {
     /// [`Error::Invalid`] for a seqno that was not assigned yet; [`Error::Busy`] when the time is
     /// over; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
     pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
-        let inner = &self.handle.inner;
-        let cell = inner.vb(self.id)?;
+        let cell = &self.vb.cell;
         let generation = cell.generation();
         let high = cell.lock().checkpoints.high_seqno();
         if seqno > high {
@@ -269,15 +269,13 @@ impl VBucket {
             ));
         }
         let level = Durability::Synced;
-        inner.wait(
-            &Want::Durable {
-                vb: self.id,
-                generation,
-                seqno,
-                level,
-            },
-            Some(timeout),
-        )
+        let want = Want::Durable {
+            vb: Arc::clone(&self.vb),
+            generation,
+            seqno,
+            level,
+        };
+        self.services().committer.wait(&want, Some(timeout))
     }
 
     /// Returns how far the vBucket has come.
@@ -285,7 +283,7 @@ impl VBucket {
     /// # Errors
     /// None today; the engine may be closed.
     pub fn seqnos(&self) -> Result<Seqnos> {
-        let cell = self.handle.inner.vb(self.id)?;
+        let cell = &self.vb.cell;
         let inner = cell.lock();
         Ok(Seqnos {
             high: inner.checkpoints.high_seqno(),
@@ -301,7 +299,7 @@ impl VBucket {
     /// # Errors
     /// None today; the engine may be closed.
     pub fn counts(&self) -> Result<VbCounts> {
-        let inner = self.handle.inner.vb(self.id)?.lock();
+        let inner = self.vb.cell.lock();
         Ok(VbCounts {
             counts: inner.state.counts,
             as_of: inner.state.high_seqno,
@@ -313,7 +311,7 @@ impl VBucket {
     /// # Errors
     /// None today; the engine may be closed.
     pub fn failover_log(&self) -> Result<FailoverLog> {
-        Ok(self.handle.inner.vb(self.id)?.lock().failover_log.clone())
+        Ok(self.vb.cell.lock().failover_log.clone())
     }
 
     /// Reads a bounded run of what is on disk, in seqno order. Opens a db snapshot and gives it
@@ -324,17 +322,16 @@ impl VBucket {
     /// [`Error::Invalid`] for a range that ends before it begins or a budget out of bounds;
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
     pub fn scan_slice(&self, range: SeqnoRange, budget: SliceBudget) -> Result<Slice> {
-        let inner = &self.handle.inner;
-        inner.vb(self.id)?;
+        let services = self.services();
         budget.validate()?;
         if range.to < range.after {
             return Err(Error::invalid("range", "ends before it begins"));
         }
-        inner.metrics.operations.slices.add(1);
-        let start = inner.clock.monotonic();
-        let slice = inner.scan_slice(Holder::Slice, self.id, range, budget);
-        let took = inner.clock.monotonic().saturating_sub(start);
-        inner.metrics.reads.slice.observe_time(took);
+        services.metrics.operations.slices.add(1);
+        let start = services.clock.monotonic();
+        let slice = services.slices.read(Holder::Slice, &self.vb, range, budget);
+        let took = services.clock.monotonic().saturating_sub(start);
+        services.metrics.reads.slice.observe_time(took);
         slice
     }
 }

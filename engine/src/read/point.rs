@@ -1,10 +1,14 @@
-//! Reading by key: memory first, then disk. No db snapshot is taken, but for a read that lost
+//! Reading by key: memory first, then disk. No db snapshot is taken, except for a read that lost
 //! several races with writers in a row.
 
 use crate::error::Result;
-use crate::inner::Inner;
+use crate::gate::Gate;
+use crate::numbers::count;
+use crate::vbuckets::Vb;
 use bytes::Bytes;
-use vbstore_core::{ItemMeta, VbId};
+use std::sync::Arc;
+use vbstore_core::{Clock, ItemMeta, VbId};
+use vbstore_metrics::EngineMetrics;
 
 /// A document as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +22,15 @@ pub struct Document {
 /// One read of so many is timed.
 const TIMED_OF: u64 = 16;
 
-impl Inner {
-    pub(crate) fn get(&self, vb: VbId, key: &[u8]) -> Result<Option<Document>> {
+/// Reads by key.
+pub(crate) struct PointReads {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+}
+
+impl PointReads {
+    pub(crate) fn get(&self, vb: &Vb, key: &[u8]) -> Result<Option<Document>> {
         let gets = &self.metrics.operations.gets;
         gets.add(1);
         // Looking at the clock twice would cost a read from memory a tenth of its time.
@@ -33,18 +44,17 @@ impl Inner {
         document
     }
 
-    fn get_untimed(&self, vb: VbId, key: &[u8]) -> Result<Option<Document>> {
-        let cell = self.vb(vb)?;
-        let storage = self.storage()?;
+    fn get_untimed(&self, vb: &Vb, key: &[u8]) -> Result<Option<Document>> {
+        let storage = self.gate.lend()?;
         let now = self.clock.wall_seconds();
-        let in_memory = cell.lock().checkpoints.get(key).cloned();
+        let in_memory = vb.cell.lock().checkpoints.get(key).cloned();
         let document = if let Some(item) = in_memory {
             Some(Document {
                 meta: item.meta,
                 value: item.value.clone(),
             })
         } else {
-            let stored = storage.document(vb, key)?;
+            let stored = storage.document(vb.id(), key)?;
             stored.map(|stored| Document {
                 meta: stored.meta,
                 value: stored.value,
@@ -53,27 +63,28 @@ impl Inner {
         Ok(document.filter(|document| document.meta.is_present(now)))
     }
 
-    pub(crate) fn get_meta(&self, vb: VbId, key: &[u8]) -> Result<Option<ItemMeta>> {
+    pub(crate) fn get_meta(&self, vb: &Vb, key: &[u8]) -> Result<Option<ItemMeta>> {
         self.metrics.operations.gets.add(1);
-        let cell = self.vb(vb)?;
-        let storage = self.storage()?;
-        let in_memory = cell.lock().checkpoints.get(key).map(|item| item.meta);
+        let storage = self.gate.lend()?;
+        let in_memory = vb.cell.lock().checkpoints.get(key).map(|item| item.meta);
         match in_memory {
             Some(meta) => Ok(Some(meta)),
-            None => storage.index_entry(vb, key),
+            None => storage.index_entry(vb.id(), key),
         }
     }
 
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "each missing key is noted with its place among those found"
+    )]
     /// As `get`, key by key, with the look-ups on disk batched.
-    pub(crate) fn get_many(&self, vb: VbId, keys: &[&[u8]]) -> Result<Vec<Option<Document>>> {
-        let reads = u64::try_from(keys.len()).unwrap_or(u64::MAX);
-        self.metrics.operations.gets.add(reads);
-        let cell = self.vb(vb)?;
-        let storage = self.storage()?;
+    pub(crate) fn get_many(&self, vb: &Vb, keys: &[&[u8]]) -> Result<Vec<Option<Document>>> {
+        self.metrics.operations.gets.add(count(keys.len()));
+        let storage = self.gate.lend()?;
         let now = self.clock.wall_seconds();
         let mut found: Vec<Option<Document>> = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
-        let inner = cell.lock();
+        let inner = vb.cell.lock();
         for (number, key) in keys.iter().enumerate() {
             let item = inner.checkpoints.get(key);
             if item.is_none() {
@@ -86,7 +97,8 @@ impl Inner {
         }
         drop(inner);
 
-        let looked_up: Vec<(VbId, &[u8])> = missing.iter().map(|(_, key)| (vb, *key)).collect();
+        let looked_up: Vec<(VbId, &[u8])> =
+            missing.iter().map(|(_, key)| (vb.id(), *key)).collect();
         let entries = storage.index_entries(&looked_up)?;
         let live = missing
             .iter()
@@ -96,18 +108,16 @@ impl Inner {
             .collect::<Vec<_>>();
         let wanted: Vec<(&[u8], ItemMeta)> =
             live.iter().map(|(_, key, meta)| (*key, *meta)).collect();
-        for ((number, key, _), stored) in live.iter().zip(storage.documents_at(vb, &wanted)?) {
+        for ((number, key, _), stored) in live.iter().zip(storage.documents_at(vb.id(), &wanted)?) {
             // One that was replaced in between is read again on its own.
             let stored = match stored {
                 Some(stored) => Some(stored),
-                None => storage.document(vb, key)?,
+                None => storage.document(vb.id(), key)?,
             };
-            if let Some(place) = found.get_mut(*number) {
-                *place = stored.map(|stored| Document {
-                    meta: stored.meta,
-                    value: stored.value,
-                });
-            }
+            found[*number] = stored.map(|stored| Document {
+                meta: stored.meta,
+                value: stored.value,
+            });
         }
         for place in &mut found {
             place.take_if(|document| !document.meta.is_present(now));

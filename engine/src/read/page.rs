@@ -9,13 +9,14 @@
 
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
-use crate::inner::Inner;
+use crate::gate::Gate;
 use crate::storage::{PageScan, Storage};
+use crate::vbuckets::Vb;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use vbstore_core::{Item, ItemMeta, Seqno, VbCell, VbId};
+use vbstore_core::{Clock, Item, ItemMeta, Seqno};
 
 /// Which keys are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl KeyRange {
         let mut to = from.to_vec();
         while to.pop_if(|last| *last == 0xff).is_some() {}
         let to = to.pop().map(|last| {
-            to.push(last.saturating_add(1));
+            to.push(last + 1);
             Bytes::from(to)
         });
         Self { from, to }
@@ -107,10 +108,16 @@ pub struct Page {
 /// Times a page is read again because the vBucket was deleted meanwhile.
 const TRIES_MAX: u32 = 3;
 
-impl Inner {
+/// Reads in key order.
+pub(crate) struct PageReads {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl PageReads {
     pub(crate) fn page(
         &self,
-        vb: VbId,
+        vb: &Vb,
         range: &KeyRange,
         form: PageForm,
         budget: SliceBudget,
@@ -119,15 +126,14 @@ impl Inner {
         if range.to.as_ref().is_some_and(|to| *to < range.from) {
             return Err(Error::invalid("range", "ends before it begins"));
         }
-        let cell = self.vb(vb)?;
-        let storage = self.storage()?;
+        let storage = self.gate.lend()?;
         let with_values = form == PageForm::Documents;
 
         let Sources {
             in_memory,
             high_seqno,
             scan,
-        } = read_sources(cell, &storage, range, with_values, budget)?;
+        } = read_sources(vb, &storage, range, with_values, budget)?;
 
         // The page ends where the scan ended, so what memory has beyond is for the next page.
         let end = match &scan.next {
@@ -168,15 +174,12 @@ impl Inner {
         let now = self.clock.wall_seconds();
         let mut entries = Vec::with_capacity(merged.len());
         for (key, entry) in merged {
-            let size = key
-                .len()
-                .saturating_add(entry.value.as_ref().map_or(0, Bytes::len));
-            bytes = bytes.saturating_add(size);
+            bytes += key.len() + entry.value.as_ref().map_or(0, Bytes::len);
             if items > 0 && (items >= budget.items_max || bytes > budget.bytes_max) {
                 rest = Some(key);
                 break;
             }
-            items = items.saturating_add(1);
+            items += 1;
             if entry.meta.is_present(now) {
                 entries.push(entry);
             }
@@ -201,7 +204,7 @@ struct Sources {
 }
 
 fn read_sources(
-    cell: &VbCell,
+    vb: &Vb,
     storage: &Storage,
     range: &KeyRange,
     with_values: bool,
@@ -210,8 +213,8 @@ fn read_sources(
     for _ in 0..TRIES_MAX {
         // ORDER: memory first, view second; see above.
         let mut in_memory: BTreeMap<Bytes, Arc<Item>> = BTreeMap::new();
-        let inner = cell.lock();
-        let generation = cell.generation();
+        let inner = vb.cell.lock();
+        let generation = vb.cell.generation();
         let high_seqno = inner.checkpoints.high_seqno();
         inner.checkpoints.for_each_unpersisted(|item| {
             if range.contains(&item.key) {
@@ -220,8 +223,8 @@ fn read_sources(
         });
         drop(inner);
         let to = range.to.as_deref();
-        let scan = storage.scan_page(cell.id, &range.from, to, with_values, budget)?;
-        if cell.generation() == generation {
+        let scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget)?;
+        if vb.cell.generation() == generation {
             return Ok(Sources {
                 in_memory,
                 high_seqno,
@@ -230,7 +233,7 @@ fn read_sources(
         }
         // Deleted in between: memory and view are of two lives of the vBucket.
     }
-    Err(Error::VbGone { vb: cell.id })
+    Err(Error::VbGone { vb: vb.id() })
 }
 
 #[cfg(test)]

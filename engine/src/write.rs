@@ -9,17 +9,27 @@
 //! 5. Everything is given back, and the caller waits for its durability.
 
 use crate::change::{Change, Verb, Written};
-use crate::commit::Want;
-use crate::config::Durability;
+use crate::commit::{Committer, DirtyList, Want};
+use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
-use crate::failpoint::place;
-use crate::inner::{Inner, StorageRef};
+use crate::failpoint::{MaybeFailpoints, place};
+use crate::gate::Gate;
+use crate::health::Health;
+use crate::memory::Memory;
+use crate::numbers::count;
+use crate::signals::Signals;
+use crate::storage::Storage;
+use crate::stripes::Stripes;
+use crate::tuning::CurrentTuning;
+use crate::vbuckets::Vb;
+use crate::wakes::Wakes;
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
 use vbstore_core::{
-    Appended, Cas, Item, ItemKind, ItemMeta, Previous, Seqno, VbCell, VbId, VbInner,
+    Appended, Cas, Clock, Item, ItemKind, ItemMeta, Previous, Seqno, VbCell, VbInner,
 };
+use vbstore_metrics::EngineMetrics;
 
 /// A change that may be made: its condition holds while its key's stripe is held.
 struct Admitted {
@@ -40,11 +50,28 @@ struct Current {
     on_disk: Previous,
 }
 
-impl Inner {
-    /// Makes all of the changes or none. Returns where they went, and what to wait for.
+/// Writes: admits changes, gives them their seqnos and appends them in memory.
+pub(crate) struct Writes {
+    pub(crate) config: Arc<Config>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) stripes: Stripes,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) dirty: Arc<DirtyList>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) health: Arc<Health>,
+    pub(crate) tuning: Arc<CurrentTuning>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) failpoints: MaybeFailpoints,
+}
+
+impl Writes {
+    /// Makes all of the changes or none. Returns where they went, and what to wait for. The caller
+    /// holds no lock.
     pub(crate) fn write(
         &self,
-        vb: VbId,
+        vb: &Arc<Vb>,
         changes: &[Change],
         durability: Durability,
     ) -> Result<(Vec<Written>, Want)> {
@@ -62,17 +89,17 @@ impl Inner {
 
     fn write_counted(
         &self,
-        vb: VbId,
+        vb: &Arc<Vb>,
         changes: &[Change],
         durability: Durability,
     ) -> Result<(Vec<Written>, Want)> {
-        let cell = self.vb(vb)?;
+        let cell = &vb.cell;
         self.check_limits(changes)?;
         self.health.check()?;
         self.wait_for_room()?;
 
-        let storage = self.storage()?;
-        let stripes = self.stripes.hold(vb, changes.iter().map(Change::key));
+        let storage = self.gate.lend()?;
+        let stripes = self.stripes.hold(cell.id, changes.iter().map(Change::key));
         let (admitted, generation) = loop {
             let generation = cell.generation();
             let admitted = self.admit(&storage, cell, changes)?;
@@ -81,24 +108,25 @@ impl Inner {
                 break (admitted, generation);
             }
         };
-        self.pass(place::WRITE_ASSIGN)?;
+        self.failpoints.pass(place::WRITE_ASSIGN)?;
         let mut inner = cell.lock();
         if cell.generation() != generation {
-            return Err(Error::VbGone { vb });
+            return Err(Error::VbGone { vb: cell.id });
         }
         self.health.check()?;
-        let written = self.assign(cell, &mut inner, changes, admitted, durability)?;
-        let streams = inner.fire(cell, Some(self.clock.monotonic()));
+        let mut wakes = Wakes::default();
+        let written = self.assign(vb, &mut inner, changes, admitted, durability, &mut wakes)?;
+        wakes.wake(inner.fire(cell, Some(self.clock.monotonic())));
         drop(inner);
         drop(stripes);
-        streams.wake();
+        drop(storage);
+        wakes.run();
 
-        // A batch is never empty: the limits refuse one.
-        let seqno = written.last().map_or(Seqno::ZERO, |written| written.seqno);
+        let seqno = last(&written).seqno;
         Ok((
             written,
             Want::Durable {
-                vb,
+                vb: Arc::clone(vb),
                 generation,
                 seqno,
                 level: durability,
@@ -108,17 +136,17 @@ impl Inner {
 
     /// Waits a bounded time while memory is at its quota.
     fn wait_for_room(&self) -> Result<()> {
-        let tuning = self.tuning();
+        let tuning = self.tuning.get();
         if self.memory.used() < tuning.memory_quota {
             return Ok(());
         }
-        self.wait(&Want::Room, Some(tuning.busy_timeout))
+        self.committer.wait(&Want::Room, Some(tuning.busy_timeout))
     }
 
     fn check_limits(&self, changes: &[Change]) -> Result<()> {
         let config = &self.config;
         let at_most = |field, size: usize, max: u64| {
-            let size = u64::try_from(size).unwrap_or(u64::MAX);
+            let size = count(size);
             if size > max {
                 Err(Error::TooLarge { field, size, max })
             } else {
@@ -136,9 +164,7 @@ impl Inner {
             }
             at_most("key", change.key.len(), config.key_bytes_max)?;
             at_most("value", change.value.len(), config.value_bytes_max)?;
-            bytes = bytes
-                .saturating_add(change.key.len())
-                .saturating_add(change.value.len());
+            bytes += change.key.len() + change.value.len();
             if let Verb::Restore(kind, cas) = change.verb {
                 if !kind.is_live() && !change.value.is_empty() {
                     return Err(Error::invalid("value", "a deletion has none"));
@@ -159,12 +185,7 @@ impl Inner {
         Ok(())
     }
 
-    fn admit(
-        &self,
-        storage: &StorageRef<'_>,
-        cell: &VbCell,
-        changes: &[Change],
-    ) -> Result<Vec<Admitted>> {
+    fn admit(&self, storage: &Storage, cell: &VbCell, changes: &[Change]) -> Result<Vec<Admitted>> {
         let now = self.clock.wall_seconds();
         changes
             .iter()
@@ -176,14 +197,15 @@ impl Inner {
     /// changes end up in one checkpoint, and so in one write batch.
     fn assign(
         &self,
-        cell: &VbCell,
+        vb: &Arc<Vb>,
         inner: &mut VbInner,
         changes: &[Change],
         admitted: Vec<Admitted>,
         durability: Durability,
+        wakes: &mut Wakes,
     ) -> Result<Vec<Written>> {
-        let count = u64::try_from(changes.len()).unwrap_or(u64::MAX);
-        let last = inner.checkpoints.high_seqno().get().checked_add(count);
+        let last = inner.checkpoints.high_seqno().get();
+        let last = last.checked_add(count(changes.len()));
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
             return Err(Error::invalid("vb", "out of seqnos"));
         }
@@ -193,7 +215,7 @@ impl Inner {
         let mut written = Vec::with_capacity(changes.len());
         let mut removed_sum: u64 = 0;
         for (change, admitted) in changes.iter().zip(admitted) {
-            let seqno = inner.checkpoints.high_seqno().saturating_add(1);
+            let seqno = Seqno::new(inner.checkpoints.high_seqno().get() + 1);
             let cas = match change.verb {
                 Verb::Restore(_, cas) => cas,
                 _ => inner.max_cas.next(micros),
@@ -212,8 +234,7 @@ impl Inner {
                     seconds
                 },
                 datatype: admitted.datatype,
-                // Values are limited to 20 MiB.
-                value_len: u32::try_from(admitted.value.len()).unwrap_or(u32::MAX),
+                value_len: value_len(&admitted.value),
             };
             let item = Item {
                 meta,
@@ -221,12 +242,16 @@ impl Inner {
                 value: admitted.value,
             };
             let sync = durability == Durability::Synced;
-            let Appended { added, removed } =
-                inner
-                    .checkpoints
-                    .append(Arc::new(item), admitted.on_disk, sync, now);
+            let Appended {
+                added,
+                removed,
+                replaced,
+            } = inner
+                .checkpoints
+                .append(Arc::new(item), admitted.on_disk, sync, now);
             self.memory.add(added);
-            removed_sum = removed_sum.saturating_add(removed);
+            wakes.replace(replaced);
+            removed_sum += removed;
             self.metrics.replaced_items.add(u64::from(removed > 0));
             written.push(Written {
                 seqno,
@@ -235,14 +260,13 @@ impl Inner {
             });
         }
         self.memory.subtract(removed_sum);
-        let items = u64::try_from(written.len()).unwrap_or(u64::MAX);
-        self.metrics.written_items.add(items);
-        if inner.checkpoints.open_memory() >= self.tuning().checkpoint_bytes_max {
+        self.metrics.written_items.add(count(written.len()));
+        if inner.checkpoints.open_memory() >= self.tuning.get().checkpoint_bytes_max {
             inner.checkpoints.seal();
         }
         if !inner.is_dirty {
             inner.is_dirty = true;
-            if self.commit.mark_dirty(cell.id, now) {
+            if self.dirty.mark(vb, now) {
                 self.signals.flusher.wake_from_rest();
             }
         }
@@ -250,13 +274,22 @@ impl Inner {
     }
 }
 
+#[expect(clippy::expect_used, reason = "the limits refuse values above 20 MiB")]
+fn value_len(value: &Bytes) -> u32 {
+    u32::try_from(value.len()).expect("a value above its limit was admitted")
+}
+
+/// Returns where the last change of a batch went.
+#[expect(
+    clippy::expect_used,
+    reason = "the limits refuse a batch without a change"
+)]
+pub(crate) fn last(written: &[Written]) -> Written {
+    *written.last().expect("a batch of no change was written")
+}
+
 /// Checks the condition of one change. The caller holds its key's stripe.
-fn admit_one(
-    storage: &StorageRef<'_>,
-    cell: &VbCell,
-    change: &Change,
-    now: u32,
-) -> Result<Admitted> {
+fn admit_one(storage: &Storage, cell: &VbCell, change: &Change, now: u32) -> Result<Admitted> {
     let mut admitted = Admitted {
         kind: ItemKind::Mutation,
         key: change.key.clone(),
@@ -303,7 +336,7 @@ fn admit_one(
 }
 
 /// Reads the newest change of a key: memory first, then disk. The caller holds the key's stripe.
-fn read_current(storage: &StorageRef<'_>, cell: &VbCell, key: &[u8]) -> Result<Current> {
+fn read_current(storage: &Storage, cell: &VbCell, key: &[u8]) -> Result<Current> {
     let in_memory = cell.lock().checkpoints.get(key).cloned();
     if let Some(item) = in_memory {
         return Ok(Current {

@@ -1,7 +1,20 @@
-//! Waking and stopping the tasks.
+//! Waking and stopping the background tasks.
+//!
+//! The lock of a signal is a leaf: whoever wakes a task may hold any lock that comes before.
 
-use super::Next;
 use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
+
+/// When a task wants to be called next; earlier if it is signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// After this time.
+    In(Duration),
+    /// Not before this time, signalled or not.
+    NotBefore(Duration),
+    /// When it is signalled.
+    OnSignal,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -42,7 +55,7 @@ impl Signal {
     }
 
     /// Waits until it is time or the signal comes. Returns false if the task must stop.
-    pub(super) fn wait(&self, next: Next) -> bool {
+    pub(crate) fn wait(&self, next: Next) -> bool {
         let mut state = self.state.lock();
         let idle = |state: &mut State| !state.is_signalled && !state.is_stopped;
         state.is_timed = matches!(next, Next::In(_));

@@ -1,0 +1,247 @@
+//! Group commit: whoever needs a change on disk flushes for everybody.
+//!
+//! # Protocol
+//! There is one *lead*. It is a role, not a mutex: whoever has it may flush, sync or delete a
+//! vBucket, and nobody else may. A thread that wants something (its change persisted or synced,
+//! room in memory, or the lead itself) does this, holding no lock:
+//!
+//! 1. It looks whether it has what it wants. Then it is done.
+//! 2. Under the queue's lock it looks again. If there is no leader it becomes the leader, flushes
+//!    once, resigns, and starts again. Otherwise it joins the queue.
+//! 3. It parks until the leader wakes it: because it has what it wants, because of an error, or to
+//!    hand it the lead.
+//!
+//! A leader resigns after its flush has been published: under the queue's lock it takes everybody
+//! out who has what they want, hands the lead to the first thread that has not, or to nobody. Wakers,
+//! and the values of changes that were freed, are the program's own code: the leader collects them
+//! and runs them after it has resigned, when it holds nothing.
+//!
+//! Why nobody is forgotten: the flush publishes *before* the leader takes the queue's lock, and a
+//! thread looks *after* it has taken it. Either the thread sees what was published, or the leader
+//! sees the thread in the queue. A thread that gives up (time-out) leaves under the queue's lock; if
+//! it was handed the lead in the same moment, it resigns at once and so passes it on.
+//!
+//! A change is on the dirty list, and so in the next flush, before its writer comes here: the list
+//! is filled under the vBucket's lock when the change is appended. A flush that fails puts back what
+//! it took, so the next one takes it again.
+
+use super::flush::Flush;
+use super::lead::{Candidate, Lead};
+use super::queue::{CommitQueue, Joined};
+use super::want::Want;
+use crate::config::Durability;
+use crate::error::{Error, Result};
+use crate::health::Health;
+use crate::memory::Memory;
+use crate::tuning::CurrentTuning;
+use crate::vbuckets::VBuckets;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+use vbstore_core::lock_order::assert_none_held;
+
+/// Hands out the lead, and flushes with it for whoever waits.
+pub(crate) struct Committer {
+    queue: CommitQueue,
+    flush: Flush,
+    vbs: Arc<VBuckets>,
+    health: Arc<Health>,
+    memory: Arc<Memory>,
+    tuning: Arc<CurrentTuning>,
+    /// The last flush has been done: what is not durable now never will be by this engine.
+    is_closed: AtomicBool,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        flush: Flush,
+        vbs: Arc<VBuckets>,
+        health: Arc<Health>,
+        memory: Arc<Memory>,
+        tuning: Arc<CurrentTuning>,
+    ) -> Self {
+        Self {
+            queue: CommitQueue::new(),
+            flush,
+            vbs,
+            health,
+            memory,
+            tuning,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns whether the want is fulfilled, or why it never will be; `None` to go on waiting.
+    /// Takes no locks except leaves.
+    pub(super) fn look(&self, want: &Want) -> Option<Result<()>> {
+        match want {
+            Want::Durable {
+                vb,
+                generation,
+                seqno,
+                level,
+            } => {
+                // ORDER: the seqno first, the generation second; see `VbCell`.
+                let reached = match level {
+                    Durability::Memory => *seqno,
+                    Durability::Logged => vb.cell.persisted(),
+                    Durability::Synced => vb.cell.synced(),
+                };
+                if vb.cell.check_generation(*generation).is_err() {
+                    return Some(Err(Error::VbGone { vb: vb.id() }));
+                }
+                if reached >= *seqno {
+                    return Some(Ok(()));
+                }
+            }
+            Want::Room => {
+                if self.memory.used() < self.tuning.get().memory_quota {
+                    return Some(Ok(()));
+                }
+            }
+            Want::Lead => return None,
+        }
+        if let Err(unhealthy) = self.health.check() {
+            return Some(Err(unhealthy));
+        }
+        let is_closed = self.is_closed.load(Ordering::Acquire);
+        is_closed.then_some(Err(Error::Closed))
+    }
+
+    fn is_settled(&self, want: &Want) -> bool {
+        self.look(want).is_some()
+    }
+
+    /// Waits until the want is fulfilled. `timeout` is real time. The caller holds no lock.
+    ///
+    /// # Errors
+    /// Why it never will be fulfilled; [`Error::Busy`] when the time is over.
+    pub(crate) fn wait(&self, want: &Want, timeout: Option<Duration>) -> Result<()> {
+        assert_none_held();
+        let deadline = timeout.map(|timeout| self.queue.now().saturating_add(timeout));
+        loop {
+            if let Some(answer) = self.look(want) {
+                return answer;
+            }
+            let candidate = Candidate::new();
+            match self.queue.join(want, |want| self.is_settled(want)) {
+                Joined::Fulfilled => {}
+                Joined::Leads => {
+                    let flushed = self.flush_as_leader(candidate, want.wants_sync());
+                    let is_stuck = matches!(flushed, Ok(0)) && matches!(want, Want::Room);
+                    if is_stuck && self.look(want).is_none() {
+                        return Err(want.time_is_over());
+                    }
+                }
+                Joined::Waits(slot) => {
+                    if !slot.park(deadline, &self.queue) {
+                        if self.queue.leave(&slot) {
+                            let is_settled = |want: &Want| self.is_settled(want);
+                            drop(candidate.lead(&self.queue, &is_settled));
+                        }
+                        return self.look(want).unwrap_or(Err(want.time_is_over()));
+                    }
+                    if slot.was_handed_lead() {
+                        // An error is in the health, where `look` finds it.
+                        drop(self.flush_as_leader(candidate, want.wants_sync()));
+                    }
+                }
+            }
+            if deadline.is_some_and(|deadline| self.queue.now() >= deadline) {
+                return self.look(want).unwrap_or(Err(want.time_is_over()));
+            }
+        }
+    }
+
+    /// Waits for the lead, runs `work` with it and resigns. A panic in `work` fails the engine. The
+    /// caller holds no lock.
+    pub(crate) fn with_lead<R>(&self, work: impl FnOnce(&mut Lead<'_>) -> Result<R>) -> Result<R> {
+        let candidate = Candidate::new();
+        if let Joined::Waits(slot) = self.queue.join(&Want::Lead, |_| false) {
+            while !slot.was_handed_lead() {
+                slot.park(None, &self.queue);
+            }
+        }
+        self.lead(candidate, work)
+    }
+
+    /// Waits for the lead and flushes once. Returns how many vBuckets took part.
+    pub(crate) fn flush_in_turn(&self, sync: bool) -> Result<usize> {
+        self.with_lead(|lead| self.flush.run(lead, sync))
+    }
+
+    /// Waits for the lead and resigns, so that whoever waits looks again.
+    pub(crate) fn let_all_look(&self) -> Result<()> {
+        self.with_lead(|_| Ok(()))
+    }
+
+    /// Flushes and syncs what there is now. What others write meanwhile is not waited for.
+    pub(crate) fn flush_all(&self) -> Result<()> {
+        let now: Vec<_> = self
+            .vbs
+            .iter()
+            .map(|vb| {
+                // ORDER: the generation first, so that what is waited for is of that life or older.
+                let generation = vb.cell.generation();
+                (vb, generation, vb.cell.lock().checkpoints.high_seqno())
+            })
+            .collect();
+        loop {
+            self.flush_in_turn(true)?;
+            let is_done = now.iter().all(|(vb, generation, high)| {
+                vb.cell.synced() >= *high || vb.cell.check_generation(*generation).is_err()
+            });
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says that the last flush has been done. Whoever waits is told by [`Self::let_all_look`].
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Registers a ticket's waker in place of the one it had. Returns false if the want is settled.
+    pub(super) fn register(&self, ticket: u64, want: &Want, waker: &Waker) -> bool {
+        self.queue
+            .register(ticket, want, waker, |want| self.is_settled(want))
+    }
+
+    /// Removes a ticket's waker.
+    pub(super) fn unregister(&self, ticket: u64) {
+        self.queue.unregister(ticket);
+    }
+
+    fn flush_as_leader(&self, candidate: Candidate, sync: bool) -> Result<usize> {
+        self.lead(candidate, |lead| self.flush.run(lead, sync))
+    }
+
+    /// Runs `work` and resigns. The queue has given this thread the lead.
+    fn lead<R>(
+        &self,
+        candidate: Candidate,
+        work: impl FnOnce(&mut Lead<'_>) -> Result<R>,
+    ) -> Result<R> {
+        let is_settled = |want: &Want| self.is_settled(want);
+        let mut lead = candidate.lead(&self.queue, &is_settled);
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut lead)));
+        outcome.unwrap_or_else(|panic| {
+            let failed = self
+                .health
+                .fail(format!("a flush panicked: {}", text_of(&*panic)));
+            lead.run_after(failed);
+            Err(self.health.check().err().unwrap_or(Error::Closed))
+        })
+    }
+}
+
+/// Returns what a panic said.
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or_default()
+}

@@ -1,0 +1,57 @@
+//! The vBuckets with changes that no flush has taken.
+
+use crate::vbuckets::Vb;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
+
+/// vBuckets with changes that no flush has taken, oldest first, each at most once.
+pub(crate) struct DirtyList(Mutex<Dirty>);
+
+/// What was on the list when a flush took it.
+#[derive(Default)]
+pub(super) struct Dirty {
+    pub(super) vbs: VecDeque<Arc<Vb>>,
+    /// When the first of them was put on the list.
+    since: Option<Duration>,
+}
+
+impl DirtyList {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Rank::Leaf, Dirty::default()))
+    }
+
+    /// Puts a vBucket on the list. Called under its lock, when it was not on it. Returns whether the
+    /// list was empty.
+    pub(crate) fn mark(&self, vb: &Arc<Vb>, now: Duration) -> bool {
+        let mut dirty = self.0.lock();
+        dirty.vbs.push_back(Arc::clone(vb));
+        let was_empty = dirty.since.is_none();
+        dirty.since.get_or_insert(now);
+        was_empty
+    }
+
+    /// Takes the whole list. Whole, so that no vBucket is in one flush twice: a change that is
+    /// appended while the flush takes its checkpoints goes onto the next list.
+    pub(super) fn take(&self) -> Dirty {
+        std::mem::take(&mut *self.0.lock())
+    }
+
+    /// Puts back, in front, what did not fit into the flush.
+    pub(super) fn put_back(&self, rest: Dirty) {
+        if rest.vbs.is_empty() {
+            return;
+        }
+        let mut dirty = self.0.lock();
+        let newer = std::mem::replace(&mut *dirty, rest);
+        dirty.vbs.extend(newer.vbs);
+        dirty.since = dirty.since.or(newer.since);
+    }
+
+    /// Returns since when there has been a change that no flush has taken.
+    pub(crate) fn since(&self) -> Option<Duration> {
+        self.0.lock().since
+    }
+}

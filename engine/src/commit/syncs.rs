@@ -1,0 +1,63 @@
+//! Syncs by the leader, and what follows every sync: the witness, and publishing.
+
+use super::lead::Lead;
+use super::ledger::Ledger;
+use crate::error::Result;
+use crate::failpoint::{MaybeFailpoints, place};
+use crate::home::WitnessFile;
+use crate::signals::Signals;
+use crate::storage::Storage;
+use std::sync::Arc;
+use std::time::Duration;
+use vbstore_core::Clock;
+use vbstore_core::sync::Mutex;
+use vbstore_metrics::EngineMetrics;
+
+/// Syncs RocksDB's log, records in the witness how far, and publishes it.
+pub(crate) struct Syncs {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) witness: Arc<Mutex<WitnessFile>>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) failpoints: MaybeFailpoints,
+}
+
+impl Syncs {
+    /// Syncs what was written without a sync. Does nothing if all is synced.
+    pub(super) fn sync(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
+        if self.ledger.is_all_synced() {
+            return Ok(());
+        }
+        self.failpoints.pass(place::SYNC)?;
+        let start = self.clock.monotonic();
+        let sequence = storage.sync()?;
+        self.count(start);
+        self.record(lead, sequence)?;
+        self.publish_all(lead);
+        Ok(())
+    }
+
+    /// Counts a sync that began at `start`.
+    pub(super) fn count(&self, start: Duration) {
+        let took = self.clock.monotonic().saturating_sub(start);
+        self.metrics.syncs.add(1);
+        self.metrics.sync_micros.observe_time(took);
+    }
+
+    /// Records in the witness that everything up to RocksDB's `sequence` is synced, before anybody is
+    /// told. The leader alone records.
+    pub(super) fn record(&self, _: &Lead<'_>, sequence: u64) -> Result<()> {
+        self.failpoints.pass(place::FLUSH_WITNESS)?;
+        self.witness.lock().record(sequence, 0)?;
+        self.signals.witness.wake();
+        Ok(())
+    }
+
+    /// Publishes that everything persisted is synced: the leader alone persists, and has just synced.
+    pub(super) fn publish_all(&self, lead: &mut Lead<'_>) {
+        for vb in self.ledger.take_unsynced().values() {
+            lead.wake_after(vb.cell.publish_synced());
+        }
+    }
+}

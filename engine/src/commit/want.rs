@@ -1,0 +1,45 @@
+//! What a thread or a ticket waits for.
+
+use crate::config::Durability;
+use crate::error::Error;
+use crate::vbuckets::Vb;
+use std::sync::Arc;
+use vbstore_core::Seqno;
+
+/// What somebody waits for.
+#[derive(Clone, Debug)]
+pub(crate) enum Want {
+    /// That everything up to a seqno is as durable as this.
+    Durable {
+        vb: Arc<Vb>,
+        generation: u64,
+        seqno: Seqno,
+        level: Durability,
+    },
+    /// That memory is below its quota.
+    Room,
+    /// The lead.
+    Lead,
+}
+
+impl Want {
+    pub(super) fn wants_sync(&self) -> bool {
+        matches!(
+            self,
+            Self::Durable {
+                level: Durability::Synced,
+                ..
+            }
+        )
+    }
+
+    /// Returns the error of a wait whose time is over.
+    pub(super) fn time_is_over(&self) -> Error {
+        let what = match self {
+            Self::Durable { .. } => "not as durable as asked for within the time allowed",
+            Self::Room => "memory quota",
+            Self::Lead => "the lead of the flush",
+        };
+        Error::Busy { what }
+    }
+}

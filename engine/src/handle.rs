@@ -1,0 +1,50 @@
+//! What all handles of one engine share.
+
+use crate::closing::Closing;
+use crate::error::{Error, Result};
+use crate::samples::{Places, Samples};
+use crate::services::Services;
+use crate::tasks;
+use std::sync::Arc;
+
+/// Closes the engine when the last clone is gone. Background threads hold the services only.
+pub(crate) struct Handle {
+    pub(crate) services: Arc<Services>,
+    pub(crate) samples: Arc<Samples>,
+    closing: Closing,
+}
+
+impl Handle {
+    /// Makes the handle of an engine, and starts its threads if it is to have any.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a thread cannot be started.
+    pub(crate) fn new(services: Services, with_threads: bool, places: Places) -> Result<Arc<Self>> {
+        let services = Arc::new(services);
+        let samples = Arc::new(Samples::new(&services, places));
+        let closing = Closing::new(Arc::clone(&services), Arc::clone(&samples));
+        let handle = Arc::new(Self {
+            services,
+            samples,
+            closing,
+        });
+        if with_threads {
+            let threads = tasks::start(&handle.services);
+            let threads = threads.map_err(|e| Error::io("start a thread", e))?;
+            handle.closing.will_stop(threads);
+        }
+        Ok(handle)
+    }
+
+    pub(crate) fn close(&self) -> Result<()> {
+        self.closing.close()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "store not closed cleanly");
+        }
+    }
+}

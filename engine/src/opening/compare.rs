@@ -1,0 +1,80 @@
+//! Comparing what would be recovered with what the witness vouches for.
+
+use super::request::Request;
+use super::states::load;
+use crate::error::{Error, Result};
+use crate::home::{Home, WITNESS, WitnessFile, data_files};
+use crate::storage::{FamilyOptions, Reach, Storage};
+use std::sync::Arc;
+use vbstore_core::StoreUuid;
+
+/// How the last engine on this store ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastStop {
+    Clean,
+    Unclean,
+}
+
+/// Compares what would be recovered with what the witness vouches for, and reads the records of all
+/// vBuckets, before anything is written.
+///
+/// # Errors
+/// [`Error::DataLoss`] and [`Error::Corruption`], unless the loss is accepted.
+pub(super) fn compare(
+    request: &Request,
+    home: &Home,
+    store: StoreUuid,
+    vbuckets: u16,
+    options: &FamilyOptions,
+) -> Result<(WitnessFile, LastStop)> {
+    let look = |reach| {
+        let clock = Arc::clone(&request.clock);
+        Storage::open_read_only(&home.db(), options, vbuckets, reach, clock)
+    };
+    let witness = match WitnessFile::open(&home.witness(), store) {
+        Ok(witness) => witness,
+        Err(error @ Error::Corruption { .. }) if request.accept_data_loss => {
+            // What is worse than a lost witness is met here, before anything is written.
+            load(&look(Reach::Everything)?, vbuckets)?;
+            tracing::warn!(%error, "data loss accepted: the witness is made anew");
+            let witness = WitnessFile::create(&home.witness(), store)?;
+            home.sync()?;
+            return Ok((witness, LastStop::Unclean));
+        }
+        Err(error) => return Err(error),
+    };
+    let newest = witness.newest();
+    let files = data_files(&home.db())?;
+    let is_as_closed = newest.clean_digest == files.digest;
+    if newest.clean_digest != 0 && !is_as_closed {
+        tracing::warn!(
+            file = WITNESS,
+            "the data files are not as the last close left them"
+        );
+    }
+    // After a clean close with an empty log there is nothing to recover, and no need to open every
+    // family twice.
+    let reach = if is_as_closed && files.log_bytes == 0 {
+        Reach::Records
+    } else {
+        Reach::Everything
+    };
+    let seen = look(reach)?;
+    let found = seen.rocks_sequence();
+    let expected = newest.rocks_sequence;
+    let is_short = found < expected;
+    if is_short && !request.accept_data_loss {
+        return Err(Error::DataLoss { expected, found });
+    }
+    // Corrupt records are met here, before opening to write changes anything.
+    load(&seen, vbuckets)?;
+    if is_short {
+        tracing::warn!(expected, found, "data loss accepted");
+    }
+    let last_stop = if is_as_closed && !is_short {
+        LastStop::Clean
+    } else {
+        LastStop::Unclean
+    };
+    Ok((witness, last_stop))
+}

@@ -1,0 +1,55 @@
+//! Opening a store that exists.
+
+use super::compare::{LastStop, compare};
+use super::recover::recover;
+use super::request::Request;
+use super::resources::Resources;
+use super::states::{Loaded, load};
+use crate::error::{Error, Result};
+use crate::home::Home;
+use crate::services::Opened;
+use crate::storage::{FamilyOptions, Storage};
+use std::sync::Arc;
+use vbstore_core::StoreUuid;
+
+/// Opens a store that is complete.
+pub(super) fn open(
+    request: Request,
+    home: Home,
+    store: StoreUuid,
+    vbuckets: u16,
+) -> Result<Opened> {
+    let resources = Resources::find(&request.config, vbuckets, "open")?;
+    let options = FamilyOptions::new(resources.storage);
+    let (mut witness, last_stop) = compare(&request, &home, store, vbuckets, &options)?;
+    if last_stop == LastStop::Unclean {
+        recover(&request, &home, vbuckets, &options, &mut witness)?;
+    }
+    let promised = witness.newest().rocks_sequence;
+    let snapshots = Arc::clone(&request.metrics.db_snapshots);
+    let clock = Arc::clone(&request.clock);
+    let storage = Storage::open(&home.db(), &options, vbuckets, snapshots, clock)?;
+    let found = storage.rocks_sequence();
+    if found < promised {
+        let expected = promised;
+        return Err(Error::DataLoss { expected, found });
+    }
+    let loaded = load(&storage, vbuckets)?;
+    // From here on the directory is no longer as the last close left it.
+    witness.record(promised, 0)?;
+    witness.sync()?;
+    tracing::info!(%store, vbuckets, ?last_stop, "store opened");
+    Ok(Opened {
+        store,
+        config: request.config,
+        clock: request.clock,
+        metrics: request.metrics,
+        failpoints: request.failpoints,
+        wakers: request.wakers,
+        write_buffer_bytes: resources.write_buffer_bytes,
+        home,
+        storage,
+        witness,
+        cells: loaded.into_iter().map(Loaded::into_cell).collect(),
+    })
+}

@@ -1,0 +1,55 @@
+//! Opening a store, step by step.
+//!
+//! 1. *Directory*: it is locked, and its marker says whether a store is created or opened.
+//! 2. *Resources*: are there enough file descriptors, and how much memory may RocksDB take?
+//! 3. To create: everything is made under the marker "creating", which becomes "ready" last.
+//! 4. To open: what would be recovered is *compared* with the witness before anything is written;
+//!    after an unclean stop RocksDB *recovers* its log and new branches begin; only then is the store
+//!    opened to be used.
+
+mod compare;
+mod create;
+mod existing;
+mod recover;
+mod request;
+mod resources;
+mod states;
+
+pub(crate) use request::Request;
+
+use crate::config::VBUCKETS_DEFAULT;
+use crate::error::{Error, Result};
+use crate::home::{Home, Marker, Phase};
+use crate::services::Services;
+
+/// Opens the store, or creates it.
+pub(crate) fn open(request: Request) -> Result<Services> {
+    let home = Home::lock(&request.path)?;
+    let marker = home.marker()?;
+    let wanted = request.config.vbuckets;
+    let opened = match marker {
+        Some(Marker {
+            phase: Phase::Ready,
+            store,
+            vbuckets,
+        }) => {
+            if wanted.is_some_and(|wanted| wanted != vbuckets) {
+                let detail = format!("the store has {vbuckets}, which cannot be changed");
+                return Err(Error::invalid("vbuckets", detail));
+            }
+            existing::open(request, home, store, vbuckets)?
+        }
+        None
+        | Some(Marker {
+            phase: Phase::Creating,
+            ..
+        }) => {
+            if !request.create {
+                // A creation that was cut short left no store.
+                return Err(Error::NotFound);
+            }
+            create::create(request, home, wanted.unwrap_or(VBUCKETS_DEFAULT))?
+        }
+    };
+    Ok(Services::new(opened))
+}

@@ -1,0 +1,11 @@
+//! Reading: by key, in key order by pages, and in seqno order by slices.
+
+mod page;
+mod point;
+mod scan;
+
+pub(crate) use page::PageReads;
+pub use page::{KeyRange, Page, PageEntry, PageForm};
+pub use point::Document;
+pub(crate) use point::PointReads;
+pub(crate) use scan::SliceReads;

@@ -1,0 +1,239 @@
+//! The parts of an open engine, put together. Each part is a struct that holds just what it needs; this
+//! is the list of them, and has no behaviour of its own.
+//!
+//! # Locks
+//! The order in which a thread takes them is [`Rank`](vbstore_core::lock_order::Rank), checked in
+//! builds with debug assertions:
+//!
+//! 1. the *lead* of the commit queue: a role rather than a lock, see [`crate::commit`];
+//! 2. the *gate* ([`crate::gate`]): its read side for every operation, its write side for the close;
+//! 3. the *stripes* of the keys of one write, in ascending order;
+//! 4. the lock of one *vBucket*;
+//! 5. the commit *queue*;
+//! 6. *leaves*, never two at once: dirty list, ledger, health, witness, tuning, signals.
+//!
+//! A thread that waits for durability, for room or for the lead holds none of them, and neither does
+//! one that runs the program's code ([`crate::wakes`]).
+
+use crate::commit::{
+    Committer, Deleter, Demand, DirtyList, Flush, Ledger, MemoryRecovery, SyncAside, Syncs,
+};
+use crate::config::Config;
+use crate::failpoint::MaybeFailpoints;
+use crate::gate::Gate;
+use crate::health::Health;
+use crate::home::{Home, WitnessFile};
+use crate::memory::Memory;
+use crate::read::{PageReads, PointReads, SliceReads};
+use crate::signals::Signals;
+use crate::storage::Storage;
+use crate::stripes::Stripes;
+use crate::tuning::CurrentTuning;
+use crate::vbuckets::VBuckets;
+use crate::wakers::Wakers;
+use crate::write::Writes;
+use std::sync::Arc;
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
+use vbstore_core::{Clock, StoreUuid, VbCell};
+use vbstore_metrics::EngineMetrics;
+
+/// The parts of an open engine, without its handles and threads.
+pub(crate) struct Services {
+    pub(crate) store: StoreUuid,
+    pub(crate) config: Arc<Config>,
+    pub(crate) tuning: Arc<CurrentTuning>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) failpoints: MaybeFailpoints,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) wakers: Wakers,
+    /// RocksDB's memory for data not yet in files, in bytes.
+    pub(crate) write_buffer_bytes: u64,
+
+    pub(crate) home: Arc<Home>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) witness: Arc<Mutex<WitnessFile>>,
+    pub(crate) vbs: Arc<VBuckets>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) health: Arc<Health>,
+
+    pub(crate) dirty: Arc<DirtyList>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) demand: Arc<Demand>,
+    pub(crate) committer: Arc<Committer>,
+    pub(crate) sync_aside: SyncAside,
+    pub(crate) deleter: Deleter,
+    #[cfg(feature = "testing")]
+    pub(crate) syncs: Arc<Syncs>,
+    #[cfg(feature = "testing")]
+    pub(crate) recovery: Arc<MemoryRecovery>,
+
+    pub(crate) writes: Writes,
+    pub(crate) points: PointReads,
+    pub(crate) pages: PageReads,
+    pub(crate) slices: SliceReads,
+}
+
+/// What an engine is put together from: a store that was opened.
+pub(crate) struct Opened {
+    pub(crate) store: StoreUuid,
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<EngineMetrics>,
+    pub(crate) failpoints: MaybeFailpoints,
+    pub(crate) wakers: Wakers,
+    pub(crate) write_buffer_bytes: u64,
+    pub(crate) home: Home,
+    pub(crate) storage: Storage,
+    pub(crate) witness: WitnessFile,
+    pub(crate) cells: Vec<VbCell>,
+}
+
+impl Services {
+    /// Puts an engine together.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one list: each part with what it needs"
+    )]
+    pub(crate) fn new(opened: Opened) -> Self {
+        let Opened {
+            store,
+            config,
+            clock,
+            metrics,
+            failpoints,
+            wakers,
+            write_buffer_bytes,
+            home,
+            storage,
+            witness,
+            cells,
+        } = opened;
+        let tuning = Arc::new(CurrentTuning::new(config.tuning.clone()));
+        let config = Arc::new(config);
+        let signals = Arc::new(Signals::default());
+        let gate = Arc::new(Gate::new(storage));
+        let witness = Arc::new(Mutex::new(Rank::Leaf, witness));
+        let vbs = Arc::new(VBuckets::new(cells));
+        let memory = Arc::new(Memory::default());
+        let health = Arc::new(Health::new(
+            Arc::clone(&vbs),
+            Arc::clone(&signals),
+            Arc::clone(&metrics),
+        ));
+
+        let dirty = Arc::new(DirtyList::new());
+        let ledger = Arc::new(Ledger::new());
+        let demand = Arc::new(Demand::new(Arc::clone(&signals)));
+        let recovery = Arc::new(MemoryRecovery {
+            vbs: Arc::clone(&vbs),
+            memory: Arc::clone(&memory),
+            tuning: Arc::clone(&tuning),
+            metrics: Arc::clone(&metrics),
+        });
+        let syncs = Arc::new(Syncs {
+            ledger: Arc::clone(&ledger),
+            witness: Arc::clone(&witness),
+            signals: Arc::clone(&signals),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            failpoints: failpoints.clone(),
+        });
+        let flush = Flush {
+            gate: Arc::clone(&gate),
+            vbs: Arc::clone(&vbs),
+            dirty: Arc::clone(&dirty),
+            demand: Arc::clone(&demand),
+            syncs: Arc::clone(&syncs),
+            recovery: Arc::clone(&recovery),
+            health: Arc::clone(&health),
+            tuning: Arc::clone(&tuning),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            failpoints: failpoints.clone(),
+        };
+        let committer = Arc::new(Committer::new(
+            flush,
+            Arc::clone(&vbs),
+            Arc::clone(&health),
+            Arc::clone(&memory),
+            Arc::clone(&tuning),
+        ));
+        let sync_aside = SyncAside {
+            committer: Arc::clone(&committer),
+            syncs: Arc::clone(&syncs),
+            gate: Arc::clone(&gate),
+            health: Arc::clone(&health),
+            clock: Arc::clone(&clock),
+            failpoints: failpoints.clone(),
+        };
+        let deleter = Deleter {
+            committer: Arc::clone(&committer),
+            gate: Arc::clone(&gate),
+            health: Arc::clone(&health),
+            memory: Arc::clone(&memory),
+            syncs: Arc::clone(&syncs),
+            clock: Arc::clone(&clock),
+            failpoints: failpoints.clone(),
+        };
+        let writes = Writes {
+            config: Arc::clone(&config),
+            gate: Arc::clone(&gate),
+            stripes: Stripes::new(),
+            committer: Arc::clone(&committer),
+            dirty: Arc::clone(&dirty),
+            memory: Arc::clone(&memory),
+            health: Arc::clone(&health),
+            tuning: Arc::clone(&tuning),
+            signals: Arc::clone(&signals),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            failpoints: failpoints.clone(),
+        };
+        let points = PointReads {
+            gate: Arc::clone(&gate),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+        };
+        let pages = PageReads {
+            gate: Arc::clone(&gate),
+            clock: Arc::clone(&clock),
+        };
+        let slices = SliceReads {
+            gate: Arc::clone(&gate),
+            failpoints: failpoints.clone(),
+        };
+        Self {
+            store,
+            config,
+            tuning,
+            clock,
+            metrics,
+            failpoints,
+            signals,
+            wakers,
+            write_buffer_bytes,
+            home: Arc::new(home),
+            gate,
+            witness,
+            vbs,
+            memory,
+            health,
+            dirty,
+            ledger,
+            demand,
+            committer,
+            sync_aside,
+            deleter,
+            #[cfg(feature = "testing")]
+            syncs,
+            #[cfg(feature = "testing")]
+            recovery,
+            writes,
+            points,
+            pages,
+            slices,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! An open RocksDB with the families of a store.
+//!
+//! All families are made when the store is created and never dropped, so the single-threaded mode
+//! of the crate serves: a family is looked up without a lock, and nothing changes the table while
+//! the store is open.
+
+use super::error_map::map;
+use super::options::{self, FamilyOptions, SUPERSEDED, SharedMemory, key_family, seqno_family};
+use super::statistics::Statistics;
+use crate::error::{Error, Result};
+use rocksdb::{ColumnFamily, DBWithThreadMode, FlushOptions, SingleThreaded};
+use std::sync::Arc;
+use vbstore_core::{Clock, VbId};
+use vbstore_metrics::{ClockFn, DbSnapshots};
+
+pub(super) type Db = DBWithThreadMode<SingleThreaded>;
+
+/// An open RocksDB with the families of a store.
+pub(crate) struct Storage {
+    pub(super) db: Db,
+    pub(super) names: Vec<FamilyNames>,
+    pub(super) shared: SharedMemory,
+    /// `None` if the database was opened only to look at it.
+    pub(super) statistics: Option<Statistics>,
+    pub(super) db_snapshots: Arc<DbSnapshots>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clock_fn: ClockFn,
+}
+
+pub(super) struct FamilyNames {
+    pub(super) seqno: String,
+    pub(super) key: String,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Storage")
+            .field("vbuckets", &self.names.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Storage {
+    pub(super) fn new(
+        db: Db,
+        options: &FamilyOptions,
+        vbuckets: u16,
+        db_snapshots: Arc<DbSnapshots>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let names = (0..vbuckets)
+            .map(VbId::new)
+            .map(|vb| FamilyNames {
+                seqno: seqno_family(vb),
+                key: key_family(vb),
+            })
+            .collect();
+        let for_guards = Arc::clone(&clock);
+        let clock_fn: ClockFn = Arc::new(move || for_guards.monotonic());
+        Self {
+            db,
+            names,
+            shared: options.shared_memory(),
+            statistics: None,
+            db_snapshots,
+            clock,
+            clock_fn,
+        }
+    }
+
+    pub(super) fn family(&self, name: &str) -> Result<&ColumnFamily> {
+        self.db
+            .cf_handle(name)
+            .ok_or_else(|| Error::corrupt_file(name, "no such column family"))
+    }
+
+    pub(super) fn seqno_family(&self, vb: VbId) -> Result<&ColumnFamily> {
+        self.family(self.names(vb)?.seqno.as_str())
+    }
+
+    pub(super) fn key_family(&self, vb: VbId) -> Result<&ColumnFamily> {
+        self.family(self.names(vb)?.key.as_str())
+    }
+
+    fn names(&self, vb: VbId) -> Result<&FamilyNames> {
+        self.names
+            .get(vb.index())
+            .ok_or_else(|| Error::invalid("vb", format!("{vb} is not of this store")))
+    }
+
+    /// Syncs the log: everything written before this call survives a power cut.
+    pub(crate) fn sync(&self) -> Result<u64> {
+        let covered = self.rocks_sequence();
+        self.db.flush_wal(true).map_err(|e| map(&e, "sync"))?;
+        Ok(covered)
+    }
+
+    /// Returns the sequence number of the last write.
+    pub(crate) fn rocks_sequence(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    /// Moves what the families of these vBuckets have in memory to files, and waits for it.
+    pub(crate) fn rocks_flush(&self, vbuckets: impl Iterator<Item = VbId>) -> Result<()> {
+        let mut families = Vec::new();
+        for vb in vbuckets {
+            families.push(self.seqno_family(vb)?);
+            families.push(self.key_family(vb)?);
+        }
+        self.flush_families(&families)
+    }
+
+    /// Like [`Self::rocks_flush`], for the two families that belong to no vBucket.
+    pub(crate) fn rocks_flush_records(&self) -> Result<()> {
+        self.flush_families(&[self.family(options::DEFAULT)?, self.family(SUPERSEDED)?])
+    }
+
+    fn flush_families(&self, families: &[&ColumnFamily]) -> Result<()> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db
+            .flush_cfs_opt(families, &options)
+            .map_err(|e| map(&e, "flush families"))
+    }
+
+    /// Compacts both families of a vBucket; returns when it is done.
+    pub(crate) fn compact(&self, vb: VbId) -> Result<()> {
+        const ERRORS: &str = "rocksdb.background-errors";
+        self.rocks_flush(std::iter::once(vb))?;
+        let before = self.property(ERRORS)?;
+        for family in [self.seqno_family(vb)?, self.key_family(vb)?] {
+            self.db
+                .compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+        }
+        // The crate's call returns nothing; RocksDB counts what its compactions fail with, those of
+        // all families together.
+        if self.property(ERRORS)? == before {
+            Ok(())
+        } else {
+            let failed = "a RocksDB background job failed; the next write reports why";
+            Err(Error::io("compact", std::io::Error::other(failed)))
+        }
+    }
+
+    /// Lets no family of a vBucket be compacted any more. For tests.
+    #[cfg(feature = "testing")]
+    pub(crate) fn stop_compactions(&self) -> Result<()> {
+        for name in self.names.iter().flat_map(|n| [&n.seqno, &n.key]) {
+            self.db
+                .set_options_cf(self.family(name)?, &[("disable_auto_compactions", "true")])
+                .map_err(|e| map(&e, "stop compactions"))?;
+        }
+        Ok(())
+    }
+
+    /// Stops RocksDB's background work and waits for what is running.
+    pub(crate) fn stop_background_work(&self) {
+        self.db.cancel_all_background_work(true);
+    }
+}

@@ -1,0 +1,59 @@
+//! The background tasks by name.
+
+use super::{flusher, pacer, syncer, witness_syncer};
+use crate::error::Result;
+use crate::services::Services;
+use crate::signals::{Next, Signal};
+
+/// A background task of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum BackgroundTask {
+    /// Flushes what nobody waits for, and tries again while the disk is full.
+    Flusher,
+    /// Syncs what streams wait for, and what no writer asked to sync.
+    Syncer,
+    /// Syncs the witness once a second.
+    WitnessSyncer,
+    /// Moves the oldest data of RocksDB's memory to files, a few families at a time.
+    Pacer,
+}
+
+impl BackgroundTask {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Flusher,
+        Self::Syncer,
+        Self::WitnessSyncer,
+        Self::Pacer,
+    ];
+
+    pub(super) fn thread_name(self) -> &'static str {
+        match self {
+            Self::Flusher => "vbstore-flusher",
+            Self::Syncer => "vbstore-syncer",
+            Self::WitnessSyncer => "vbstore-witness",
+            Self::Pacer => "vbstore-pacer",
+        }
+    }
+
+    pub(super) fn signal(self, services: &Services) -> &Signal {
+        let signals = &services.signals;
+        match self {
+            Self::Flusher => &signals.flusher,
+            Self::Syncer => &signals.syncer,
+            Self::WitnessSyncer => &signals.witness,
+            Self::Pacer => &signals.pacer,
+        }
+    }
+
+    /// Does what is due. An error has been noted in the health.
+    pub(crate) fn step(self, services: &Services) -> Result<Next> {
+        match self {
+            Self::Flusher => flusher::step(services),
+            Self::Syncer => syncer::step(services),
+            Self::WitnessSyncer => witness_syncer::step(services),
+            Self::Pacer => pacer::step(services),
+        }
+    }
+}

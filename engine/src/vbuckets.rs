@@ -1,0 +1,135 @@
+//! The table of vBuckets.
+//!
+//! A number from outside becomes a vBucket here and nowhere else; everything inside carries the
+//! vBucket itself.
+
+use crate::error::{Error, Result};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vbstore_core::{VbCell, VbId};
+
+/// One vBucket of an open engine.
+pub(crate) struct Vb {
+    pub(crate) cell: VbCell,
+    /// One more than the log position (bytes written by the engine) of the oldest batch that RocksDB
+    /// may hold in memory only; 0 if there is none.
+    logged_since: AtomicU64,
+}
+
+impl Vb {
+    pub(crate) fn new(cell: VbCell) -> Self {
+        Self {
+            cell,
+            logged_since: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn id(&self) -> VbId {
+        self.cell.id
+    }
+
+    /// Notes that a batch at this log position changed the vBucket.
+    pub(crate) fn note_logged(&self, position: u64) {
+        // Fails if there is an older one, which is the one to keep.
+        let _ = self.logged_since.compare_exchange(
+            0,
+            position + 1,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+    }
+
+    /// Returns the log position of the oldest batch that RocksDB may hold in memory only.
+    pub(crate) fn logged_since(&self) -> Option<u64> {
+        self.logged_since.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Notes that everything is about to be moved to files. A batch written meanwhile notes itself
+    /// again.
+    pub(crate) fn forget_logged(&self) {
+        self.logged_since.store(0, Ordering::Release);
+    }
+
+    /// Notes that it was not moved after all.
+    pub(crate) fn restore_logged(&self, position: u64) {
+        self.logged_since.store(position + 1, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Vb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Vb").field(&self.id()).finish()
+    }
+}
+
+/// All vBuckets of a store, by number from 0.
+pub(crate) struct VBuckets(Box<[Arc<Vb>]>);
+
+impl VBuckets {
+    /// Returns the table of these vBuckets, which are in the order of their numbers.
+    ///
+    /// # Panics
+    /// When they are not, or there are none.
+    pub(crate) fn new(cells: Vec<VbCell>) -> Self {
+        assert!(!cells.is_empty(), "a store without vBuckets");
+        let in_order = (0..).map(VbId::new).zip(&cells);
+        assert!(
+            in_order.into_iter().all(|(id, cell)| cell.id == id),
+            "vBuckets out of order"
+        );
+        Self(cells.into_iter().map(Vb::new).map(Arc::new).collect())
+    }
+
+    /// Returns the vBucket of a number from outside.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the store has none of this number.
+    pub(crate) fn get(&self, id: VbId) -> Result<&Arc<Vb>> {
+        self.0.get(id.index()).ok_or_else(|| {
+            let (count, last) = (self.0.len(), self.0.len() - 1);
+            let detail = format!(
+                "no vBucket {}: the store has {count} (0 to {last})",
+                id.get()
+            );
+            Error::invalid("vb", detail)
+        })
+    }
+
+    /// Returns the vBucket that a key belongs to.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a key's vBucket is below their number"
+    )]
+    pub(crate) fn of_key(&self, key: &[u8]) -> &Arc<Vb> {
+        &self.0[VbId::of_key(key, self.count()).index()]
+    }
+
+    /// Returns the vBucket 0, which every store has.
+    #[expect(clippy::indexing_slicing, reason = "a store has at least one vBucket")]
+    pub(crate) fn first(&self) -> &Arc<Vb> {
+        &self.0[0]
+    }
+
+    /// Returns how many there are.
+    #[expect(
+        clippy::expect_used,
+        reason = "their numbers are 16 bits wide, and a table of 65,536 is never made"
+    )]
+    pub(crate) fn count(&self) -> u16 {
+        u16::try_from(self.0.len()).expect("a number of vBuckets has 16 bits")
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Arc<Vb>> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a VBuckets {
+    type Item = &'a Arc<Vb>;
+    type IntoIter = std::slice::Iter<'a, Arc<Vb>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}

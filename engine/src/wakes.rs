@@ -1,0 +1,56 @@
+//! What runs once a thread holds no lock: wakers, and the destruction of values.
+//!
+//! Both are the program's own code. It may call the engine, block, or drop the last handle, so it
+//! never runs under a lock or in the lead.
+
+use std::sync::Arc;
+use vbstore_core::lock_order::assert_none_held;
+use vbstore_core::vbucket::Fired;
+use vbstore_core::{Checkpoints, Item, Sealed};
+
+/// Collects wakers to be called and changes to be dropped once no lock is held.
+#[derive(Default)]
+#[must_use = "call `run` once no lock is held"]
+pub(crate) struct Wakes {
+    fired: Vec<Fired>,
+    freed: Vec<Arc<Sealed>>,
+    replaced: Vec<Arc<Item>>,
+    forgotten: Vec<Checkpoints>,
+}
+
+impl Wakes {
+    /// Adds wakers.
+    pub(crate) fn wake(&mut self, fired: Fired) {
+        self.fired.push(fired);
+    }
+
+    /// Adds changes that nobody reads any more.
+    pub(crate) fn free(&mut self, freed: Arc<Sealed>) {
+        self.freed.push(freed);
+    }
+
+    /// Adds the change that a newer one has replaced, if it has replaced one.
+    pub(crate) fn replace(&mut self, replaced: Option<Arc<Item>>) {
+        self.replaced.extend(replaced);
+    }
+
+    /// Adds what a deleted vBucket held.
+    pub(crate) fn forget(&mut self, forgotten: Checkpoints) {
+        self.forgotten.push(forgotten);
+    }
+
+    /// Adds everything that another collection holds.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.fired.append(&mut other.fired);
+        self.freed.append(&mut other.freed);
+        self.replaced.append(&mut other.replaced);
+        self.forgotten.append(&mut other.forgotten);
+    }
+
+    /// Calls the wakers and drops the changes. The caller holds no lock.
+    pub(crate) fn run(self) {
+        assert_none_held();
+        self.fired.into_iter().for_each(Fired::wake);
+        drop((self.freed, self.replaced, self.forgotten));
+    }
+}

@@ -1,0 +1,199 @@
+//! What a source may hold.
+
+use super::files::{files, read, shipped_sources};
+use super::tokens::{Token, tokens};
+
+/// The one folder of the shipped crates that may name RocksDB.
+const STORAGE: &str = "engine/src/storage/";
+
+const LINES_MAX: usize = 600;
+
+#[test]
+fn only_the_storage_folder_names_rocksdb() {
+    let shipped = shipped_sources();
+    let storage = shipped.iter().filter(|path| path.starts_with(STORAGE));
+    let named = storage
+        .filter(|path| !rocksdb_names(&tokens(&read(path))).is_empty())
+        .count();
+    assert!(
+        named > 0,
+        "nothing in {STORAGE} names rocksdb: this rule looks at the wrong place"
+    );
+
+    let wrong: Vec<String> = shipped
+        .iter()
+        .filter(|path| !path.starts_with(STORAGE))
+        .flat_map(|path| {
+            let lines = rocksdb_names(&tokens(&read(path)));
+            lines
+                .into_iter()
+                .map(move |line| format!("{path}:{line}: names rocksdb"))
+        })
+        .collect();
+
+    assert!(
+        wrong.is_empty(),
+        "{}\nonly {STORAGE} names rocksdb: give its face a function that returns owned values",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn rocksdb_rule_finds_what_breaks_it() {
+    for wrong in [
+        "use rocksdb::DB;",
+        "use std::fs;\nuse {std::io, rocksdb};",
+        "pub use ::rocksdb as db;",
+        "extern crate rocksdb;",
+        "fn f(db: &rocksdb::DB) {}",
+        "let x = rocksdb /* really */ :: Options::default();",
+        "let x = 'a'; let y = '\"'; let z = r#rocksdb::DB::open();",
+        "fn f<'a>(x: &'a str) -> rocksdb::Error {}",
+        "use librocksdb_sys as ffi;",
+    ] {
+        assert_eq!(rocksdb_names(&tokens(wrong)).len(), 1, "{wrong}");
+    }
+    for right in [
+        "// use rocksdb::DB;\n/// [`rocksdb::DB`]\n/* /* rocksdb:: */ use rocksdb; */ use std::fs;",
+        "let name = \"rocksdb::x \\\" use rocksdb;\"; let raw = r#\"use rocksdb::\"x\";\"#;",
+        "let byte = b\"rocksdb::\"; let quote = '\\''; let s = \"rocksdb::\";",
+        "use crate::rocksdb_options::all; let rocksdb_sequence = 1;",
+    ] {
+        assert_eq!(
+            rocksdb_names(&tokens(right)),
+            Vec::<usize>::new(),
+            "{right}"
+        );
+    }
+}
+
+#[test]
+fn sources_are_short_plain_and_whole() {
+    let sources = files("rs");
+    assert!(sources.len() > 20, "found too few sources: {sources:?}");
+
+    let wrong: Vec<String> = sources
+        .iter()
+        .flat_map(|path| source_faults(path, &read(path)))
+        .collect();
+
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn source_rules_find_what_breaks_them() {
+    let faults = |text: &str| source_faults("core/src/x.rs", text);
+    for (wrong, fault) in [
+        ("// \u{e9}", "is not ASCII"),
+        (
+            "#[test]\n#[ignore = \"slow\"]\nfn f() {}",
+            "x.rs:2: an ignored test",
+        ),
+        ("#[cfg_attr(windows, ignore)]\nfn f() {}", "an ignored test"),
+        ("fn f() { todo!() }", "todo!"),
+        ("fn f() { std::thread::sleep(d); }", "thread::sleep"),
+        ("use std::thread::{self, sleep};", "thread::sleep"),
+        (&"\n".repeat(LINES_MAX + 1), "601 lines"),
+    ] {
+        let found = faults(wrong);
+        assert_eq!(found.len(), 1, "{wrong}: {found:?}");
+        assert!(found[0].contains(fault), "{found:?}");
+    }
+
+    let right = "// todo!( and thread::sleep\nlet s = \"#[ignore] todo!(\"; let ignore = [sleep];";
+    assert_eq!(faults(right), Vec::<String>::new());
+    assert_eq!(faults(&"\n".repeat(LINES_MAX)), Vec::<String>::new());
+    let long = "\n".repeat(LINES_MAX + 1);
+    assert_eq!(
+        source_faults("tests/tests/x.rs", &long),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        source_faults("tests/tests/x.rs", "thread::sleep(d)").len(),
+        1
+    );
+}
+
+/// Returns where a source breaks a rule that holds for every source, and what to do.
+fn source_faults(path: &str, text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let lines = text.lines().count();
+    if lines > LINES_MAX && !path.starts_with("tests/") {
+        wrong.push(format!(
+            "{path}: {lines} lines, {LINES_MAX} are the most: split it by subject"
+        ));
+    }
+    for (number, line) in (1..).zip(text.lines()) {
+        if let Some(letter) = line.chars().find(|letter| !letter.is_ascii()) {
+            wrong.push(format!(
+                "{path}:{number}: {letter:?} is not ASCII: write it as an escape"
+            ));
+        }
+    }
+    let tokens = tokens(text);
+    let text_at = |at: usize| tokens.get(at).map_or("", |token| token.text.as_str());
+    let mut statement = Statement::default();
+    for (at, token) in tokens.iter().enumerate() {
+        statement.step(token);
+        let line = token.line;
+        if token.text == "ignore" && statement.attribute > 0 {
+            let advice = "repair it, or delete it and say why in the commit";
+            wrong.push(format!("{path}:{line}: an ignored test: {advice}"));
+        }
+        if token.text == "todo" && text_at(at + 1) == "!" {
+            wrong.push(format!(
+                "{path}:{line}: todo!: write it, or return a typed error"
+            ));
+        }
+        let called = at >= 2 && text_at(at - 1) == "::" && text_at(at - 2) == "thread";
+        if token.text == "sleep" && (called || statement.imports_thread) {
+            let advice = "a task returns when it wants to run next, a test waits at a gate";
+            wrong.push(format!("{path}:{line}: thread::sleep: {advice}"));
+        }
+    }
+    wrong
+}
+
+/// Returns the lines on which a source names the crate rocksdb, as an import or in a path.
+fn rocksdb_names(tokens: &[Token]) -> Vec<usize> {
+    let mut lines = Vec::new();
+    let mut statement = Statement::default();
+    for (at, token) in tokens.iter().enumerate() {
+        statement.step(token);
+        if token.text != "rocksdb" && token.text != "librocksdb_sys" {
+            continue;
+        }
+        let path = tokens.get(at + 1).is_some_and(|next| next.text == "::");
+        let external = at >= 2 && tokens[at - 1].text == "crate" && tokens[at - 2].text == "extern";
+        if path || external || statement.import {
+            lines.push(token.line);
+        }
+    }
+    lines
+}
+
+/// What a token stands in, as far as the rules care.
+#[derive(Default)]
+struct Statement {
+    /// Within `use ...;`.
+    import: bool,
+    /// Within a `use ...;` that has named `thread`.
+    imports_thread: bool,
+    /// How many brackets of an attribute are open.
+    attribute: usize,
+    after_hash: bool,
+}
+
+impl Statement {
+    fn step(&mut self, token: &Token) {
+        match token.text.as_str() {
+            "use" => self.import = true,
+            ";" => (self.import, self.imports_thread) = (false, false),
+            "thread" => self.imports_thread = self.import,
+            "[" if self.after_hash || self.attribute > 0 => self.attribute += 1,
+            "]" => self.attribute = self.attribute.saturating_sub(1),
+            _ => {}
+        }
+        self.after_hash = token.text == "#" || (self.after_hash && token.text == "!");
+    }
+}
