@@ -29,8 +29,9 @@ fn exit_codes_say_what_is_wrong() {
     );
     assert_eq!(code(&["set", "--dir", "s", "", "w"], dir).0, 2);
     assert_eq!(code(&["frobnicate"], dir).0, 2);
-    for vb in ["64", "65535"] {
-        assert_eq!(code(&["stats", "--dir", "s", "--vb", vb], dir).0, 2, "{vb}");
+    for (command, vb) in [("stats", "64"), ("dump", "65535"), ("tail", "65535")] {
+        let said = code(&[command, "--dir", "s", "--vb", vb], dir);
+        assert_eq!(said.0, 2, "{command}: {said:?}");
     }
     let (exit, said) = code(&["--json", "frobnicate"], dir);
     assert_eq!(

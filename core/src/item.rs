@@ -16,6 +16,9 @@ pub enum ItemKind {
 }
 
 impl ItemKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Mutation, Self::Deletion, Self::Expiration];
+
     /// Returns whether the key has a value after this change.
     #[must_use]
     pub const fn is_live(self) -> bool {
@@ -35,9 +38,7 @@ impl ItemKind {
     /// Returns the kind with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Mutation, Self::Deletion, Self::Expiration]
-            .into_iter()
-            .find(|k| k.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
