@@ -146,11 +146,9 @@ impl Health {
         }
         // Writers are refused from now on, so only the flusher can find out that space is back.
         self.signals.flusher.wake();
-        if self.is_failed() {
-            self.all_streams()
-        } else {
-            Wakes::default()
-        }
+        // After a failure they end; while the disk is full, those that wait for a sync make place for
+        // others.
+        self.all_streams()
     }
 
     /// Returns every stream that waits, to be woken so that it looks at the health and at the close.

@@ -8,6 +8,7 @@ mod streams {
     mod damage;
     mod failures;
     mod flow;
+    mod frozen;
     mod histories;
     mod waiting;
 }

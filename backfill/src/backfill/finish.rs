@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, below};
 use super::shared_slices::Kept;
-use super::{Backfill, Context, InHand, Outcome, Snooze, Step};
+use super::task::{Backfill, Context, InHand, Outcome, Snooze, Step};
 use crate::delivery::{BATCH_BYTES, Batch, Charge, Chosen, NewsWaker, Next, Reading, Tail, choose};
 use crate::stream::{EndReason, add, set};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Step 1 of an invocation: what is to be read, or waited for.
 
-use super::{Backfill, Context, Outcome, Snooze, Step, within};
+use super::task::{Backfill, Context, Outcome, Snooze, Step, within};
 use crate::delivery::{Charge, Refused};
 use crate::stream::EndReason;
 use std::sync::Arc;

@@ -253,13 +253,17 @@ impl State {
         limit.saturating_sub(account.used)
     }
 
-    /// Returns how much a slice of a consumer may take, or notes why it must wait.
+    /// Returns how much a slice of a consumer may take, or notes why it must wait. A worker may ask
+    /// for a consumer that was dropped meanwhile.
     fn room(&mut self, total_max: u64, consumer: ConsumerId) -> Result<u64, Refused> {
+        if self.accounts.get(&consumer).is_none_or(|a| a.is_gone) {
+            return Err(Refused::Full);
+        }
         let own = self.own_room(total_max, consumer);
         // One large item can make it more.
         let left = total_max.saturating_sub(self.used);
         let account = self.account(consumer);
-        if account.is_gone || account.is_full {
+        if account.is_full {
             return Err(Refused::Full);
         }
         if own < account.worthwhile && account.used > 0 {
@@ -488,5 +492,7 @@ mod tests {
         drop(charge);
         assert_eq!((f.buffers.used(), f.holders()), (0, 0));
         assert!(f.buffers.state.lock().accounts.is_empty());
+        assert!(f.buffers.is_still_refused(id));
+        assert_eq!(f.buffers.reserve(id, 1).unwrap_err(), Refused::Full);
     }
 }

@@ -1,0 +1,204 @@
+//! How streams begin, what workers bring, and how streams pause and end.
+
+use super::state::{Entry, Mailbox, Source};
+use crate::delivery::batch::Batch;
+use crate::delivery::tail::Tail;
+use crate::stream::{BackfillId, EndReason, Stream, StreamId, add};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use vbstore_core::VbId;
+
+/// How a stream goes on after what is delivered.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// With another slice.
+    Disk,
+    /// From memory.
+    Memory(Tail),
+    /// It is over.
+    End(EndReason),
+}
+
+/// What was dropped of a consumer that takes nothing. Must be dropped without any lock.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    /// Backfills whose results are not wanted any more.
+    pub(crate) backfills: Vec<BackfillId>,
+    pub(crate) streams: u64,
+    batches: Vec<Batch>,
+    tails: Vec<Tail>,
+}
+
+impl Mailbox {
+    /// Returns the stream of a vBucket, and whether it has ended.
+    pub(crate) fn of_vb(&self, vb: VbId) -> Option<(StreamId, bool)> {
+        let state = self.state.lock();
+        let id = *state.by_vb.get(&vb)?;
+        let has_ended = matches!(state.entry(id).source, Source::Ended(_));
+        Some((id, has_ended))
+    }
+
+    /// Adds a stream. Panics if one of its vBucket is there: its consumer, which alone adds, has
+    /// looked.
+    pub(crate) fn begin_on_disk(&self, stream: &Arc<Stream>, backfill: BackfillId) {
+        self.begin(stream, Source::Disk(backfill));
+    }
+
+    /// Adds a stream that memory serves from its start.
+    pub(crate) fn begin_in_memory(&self, tail: Tail) {
+        let stream = Arc::clone(&tail.stream);
+        self.begin(&stream, Source::Memory(Some(tail)));
+    }
+
+    /// Adds a stream that has nothing to deliver but its end.
+    pub(crate) fn begin_ended(&self, stream: &Arc<Stream>, reason: EndReason) {
+        self.begin(stream, Source::Ended(reason));
+    }
+
+    fn begin(&self, stream: &Arc<Stream>, source: Source) {
+        let mut state = self.state.lock();
+        let before = state.by_vb.insert(stream.vb, stream.id);
+        assert!(before.is_none(), "two streams of {}", stream.vb);
+        let entry = Entry {
+            stream: Arc::clone(stream),
+            batches: VecDeque::new(),
+            source,
+            is_ready: false,
+            is_in_memory_turn: false,
+        };
+        state.streams.insert(stream.id, entry);
+        state.queue(stream.id);
+        self.announce(state);
+    }
+
+    /// Removes a stream that was refused before it did anything.
+    pub(crate) fn refuse(&self, id: StreamId) {
+        let removed = self.state.lock().remove(id);
+        self.counters.closed.refused.add(1);
+        drop(removed);
+    }
+
+    /// Ends a stream from outside: what waits of it is dropped, its end delivered. Returns its
+    /// backfill, if it has one. Does nothing to a stream that has ended.
+    pub(crate) fn end(&self, id: StreamId, reason: EndReason) -> Option<BackfillId> {
+        let mut state = self.state.lock();
+        let entry = state.streams.get_mut(&id)?;
+        if matches!(entry.source, Source::Ended(_)) {
+            return None;
+        }
+        let batches = std::mem::take(&mut entry.batches);
+        let source = std::mem::replace(&mut entry.source, Source::Ended(reason));
+        let taking = self.take_current_of(id);
+        state.queue(id);
+        self.announce(state);
+        drop((batches, taking));
+        match source {
+            Source::Disk(backfill) => Some(backfill),
+            Source::Memory(_) | Source::Paused | Source::Ended(_) => None,
+        }
+    }
+
+    /// Ends all streams without a word: the consumer is gone.
+    pub(crate) fn abandon(&self) {
+        let state = std::mem::take(&mut *self.state.lock());
+        let taking = self.taking.lock().take();
+        for entry in state.streams.values() {
+            let reason = match &entry.source {
+                Source::Ended(reason) => reason,
+                _ => &EndReason::Closed,
+            };
+            self.counters.closed.of(reason.name()).add(1);
+        }
+        drop((state, taking));
+    }
+
+    /// Delivers what a backfill has read, and how the stream goes on. All of it is dropped if the
+    /// stream does not wait for that backfill any more.
+    pub(crate) fn deliver(&self, id: StreamId, from: BackfillId, batch: Option<Batch>, next: Next) {
+        let mut state = self.state.lock();
+        let entry = state.streams.get_mut(&id);
+        let is_awaited = |entry: &&mut Entry| matches!(entry.source, Source::Disk(b) if b == from);
+        let Some(entry) = entry.filter(is_awaited) else {
+            drop(state);
+            drop((batch, next));
+            return;
+        };
+        // One without events would be nothing to take.
+        let (batch, empty) = match batch {
+            Some(batch) if batch.is_empty() => (None, Some(batch)),
+            batch => (batch, None),
+        };
+        entry.batches.extend(batch);
+        match next {
+            Next::Disk => {}
+            Next::Memory(tail) => entry.source = Source::Memory(Some(tail)),
+            Next::End(reason) => entry.source = Source::Ended(reason),
+        }
+        state.queue(id);
+        self.announce(state);
+        drop(empty);
+    }
+
+    /// Drops what is buffered for the consumer, which takes nothing. Its streams that had something
+    /// read on, from what was taken, when its reader comes back.
+    pub(crate) fn pause(&self) -> Dropped {
+        let mut dropped = Dropped::default();
+        let mut state = self.state.lock();
+        let taking = {
+            let mut taking = self.taking.lock();
+            // Not the last batch of a stream, which is only its end.
+            let is_open = |batch: &mut Batch| state.streams.contains_key(&batch.stream.id);
+            taking.take_if(is_open)
+        };
+        let taken_of = taking.as_ref().map(|batch| batch.stream.id);
+        dropped.batches.extend(taking);
+        let mut paused = Vec::new();
+        for (id, entry) in &mut state.streams {
+            let had_batches = !entry.batches.is_empty() || taken_of == Some(*id);
+            let is_paused = match &entry.source {
+                // What a backfill has in hand is buffered as well.
+                Source::Disk(backfill) => {
+                    dropped.backfills.push(*backfill);
+                    true
+                }
+                // An end that was reached is reached again when what is before it is read again.
+                Source::Memory(Some(_)) | Source::Ended(EndReason::ReachedEnd) => had_batches,
+                // The reader has the tail just now, so it takes; other ends are final.
+                Source::Memory(None) | Source::Paused | Source::Ended(_) => false,
+            };
+            if matches!(entry.source, Source::Memory(None)) {
+                continue;
+            }
+            dropped.batches.extend(entry.batches.drain(..));
+            if is_paused {
+                let source = std::mem::replace(&mut entry.source, Source::Paused);
+                if let Source::Memory(Some(tail)) = source {
+                    dropped.tails.push(tail);
+                }
+                dropped.streams += 1;
+                add(&entry.stream.figures.pauses, 1);
+                paused.push(*id);
+            }
+        }
+        for id in paused {
+            state.queue(id);
+        }
+        drop(state);
+        dropped
+    }
+
+    /// A stream in memory may have something to read.
+    pub(crate) fn notify(&self, id: StreamId) {
+        let mut state = self.state.lock();
+        // Its watch may fire when it is not in memory any more.
+        let Some(entry) = state.streams.get_mut(&id) else {
+            return;
+        };
+        if !matches!(entry.source, Source::Memory(_)) || entry.is_in_memory_turn {
+            return;
+        }
+        entry.is_in_memory_turn = true;
+        state.memory.push_back(id);
+        self.announce(state);
+    }
+}

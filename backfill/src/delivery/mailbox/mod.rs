@@ -1,0 +1,41 @@
+//! Where the streams of a consumer meet its reader.
+//!
+//! # Protocol
+//! A stream is in the mailbox from its opening until its `End` is taken. What it is doing is its
+//! [`Source`]:
+//! ```text
+//! Disk(backfill) -> Memory -> Disk(another backfill)    a cursor was dropped
+//!                          -> Ended                     taken out with the End
+//! Disk, Memory, Ended -> Paused -> Disk | Memory | Ended    its reader comes back
+//! ```
+//! - Workers deliver batches, in the order of each stream. What they deliver names the backfill that
+//!   read it, and is dropped unless that is the stream's present source: so nothing comes twice, and
+//!   nothing comes after an end.
+//! - A stream that has joined memory leaves its [`Tail`] here. The reader takes it out, reads with it,
+//!   and puts it back together with what it read: so it has one user at a time, and a stream that was
+//!   ended meanwhile delivers nothing any more. A stream in memory is read only when none of its
+//!   batches waits: its changes come after them.
+//! - An end is noted once, in `end`, whoever brings it; it is delivered last, and taking it takes the
+//!   stream out. Until then no other stream of its vBucket can be opened.
+//! - The batch whose events the reader takes one by one stays here, in `taking`, so that it can be
+//!   dropped as well as those that wait.
+//!
+//! A wake-up of a stream in memory puts it into `memory`. The tail is put back *before* its watch is
+//! registered, and a watch that is fulfilled already counts as fired: so the stream is there whenever
+//! there may be something to read.
+//!
+//! # Locks
+//! `state` before `taking`. Both are leaves: nothing that takes another lock is called, woken or
+//! dropped while one is held. What is taken out is dropped after the lock is released.
+
+mod lifecycle;
+mod look;
+mod reader;
+mod state;
+mod waker;
+
+pub(crate) use lifecycle::Next;
+pub(crate) use look::{Seen, SeenSource};
+pub(crate) use reader::Found;
+pub(crate) use state::Mailbox;
+pub(crate) use waker::NewsWaker;

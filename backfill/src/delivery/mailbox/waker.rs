@@ -1,0 +1,34 @@
+//! What wakes the reader of a stream in memory.
+
+use super::state::Mailbox;
+use crate::stream::StreamId;
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+
+/// Wakes the reader of a stream that waits in memory.
+#[derive(Debug)]
+pub(crate) struct NewsWaker {
+    mailbox: Weak<Mailbox>,
+    stream: StreamId,
+}
+
+impl NewsWaker {
+    pub(crate) fn waker(mailbox: &Weak<Mailbox>, stream: StreamId) -> Waker {
+        Waker::from(Arc::new(Self {
+            mailbox: Weak::clone(mailbox),
+            stream,
+        }))
+    }
+}
+
+impl Wake for NewsWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(mailbox) = self.mailbox.upgrade() {
+            mailbox.notify(self.stream);
+        }
+    }
+}
