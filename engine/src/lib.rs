@@ -22,6 +22,7 @@ mod change;
 mod closing;
 mod commit;
 mod config;
+mod durability;
 mod engine;
 mod error;
 pub mod failpoint;
@@ -55,8 +56,9 @@ pub use builder::Builder;
 pub use change::{Change, Written};
 pub use commit::Ticket;
 pub use config::{
-    Config, Durability, KEY_BYTES_LIMIT, SliceBudget, Tuning, VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT,
+    Config, KEY_BYTES_LIMIT, SliceBudget, Tuning, VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT,
 };
+pub use durability::Durability;
 pub use engine::{DiskUsage, Engine, RocksSnapshots};
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use feed::{Admitted, CursorGuard, Feed, FeedRead};

@@ -1,5 +1,6 @@
 //! A slice: a bounded run of a vBucket's changes in seqno order, read from disk.
 
+use crate::numbers::count;
 use bytes::Bytes;
 use std::ops::Range;
 use vbstore_core::record::Counts;
@@ -146,13 +147,16 @@ impl Slice {
     }
 
     /// Returns bytes of this slice, such as a key or a value of it, without copying them: they keep
-    /// the slice's buffer in memory.
+    /// the slice's buffer in memory. Copies bytes that are not of this slice.
     #[must_use]
     pub fn share(&self, bytes: &[u8]) -> Bytes {
+        let (ours, theirs) = (self.data.as_ptr_range(), bytes.as_ptr_range());
         if bytes.is_empty() {
             Bytes::new()
-        } else {
+        } else if ours.start <= theirs.start && theirs.end <= ours.end {
             self.data.slice_ref(bytes)
+        } else {
+            Bytes::copy_from_slice(bytes)
         }
     }
 
@@ -193,7 +197,6 @@ impl Slice {
     /// Returns the memory it takes, in bytes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let rows = self.rows.len().saturating_mul(size_of::<Row>());
-        u64::try_from(self.data.len().saturating_add(rows)).unwrap_or(u64::MAX)
+        count(self.data.len() + self.rows.len() * size_of::<Row>())
     }
 }

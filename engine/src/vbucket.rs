@@ -2,7 +2,8 @@
 
 use crate::change::{Change, Written};
 use crate::commit::{Ticket, Want};
-use crate::config::{Durability, SliceBudget};
+use crate::config::SliceBudget;
+use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::read::{Document, KeyRange, Page, PageForm};
@@ -256,8 +257,8 @@ impl VBucket {
     /// Waits until everything up to `seqno` is synced; asks for the sync.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a seqno that was not assigned yet; [`Error::Busy`] when the time is
-    /// over; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
+    /// [`Error::Invalid`] for a seqno that was not assigned yet; [`Error::NotYetDurable`] when the
+    /// time is over; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
     pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
         let cell = &self.vb.cell;
         let generation = cell.generation();

@@ -29,7 +29,7 @@ use super::flush::Flush;
 use super::lead::{Candidate, Lead};
 use super::queue::{CommitQueue, Joined};
 use super::want::Want;
-use crate::config::Durability;
+use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::health::Health;
 use crate::memory::Memory;
@@ -118,7 +118,8 @@ impl Committer {
     /// Waits until the want is fulfilled. `timeout` is real time. The caller holds no lock.
     ///
     /// # Errors
-    /// Why it never will be fulfilled; [`Error::Busy`] when the time is over.
+    /// Why it never will be fulfilled; [`Error::NotYetDurable`], or [`Error::Busy`] for room in memory,
+    /// when the time is over.
     pub(crate) fn wait(&self, want: &Want, timeout: Option<Duration>) -> Result<()> {
         assert_none_held();
         let deadline = timeout.map(|timeout| self.queue.now().saturating_add(timeout));

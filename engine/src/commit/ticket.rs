@@ -4,7 +4,7 @@ use super::committer::Committer;
 use super::demand::Demand;
 use super::want::Want;
 use crate::change::Written;
-use crate::config::Durability;
+use crate::durability::Durability;
 use crate::error::Result;
 use std::fmt;
 use std::future::Future;
@@ -85,7 +85,8 @@ impl Ticket {
     /// take longer by the time of one flush.
     ///
     /// # Errors
-    /// As [`Self::wait`], and [`crate::Error::Busy`] when the time is over.
+    /// As [`Self::wait`], and [`crate::Error::NotYetDurable`] when the time is over: the change is made,
+    /// and the ticket may be waited for again.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Written> {
         self.committer
             .wait(&self.want, Some(timeout))

@@ -46,7 +46,7 @@ pub(crate) fn open(request: Request) -> Result<Services> {
         }) => {
             if !request.create {
                 // A creation that was cut short left no store.
-                return Err(Error::NotFound);
+                return Err(Error::NoStore { path: request.path });
             }
             create::create(request, home, wanted.unwrap_or(VBUCKETS_DEFAULT))?
         }

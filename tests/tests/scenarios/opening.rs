@@ -82,7 +82,7 @@ fn a_store_is_created_only_if_that_is_allowed() {
     let store = TestStore::threaded();
     assert!(matches!(
         store.builder().create(false).open(),
-        Err(Error::NotFound)
+        Err(Error::NoStore { .. })
     ));
     assert!(!store.path().exists());
     store.open().close().unwrap();
