@@ -92,6 +92,12 @@ struct Watch {
 pub struct Fired(Vec<Waker>);
 
 impl Fired {
+    /// Returns whether there is nobody to wake.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Calls them. A waker can be a program's own code: if it panics, the others are called all the
     /// same, and the caller, which may be the leader of a flush, does not notice.
     pub fn wake(self) {

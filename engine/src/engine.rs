@@ -263,11 +263,16 @@ impl Engine {
 
     /// Closes the engine: refuses new operations, waits for those under way, makes every change
     /// durable, moves what it can to files within [`Config::close_timeout`], and marks the store as
-    /// cleanly closed. Other clones get [`crate::Error::Closed`] from now on. Closing twice is no error.
+    /// cleanly closed. Other clones get [`crate::Error::Closed`] from now on. Every call, of whichever
+    /// clone and on whichever thread, returns when the store is closed, and with the same outcome.
+    ///
+    /// The last handle that is dropped does the same. On a thread of the engine's own, where it may be
+    /// dropped by a waker, the close follows once the waker has returned.
     ///
     /// # Errors
     /// What went wrong with the last flush: then the store is closed, but not cleanly, and what was
-    /// not durable is lost, which nobody was told was durable.
+    /// not durable is lost, which nobody was told was durable. [`crate::Error::Busy`]: it was called by
+    /// a waker, on a thread that the close must wait for; the close follows by itself.
     pub fn close(&self) -> Result<()> {
         self.handle.close()
     }

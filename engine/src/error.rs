@@ -220,6 +220,13 @@ impl Error {
         }
     }
 
+    /// Returns the error of an engine that has failed.
+    pub(crate) fn failed(cause: impl Into<Arc<str>>) -> Self {
+        Self::Failed {
+            cause: Cause::new(cause),
+        }
+    }
+
     pub(crate) fn corrupt_file(file: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Corruption {
             vb: None,

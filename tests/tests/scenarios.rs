@@ -6,6 +6,8 @@ mod closing;
 mod deleting_vbuckets;
 #[path = "scenarios/durability.rs"]
 mod durability;
+#[path = "scenarios/last_handle.rs"]
+mod last_handle;
 #[path = "scenarios/limits.rs"]
 mod limits;
 #[path = "scenarios/opening.rs"]
