@@ -72,9 +72,11 @@ impl Closing {
     /// caller holds no lock.
     ///
     /// # Errors
-    /// What went wrong with the last flush; [`Error::Busy`] for the two callers that cannot wait.
+    /// What went wrong with the last flush; [`Error::Busy`] for the two callers that cannot wait;
+    /// [`Error::Forked`].
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
         assert_none_held();
+        self.services.gate.opener().check_id()?;
         let me = std::thread::current().id();
         let mut state = self.state.lock();
         loop {
@@ -116,6 +118,12 @@ impl Closing {
                 tracing::error!(%error, "store not closed cleanly");
             }
         }));
+    }
+
+    /// Gives up the threads without waiting for them: this is another process, in which they do not
+    /// exist.
+    pub(crate) fn leak_threads(&self) {
+        std::mem::take(&mut *self.threads.lock()).leak();
     }
 
     /// Runs the close on this thread, which has set the state to `Running`.
@@ -175,7 +183,10 @@ impl Closing {
     fn close_storage(&self, storage: Storage, is_flushed: bool) -> Result<()> {
         let services = &self.services;
         let moved = if is_flushed {
-            self.move_to_files(&storage)
+            services
+                .home
+                .check()
+                .and_then(|()| self.move_to_files(&storage))
         } else {
             Ok(())
         };
@@ -186,6 +197,7 @@ impl Closing {
             return Ok(());
         }
         moved?;
+        services.home.check()?;
         // The digest is taken after RocksDB has let go of its files. Synced before the lock is
         // released.
         let digest = data_files(&services.home.db())?.digest;

@@ -42,6 +42,12 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.services.gate.opener().check_id().is_err() {
+            // The store is the parent's: nothing of it is closed, unlocked or deleted here.
+            self.closing.leak_threads();
+            Box::leak(Box::new(Arc::clone(&self.services)));
+            return;
+        }
         match self.close() {
             // Busy: this is a thread that the close waits for; it follows by itself.
             Ok(()) | Err(Error::Busy { .. }) => {}

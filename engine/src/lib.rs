@@ -13,7 +13,7 @@
 //! | `services` | the parts of an open engine, put together; the order of locks |
 //! | `write`, `read` | writing keys; reading by key, by pages and by slices |
 //! | `commit` | group commit: who flushes, what a flush does, tickets, deleting a vBucket |
-//! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes`, `signals`, `wakes`, `own_thread` | what the parts share |
+//! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes`, `signals`, `wakes`, `process`, `own_thread` | what the parts share |
 //! | `home` | the directory: marker, lock, witness |
 //! | `storage` | the only place that names RocksDB |
 
@@ -35,6 +35,7 @@ mod memory;
 mod numbers;
 mod opening;
 mod own_thread;
+mod process;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod raw;
