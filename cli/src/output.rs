@@ -43,7 +43,7 @@ impl Failure {
     /// An error of opening a store.
     pub(crate) fn opening(error: &Error, dir: &std::path::Path) -> Self {
         let mut failure = Self::from(error.clone());
-        if matches!(error, Error::NotFound) {
+        if matches!(error, Error::NoStore { .. }) {
             return Self::new(
                 CANNOT_OPEN,
                 "no_store",
@@ -84,10 +84,13 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::Exists { .. } => "exists",
         Error::CasMismatch { .. } => "cas_mismatch",
         Error::TooLarge { .. } => "too_large",
+        Error::NoStore { .. } => "no_store",
         Error::Busy { .. } => "busy",
+        Error::NotYetDurable { .. } => "not_yet_durable",
         Error::DiskFull { .. } => "disk_full",
         Error::Locked { .. } => "locked",
         Error::Closed => "closed",
+        Error::Forked { .. } => "forked",
         Error::VbGone { .. } => "vb_gone",
         Error::Failed { .. } => "failed",
         Error::Corruption { .. } => "corruption",

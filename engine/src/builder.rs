@@ -135,12 +135,12 @@ impl Builder {
     /// [`Error::Invalid`]: a field of the configuration, a name that the registry has already, a path
     /// that is no store, or too few file descriptors. [`Error::Locked`]: somebody else has it open. [`Error::FormatTooNew`].
     /// [`Error::Corruption`], [`Error::DataLoss`]: see there; the data files are as they were.
-    /// [`Error::NotFound`]: there is no store, and none was to be created. [`Error::DiskFull`],
+    /// [`Error::NoStore`]: there is no store, and none was to be created. [`Error::DiskFull`],
     /// [`Error::Io`].
     pub fn open(self) -> Result<Engine> {
         self.config.validate()?;
         if !self.create && !self.path.join(MARKER).exists() {
-            return Err(Error::NotFound);
+            return Err(Error::NoStore { path: self.path });
         }
         let places = Places::take(self.telemetry())?;
         let services = opening::open(Request {

@@ -1,16 +1,25 @@
 //! Closing: the order in which an engine comes to rest.
+//!
+//! # Protocol
+//! The state is `Open`, `Running` on one thread, or `Done` with its outcome, under a lock that is never
+//! held while anything else is done. Whoever finds it `Open` runs the close; everybody else waits until
+//! it is `Done` and returns the same outcome. Two callers cannot wait, because the close waits for them:
+//! a background thread in the middle of a step, which the close joins, and program code that the close
+//! itself calls (a waker). They are told so, and what they asked for happens by itself: the first puts
+//! the close off until its step is over, the second is inside it.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failpoint::place;
 use crate::home::data_files;
+use crate::own_thread;
 use crate::samples::Samples;
 use crate::services::Services;
 use crate::storage::Storage;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use vbstore_core::VbId;
+use vbstore_core::lock_order::assert_none_held;
 
 /// vBuckets whose families are moved to files between two looks at the clock.
 const VBUCKETS_AT_ONCE: usize = 16;
@@ -20,7 +29,27 @@ pub(crate) struct Closing {
     services: Arc<Services>,
     samples: Arc<Samples>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    has_begun: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+enum State {
+    Open,
+    Running(ThreadId),
+    Done(Result<()>),
+}
+
+/// Ends a close that is running, also one that panics: nobody waits for ever.
+struct Running<'a> {
+    closing: &'a Closing,
+    outcome: Result<()>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        *self.closing.state.lock() = State::Done(self.outcome.clone());
+        self.closing.changed.notify_all();
+    }
 }
 
 impl Closing {
@@ -29,20 +58,86 @@ impl Closing {
             services,
             samples,
             threads: Mutex::new(Vec::new()),
-            has_begun: AtomicBool::new(false),
+            state: Mutex::new(State::Open),
+            changed: Condvar::new(),
         }
     }
 
-    /// Takes the background threads, to be stopped by the close.
-    pub(crate) fn will_stop(&self, threads: Vec<JoinHandle<()>>) {
-        *self.threads.lock() = threads;
+    /// Takes a background thread, to be stopped by the close.
+    pub(crate) fn will_stop(&self, thread: JoinHandle<()>) {
+        self.threads.lock().push(thread);
     }
 
-    /// Closes the engine; does nothing the second time.
-    pub(crate) fn close(&self) -> Result<()> {
-        if self.has_begun.swap(true, Ordering::AcqRel) {
-            return Ok(());
+    /// Closes the engine, or waits until it is closed. Returns the same outcome to every caller. The
+    /// caller holds no lock.
+    ///
+    /// # Errors
+    /// What went wrong with the last flush; [`Error::Busy`] for the two callers that cannot wait;
+    /// [`Error::Forked`].
+    pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
+        assert_none_held();
+        self.services.gate.opener().check_id()?;
+        let me = std::thread::current().id();
+        let mut state = self.state.lock();
+        loop {
+            match &*state {
+                State::Done(outcome) => return outcome.clone(),
+                State::Running(by) if *by == me => {
+                    return Err(Error::Busy {
+                        what: "the close that this waker is called by",
+                    });
+                }
+                State::Open | State::Running(_) if own_thread::is_in_step() => {
+                    drop(state);
+                    self.put_off();
+                    return Err(Error::Busy {
+                        what: "the close, which follows once this waker has returned",
+                    });
+                }
+                State::Running(_) => self.changed.wait(&mut state),
+                State::Open => break,
+            }
         }
+        *state = State::Running(me);
+        drop(state);
+        self.run()
+    }
+
+    /// Lets a background thread close the engine once its step is over, unless another has begun to.
+    fn put_off(self: &Arc<Self>) {
+        self.services.gate.begin_closing();
+        let closing = Arc::clone(self);
+        own_thread::put_off(Box::new(move || {
+            let mut state = closing.state.lock();
+            if !matches!(*state, State::Open) {
+                return;
+            }
+            *state = State::Running(std::thread::current().id());
+            drop(state);
+            if let Err(error) = closing.run() {
+                tracing::error!(%error, "store not closed cleanly");
+            }
+        }));
+    }
+
+    /// Gives up the threads without waiting for them: this is another process, in which they do not
+    /// exist.
+    pub(crate) fn leak_threads(&self) {
+        std::mem::take(&mut *self.threads.lock()).leak();
+    }
+
+    /// Runs the close on this thread, which has set the state to `Running`.
+    fn run(&self) -> Result<()> {
+        let panicked = Error::failed("the close panicked");
+        let mut running = Running {
+            closing: self,
+            outcome: Err(panicked),
+        };
+        running.outcome = self.stop_and_close();
+        running.outcome.clone()
+    }
+
+    fn stop_and_close(&self) -> Result<()> {
         let services = &self.services;
         services.gate.begin_closing();
         self.samples.unregister();
@@ -50,8 +145,10 @@ impl Closing {
         services.health.all_streams().run();
         // ORDER: threads first, so that nothing runs beside the last flush; see `tasks`.
         services.signals.stop_all();
+        let me = std::thread::current().id();
         for thread in std::mem::take(&mut *self.threads.lock()) {
-            if thread.join().is_err() {
+            // A background thread that closes the engine after its step ends by itself.
+            if thread.thread().id() != me && thread.join().is_err() {
                 services.health.fail("a background thread panicked").run();
             }
         }
@@ -86,7 +183,10 @@ impl Closing {
     fn close_storage(&self, storage: Storage, is_flushed: bool) -> Result<()> {
         let services = &self.services;
         let moved = if is_flushed {
-            self.move_to_files(&storage)
+            services
+                .home
+                .check()
+                .and_then(|()| self.move_to_files(&storage))
         } else {
             Ok(())
         };
@@ -97,6 +197,7 @@ impl Closing {
             return Ok(());
         }
         moved?;
+        services.home.check()?;
         // The digest is taken after RocksDB has let go of its files. Synced before the lock is
         // released.
         let digest = data_files(&services.home.db())?.digest;

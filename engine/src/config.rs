@@ -1,5 +1,6 @@
 //! What can be set, with defaults and bounds.
 
+use crate::durability::Durability;
 use crate::error::{Error, Result};
 use std::time::Duration;
 use vbstore_core::ids::VBUCKETS_MAX;
@@ -13,18 +14,6 @@ pub const KEY_BYTES_LIMIT: u64 = 64 * KIB - 1;
 pub const VALUE_BYTES_LIMIT: u64 = 20 * MIB;
 /// vBuckets of a new store if the configuration does not say.
 pub const VBUCKETS_DEFAULT: u16 = 64;
-
-/// How durable a change is before its write returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Durability {
-    /// In memory: lost if the process dies before the next flush ([`Tuning::flush_interval`]).
-    Memory,
-    /// In RocksDB's log, handed to the operating system: survives the process, but not a power
-    /// cut before the next sync ([`Tuning::sync_interval`]).
-    Logged,
-    /// In RocksDB's log and synced: survives a power cut.
-    Synced,
-}
 
 /// What is fixed while an engine is open.
 #[derive(Clone, Debug)]
@@ -179,7 +168,7 @@ impl Config {
             if !vbuckets.is_power_of_two() {
                 return Err(Error::invalid(
                     "vbuckets",
-                    format!("{vbuckets} is no power of two"),
+                    format!("{vbuckets} is not a power of two"),
                 ));
             }
         }

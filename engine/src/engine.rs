@@ -110,6 +110,7 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Invalid`] with the field's name; nothing was changed then.
     pub fn set_tuning(&self, tuning: Tuning) -> Result<()> {
+        self.services().gate.check_process()?;
         tuning.validate()?;
         self.services().tuning.replace(tuning);
         self.services().signals.wake_all();
@@ -127,7 +128,11 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn disk_free_percent(&self) -> Result<u8> {
-        let (free, all) = self.services().home.disk_blocks()?;
+        let (free, all) = self
+            .services()
+            .gate
+            .check_process()
+            .and_then(|()| self.services().home.disk_blocks())?;
         let percent = u128::from(free)
             .saturating_mul(100)
             .checked_div(u128::from(all))
@@ -148,6 +153,7 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn metrics_snapshot(&self) -> Result<MetricsSnapshot> {
+        self.services().gate.check_process()?;
         self.handle.samples.snapshot()
     }
 
@@ -206,6 +212,7 @@ impl Engine {
     /// in: RocksDB's call tells nothing, and the next write names the cause.
     pub fn compact(&self, vb: VbId) -> Result<()> {
         let vb = self.services().vbs.get(vb)?;
+        self.services().home.check()?;
         self.services().gate.lend()?.compact(vb.id())
     }
 
@@ -258,16 +265,23 @@ impl Engine {
     /// # Errors
     /// Whatever the step met; it has been noted in the health.
     pub fn step(&self, task: BackgroundTask) -> Result<()> {
+        self.services().gate.check_process()?;
         task.step(self.services()).map(drop)
     }
 
     /// Closes the engine: refuses new operations, waits for those under way, makes every change
     /// durable, moves what it can to files within [`Config::close_timeout`], and marks the store as
-    /// cleanly closed. Other clones get [`crate::Error::Closed`] from now on. Closing twice is no error.
+    /// cleanly closed. Other clones get [`crate::Error::Closed`] from now on. Every call, of whichever
+    /// clone and on whichever thread, returns when the store is closed, and with the same outcome.
+    ///
+    /// The last handle that is dropped does the same. On a thread of the engine's own, where it may be
+    /// dropped by a waker, the close follows once the waker has returned.
     ///
     /// # Errors
     /// What went wrong with the last flush: then the store is closed, but not cleanly, and what was
-    /// not durable is lost, which nobody was told was durable.
+    /// not durable is lost, which nobody was told was durable. [`crate::Error::Busy`]: it was called by
+    /// a waker, on a thread that the close must wait for; the close follows by itself.
+    /// [`crate::Error::Forked`].
     pub fn close(&self) -> Result<()> {
         self.handle.close()
     }

@@ -1,6 +1,8 @@
 //! Every way in which an operation can fail.
 
+use crate::durability::Durability;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use vbstore_core::{Cas, Seqno, VbId};
 
@@ -62,6 +64,12 @@ pub enum Error {
     },
     /// The key has no value.
     NotFound,
+    /// There is no store in the directory, and none was to be created
+    /// ([`crate::Builder::create`]).
+    NoStore {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The key has a value.
     Exists {
         /// Its CAS.
@@ -88,7 +96,17 @@ pub enum Error {
         /// What was waited for.
         what: &'static str,
     },
-    /// The disk is full. Heals by itself when space returns.
+    /// The time allowed for waiting is over. The change is made, and everybody sees it; it is not yet
+    /// as durable as asked, and will be by itself.
+    NotYetDurable {
+        /// Of which vBucket.
+        vb: VbId,
+        /// The seqno that was waited for.
+        seqno: Seqno,
+        /// The durability that was waited for.
+        wanted: Durability,
+    },
+    /// The disk, or the user's quota of it, is full. Heals by itself when space returns.
     DiskFull {
         /// What the system said.
         detail: Arc<str>,
@@ -100,7 +118,15 @@ pub enum Error {
     },
     /// The engine is closed.
     Closed,
-    /// The vBucket was deleted after this handle, ticket or read began.
+    /// This process is a fork of the one that opened the store, and must not use it. The store is the
+    /// parent's; dropping the handles here changes nothing of it.
+    Forked {
+        /// The process that opened the store.
+        opened_by: u32,
+    },
+    /// The vBucket was deleted while this write, wait or read was under way: the change that it speaks
+    /// of is gone, or was never made. The handle stays valid: its next call finds the vBucket empty,
+    /// with a new uuid.
     VbGone {
         /// Which one.
         vb: VbId,
@@ -155,13 +181,16 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Invalid { .. } | Self::TooLarge { .. } => ErrorKind::Invalid,
+            Self::Invalid { .. } | Self::TooLarge { .. } | Self::NoStore { .. } => {
+                ErrorKind::Invalid
+            }
             Self::NotFound | Self::Exists { .. } | Self::CasMismatch { .. } => ErrorKind::Conflict,
             Self::Busy { .. }
+            | Self::NotYetDurable { .. }
             | Self::DiskFull { .. }
             | Self::Locked { .. }
             | Self::StreamPanicked { .. } => ErrorKind::Unavailable,
-            Self::Closed | Self::VbGone { .. } => ErrorKind::Closed,
+            Self::Closed | Self::Forked { .. } | Self::VbGone { .. } => ErrorKind::Closed,
             Self::Failed { .. } | Self::Io { .. } => ErrorKind::Failed,
             Self::Corruption { .. } | Self::DataLoss { .. } | Self::FormatTooNew { .. } => {
                 ErrorKind::Corrupt
@@ -179,7 +208,8 @@ impl Error {
 
     /// Returns the error that the system refused something; a full disk is told apart.
     pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
-        if source.kind() == std::io::ErrorKind::StorageFull {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        if matches!(source.kind(), StorageFull | QuotaExceeded) {
             return Self::DiskFull {
                 detail: format!("{}: {source}", context.into()).into(),
             };
@@ -187,6 +217,13 @@ impl Error {
         Self::Io {
             context: context.into(),
             source: Arc::new(source),
+        }
+    }
+
+    /// Returns the error of an engine that has failed.
+    pub(crate) fn failed(cause: impl Into<Arc<str>>) -> Self {
+        Self::Failed {
+            cause: Cause::new(cause),
         }
     }
 
@@ -232,7 +269,17 @@ impl fmt::Display for Error {
                 write!(f, "the key's cas is {found}, not {expected}")
             }
             Self::TooLarge { field, size, max } => write!(f, "{field}: {size} is over {max}"),
+            Self::NoStore { path } => write!(f, "there is no store in {}", path.display()),
             Self::Busy { what } => write!(f, "busy: {what}"),
+            Self::NotYetDurable { vb, seqno, wanted } => write!(
+                f,
+                "seqno {seqno} of {vb} is made, but not yet as durable as asked ({wanted:?}) within \
+                 the time allowed"
+            ),
+            Self::Forked { opened_by } => write!(
+                f,
+                "this process is a fork of process {opened_by}, which has opened the store"
+            ),
             Self::DiskFull { detail } => write!(f, "the disk is full: {detail}"),
             Self::Locked { pid: Some(pid) } => write!(f, "the store is open in process {pid}"),
             Self::Locked { pid: None } => f.write_str("the store is open in another process"),
@@ -267,5 +314,21 @@ impl fmt::Display for Error {
             ),
             Self::Io { context, source } => write!(f, "{context}: {source}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    #[test]
+    fn a_full_disk_and_a_full_quota_heal_and_nothing_else_does() {
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let error = Error::io("write", kind.into());
+            assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
+        }
+        let other = Error::io("write", ErrorKind::PermissionDenied.into());
+        assert!(matches!(other, Error::Io { .. }), "{other:?}");
     }
 }

@@ -5,6 +5,7 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
+use crate::process::Opener;
 use crate::services::Services;
 use crate::slice::{Ask, Slice};
 use crate::vbuckets::Vb;
@@ -39,6 +40,7 @@ impl fmt::Debug for Feed {
 pub struct CursorGuard {
     vb: Arc<Vb>,
     id: CursorId,
+    opener: Opener,
 }
 
 /// What came of a request.
@@ -70,7 +72,9 @@ pub enum FeedRead {
 
 impl Drop for CursorGuard {
     fn drop(&mut self) {
-        self.vb.cell.leave(self.id);
+        if !self.opener.is_other() {
+            self.vb.cell.leave(self.id);
+        }
     }
 }
 
@@ -131,6 +135,7 @@ impl Feed {
         CursorGuard {
             vb: Arc::clone(&self.vb),
             id,
+            opener: self.services().gate.opener().clone(),
         }
     }
 
@@ -170,6 +175,7 @@ impl Feed {
     /// # Errors
     /// [`Error::VbGone`].
     pub fn join(&self, generation: u64, position: Seqno) -> Result<Option<CursorGuard>> {
+        self.services().gate.check_process()?;
         let joined = self.cell().join(generation, position);
         let cursor = joined.map_err(|gone| self.gone(gone))?;
         Ok(cursor.map(|id| self.guard(id)))
@@ -180,6 +186,7 @@ impl Feed {
     /// # Errors
     /// [`Error::VbGone`].
     pub fn hold_memory(&self, generation: u64) -> Result<CursorGuard> {
+        self.services().gate.check_process()?;
         let held = self.cell().hold_memory(generation);
         held.map(|id| self.guard(id))
             .map_err(|gone| self.gone(gone))
@@ -197,6 +204,7 @@ impl Feed {
         visibility: Visibility,
         limit: ReadLimit,
     ) -> Result<FeedRead> {
+        self.services().gate.check_process()?;
         let seal = SealTime {
             now: self.services().clock.monotonic(),
             interval: self.services().tuning.get().flush_interval,
@@ -222,7 +230,8 @@ impl Feed {
         waker: &Waker,
     ) -> bool {
         let now = self.services().clock.monotonic();
-        self.cell().watch(generation, visibility, above, waker, now)
+        self.services().gate.check_process().is_ok()
+            && self.cell().watch(generation, visibility, above, waker, now)
             // ORDER: watched first, looked at second. A failure or a close comes first and wakes
             // second, so one of the two is seen.
             && self.unwell().is_none()
@@ -282,10 +291,14 @@ impl Feed {
         self.services().demand.flush();
     }
 
-    /// Returns why nothing more will become durable: the engine is closing or has failed.
+    /// Returns why nothing more will become durable: the engine is closing or has failed, or this process
+    /// is a fork of the one that opened it.
     #[must_use]
     pub fn unwell(&self) -> Option<Error> {
         let services = self.services();
+        if let Err(forked) = services.gate.check_process() {
+            return Some(forked);
+        }
         if services.gate.is_closing() {
             return Some(Error::Closed);
         }

@@ -6,6 +6,7 @@
 //! it is waited for, and whoever comes after sees it.
 
 use crate::error::{Error, Result};
+use crate::process::Opener;
 use crate::storage::Storage;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use std::ops::Deref;
@@ -17,6 +18,7 @@ pub(crate) struct Gate {
     /// `None` once the close has taken it.
     storage: RwLock<Option<Storage>>,
     is_closing: AtomicBool,
+    opener: Opener,
 }
 
 /// The storage, lent for one operation. The close waits until it is dropped.
@@ -35,18 +37,32 @@ impl Deref for Lent<'_> {
 }
 
 impl Gate {
-    pub(crate) fn new(storage: Storage) -> Self {
+    pub(crate) fn new(storage: Storage, opener: Opener) -> Self {
         Self {
             storage: RwLock::new(Some(storage)),
             is_closing: AtomicBool::new(false),
+            opener,
         }
+    }
+
+    pub(crate) fn opener(&self) -> &Opener {
+        &self.opener
+    }
+
+    /// Refuses in every process except the one that opened the store. Takes no lock.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.opener.check()
     }
 
     /// Lends the storage for one operation.
     ///
     /// # Errors
-    /// [`Error::Closed`] once a close has begun.
+    /// [`Error::Closed`] once a close has begun; [`Error::Forked`].
     pub(crate) fn lend(&self) -> Result<Lent<'_>> {
+        self.check_process()?;
         let lent = self.lend_while_closing()?;
         if self.is_closing() {
             return Err(Error::Closed);
@@ -54,7 +70,8 @@ impl Gate {
         Ok(lent)
     }
 
-    /// Lends the storage to the close itself and to what it waits for.
+    /// Lends the storage to the close itself and to what it waits for: background tasks, and whoever
+    /// leads a flush. They are in the process that opened the store.
     ///
     /// # Errors
     /// [`Error::Closed`] once the close has taken the storage.

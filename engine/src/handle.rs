@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(crate) struct Handle {
     pub(crate) services: Arc<Services>,
     pub(crate) samples: Arc<Samples>,
-    closing: Closing,
+    closing: Arc<Closing>,
 }
 
 impl Handle {
@@ -22,16 +22,15 @@ impl Handle {
     pub(crate) fn new(services: Services, with_threads: bool, places: Places) -> Result<Arc<Self>> {
         let services = Arc::new(services);
         let samples = Arc::new(Samples::new(&services, places));
-        let closing = Closing::new(Arc::clone(&services), Arc::clone(&samples));
+        let closing = Arc::new(Closing::new(Arc::clone(&services), Arc::clone(&samples)));
         let handle = Arc::new(Self {
             services,
             samples,
             closing,
         });
         if with_threads {
-            let threads = tasks::start(&handle.services);
-            let threads = threads.map_err(|e| Error::io("start a thread", e))?;
-            handle.closing.will_stop(threads);
+            tasks::start(&handle.services, |thread| handle.closing.will_stop(thread))
+                .map_err(|e| Error::io("start a thread", e))?;
         }
         Ok(handle)
     }
@@ -43,8 +42,16 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "store not closed cleanly");
+        if self.services.gate.opener().check_id().is_err() {
+            // The store is the parent's: nothing of it is closed, unlocked or deleted here.
+            self.closing.leak_threads();
+            Box::leak(Box::new(Arc::clone(&self.services)));
+            return;
+        }
+        match self.close() {
+            // Busy: this is a thread that the close waits for; it follows by itself.
+            Ok(()) | Err(Error::Busy { .. }) => {}
+            Err(error) => tracing::error!(%error, "store not closed cleanly"),
         }
     }
 }

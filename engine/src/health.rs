@@ -162,8 +162,10 @@ impl Health {
 
     /// Returns whether the error changed the state.
     fn enter(&self, error: &Error) -> bool {
-        let Error::DiskFull { detail } = error else {
-            return self.enter_failed(error.to_string());
+        let detail = match error {
+            Error::DiskFull { detail } => detail,
+            Error::Failed { cause } => return self.enter_failed(cause.text()),
+            _ => return self.enter_failed(error.to_string()),
         };
         let mut state = self.state.lock();
         if !matches!(*state, HealthState::Open) {

@@ -13,7 +13,7 @@
 //! | `services` | the parts of an open engine, put together; the order of locks |
 //! | `write`, `read` | writing keys; reading by key, by pages and by slices |
 //! | `commit` | group commit: who flushes, what a flush does, tickets, deleting a vBucket |
-//! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes`, `signals`, `wakes`, `wakers` | what the parts share |
+//! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes`, `signals`, `wakes`, `wakers`, `process`, `own_thread` | what the parts share |
 //! | `home` | the directory: marker, lock, witness |
 //! | `storage` | the only place that names RocksDB |
 
@@ -22,6 +22,7 @@ mod change;
 mod closing;
 mod commit;
 mod config;
+mod durability;
 mod engine;
 mod error;
 pub mod failpoint;
@@ -33,6 +34,8 @@ mod home;
 mod memory;
 mod numbers;
 mod opening;
+mod own_thread;
+mod process;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod raw;
@@ -56,8 +59,9 @@ pub use builder::Builder;
 pub use change::{Change, Written};
 pub use commit::Ticket;
 pub use config::{
-    Config, Durability, KEY_BYTES_LIMIT, SliceBudget, Tuning, VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT,
+    Config, KEY_BYTES_LIMIT, SliceBudget, Tuning, VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT,
 };
+pub use durability::Durability;
 pub use engine::{DiskUsage, Engine, RocksSnapshots};
 pub use error::{Cause, Error, ErrorKind, Result};
 pub use feed::{Admitted, CursorGuard, Feed, FeedRead};

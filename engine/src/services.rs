@@ -113,7 +113,7 @@ impl Services {
         let tuning = Arc::new(CurrentTuning::new(config.tuning.clone()));
         let config = Arc::new(config);
         let signals = Arc::new(Signals::default());
-        let gate = Arc::new(Gate::new(storage));
+        let gate = Arc::new(Gate::new(storage, home.opener()));
         let witness = Arc::new(Mutex::new(Rank::Leaf, witness));
         let vbs = Arc::new(VBuckets::new(cells));
         let memory = Arc::new(Memory::default());
@@ -155,6 +155,7 @@ impl Services {
         };
         let committer = Arc::new(Committer::new(
             flush,
+            Arc::clone(&gate),
             Arc::clone(&vbs),
             Arc::clone(&health),
             Arc::clone(&memory),

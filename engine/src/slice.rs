@@ -1,6 +1,7 @@
 //! A slice: a bounded run of a vBucket's changes in seqno order, read from disk.
 
 use crate::config::SliceBudget;
+use crate::numbers::count;
 use bytes::Bytes;
 use std::ops::Range;
 use vbstore_core::record::Counts;
@@ -158,13 +159,16 @@ impl Slice {
     }
 
     /// Returns bytes of this slice, such as a key or a value of it, without copying them: they keep
-    /// the slice's buffer in memory.
+    /// the slice's buffer in memory. Copies bytes that are not of this slice.
     #[must_use]
     pub fn share(&self, bytes: &[u8]) -> Bytes {
+        let (ours, theirs) = (self.data.as_ptr_range(), bytes.as_ptr_range());
         if bytes.is_empty() {
             Bytes::new()
-        } else {
+        } else if ours.start <= theirs.start && theirs.end <= ours.end {
             self.data.slice_ref(bytes)
+        } else {
+            Bytes::copy_from_slice(bytes)
         }
     }
 
@@ -209,8 +213,6 @@ impl Slice {
     /// Returns the memory it takes, in bytes. Both buffers are allocated to their length.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        let bytes = self.data.len() + self.rows.len() * Self::ROW_BYTES;
-        // A buffer cannot be longer than a pointer can say.
-        u64::try_from(bytes).unwrap_or(u64::MAX)
+        count(self.data.len() + self.rows.len() * Self::ROW_BYTES)
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::change::{Change, Written};
 use crate::commit::{Ticket, Want};
-use crate::config::{Durability, SliceBudget};
+use crate::config::SliceBudget;
+use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::read::{Document, KeyRange, Page, PageForm};
@@ -256,9 +257,10 @@ impl VBucket {
     /// Waits until everything up to `seqno` is synced; asks for the sync.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a seqno that was not assigned yet; [`Error::Busy`] when the time is
-    /// over; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
+    /// [`Error::Invalid`] for a seqno that was not assigned yet; [`Error::NotYetDurable`] when the
+    /// time is over; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
     pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
+        self.services().gate.check_process()?;
         let cell = &self.vb.cell;
         let generation = cell.generation();
         let high = cell.lock().checkpoints.high_seqno();
@@ -281,8 +283,9 @@ impl VBucket {
     /// Returns how far the vBucket has come.
     ///
     /// # Errors
-    /// None today; the engine may be closed.
+    /// [`Error::Forked`]; the engine may be closed.
     pub fn seqnos(&self) -> Result<Seqnos> {
+        self.services().gate.check_process()?;
         let cell = &self.vb.cell;
         let inner = cell.lock();
         Ok(Seqnos {
@@ -297,8 +300,9 @@ impl VBucket {
     /// Returns what the vBucket holds.
     ///
     /// # Errors
-    /// None today; the engine may be closed.
+    /// [`Error::Forked`]; the engine may be closed.
     pub fn counts(&self) -> Result<VbCounts> {
+        self.services().gate.check_process()?;
         let inner = self.vb.cell.lock();
         Ok(VbCounts {
             counts: inner.state.counts,
@@ -309,8 +313,9 @@ impl VBucket {
     /// Returns the branches of its history, newest first.
     ///
     /// # Errors
-    /// None today; the engine may be closed.
+    /// [`Error::Forked`]; the engine may be closed.
     pub fn failover_log(&self) -> Result<FailoverLog> {
+        self.services().gate.check_process()?;
         Ok(self.vb.cell.lock().failover_log.clone())
     }
 

@@ -21,7 +21,10 @@ pub(crate) struct Wakes {
 impl Wakes {
     /// Adds wakers.
     pub(crate) fn wake(&mut self, fired: Fired) {
-        self.fired.push(fired);
+        // Nearly always: what is collected for nobody would be allocated for nothing at every write.
+        if !fired.is_empty() {
+            self.fired.push(fired);
+        }
     }
 
     /// Adds changes that nobody reads any more.

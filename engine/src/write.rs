@@ -10,7 +10,8 @@
 
 use crate::change::{Change, Verb, Written};
 use crate::commit::{Committer, DirtyList, Want};
-use crate::config::{Config, Durability};
+use crate::config::Config;
+use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;

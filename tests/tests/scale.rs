@@ -1,4 +1,4 @@
-//! 1,024 vBuckets, and too few file descriptors.
+//! 1,024 vBuckets, and too few file descriptors or threads.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -231,4 +231,51 @@ fn too_few_file_descriptors_are_refused_before_anything_is_made() {
         "{said}"
     );
     assert!(!path.join("VBSTORE").exists() && !path.join("db").exists());
+}
+
+/// In a process of its own, with few threads.
+#[test]
+fn threads_child() {
+    let Ok(path) = std::env::var("VBSTORE_THREADS_DIR") else {
+        return;
+    };
+    let error = Engine::builder(path).open().unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error:?}");
+    println!("REFUSED {error}");
+}
+
+#[test]
+fn too_few_threads_are_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    // As another user, who has no other process and may read nothing of the one that builds.
+    let program = dir.path().join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(dir.path(), all).unwrap();
+    let user = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let is_possible = Command::new("setpriv").args(user).arg("true").status();
+    if !is_possible.is_ok_and(|status| status.success()) {
+        println!("too_few_threads_are_refused: NOT RUN, the user cannot be changed");
+        return;
+    }
+    for threads in ["1", "3", "6"] {
+        let output = Command::new("setpriv")
+            .args(user)
+            .args(["prlimit", &format!("--nproc={threads}")])
+            .arg(&program)
+            .args([
+                "--exact",
+                "threads_child",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env("VBSTORE_THREADS_DIR", &path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{threads} threads: {output:?}");
+        assert!(said.contains("REFUSED start a thread"), "{said}");
+        assert!(!path.exists(), "something was made");
+    }
 }

@@ -2,12 +2,20 @@
 
 #[path = "scenarios/closing.rs"]
 mod closing;
+#[path = "scenarios/copies.rs"]
+mod copies;
 #[path = "scenarios/deleting_vbuckets.rs"]
 mod deleting_vbuckets;
 #[path = "scenarios/durability.rs"]
 mod durability;
+#[path = "scenarios/forks.rs"]
+mod forks;
+#[path = "scenarios/last_handle.rs"]
+mod last_handle;
 #[path = "scenarios/limits.rs"]
 mod limits;
+#[path = "scenarios/moved.rs"]
+mod moved;
 #[path = "scenarios/opening.rs"]
 mod opening;
 #[path = "scenarios/reading.rs"]

@@ -29,8 +29,9 @@ use super::flush::Flush;
 use super::lead::{Candidate, Lead};
 use super::queue::{CommitQueue, Joined};
 use super::want::Want;
-use crate::config::Durability;
+use crate::durability::Durability;
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 use crate::health::Health;
 use crate::memory::Memory;
 use crate::tuning::CurrentTuning;
@@ -47,6 +48,7 @@ use vbstore_core::lock_order::assert_none_held;
 pub(crate) struct Committer {
     queue: CommitQueue,
     flush: Flush,
+    gate: Arc<Gate>,
     vbs: Arc<VBuckets>,
     health: Arc<Health>,
     memory: Arc<Memory>,
@@ -58,6 +60,7 @@ pub(crate) struct Committer {
 impl Committer {
     pub(crate) fn new(
         flush: Flush,
+        gate: Arc<Gate>,
         vbs: Arc<VBuckets>,
         health: Arc<Health>,
         memory: Arc<Memory>,
@@ -66,6 +69,7 @@ impl Committer {
         Self {
             queue: CommitQueue::new(),
             flush,
+            gate,
             vbs,
             health,
             memory,
@@ -76,7 +80,7 @@ impl Committer {
 
     /// Returns whether the want is fulfilled, or why it never will be; `None` to go on waiting.
     /// Takes no locks except leaves.
-    pub(super) fn look(&self, want: &Want) -> Option<Result<()>> {
+    fn look(&self, want: &Want) -> Option<Result<()>> {
         match want {
             Want::Durable {
                 vb,
@@ -111,6 +115,14 @@ impl Committer {
         is_closed.then_some(Err(Error::Closed))
     }
 
+    /// Like [`Self::look`], for a caller outside the queue.
+    pub(super) fn poll(&self, want: &Want) -> Option<Result<()>> {
+        match self.gate.check_process() {
+            Ok(()) => self.look(want),
+            Err(forked) => Some(Err(forked)),
+        }
+    }
+
     fn is_settled(&self, want: &Want) -> bool {
         self.look(want).is_some()
     }
@@ -118,9 +130,11 @@ impl Committer {
     /// Waits until the want is fulfilled. `timeout` is real time. The caller holds no lock.
     ///
     /// # Errors
-    /// Why it never will be fulfilled; [`Error::Busy`] when the time is over.
+    /// Why it never will be fulfilled; [`Error::NotYetDurable`], or [`Error::Busy`] for room in memory,
+    /// when the time is over; [`Error::Forked`].
     pub(crate) fn wait(&self, want: &Want, timeout: Option<Duration>) -> Result<()> {
         assert_none_held();
+        self.gate.check_process()?;
         let deadline = timeout.map(|timeout| self.queue.now().saturating_add(timeout));
         loop {
             if let Some(answer) = self.look(want) {
@@ -159,6 +173,7 @@ impl Committer {
     /// Waits for the lead, runs `work` with it and resigns. A panic in `work` fails the engine. The
     /// caller holds no lock.
     pub(crate) fn with_lead<R>(&self, work: impl FnOnce(&mut Lead<'_>) -> Result<R>) -> Result<R> {
+        self.gate.opener().check_id()?;
         let candidate = Candidate::new();
         if let Joined::Waits(slot) = self.queue.join(&Want::Lead, |_| false) {
             while !slot.was_handed_lead() {
@@ -203,6 +218,11 @@ impl Committer {
     /// Says that the last flush has been done. Whoever waits is told by [`Self::let_all_look`].
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Returns whether this is another process than the one that opened the store.
+    pub(super) fn is_in_other_process(&self) -> bool {
+        self.gate.check_process().is_err()
     }
 
     /// Registers a ticket's waker in place of the one it had. Returns false if the want is settled.

@@ -18,10 +18,11 @@ const WOKEN: u8 = 1;
 const LEADS: u8 = 2;
 
 /// A parked thread.
-#[derive(Debug)]
 pub(super) struct Slot {
     state: AtomicU8,
     unparker: Unparker,
+    /// The parker of this wait alone, on a thread whose own is destroyed already.
+    parker: Option<Mutex<Parker>>,
 }
 
 thread_local! {
@@ -31,10 +32,20 @@ thread_local! {
 
 impl Slot {
     fn new() -> Arc<Self> {
-        let unparker = PARKER.with_borrow(|parker| parker.unparker().clone());
+        let own = PARKER.try_with(|parker| parker.borrow().unparker().clone());
+        // Without: the destructor of another of the thread's locals is writing.
+        let (unparker, parker) = own.map_or_else(
+            |_| {
+                let parker = Parker::new();
+                let unparker = parker.unparker().clone();
+                (unparker, Some(Mutex::new(Rank::Leaf, parker)))
+            },
+            |unparker| (unparker, None),
+        );
         Arc::new(Self {
             state: AtomicU8::new(WAITING),
             unparker,
+            parker,
         })
     }
 
@@ -47,15 +58,22 @@ impl Slot {
                 return true;
             }
             match deadline {
-                None => PARKER.with_borrow(Parker::park),
+                None => self.with_parker(Parker::park),
                 Some(deadline) => {
                     let left = deadline.saturating_sub(queue.now());
                     if left.is_zero() {
                         return false;
                     }
-                    PARKER.with_borrow(|parker| parker.park_timeout(left));
+                    self.with_parker(|parker| parker.park_timeout(left));
                 }
             }
+        }
+    }
+
+    fn with_parker(&self, park: impl FnOnce(&Parker)) {
+        match &self.parker {
+            Some(parker) => park(&parker.lock()),
+            None => PARKER.with_borrow(park),
         }
     }
 
@@ -69,20 +87,18 @@ impl Slot {
     }
 }
 
-#[derive(Debug)]
 enum Sleeper {
     Thread(Arc<Slot>),
     /// A ticket's waker; the number tells whose, so that it can be replaced.
     Task(u64, Waker),
 }
 
-#[derive(Debug)]
 struct Waiting {
     want: Want,
     sleeper: Sleeper,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Queue {
     is_led: bool,
     waiting: VecDeque<Waiting>,
@@ -98,7 +114,6 @@ impl Queue {
 }
 
 /// What joining led to.
-#[derive(Debug)]
 pub(super) enum Joined {
     /// The want is fulfilled, or never will be.
     Fulfilled,

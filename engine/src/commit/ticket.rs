@@ -4,7 +4,7 @@ use super::committer::Committer;
 use super::demand::Demand;
 use super::want::Want;
 use crate::change::Written;
-use crate::config::Durability;
+use crate::durability::Durability;
 use crate::error::Result;
 use std::fmt;
 use std::future::Future;
@@ -85,7 +85,8 @@ impl Ticket {
     /// take longer by the time of one flush.
     ///
     /// # Errors
-    /// As [`Self::wait`], and [`crate::Error::Busy`] when the time is over.
+    /// As [`Self::wait`], and [`crate::Error::NotYetDurable`] when the time is over: the change is made,
+    /// and the ticket may be waited for again.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Written> {
         self.committer
             .wait(&self.want, Some(timeout))
@@ -96,7 +97,7 @@ impl Ticket {
     #[must_use]
     pub fn poll(&self) -> Option<Result<Written>> {
         self.committer
-            .look(&self.want)
+            .poll(&self.want)
             .map(|outcome| outcome.map(|()| self.written))
     }
 }
@@ -106,6 +107,10 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        // Before the queue's lock: in a process that was forked, another thread may have left it locked.
+        if let Some(outcome) = Ticket::poll(this) {
+            return Poll::Ready(outcome);
+        }
         let id = *this
             .id
             .get_or_insert_with(|| NEXT_ID.fetch_add(1, Ordering::Relaxed));
@@ -120,7 +125,7 @@ impl Future for Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         // A waker that is still in the queue belongs to nobody any more.
-        if let Some(id) = self.id {
+        if let Some(id) = self.id.filter(|_| !self.committer.is_in_other_process()) {
             self.committer.unregister(id);
         }
     }

@@ -1,6 +1,6 @@
 //! What a thread or a ticket waits for.
 
-use crate::config::Durability;
+use crate::durability::Durability;
 use crate::error::Error;
 use crate::vbuckets::Vb;
 use std::sync::Arc;
@@ -35,11 +35,20 @@ impl Want {
 
     /// Returns the error of a wait whose time is over.
     pub(super) fn time_is_over(&self) -> Error {
-        let what = match self {
-            Self::Durable { .. } => "not as durable as asked for within the time allowed",
-            Self::Room => "memory quota",
-            Self::Lead => "the lead of the flush",
-        };
-        Error::Busy { what }
+        match self {
+            Self::Durable {
+                vb, seqno, level, ..
+            } => Error::NotYetDurable {
+                vb: vb.id(),
+                seqno: *seqno,
+                wanted: *level,
+            },
+            Self::Room => Error::Busy {
+                what: "memory quota",
+            },
+            Self::Lead => Error::Busy {
+                what: "the lead of the flush",
+            },
+        }
     }
 }

@@ -40,10 +40,10 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
     let (mut log_bytes, mut bytes) = (0_u64, 0_u64);
     for (name, len) in &files {
         bytes = bytes.saturating_add(*len);
-        if name == "LOCK" || name.starts_with("LOG") {
+        if !is_data_file(name) {
             continue;
         }
-        if Path::new(name).extension().is_some_and(|e| e == "log") {
+        if has_extension(name, "log") {
             log_bytes = log_bytes.saturating_add(*len);
         }
         hasher.update(name.as_bytes());
@@ -55,4 +55,60 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
         log_bytes,
         bytes,
     })
+}
+
+/// Returns whether RocksDB keeps the store's state in a file of this name. What somebody else has put
+/// there, and RocksDB's own text logs and lock, say nothing about the store.
+fn is_data_file(name: &str) -> bool {
+    let is_numbered = |prefix| {
+        let number = name.strip_prefix(prefix);
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let is_table_or_log = ["sst", "log"].into_iter().any(|extension| {
+        let stem = Path::new(name).file_stem().and_then(|stem| stem.to_str());
+        let is_number = stem.is_some_and(|stem| stem.bytes().all(|b| b.is_ascii_digit()));
+        is_number && has_extension(name, extension)
+    });
+    name == "CURRENT"
+        || name == "IDENTITY"
+        || is_numbered("MANIFEST-")
+        || is_numbered("OPTIONS-")
+        || is_table_or_log
+}
+
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| e == extension)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_files_of_rocksdb_count() {
+        for ours in [
+            "CURRENT",
+            "IDENTITY",
+            "MANIFEST-000012",
+            "OPTIONS-000014",
+            "000010.sst",
+            "000011.log",
+        ] {
+            assert!(is_data_file(ours), "{ours}");
+        }
+        for other in [
+            "LOCK",
+            "LOG",
+            "LOG.old.1",
+            "notes.txt",
+            "lost.log",
+            "MANIFEST-",
+            "MANIFEST-1.bak",
+            "000010.sst.bak",
+            ".nfs0001",
+            "core",
+        ] {
+            assert!(!is_data_file(other), "{other}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! The witness's file: two slots, overwritten in place and in turn.
 
-use super::names::WITNESS;
+use super::names::{WITNESS, WITNESS_NEW};
 use crate::error::{Error, Result};
 use crate::numbers::count;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -65,6 +65,23 @@ impl WitnessFile {
             newest,
             is_synced: true,
         })
+    }
+
+    /// Puts a new file with the same content in place of this one, synced: a copy of the store that was
+    /// made of hard links keeps the old one. The caller syncs the directory. Fails, on a full disk for
+    /// example, without having changed anything.
+    pub(crate) fn renew(self, path: &Path) -> Result<Self> {
+        let mut bytes = fs::read(path).map_err(|e| Error::io("read the witness", e))?;
+        // Both slots, as in a new one.
+        bytes.resize(FILE_LEN, 0);
+        let new = path.with_file_name(WITNESS_NEW);
+        write_synced(&new, &bytes)
+            .and_then(|()| {
+                let put = fs::rename(&new, path);
+                put.map_err(|e| Error::io("put the witness", e))
+            })
+            .inspect_err(|_| drop(fs::remove_file(&new)))?;
+        Self::open(path, self.newest.store)
     }
 
     /// Returns what was written last.

@@ -6,7 +6,7 @@ use super::request::Request;
 use super::resources::Resources;
 use super::states::{Loaded, load};
 use crate::error::{Error, Result};
-use crate::home::Home;
+use crate::home::{Home, WitnessFile, data_files};
 use crate::services::Opened;
 use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
@@ -25,10 +25,13 @@ pub(super) fn open(
     if last_stop == LastStop::Unclean {
         recover(&request, &home, vbuckets, &options, &mut witness)?;
     }
+    let mut witness = witness.renew(&home.witness())?;
+    home.sync()?;
     let promised = witness.newest().rocks_sequence;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
     let clock = Arc::clone(&request.clock);
-    let storage = Storage::open(&home.db(), &options, vbuckets, snapshots, clock)?;
+    let storage = Storage::open(&home.db(), &options, vbuckets, snapshots, clock)
+        .inspect_err(|_| stay_clean(&home, &mut witness))?;
     let found = storage.rocks_sequence();
     if found < promised {
         let expected = promised;
@@ -52,4 +55,23 @@ pub(super) fn open(
         witness,
         cells: loaded.into_iter().map(Loaded::into_cell).collect(),
     })
+}
+
+/// After an open that has failed, on a full disk for example: RocksDB may have left files of its own
+/// behind, but no change was made. A store that was cleanly closed is still so.
+fn stay_clean(home: &Home, witness: &mut WitnessFile) {
+    let newest = witness.newest();
+    if newest.clean_digest == 0 {
+        return;
+    }
+    let kept = data_files(&home.db()).and_then(|files| {
+        if files.digest == newest.clean_digest {
+            return Ok(());
+        }
+        witness.record(newest.rocks_sequence, files.digest)?;
+        witness.sync()
+    });
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the next open takes the store for one that was not closed cleanly");
+    }
 }

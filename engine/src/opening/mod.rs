@@ -1,7 +1,7 @@
 //! Opening a store, step by step.
 //!
 //! 1. *Directory*: it is locked, and its marker says whether a store is created or opened.
-//! 2. *Resources*: are there enough file descriptors, and how much memory may RocksDB take?
+//! 2. *Resources*: are there enough file descriptors and threads, and how much memory may RocksDB take?
 //! 3. To create: everything is made under the marker "creating", which becomes "ready" last.
 //! 4. To open: what would be recovered is *compared* with the witness before anything is written;
 //!    after an unclean stop RocksDB *recovers* its log and new branches begin; only then is the store
@@ -14,6 +14,7 @@ mod recover;
 mod request;
 mod resources;
 mod states;
+mod threads;
 
 pub(crate) use request::Request;
 
@@ -24,6 +25,7 @@ use crate::services::Services;
 
 /// Opens the store, or creates it.
 pub(crate) fn open(request: Request) -> Result<Services> {
+    threads::check()?;
     let home = Home::lock(&request.path)?;
     let marker = home.marker()?;
     let wanted = request.config.vbuckets;
@@ -46,7 +48,7 @@ pub(crate) fn open(request: Request) -> Result<Services> {
         }) => {
             if !request.create {
                 // A creation that was cut short left no store.
-                return Err(Error::NotFound);
+                return Err(Error::NoStore { path: request.path });
             }
             create::create(request, home, wanted.unwrap_or(VBUCKETS_DEFAULT))?
         }

@@ -55,10 +55,16 @@ impl KeyRange {
         Self { from, to }
     }
 
-    /// Returns the part of this range from `from` on.
+    /// Returns the part of this range from `from` on: an empty range at its end if it ends before.
     #[must_use]
     pub fn starting_at(mut self, from: impl Into<Bytes>) -> Self {
-        self.from = from.into().max(self.from);
+        let from = from.into();
+        let from = self
+            .to
+            .as_ref()
+            .map_or(from.clone(), |to| from.min(to.clone()));
+        // A range that ends before it begins stays the mistake that it is.
+        self.from = from.max(self.from);
         self
     }
 
@@ -239,6 +245,20 @@ fn read_sources(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_of_a_range_is_a_range() {
+        let range = KeyRange::new("b", Some("d".into()));
+        assert_eq!(range.clone().starting_at("a"), range);
+        let rest = range.clone().starting_at("c");
+        assert_eq!(rest, KeyRange::new("c", Some("d".into())));
+        for beyond in ["d", "e"] {
+            let empty = range.clone().starting_at(beyond);
+            assert_eq!(empty, KeyRange::new("d", Some("d".into())), "{beyond}");
+        }
+        let open = KeyRange::all().starting_at("z");
+        assert_eq!(open, KeyRange::new("z", None));
+    }
 
     #[test]
     fn a_prefix_ends_before_the_next_one() {

@@ -7,7 +7,7 @@ use std::io;
 
 /// Returns our error for one of RocksDB's; `context` says what was tried.
 pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
-    let text: &str = error.as_ref();
+    let text: &str = &plain_paths(error.as_ref());
     match error.kind() {
         ErrorKind::Corruption => Error::Corruption {
             vb: None,
@@ -15,8 +15,7 @@ pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
             file: file_named_in(text),
             detail: format!("{context}: {text}"),
         },
-        // RocksDB's word for ENOSPC, from its table of sub-codes.
-        _ if text.contains("No space left on device") => Error::DiskFull {
+        _ if is_disk_full(text) => Error::DiskFull {
             detail: format!("{context}: {text}").into(),
         },
         ErrorKind::IOError if text.contains("No such file") => Error::Corruption {
@@ -27,6 +26,26 @@ pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
         },
         _ => Error::io(context, io::Error::other(text.to_owned())),
     }
+}
+
+/// Returns whether an error text speaks of a full disk, with RocksDB's word for ENOSPC from its table of
+/// sub-codes, or of a full quota, with the system's word for EDQUOT, which RocksDB has no code for.
+fn is_disk_full(text: &str) -> bool {
+    ["No space left on device", "Disk quota exceeded"]
+        .iter()
+        .any(|said| text.contains(said))
+}
+
+/// Returns a text without the way by which the store's directory is reached (`crate::home`): what is
+/// left of a path begins inside the store.
+fn plain_paths(text: &str) -> String {
+    let mut parts = text.split("/proc/self/fd/");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let path = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        plain.push_str(path.strip_prefix('/').unwrap_or(path));
+    }
+    plain
 }
 
 /// Returns the name of the data file that an error text speaks of.
@@ -48,6 +67,26 @@ fn file_named_in(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_in_an_error_begins_inside_the_store() {
+        let text = "IO error: While open a file: /proc/self/fd/12/db/000004.log: No space";
+        assert_eq!(
+            plain_paths(text),
+            "IO error: While open a file: db/000004.log: No space"
+        );
+        assert_eq!(plain_paths("Corruption: odd"), "Corruption: odd");
+    }
+
+    #[test]
+    fn a_full_quota_is_a_full_disk() {
+        for said in ["No space left on device", "Disk quota exceeded"] {
+            assert!(is_disk_full(&format!(
+                "IO error: While appending: x: {said}"
+            )));
+        }
+        assert!(!is_disk_full("IO error: Input/output error"));
+    }
 
     #[test]
     fn a_file_is_found_in_the_text_of_an_error() {

@@ -100,7 +100,9 @@ impl FamilyOptions {
         options.set_write_buffer_manager(&self.buffers);
         options.set_max_background_jobs(cores());
         options.set_max_open_files(self.config.open_files_max);
-        options.set_max_file_opening_threads(4);
+        // RocksDB starts them without asking whether a thread can be had: where none can, more than one
+        // hangs or aborts the process.
+        options.set_max_file_opening_threads(1);
         options.set_skip_stats_update_on_db_open(true);
         options.set_bytes_per_sync(bytes(MIB));
         options.set_stats_dump_period_sec(0);

@@ -36,6 +36,10 @@ pub(super) fn step(services: &Services) -> Result<Next> {
     }
     waiting.sort_unstable_by_key(|(since, vb)| (*since, vb.id()));
     waiting.truncate(VBUCKETS_AT_ONCE);
+    services
+        .home
+        .check()
+        .inspect_err(|error| services.health.note(error).run())?;
     let storage = services.gate.lend_while_closing()?;
     for (_, vb) in &waiting {
         // ORDER: forgotten first, moved second. A batch written meanwhile notes itself again.

@@ -2,42 +2,49 @@
 
 use super::retry::RETRY;
 use super::task::BackgroundTask;
+use crate::own_thread;
 use crate::services::Services;
 use crate::signals::Next;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Starts a thread for each task.
-pub(crate) fn start(services: &Arc<Services>) -> std::io::Result<Vec<JoinHandle<()>>> {
-    BackgroundTask::ALL
-        .into_iter()
-        .map(|task| {
-            let services = Arc::clone(services);
-            let builder = std::thread::Builder::new().name(task.thread_name().to_owned());
-            builder.spawn(move || run(task, &services))
-        })
-        .collect()
+/// Starts a thread for each task, and hands over each as soon as it runs: also those before one that
+/// cannot be started have to be stopped.
+pub(crate) fn start(
+    services: &Arc<Services>,
+    mut started: impl FnMut(JoinHandle<()>),
+) -> std::io::Result<()> {
+    for task in BackgroundTask::ALL {
+        let services = Arc::clone(services);
+        let builder = std::thread::Builder::new().name(task.thread_name().to_owned());
+        started(builder.spawn(move || run(task, &services))?);
+    }
+    Ok(())
 }
 
 fn run(task: BackgroundTask, services: &Services) {
     let signal = task.signal(services);
     loop {
-        let outcome = catch_unwind(AssertUnwindSafe(|| task.step(services)));
-        let next = match outcome {
-            Ok(Ok(next)) => next,
-            Ok(Err(error)) => {
-                tracing::debug!(?task, %error, "background task failed");
-                Next::In(RETRY)
-            }
-            Err(_) => {
-                let cause = format!("{} panicked", task.thread_name());
-                services.health.fail(cause).run();
-                return;
-            }
-        };
-        if !signal.wait(next) {
+        let next = own_thread::step(|| step(task, services));
+        if !next.is_some_and(|next| signal.wait(next)) {
             return;
+        }
+    }
+}
+
+/// Returns when the task wants to be called next, or `None` if it has panicked.
+fn step(task: BackgroundTask, services: &Services) -> Option<Next> {
+    match catch_unwind(AssertUnwindSafe(|| task.step(services))) {
+        Ok(Ok(next)) => Some(next),
+        Ok(Err(error)) => {
+            tracing::debug!(?task, %error, "background task failed");
+            Some(Next::In(RETRY))
+        }
+        Err(_) => {
+            let cause = format!("{} panicked", task.thread_name());
+            services.health.fail(cause).run();
+            None
         }
     }
 }

@@ -242,3 +242,34 @@ fn in_the_witness_and_in_the_creation_of_a_store() {
     let acknowledged = write_until_full(&engine, 100);
     heals(&disk, engine, &acknowledged, config(4 << 20));
 }
+
+#[test]
+fn an_open_that_finds_no_space_leaves_a_clean_store_clean() {
+    let Some(disk) = SmallDisk::new("a clean store on a full disk", "96m") else {
+        return;
+    };
+    let config = config(1 << 20);
+    let open = || Engine::builder(disk.store()).config(config.clone()).open();
+    let engine = open().unwrap();
+    vb(&engine, 0).set("k", "v").unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    // Not even a witness; then that, and something of what RocksDB makes.
+    let mut refused = 0;
+    for left in [0, 8 << 10, 16 << 10, 32 << 10, 64 << 10] {
+        disk.fill(left);
+        match open() {
+            Err(Error::DiskFull { .. }) => refused += 1,
+            Err(other) => panic!("{left} bytes free: {other:?}"),
+            Ok(engine) => drop(engine.close()),
+        }
+        disk.give_back();
+    }
+    assert!(refused >= 2, "refused {refused} times");
+    let engine = open().unwrap();
+    let log = vb(&engine, 0).failover_log().unwrap();
+    assert_eq!(log.entries().len(), 1, "taken for an unclean stop");
+    assert!(vb(&engine, 0).get("k").unwrap().is_some());
+    assert_verified(&engine);
+    engine.close().unwrap();
+}

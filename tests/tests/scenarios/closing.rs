@@ -1,6 +1,8 @@
 //! Closing: nothing is lost, nobody hangs, nothing works afterwards.
 
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
 use vbstore::{Change, Durability, Error};
 use vbstore_tests::{TestStore, put, vb};
@@ -188,5 +190,65 @@ fn a_copy_of_the_lock_file_s_descriptor_does_not_keep_the_store_locked() {
 
     let engine = store.open();
     drop(copy);
+    store.finish(engine);
+}
+
+#[test]
+fn every_close_returns_when_the_store_is_closed() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    put(&vb(&engine, 0), "k", "v");
+    let gate = Arc::new(Gate::default());
+    store
+        .failpoints
+        .once(place::CLOSE, Action::Wait(Arc::clone(&gate)));
+    let (reopened, outcome) = sync_channel(2);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| engine.close());
+        let held = gate.wait_for_arrival();
+        let other = engine.clone();
+        scope.spawn(|| {
+            let closed = other.close();
+            drop(other);
+            reopened
+                .send(closed.and_then(|()| store.builder().open()))
+                .unwrap();
+        });
+        // The first close is stopped before its last flush: the second has nothing to return yet.
+        let early = outcome.recv_timeout(Duration::from_millis(200));
+        assert!(early.is_err(), "returned beside the first: {early:?}");
+        drop(held);
+        first.join().unwrap().unwrap();
+    });
+    let reopened = outcome.recv().unwrap().unwrap();
+    assert_eq!(vb(&reopened, 0).get("k").unwrap().unwrap().value, "v");
+    assert_eq!(vb(&reopened, 0).failover_log().unwrap().entries().len(), 1);
+    store.finish(reopened);
+}
+
+#[test]
+fn every_close_has_the_same_outcome() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let planted = Error::TooLarge {
+        field: "planted",
+        size: 2,
+        max: 1,
+    };
+    store.failpoints.once(place::CLOSE, Action::Fail(planted));
+    let other = engine.clone();
+    let outcomes = std::thread::scope(|scope| {
+        let threads = [&engine, &other].map(|engine| scope.spawn(|| engine.close()));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    for outcome in outcomes.into_iter().chain([engine.close()]) {
+        let field = match outcome {
+            Err(Error::TooLarge { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(field, "planted");
+    }
+    drop((engine, other));
+    let engine = store.open();
     store.finish(engine);
 }

@@ -173,7 +173,7 @@ fn a_wait_that_times_out_leaves_the_write_under_way() {
         let _held = gate.wait_for_arrival();
         let ticket = vb(&engine, 1).set_nowait("k", "1").unwrap();
         let late = ticket.wait_timeout(Duration::from_millis(1));
-        assert!(matches!(late, Err(Error::Busy { .. })));
+        assert!(matches!(late, Err(Error::NotYetDurable { .. })), "{late:?}");
         gate.open();
         ticket.wait().unwrap();
     });

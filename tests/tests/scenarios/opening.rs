@@ -82,7 +82,7 @@ fn a_store_is_created_only_if_that_is_allowed() {
     let store = TestStore::threaded();
     assert!(matches!(
         store.builder().create(false).open(),
-        Err(Error::NotFound)
+        Err(Error::NoStore { .. })
     ));
     assert!(!store.path().exists());
     store.open().close().unwrap();
@@ -219,5 +219,34 @@ fn deleted_vbuckets_and_reopening_often_keep_the_log_bounded() {
     assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 25);
     engine.delete_vbucket(VbId::new(0)).unwrap();
     assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 1);
+    store.finish(engine);
+}
+
+#[test]
+fn a_path_that_is_no_store_is_told_so_that_a_stranger_understands() {
+    let store = TestStore::stepped();
+    let missing = store.builder().create(false).open().unwrap_err();
+    let said = format!("there is no store in {}", store.path().display());
+    assert_eq!(missing.to_string(), said);
+
+    let file = store.path().with_file_name("file");
+    std::fs::write(&file, "text").unwrap();
+    for path in [file.clone(), file.join("store")] {
+        let refused = Engine::open(&path).unwrap_err();
+        assert!(
+            matches!(refused, Error::Invalid { field: "path", .. }),
+            "{refused:?}"
+        );
+        let said = format!("path: {} is not a directory", path.display());
+        assert_eq!(refused.to_string(), said);
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"text");
+
+    let engine = store.open();
+    let unknown = engine.vbucket(VbId::new(99)).unwrap_err();
+    assert_eq!(
+        unknown.to_string(),
+        "vb: no vBucket 99: the store has 4 (0 to 3)"
+    );
     store.finish(engine);
 }

@@ -295,3 +295,22 @@ fn a_db_snapshot_is_counted_while_it_is_open_and_never_after() {
     assert!(db_snapshots.longest_hold() > Duration::ZERO);
     store.finish(engine);
 }
+
+#[test]
+fn bytes_of_a_slice_are_shared_and_others_are_copied() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    vb(&engine, 0).set("key", "value").unwrap();
+    let range = SeqnoRange::above(Seqno::ZERO);
+    let slice = vb(&engine, 0)
+        .scan_slice(range, SliceBudget::default())
+        .unwrap();
+    let key = slice.item(0).unwrap().key;
+    assert_eq!(slice.share(key).as_ptr(), key.as_ptr());
+    let foreign = b"foreign".to_vec();
+    let copy = slice.share(&foreign);
+    assert_eq!(&copy[..], b"foreign");
+    assert_ne!(copy.as_ptr(), foreign.as_ptr());
+    assert!(slice.share(&[]).is_empty());
+    store.finish(engine);
+}

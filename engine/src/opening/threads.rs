@@ -1,0 +1,50 @@
+//! Whether the process may have the threads that are about to be started.
+//!
+//! RocksDB aborts the process when the system refuses it a thread, so that is found out before.
+
+use crate::error::{Error, Result};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+/// Threads of the engine's own, of RocksDB's two pools and of its timer.
+const NEEDED: usize = 10;
+
+/// What a thread that does nothing needs, in bytes.
+const STACK: usize = 64 << 10;
+
+/// Starts as many threads as an engine needs, and ends them again.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses one.
+pub(super) fn check() -> Result<()> {
+    let mut started = Started::default();
+    (0..NEEDED).try_for_each(|_| started.start())
+}
+
+/// Threads that wait until they are told to end.
+#[derive(Default)]
+struct Started(Vec<(JoinHandle<()>, SyncSender<()>)>);
+
+impl Started {
+    fn start(&mut self) -> Result<()> {
+        let (end, ended) = sync_channel(0);
+        let thread = Builder::new()
+            .name("vbstore-probe".to_owned())
+            .stack_size(STACK)
+            .spawn(move || {
+                let _ = ended.recv();
+            })
+            .map_err(|e| Error::io("start a thread", e))?;
+        self.0.push((thread, end));
+        Ok(())
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        for (thread, end) in self.0.drain(..) {
+            drop(end);
+            drop(thread.join());
+        }
+    }
+}

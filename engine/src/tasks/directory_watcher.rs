@@ -1,0 +1,22 @@
+//! Watches whether the store's directory is still where it was opened.
+
+use crate::error::Result;
+use crate::services::Services;
+use crate::signals::Next;
+use std::time::Duration;
+
+/// How often the directory is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Fails the engine if the directory was moved, replaced or removed: what is written to it now is lost
+/// to whoever opens the path next.
+pub(super) fn step(services: &Services) -> Result<Next> {
+    if services.health.is_failed() {
+        return Ok(Next::OnSignal);
+    }
+    services
+        .home
+        .check()
+        .inspect_err(|error| services.health.note(error).run())?;
+    Ok(Next::NotBefore(INTERVAL))
+}

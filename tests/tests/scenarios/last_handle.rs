@@ -1,0 +1,249 @@
+//! The last handle may be dropped anywhere, also where an engine's own thread runs the program's code,
+//! and a write may come from anywhere.
+
+use bytes::Bytes;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+use vbstore::failpoint::{Action, Gate, place};
+use vbstore::{Change, Durability, Engine, Error, VBucket};
+use vbstore_tests::{TestStore, put, vb};
+
+/// Far longer than anything here takes: for a failure only.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Opens the store as soon as the engine that is being closed elsewhere has released it.
+fn open_when_closed(store: &TestStore) -> Engine {
+    for _ in 0..1_000_000 {
+        match store.builder().open() {
+            Err(Error::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("the store stays locked");
+}
+
+/// The store was closed cleanly, with everything in it.
+fn assert_closed_cleanly(store: TestStore, keys: &[&str]) {
+    let engine = open_when_closed(&store);
+    for key in keys {
+        assert!(vb(&engine, 0).get(key).unwrap().is_some(), "{key} is lost");
+    }
+    let log = vb(&engine, 0).failover_log().unwrap();
+    assert_eq!(log.entries().len(), 1, "not a clean stop");
+    store.finish(engine);
+}
+
+/// Does something to the engine when it is woken, and says what came of it and on which thread.
+struct OnWake {
+    engine: Mutex<Option<Engine>>,
+    act: fn(Engine) -> Option<Error>,
+    done: SyncSender<(Option<String>, Option<Error>)>,
+}
+
+impl Wake for OnWake {
+    fn wake(self: Arc<Self>) {
+        if let Some(engine) = self.engine.lock().unwrap().take() {
+            let came = (self.act)(engine);
+            let thread = std::thread::current().name().map(str::to_owned);
+            self.done.send((thread, came)).unwrap();
+        }
+    }
+}
+
+/// Lets the flusher wake a waker that has the last handle and does this to it. Returns the store, and
+/// what came of it.
+fn in_a_waker(act: fn(Engine) -> Option<Error>) -> (TestStore, Option<Error>) {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let gate = Arc::new(Gate::default());
+    store
+        .failpoints
+        .once(place::FLUSH_BUILD, Action::Wait(Arc::clone(&gate)));
+    let (done, outcome) = sync_channel(1);
+    let mut ticket = pin!(
+        vb(&engine, 0)
+            .write_nowait(Change::set("ticket", "1"), Durability::Logged)
+            .unwrap()
+    );
+    let held = gate.wait_for_arrival();
+    put(&vb(&engine, 0), "memory", "1");
+    let waker = Arc::new(OnWake {
+        engine: Mutex::new(Some(engine)),
+        act,
+        done,
+    });
+    let waker = Waker::from(waker);
+    let polled = ticket.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(polled, Poll::Pending), "{polled:?}");
+    drop(held);
+    let (thread, came) = outcome.recv_timeout(LONG).unwrap();
+    assert_eq!(thread.as_deref(), Some("vbstore-flusher"));
+    (store, came)
+}
+
+#[test]
+fn the_last_handle_dropped_by_a_waker_closes_the_store() {
+    let (store, _) = in_a_waker(|engine| {
+        drop(engine);
+        None
+    });
+    assert_closed_cleanly(store, &["ticket", "memory"]);
+}
+
+#[test]
+fn a_waker_may_write_and_wait() {
+    let (store, came) = in_a_waker(|engine| {
+        let written = vb(&engine, 0).set("by the waker", "1");
+        written.and_then(|_| engine.flush()).err()
+    });
+    assert!(came.is_none(), "{came:?}");
+    assert_closed_cleanly(store, &["ticket", "memory", "by the waker"]);
+}
+
+#[test]
+fn a_close_called_by_a_waker_follows_by_itself() {
+    let (store, came) = in_a_waker(|engine| engine.close().err());
+    assert!(matches!(came, Some(Error::Busy { .. })), "{came:?}");
+    assert_closed_cleanly(store, &["ticket", "memory"]);
+}
+
+/// A value that has the last handle.
+struct Value {
+    bytes: Vec<u8>,
+    engine: Option<Engine>,
+    dropped: SyncSender<Option<String>>,
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        drop(self.engine.take());
+        let thread = std::thread::current().name().map(str::to_owned);
+        self.dropped.send(thread).unwrap();
+    }
+}
+
+#[test]
+fn the_last_handle_dropped_with_a_value_closes_the_store() {
+    let mut store = TestStore::threaded();
+    // What is flushed is above the high mark at once, and freed by whoever has flushed it.
+    store.config.tuning.memory_quota = 1 << 20;
+    store.config.tuning.memory_high_percent = 2;
+    store.config.tuning.memory_low_percent = 1;
+    let engine = store.open();
+    let (dropped, on_thread) = sync_channel(1);
+    let value = Bytes::from_owner(Value {
+        bytes: vec![7; 100_000],
+        engine: Some(engine.clone()),
+        dropped,
+    });
+    let handle = vb(&engine, 0);
+    handle
+        .write(Change::set("value", value), Durability::Memory)
+        .unwrap();
+    drop((engine, handle));
+    let thread = on_thread.recv_timeout(LONG).unwrap();
+    assert_eq!(thread.as_deref(), Some("vbstore-flusher"));
+    assert_closed_cleanly(store, &["value"]);
+}
+
+/// A value that uses the engine when it is dropped, which no lock may be held for.
+struct Curious {
+    vb: Mutex<Option<VBucket>>,
+    seen: SyncSender<u64>,
+}
+
+impl AsRef<[u8]> for Curious {
+    fn as_ref(&self) -> &[u8] {
+        b"curious"
+    }
+}
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        if let Some(vb) = self.vb.lock().unwrap().take() {
+            // Takes the vBucket's lock, the lead, and the stripe of any key.
+            vb.set("written by a destructor", "1").unwrap();
+            self.seen.send(vb.seqnos().unwrap().high.get()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_value_that_is_replaced_or_deleted_may_use_the_engine_as_it_goes() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let handle = vb(&engine, 0);
+    let (seen, high) = sync_channel(1);
+    let curious = || {
+        let owner = Curious {
+            vb: Mutex::new(Some(handle.clone())),
+            seen: seen.clone(),
+        };
+        let change = Change::set("k", Bytes::from_owner(owner));
+        handle.write(change, Durability::Memory).unwrap();
+    };
+    curious();
+    put(&handle, "k", "replaced in the open checkpoint");
+    assert_eq!(high.recv_timeout(LONG).unwrap(), 3);
+
+    curious();
+    engine.delete_vbucket(handle.id()).unwrap();
+    assert_eq!(high.recv_timeout(LONG).unwrap(), 1, "of its new life");
+    store.finish(engine);
+}
+
+/// Writes when its thread ends, and says what came of it.
+struct WritesAtTheEnd(VBucket, SyncSender<Result<(), Error>>);
+
+impl Drop for WritesAtTheEnd {
+    fn drop(&mut self) {
+        self.1.send(wait_in_vain(&self.0)).unwrap();
+    }
+}
+
+/// Writes, and waits a moment for what cannot come.
+fn wait_in_vain(vb: &VBucket) -> Result<(), Error> {
+    let ticket = vb.set_nowait("k", "v")?;
+    ticket.wait_timeout(Duration::from_millis(1)).map(drop)
+}
+
+#[test]
+fn a_write_from_the_destructor_of_a_thread_local_waits_like_any_other() {
+    thread_local! {
+        static LAST: std::cell::RefCell<Option<WritesAtTheEnd>> =
+            const { std::cell::RefCell::new(None) };
+    }
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let gate = Arc::new(Gate::default());
+    store
+        .failpoints
+        .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
+    let (done, outcome) = sync_channel(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| vb(&engine, 1).set("leader", "1").unwrap());
+        let _held = gate.wait_for_arrival();
+        scope.spawn(|| {
+            // Made first, so destroyed last: after whatever the engine keeps for a thread that waits.
+            LAST.set(Some(WritesAtTheEnd(vb(&engine, 0), done)));
+            let waited = wait_in_vain(&vb(&engine, 0));
+            assert!(matches!(waited, Err(Error::NotYetDurable { .. })));
+        });
+        let waited = outcome.recv_timeout(LONG).unwrap();
+        assert!(
+            matches!(waited, Err(Error::NotYetDurable { .. })),
+            "{waited:?}"
+        );
+    });
+    store.finish(engine);
+}

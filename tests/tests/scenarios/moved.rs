@@ -1,0 +1,117 @@
+//! A store is a directory, not a path: one that is moved, replaced or removed while it is open.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+use vbstore::{BackgroundTask, Clock, Engine, Error, HealthState, SystemClock};
+use vbstore_tests::{TestStore, assert_verified, vb};
+
+/// Names, inodes, lengths and times of all files, which tell whether one was touched.
+fn files(dir: &Path) -> Vec<(String, u64, u64, i64, i64)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let of = path.metadata().unwrap();
+        if of.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let name = path.to_string_lossy().into_owned();
+            found.push((name, of.ino(), of.len(), of.mtime(), of.mtime_nsec()));
+        }
+    }
+    found.sort();
+    found
+}
+
+fn assert_failed(engine: &Engine, why: &str) {
+    let HealthState::Failed { cause } = engine.health() else {
+        panic!("{:?}", engine.health());
+    };
+    assert!(cause.to_string().contains(why), "{cause}");
+    let refused = vb(engine, 0).set("refused", "1");
+    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_store_that_was_replaced_while_open_leaves_the_other_one_alone() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    vb(&engine, 0).set("mine", "1").unwrap();
+    let elsewhere = store.path().with_file_name("elsewhere");
+    std::fs::rename(store.path(), &elsewhere).unwrap();
+    let replacement = Engine::builder(store.path())
+        .config(store.config.clone())
+        .open()
+        .unwrap();
+    vb(&replacement, 0).set("theirs", "1").unwrap();
+    replacement.close().unwrap();
+    drop(replacement);
+    let before = files(&store.path());
+    // What is written before anybody has looked goes to the directory that was opened.
+    vb(&engine, 0).set("after", "1").unwrap();
+
+    let noticed = engine.step(BackgroundTask::DirectoryWatcher);
+
+    assert!(matches!(noticed, Err(Error::Failed { .. })), "{noticed:?}");
+    assert_failed(&engine, "moved or replaced while the store was open");
+    let closed = engine.close();
+    assert!(matches!(closed, Err(Error::Failed { .. })), "{closed:?}");
+    drop(engine);
+    assert_eq!(files(&store.path()), before, "the other store was touched");
+    let theirs = store.open();
+    assert!(vb(&theirs, 0).get("theirs").unwrap().is_some());
+    assert!(vb(&theirs, 0).get("mine").unwrap().is_none());
+    let mine = Engine::builder(&elsewhere).create(false).open().unwrap();
+    for key in ["mine", "after"] {
+        assert!(vb(&mine, 0).get(key).unwrap().is_some(), "{key}");
+    }
+    assert_verified(&mine);
+    mine.close().unwrap();
+    store.finish(theirs);
+}
+
+#[test]
+fn a_store_that_was_replaced_is_noticed_at_the_close_at_the_latest() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    vb(&engine, 0).set("mine", "1").unwrap();
+    let elsewhere = store.path().with_file_name("elsewhere");
+    std::fs::rename(store.path(), elsewhere).unwrap();
+    let closed = engine.close();
+    assert!(matches!(closed, Err(Error::Failed { .. })), "{closed:?}");
+    assert!(!store.path().exists());
+}
+
+#[test]
+fn a_store_that_was_removed_while_open_is_noticed_by_itself() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    vb(&engine, 0).set("k", "v").unwrap();
+    std::fs::remove_dir_all(store.path()).unwrap();
+    let clock = SystemClock::new();
+    while !matches!(engine.health(), HealthState::Failed { .. }) {
+        // It is looked at once a second; the bound is for a machine however slow.
+        assert!(clock.monotonic() < Duration::from_secs(60), "not noticed");
+        std::thread::yield_now();
+    }
+    assert_failed(&engine, "moved or removed while the store was open");
+    drop(engine);
+    assert!(!store.path().exists(), "something was made there again");
+}
+
+#[test]
+fn a_store_whose_files_were_removed_is_noticed() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    for entry in std::fs::read_dir(store.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap();
+        } else {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let noticed = engine.step(BackgroundTask::DirectoryWatcher);
+    assert!(noticed.is_err());
+    assert_failed(&engine, "emptied while the store was open");
+}
