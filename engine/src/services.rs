@@ -160,6 +160,7 @@ impl Services {
             Arc::clone(&health),
             Arc::clone(&memory),
             Arc::clone(&tuning),
+            wakers.clone(),
         ));
         let sync_aside = SyncAside {
             committer: Arc::clone(&committer),
@@ -191,6 +192,7 @@ impl Services {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
             failpoints: failpoints.clone(),
+            wakers: wakers.clone(),
         };
         let points = PointReads {
             gate: Arc::clone(&gate),

@@ -1,91 +1,133 @@
-//! Calling a program's wakers.
+//! Calling wakers on threads that nobody depends on.
 //!
-//! A waker is a program's code: it may write, wait for durability, block, panic, or drop the last
-//! handle of an engine. So none is called while a lock or the lead of the commit queue is held, nor on
-//! a thread on which anybody else depends.
+//! A program's waker is a program's code: it may write, wait for durability, block, panic, or drop the
+//! last handle of an engine. So none is called while a lock or the lead of the commit queue is held,
+//! nor on a thread of which anybody else needs something. The wakers of streams are ours and short, but
+//! there may be thousands of them, and no writer is to pay for that.
 //!
 //! # Protocol
-//! Whoever has something to wake posts the waker, holding no lock of the engine. A thread of its own,
-//! started with the first waker, calls them one after the other. It is joined by nobody and holds no
-//! handle: a waker may close the engine on it. A waker that blocks delays other wakers, and nothing
-//! else. The thread ends when the last [`Wakers`] is gone and the queue is empty.
+//! There are two lanes, each with a thread of its own that is started with the first job: one for
+//! programs' wakers, one for the wakers of streams where there are more than a few. Whoever has a job
+//! posts it, holding no lock of the engine. The threads are joined by nobody and hold no handle: a
+//! waker may close the engine on one. A waker that blocks delays other wakers of programs, and nothing
+//! else. A thread ends when the last [`Wakers`] is gone and its queue is empty.
 //!
-//! An engine without threads calls a posted waker at once, on the thread that posts it.
+//! An engine without threads does a job at once, on the thread that posts it.
 
-use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
+use vbstore_core::vbucket::Fired;
+
+/// Wakers of streams that are called where they are fired: waking a thread for so few costs more.
+const FEW: usize = 16;
 
 /// Calls wakers. Cheap to clone; holds no engine.
 #[derive(Clone, Debug)]
 pub struct Wakers {
-    handle: Arc<Handle>,
+    /// `None` in an engine without threads.
+    lanes: Option<Arc<Lanes>>,
 }
 
-/// Ends the thread when the last clone is gone.
 #[derive(Debug)]
-struct Handle {
-    queue: Option<Arc<Queue>>,
+struct Lanes {
+    programs: Lane,
+    streams: Lane,
+}
+
+/// A queue with its thread. Dropping it ends the thread.
+#[derive(Debug)]
+struct Lane {
+    name: &'static str,
+    queue: Arc<Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    state: Mutex<State>,
-    changed: Condvar,
+    state: parking_lot::Mutex<State>,
+    changed: parking_lot::Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    posted: VecDeque<Waker>,
+    posted: VecDeque<Job>,
     has_thread: bool,
     is_closed: bool,
 }
 
+#[derive(Debug)]
+enum Job {
+    Program(Waker),
+    Streams(Vec<Fired>),
+}
+
 impl Wakers {
-    /// Returns wakers that are called on a thread of their own.
+    /// Returns wakers that are called on threads of their own.
     pub(crate) fn threaded() -> Self {
-        let queue = Some(Arc::default());
         Self {
-            handle: Arc::new(Handle { queue }),
+            lanes: Some(Arc::new(Lanes {
+                programs: Lane::new("vbstore-wakers"),
+                streams: Lane::new("vbstore-notify"),
+            })),
         }
     }
 
     /// Returns wakers that are called at once.
     pub(crate) fn inline() -> Self {
-        Self {
-            handle: Arc::new(Handle { queue: None }),
+        Self { lanes: None }
+    }
+
+    /// Calls a program's waker soon. The caller holds no lock and not the lead.
+    pub fn post(&self, waker: Waker) {
+        let job = Job::Program(waker);
+        match &self.lanes {
+            Some(lanes) => lanes.programs.post(job),
+            None => job.run(),
         }
     }
 
-    /// Calls a waker soon. The caller holds no lock and not the lead.
-    pub fn post(&self, waker: Waker) {
-        let Some(queue) = &self.handle.queue else {
-            call(waker);
-            return;
-        };
-        let mut state = queue.state.lock();
-        state.posted.push_back(waker);
+    /// Calls the wakers of streams: a few at once, more of them soon. The caller holds no lock and not
+    /// the lead.
+    pub(crate) fn wake_streams(&self, fired: Vec<Fired>) {
+        let job = Job::Streams(fired);
+        match &self.lanes {
+            Some(lanes) if !job.is_short() => lanes.streams.post(job),
+            _ => job.run(),
+        }
+    }
+}
+
+impl Lane {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            queue: Arc::default(),
+        }
+    }
+
+    fn post(&self, job: Job) {
+        let mut state = self.queue.state.lock();
+        state.posted.push_back(job);
         let is_first = !std::mem::replace(&mut state.has_thread, true);
         drop(state);
-        queue.changed.notify_one();
+        self.queue.changed.notify_one();
         if is_first {
-            let of_thread = Arc::clone(queue);
-            let thread = std::thread::Builder::new().name("vbstore-wakers".to_owned());
-            if let Err(error) = thread.spawn(move || of_thread.run()) {
+            let of_thread = Arc::clone(&self.queue);
+            let thread = std::thread::Builder::new().name(self.name.to_owned());
+            if let Err(error) = thread.spawn(move || of_thread.work()) {
                 tracing::error!(%error, "no thread for wakers: they are called where they are posted");
-                queue.state.lock().has_thread = false;
-                queue.call_posted();
+                self.queue.state.lock().has_thread = false;
+                self.queue.run_posted();
             }
         }
     }
 }
 
 impl Queue {
-    fn run(&self) {
+    fn work(&self) {
         loop {
-            self.call_posted();
+            self.run_posted();
             let mut state = self.state.lock();
             while state.posted.is_empty() && !state.is_closed {
                 self.changed.wait(&mut state);
@@ -96,29 +138,41 @@ impl Queue {
         }
     }
 
-    fn call_posted(&self) {
+    fn run_posted(&self) {
         loop {
             let next = self.state.lock().posted.pop_front();
-            let Some(waker) = next else {
+            let Some(job) = next else {
                 return;
             };
-            call(waker);
+            job.run();
         }
     }
 }
 
-impl Drop for Handle {
+impl Drop for Lane {
     fn drop(&mut self) {
-        if let Some(queue) = &self.queue {
-            queue.state.lock().is_closed = true;
-            queue.changed.notify_one();
-        }
+        self.queue.state.lock().is_closed = true;
+        self.queue.changed.notify_one();
     }
 }
 
-fn call(waker: Waker) {
-    if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-        tracing::error!("a waker panicked");
+impl Job {
+    fn is_short(&self) -> bool {
+        match self {
+            Self::Program(_) => false,
+            Self::Streams(fired) => fired.iter().map(Fired::len).sum::<usize>() <= FEW,
+        }
+    }
+
+    fn run(self) {
+        match self {
+            Self::Program(waker) => {
+                if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                    tracing::error!("a waker panicked");
+                }
+            }
+            Self::Streams(fired) => fired.into_iter().for_each(Fired::wake),
+        }
     }
 }
 

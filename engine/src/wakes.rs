@@ -3,6 +3,7 @@
 //! Both are the program's own code. It may call the engine, block, or drop the last handle, so it
 //! never runs under a lock or in the lead.
 
+use crate::wakers::Wakers;
 use std::sync::Arc;
 use vbstore_core::lock_order::assert_none_held;
 use vbstore_core::vbucket::Fired;
@@ -50,10 +51,17 @@ impl Wakes {
         self.forgotten.append(&mut other.forgotten);
     }
 
-    /// Calls the wakers and drops the changes. The caller holds no lock.
+    /// Calls the wakers, on this thread, and drops the changes. The caller holds no lock.
     pub(crate) fn run(self) {
+        self.run_with(&Wakers::inline());
+    }
+
+    /// The same, but many wakers are called on another thread.
+    pub(crate) fn run_with(self, wakers: &Wakers) {
         assert_none_held();
-        self.fired.into_iter().for_each(Fired::wake);
+        if !self.fired.is_empty() {
+            wakers.wake_streams(self.fired);
+        }
         drop((self.freed, self.replaced, self.forgotten));
     }
 }

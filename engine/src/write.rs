@@ -23,6 +23,7 @@ use crate::storage::Storage;
 use crate::stripes::Stripes;
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::Vb;
+use crate::wakers::Wakers;
 use crate::wakes::Wakes;
 use bytes::Bytes;
 use std::collections::HashSet;
@@ -65,6 +66,7 @@ pub(crate) struct Writes {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
+    pub(crate) wakers: Wakers,
 }
 
 impl Writes {
@@ -121,7 +123,7 @@ impl Writes {
         drop(inner);
         drop(stripes);
         drop(storage);
-        wakes.run();
+        wakes.run_with(&self.wakers);
 
         let seqno = last(&written).seqno;
         Ok((

@@ -36,6 +36,7 @@ use crate::health::Health;
 use crate::memory::Memory;
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::VBuckets;
+use crate::wakers::Wakers;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -65,9 +66,10 @@ impl Committer {
         health: Arc<Health>,
         memory: Arc<Memory>,
         tuning: Arc<CurrentTuning>,
+        wakers: Wakers,
     ) -> Self {
         Self {
-            queue: CommitQueue::new(),
+            queue: CommitQueue::new(wakers),
             flush,
             gate,
             vbs,

@@ -77,6 +77,7 @@ impl Drop for Lead<'_> {
         let tickets: TicketWakers = self.queue.resign(self.is_settled);
         self.held = None;
         tickets.wake();
-        std::mem::take(&mut self.after).run();
+        let after = std::mem::take(&mut self.after);
+        after.run_with(self.queue.wakers());
     }
 }

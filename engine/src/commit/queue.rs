@@ -1,10 +1,10 @@
 //! The commit queue: who waits for what, and who leads. The protocol is in [`super::committer`].
 
 use super::want::Want;
+use crate::wakers::Wakers;
 use crossbeam::sync::{Parker, Unparker};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Waker;
@@ -126,16 +126,23 @@ pub(super) enum Joined {
 /// The commit queue.
 pub(super) struct CommitQueue {
     queue: Mutex<Queue>,
+    wakers: Wakers,
     /// Waiting is done in real time, whatever clock the engine was given.
     real: SystemClock,
 }
 
 impl CommitQueue {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(wakers: Wakers) -> Self {
         Self {
             queue: Mutex::new(Rank::Queue, Queue::default()),
+            wakers,
             real: SystemClock::new(),
         }
+    }
+
+    /// Returns what calls wakers once no lock is held.
+    pub(super) fn wakers(&self) -> &Wakers {
+        &self.wakers
     }
 
     pub(super) fn now(&self) -> Duration {
@@ -235,7 +242,10 @@ impl CommitQueue {
                 Sleeper::Task(_, waker) => wakers.push(waker),
             }
         }
-        TicketWakers(wakers)
+        TicketWakers {
+            wakers,
+            calls: self.wakers.clone(),
+        }
     }
 
     /// Returns whether somebody in the queue waits for a sync.
@@ -250,14 +260,15 @@ impl CommitQueue {
 
 /// Wakers of tickets that are settled: the program's code, to be called without any lock.
 #[must_use = "call `wake` once no lock is held"]
-pub(super) struct TicketWakers(Vec<Waker>);
+pub(super) struct TicketWakers {
+    wakers: Vec<Waker>,
+    calls: Wakers,
+}
 
 impl TicketWakers {
     pub(super) fn wake(self) {
-        for waker in self.0 {
-            if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!("the waker of a ticket panicked");
-            }
+        for waker in self.wakers {
+            self.calls.post(waker);
         }
     }
 }

@@ -3,8 +3,9 @@
 use futures_core::Stream;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use vbstore::{
     BackgroundTask, Consumer, ConsumerConfig, Engine, Event, HealthState, Seqno, StreamEvent,
@@ -257,5 +258,133 @@ fn a_ticket_whose_waker_panics_harms_neither_the_flush_nor_the_other_tickets() {
     assert_eq!(watching.0.load(Ordering::SeqCst), 1);
     assert_eq!(feed.watches(), 0);
     drop(feed);
+    store.finish(engine);
+}
+
+/// Writes, synced, when it is woken: what an executor does that polls inline.
+struct Writes(Engine, &'static str);
+
+impl Wake for Writes {
+    fn wake(self: Arc<Self>) {
+        vb(&self.0, 1).set(self.1, "written in a waker").unwrap();
+    }
+}
+
+#[test]
+fn a_waker_may_write_and_wait_for_durability() {
+    for store in [TestStore::threaded(), TestStore::stepped()] {
+        let engine = store.open();
+        let (streams, mut consumer) = stepped(&engine);
+        open(&mut consumer, &StreamRequest::from_start(VB));
+        drain(&engine, &streams, &mut consumer);
+        let waker = Waker::from(Arc::new(Writes(engine.clone(), "by-consumer")));
+        assert!(poll(&mut consumer, &waker).is_pending());
+        let mut ticket = vb(&engine, 1).set_nowait("first", "v").unwrap();
+        let of_ticket = Waker::from(Arc::new(Writes(engine.clone(), "by-ticket")));
+        drop(Pin::new(&mut ticket).poll(&mut Context::from_waker(&of_ticket)));
+        ticket.wait().unwrap();
+        // Others write meanwhile, and what the wakers wrote arrives.
+        let waker = Waker::noop();
+        let mut seen = std::collections::BTreeSet::new();
+        while !(seen.contains("by-consumer") && seen.contains("by-ticket")) {
+            vb(&engine, 1).set("other", "v").unwrap();
+            while let Poll::Ready(Some(event)) = poll(&mut consumer, waker) {
+                let key = event.event.item().map(|item| item.key.clone());
+                seen.extend(key.map(|key| String::from_utf8(key.to_vec()).unwrap()));
+            }
+        }
+        assert!(matches!(engine.health(), HealthState::Open));
+        drop((ticket, consumer, streams, waker, of_ticket));
+        store.finish(engine);
+    }
+}
+
+/// Says that it was woken, and waits until it may go on.
+struct Blocks {
+    woken: SyncSender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Wake for Blocks {
+    fn wake(self: Arc<Self>) {
+        self.woken.send(()).unwrap();
+        // The sender is dropped.
+        self.go_on.lock().unwrap().recv().unwrap_err();
+    }
+}
+
+#[test]
+fn a_waker_that_blocks_holds_up_no_writer_and_no_reader() {
+    let store = TestStore::threaded();
+    let engine = store.open();
+    let (streams, mut blocked) = stepped(&engine);
+    let mut other = streams
+        .consumer("other", &ConsumerConfig::default())
+        .unwrap();
+    for consumer in [&mut blocked, &mut other] {
+        open(consumer, &StreamRequest::from_start(VB));
+        drain(&engine, &streams, consumer);
+    }
+    let (woken, is_woken) = sync_channel(1);
+    let (held, go_on) = sync_channel(1);
+    let go_on = Mutex::new(go_on);
+    let waker = Waker::from(Arc::new(Blocks { woken, go_on }));
+    assert!(poll(&mut blocked, &waker).is_pending());
+    vb(&engine, 1).set("first", "v").unwrap();
+    let minute = std::time::Duration::from_secs(60);
+    is_woken.recv_timeout(minute).unwrap();
+    for n in 0..100 {
+        vb(&engine, 1).set(format!("k{n}"), "v").unwrap();
+    }
+    engine.flush().unwrap();
+    let mut changes = 0;
+    while changes < 101 {
+        let event = other.recv_timeout(minute).unwrap();
+        changes += usize::from(event.event.item().is_some());
+    }
+    // Closing waits for no waker.
+    drop((blocked, other, streams));
+    engine.close().unwrap();
+    drop(held);
+    drop(engine);
+    let engine = store.open();
+    store.finish(engine);
+}
+
+#[test]
+fn thousands_of_followers_are_woken_and_each_has_everything() {
+    let mut store = TestStore::threaded();
+    store.config.tuning.flush_interval = std::time::Duration::from_secs(3_600);
+    store.config.tuning.sync_interval = std::time::Duration::from_secs(3_600);
+    let engine = store.open();
+    let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
+    let mut followers: Vec<Consumer> = (0..1_000)
+        .map(|_| {
+            let mut consumer = streams.consumer("f", &ConsumerConfig::default()).unwrap();
+            open(&mut consumer, &StreamRequest::from_start(VB));
+            while consumer.try_recv().is_ok() {}
+            consumer
+        })
+        .collect();
+    let feed = engine.feed(VB).unwrap();
+    assert_eq!(feed.watches(), 1_000);
+    // What nobody may see yet wakes nobody.
+    let memory = vbstore::Change::set("memory", "v");
+    vb(&engine, 1)
+        .write(memory, vbstore::Durability::Memory)
+        .unwrap();
+    assert_eq!(feed.watches(), 1_000);
+    vb(&engine, 1).set("synced", "v").unwrap();
+    assert_eq!(feed.watches(), 0);
+    let minute = std::time::Duration::from_secs(60);
+    for follower in &mut followers {
+        let mut keys = Vec::new();
+        while keys.len() < 2 {
+            let event = follower.recv_timeout(minute).unwrap().event;
+            keys.extend(event.item().map(|item| item.key.clone()));
+        }
+        assert_eq!(keys, ["memory", "synced"]);
+    }
+    drop((followers, streams, feed));
     store.finish(engine);
 }
