@@ -55,6 +55,7 @@ impl Streams {
             config.backfills_max,
             config.pending_max,
             config.buffer_bytes_max,
+            Arc::clone(&clock),
         );
         let registry: Arc<Registry> = Arc::default();
         let counters: Arc<StreamCounters> = Arc::default();

@@ -9,6 +9,7 @@
 //! Both are properties of a consumer, never of one of its streams: as long as it takes events of one
 //! stream, the others wait their turn.
 
+use crate::delivery::AWAKE_FOR;
 use crate::registry::{Registry, Watched};
 use crate::schedule::Scheduler;
 use crate::stream::EndReason;
@@ -22,7 +23,11 @@ use vbstore_metrics::StreamCounters;
 /// For how long a consumer must have taken nothing until its batches are dropped for others. Long
 /// enough that one which works on what it took is not made to read it again; short enough that one
 /// which is frozen is soon forgotten.
-const FROZEN_AFTER: Duration = Duration::from_secs(1);
+const FROZEN_AFTER: Duration = AWAKE_FOR;
+
+/// How often frozen consumers are looked for while somebody is short. A look takes the lock of each
+/// consumer.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Watchdog {
@@ -76,7 +81,7 @@ impl Watchdog {
         }
         let looks_for_frozen = is_short && now >= due.frozen;
         if looks_for_frozen {
-            due.frozen = now.saturating_add(FROZEN_AFTER);
+            due.frozen = now.saturating_add(LOOK_EVERY);
         }
         let next = if is_short {
             due.stalled.min(due.frozen)
@@ -93,10 +98,8 @@ impl Watchdog {
         next.saturating_sub(now)
     }
 
-    /// Drops what is buffered for frozen consumers. Returns whether there were any. Called without any
-    /// lock by a worker whose consumer is short.
-    pub(crate) fn pause_frozen(&self, now: Duration) -> bool {
-        let mut any = false;
+    /// Drops what is buffered for frozen consumers. Called without any lock.
+    fn pause_frozen(&self, now: Duration) {
         for watched in self.registry.watch(now) {
             if !is_idle(&watched, now, FROZEN_AFTER) {
                 continue;
@@ -115,14 +118,12 @@ impl Watchdog {
                 self.scheduler.remove(*backfill, present.id);
             }
             self.counters.pauses.add(dropped.streams);
-            any |= dropped.streams > 0;
             tracing::debug!(
                 consumer = %present.name,
                 streams = dropped.streams,
                 "buffers of a consumer that takes nothing are dropped for others"
             );
         }
-        any
     }
 
     fn look_for_stalled(&self, now: Duration, engine: &Engine) {

@@ -10,7 +10,7 @@
 //! The last handle may be dropped on any thread, also on one of the workers (by a drop of the program
 //! that runs there): then a thread of its own joins them, since no thread can join itself.
 
-use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned, Snooze};
+use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned};
 use crate::config::StreamsConfig;
 use crate::registry::Registry;
 use crate::schedule::{Group, NextGroup, Scheduler};
@@ -205,15 +205,6 @@ impl Work {
     }
 
     fn settle(&self, one: &Invoked, outcome: Outcome) {
-        let outcome = match outcome {
-            // If others take nothing, there is room at once.
-            Outcome::Snooze(backfill, Snooze::Room { is_short: true })
-                if self.watchdog.pause_frozen(self.context.clock.monotonic()) =>
-            {
-                Outcome::Again(backfill)
-            }
-            outcome => outcome,
-        };
         let (id, engine) = (one.lifeline.id(), &self.context.engine);
         self.scheduler.settle(id, one.consumer, outcome, engine);
     }

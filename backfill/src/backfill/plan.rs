@@ -1,7 +1,7 @@
 //! Step 1 of an invocation: what is to be read, or waited for.
 
 use super::task::{Backfill, Context, Outcome, Snooze, Step, within};
-use crate::delivery::{Charge, Refused};
+use crate::delivery::Charge;
 use crate::stream::EndReason;
 use std::sync::Arc;
 use vbstore_core::{Seqno, Visibility, u64_from};
@@ -79,12 +79,8 @@ impl Backfill {
         }
 
         let budget = context.engine.tuning().slice_budget;
-        let charge = match context.buffers.reserve(stream.consumer, room_for(budget)) {
-            Ok(charge) => charge,
-            Err(refused) => {
-                let is_short = refused == Refused::Short;
-                return Ok(Decision::Step(Step::Snooze(Snooze::Room { is_short })));
-            }
+        let Ok(charge) = context.buffers.reserve(stream.consumer, room_for(budget)) else {
+            return Ok(Decision::Step(Step::Snooze(Snooze::Room)));
         };
         let shared = context.slices.find(
             stream.vb,

@@ -56,8 +56,8 @@ pub(super) struct InHand {
 /// What a backfill waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Snooze {
-    /// Room in its consumer's buffer; `is_short` if that of the total is used up by others.
-    Room { is_short: bool },
+    /// Room in its consumer's buffer, or in the total.
+    Room,
     /// That changes above this are as durable as that.
     Durable {
         visibility: Visibility,
@@ -145,7 +145,7 @@ impl Backfill {
         match step {
             Ok(Step::Again) => Outcome::Again(self),
             Ok(Step::Snooze(snooze)) => {
-                let is_for_room = matches!(snooze, Snooze::Room { .. });
+                let is_for_room = matches!(snooze, Snooze::Room);
                 self.counted.set_active(!is_for_room);
                 Outcome::Snooze(self, snooze)
             }

@@ -17,11 +17,13 @@ impl futures_core::Stream for Consumer {
             if let Some(event) = consumer.take_event() {
                 return Poll::Ready(Some(event));
             }
-            consumer.note_reader();
+            // Until it is polled again it waits.
+            consumer.note_reader(true);
             let found = consumer.mailbox.poll(context.waker());
             if matches!(found, Found::Nothing) {
                 return Poll::Pending;
             }
+            consumer.note_reader(false);
             if consumer.follow_up(found).is_err() {
                 return Poll::Ready(None);
             }

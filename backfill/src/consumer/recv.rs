@@ -108,7 +108,15 @@ impl Consumer {
 
     /// Finds the next batch, which is being taken then.
     fn find(&self, patience: Patience) -> Result<(), TryRecv> {
-        self.note_reader();
+        self.note_reader(!matches!(patience, Patience::None));
+        let found = self.find_while_noted(patience);
+        if !matches!(patience, Patience::None) {
+            self.note_reader(false);
+        }
+        found
+    }
+
+    fn find_while_noted(&self, patience: Patience) -> Result<(), TryRecv> {
         loop {
             let found = match patience {
                 Patience::None => self.mailbox.find(),
@@ -137,9 +145,9 @@ impl Consumer {
         }
     }
 
-    /// Notes that the reader has come: its streams may fill its buffer.
-    pub(super) fn note_reader(&self) {
-        self.work().scheduler.buffers().wake_up(self.id);
+    /// Notes that the reader has come, and whether it waits: its streams may ask for buffers.
+    pub(super) fn note_reader(&self, waits: bool) {
+        self.work().scheduler.buffers().visit(self.id, waits);
     }
 
     /// Does what was found. Returns whether a batch is being taken now.

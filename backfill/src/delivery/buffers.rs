@@ -10,10 +10,11 @@
 //!   drained, so that its streams are not woken for every item.
 //! - All consumers share one total. A consumer may use its equal share of it, counted over those that
 //!   have something buffered.
-//! - *A consumer that takes nothing costs nothing for long.* Until its reader has come, slices are read
-//!   ahead for a consumer only while the total has room for them: it asks nobody to make room. When
-//!   the total is short for a consumer that takes, the batches of those that have taken nothing for a
-//!   while are dropped (see `watchdog`): they are read again when their readers come back.
+//! - *A consumer that takes nothing costs nothing for long.* A consumer is *awake* while its reader
+//!   waits, and for [`AWAKE_FOR`] after its reader came last. For one that is not, slices are read ahead
+//!   only while the total has room for them: it asks nobody to make room, and waits in no line. When
+//!   the total is short for one that is awake, the batches of those that have taken nothing for a while
+//!   are dropped (see `watchdog`): they are read again when their readers come back.
 //! - A consumer with nothing buffered may always read one item, however large; the limits are exceeded
 //!   by one such item at most.
 //!
@@ -23,14 +24,19 @@
 
 use crate::stream::ConsumerId;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+use vbstore_core::Clock;
 
 /// Wakes what waits for room.
 pub(crate) trait OnRoom: Send + Sync {
-    /// These consumers may have room now.
-    fn room(&self, consumers: &[ConsumerId]);
+    /// A consumer may have room now. Returns whether something of it waited for that.
+    fn room(&self, consumer: ConsumerId) -> bool;
 }
+
+/// For how long after its reader came a consumer counts as one that takes.
+pub(crate) const AWAKE_FOR: Duration = Duration::from_secs(1);
 
 /// Room that is worth a db snapshot, in bytes: with less a consumer counts as full.
 const WORTHWHILE_MAX: u64 = 64 << 10;
@@ -49,6 +55,7 @@ pub(crate) struct Buffers {
     bytes_max: u64,
     state: Mutex<State>,
     on_room: Weak<dyn OnRoom>,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug, Default)]
@@ -57,8 +64,9 @@ struct State {
     /// Consumers with something buffered.
     holders: u64,
     accounts: BTreeMap<ConsumerId, Account>,
-    /// Consumers that were refused because the total was short, and take.
-    short: BTreeSet<ConsumerId>,
+    /// Consumers that were refused because the total was short, though they are awake, in the order in
+    /// which they get what is released; each once.
+    short: VecDeque<ConsumerId>,
 }
 
 #[derive(Debug)]
@@ -70,8 +78,10 @@ struct Account {
     worthwhile: u64,
     used: u64,
     is_full: bool,
-    /// Its reader has come since it was made, or since its batches were last dropped.
-    is_awake: bool,
+    /// When its reader came last; `None` if it never did.
+    visited: Option<Duration>,
+    /// Its reader waits for something.
+    is_waiting: bool,
     /// The consumer was dropped. Its account stays until all charges are released.
     is_gone: bool,
 }
@@ -86,11 +96,16 @@ impl std::fmt::Debug for Buffers {
 }
 
 impl Buffers {
-    pub(crate) fn new(bytes_max: u64, on_room: Weak<dyn OnRoom>) -> Arc<Self> {
+    pub(crate) fn new(
+        bytes_max: u64,
+        on_room: Weak<dyn OnRoom>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
             state: Mutex::default(),
             on_room,
+            clock,
         })
     }
 
@@ -120,7 +135,8 @@ impl Buffers {
             worthwhile,
             used: 0,
             is_full: false,
-            is_awake: false,
+            visited: None,
+            is_waiting: false,
             is_gone: false,
         };
         let before = self.state.lock().accounts.insert(consumer, account);
@@ -130,31 +146,36 @@ impl Buffers {
     /// Removes a consumer. What it has buffered counts until it is dropped.
     pub(crate) fn remove_consumer(&self, consumer: ConsumerId) {
         let mut state = self.state.lock();
-        state.short.remove(&consumer);
+        state.short.retain(|other| *other != consumer);
         state.account(consumer).is_gone = true;
         state.forget_if_gone(consumer);
     }
 
-    /// Notes that the reader of a consumer has come. Wakes its streams if they waited for that: to read
-    /// on, or to ask others for room.
-    pub(crate) fn wake_up(&self, consumer: ConsumerId) {
+    /// Notes that the reader of a consumer has come, and whether it waits until something is there.
+    /// Wakes its streams if they waited for that: to read on, or to ask others for room.
+    pub(crate) fn visit(&self, consumer: ConsumerId, waits: bool) {
+        let now = self.clock.monotonic();
         let mut state = self.state.lock();
-        if std::mem::replace(&mut state.account(consumer).is_awake, true) {
+        let account = state.account(consumer);
+        let was_awake = account.is_awake(now);
+        account.visited = Some(now);
+        account.is_waiting = waits;
+        if was_awake {
             return;
         }
-        let waits_for_drain = state.room(self.bytes_max, consumer) == Err(Refused::Full);
+        let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(Refused::Full);
         drop(state);
         if !waits_for_drain {
-            self.notify(&[consumer]);
+            self.notify(consumer);
         }
     }
 
     /// Notes that what a consumer had buffered was dropped because it took nothing.
     pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) {
-        self.state.lock().account(consumer).is_awake = false;
+        self.state.lock().account(consumer).visited = None;
     }
 
-    /// Returns whether a consumer that takes was refused because the total is short, and has not had
+    /// Returns whether a consumer that is awake was refused because the total is short, and has not had
     /// another try since.
     pub(crate) fn is_short(&self) -> bool {
         !self.state.lock().short.is_empty()
@@ -166,11 +187,16 @@ impl Buffers {
         consumer: ConsumerId,
         wanted: u64,
     ) -> Result<Charge, Refused> {
+        let now = self.clock.monotonic();
         let mut state = self.state.lock();
-        let bytes = state.room(self.bytes_max, consumer)?.min(wanted).max(1);
+        let room = state.room(self.bytes_max, consumer, now)?;
+        let bytes = room.min(wanted).max(1);
         state.add(consumer, bytes);
         drop(state);
-        Ok(self.charge(consumer, bytes))
+        let charge = self.charge(consumer, bytes);
+        // What is left may do for the next in line.
+        self.serve_short();
+        Ok(charge)
     }
 
     /// Reserves up to `wanted` bytes for a read from memory by the consumer itself: at least one,
@@ -201,7 +227,9 @@ impl Buffers {
     /// released in between. Returns whether a reservation would still be refused; if so, what is
     /// released from now on wakes the consumer.
     pub(crate) fn is_still_refused(&self, consumer: ConsumerId) -> bool {
-        self.state.lock().room(self.bytes_max, consumer).is_err()
+        let now = self.clock.monotonic();
+        let mut state = self.state.lock();
+        state.room(self.bytes_max, consumer, now).is_err()
     }
 
     fn release(&self, consumer: ConsumerId, bytes: u64) {
@@ -211,24 +239,38 @@ impl Buffers {
         let account = state.account(consumer);
         // Below the share, too: at it there is no room.
         let is_drained = account.used <= account.resume_at.min(share.saturating_sub(1));
-        let mut woken = Vec::new();
-        if account.is_full && (is_drained || account.used == 0) {
+        let is_woken = account.is_full && (is_drained || account.used == 0);
+        if is_woken {
             account.is_full = false;
-            woken.push(consumer);
         }
-        let short = std::mem::take(&mut state.short);
-        woken.extend(short.into_iter().filter(|other| *other != consumer));
         state.forget_if_gone(consumer);
         drop(state);
-        if !woken.is_empty() {
-            self.notify(&woken);
+        if is_woken {
+            self.notify(consumer);
+        }
+        self.serve_short();
+    }
+
+    /// Wakes the first in line that has something waiting, if there is room worth a slice.
+    fn serve_short(&self) {
+        loop {
+            let mut state = self.state.lock();
+            let left = self.bytes_max.saturating_sub(state.used);
+            let first = state.short.front().copied();
+            let Some(consumer) = first.filter(|id| left >= state.account(*id).worthwhile) else {
+                return;
+            };
+            state.short.pop_front();
+            drop(state);
+            if self.notify(consumer) {
+                return;
+            }
         }
     }
 
-    fn notify(&self, consumers: &[ConsumerId]) {
-        if let Some(on_room) = self.on_room.upgrade() {
-            on_room.room(consumers);
-        }
+    fn notify(&self, consumer: ConsumerId) -> bool {
+        let on_room = self.on_room.upgrade();
+        on_room.is_some_and(|on_room| on_room.room(consumer))
     }
 }
 
@@ -255,7 +297,12 @@ impl State {
 
     /// Returns how much a slice of a consumer may take, or notes why it must wait. A worker may ask
     /// for a consumer that was dropped meanwhile.
-    fn room(&mut self, total_max: u64, consumer: ConsumerId) -> Result<u64, Refused> {
+    fn room(
+        &mut self,
+        total_max: u64,
+        consumer: ConsumerId,
+        now: Duration,
+    ) -> Result<u64, Refused> {
         if self.accounts.get(&consumer).is_none_or(|a| a.is_gone) {
             return Err(Refused::Full);
         }
@@ -271,14 +318,16 @@ impl State {
             return Err(Refused::Full);
         }
         if left < account.worthwhile {
-            // One that does not take waits until its reader comes.
-            if account.is_awake {
-                self.short.insert(consumer);
-                return Err(Refused::Short);
+            if !account.is_awake(now) {
+                // It waits until its reader comes.
+                return Err(Refused::Full);
             }
-            return Err(Refused::Full);
+            if !self.short.contains(&consumer) {
+                self.short.push_back(consumer);
+            }
+            return Err(Refused::Short);
         }
-        self.short.remove(&consumer);
+        self.short.retain(|other| *other != consumer);
         Ok(own.min(left))
     }
 
@@ -304,6 +353,13 @@ impl State {
         if account.is_gone && account.used == 0 {
             self.accounts.remove(&consumer);
         }
+    }
+}
+
+impl Account {
+    fn is_awake(&self, now: Duration) -> bool {
+        let recently = |visited| now.saturating_sub(visited) < AWAKE_FOR;
+        self.is_waiting || self.visited.is_some_and(recently)
     }
 }
 
@@ -346,28 +402,34 @@ impl Drop for Charge {
 mod tests {
     use super::*;
     use crate::stream::Ids;
+    use vbstore_core::ManualClock;
 
     #[derive(Default)]
     struct Woken(Mutex<Vec<ConsumerId>>);
 
     impl OnRoom for Woken {
-        fn room(&self, consumers: &[ConsumerId]) {
-            self.0.lock().extend(consumers);
+        fn room(&self, consumer: ConsumerId) -> bool {
+            self.0.lock().push(consumer);
+            true
         }
     }
 
     struct Fixture {
         buffers: Arc<Buffers>,
         woken: Arc<Woken>,
+        clock: Arc<ManualClock>,
     }
 
     impl Fixture {
         fn new(total: u64) -> Self {
             let woken = Arc::new(Woken::default());
             let weak: Weak<Woken> = Arc::downgrade(&woken);
+            let clock = Arc::new(ManualClock::new());
+            let shared: Arc<ManualClock> = Arc::clone(&clock);
             Self {
-                buffers: Buffers::new(total, weak),
+                buffers: Buffers::new(total, weak, shared),
                 woken,
+                clock,
             }
         }
 
@@ -379,7 +441,7 @@ mod tests {
 
         fn awake(&self, number: u64, max: u64, drain: u8) -> ConsumerId {
             let id = self.consumer(number, max, drain);
-            self.buffers.wake_up(id);
+            self.buffers.visit(id, true);
             self.take_woken();
             id
         }
@@ -437,24 +499,52 @@ mod tests {
         let f = Fixture::new(1_000);
         let id = f.consumer(1, 1_000, 25);
         let first = f.buffers.reserve(id, 100).unwrap();
-        f.buffers.wake_up(id);
+        f.buffers.visit(id, false);
         assert_eq!(f.take_woken(), [id]);
-        f.buffers.wake_up(id);
+        f.buffers.visit(id, true);
         assert!(f.take_woken().is_empty(), "it is awake");
         let second = f.buffers.reserve(id, 800).unwrap();
         // No room for another one that does not take: it does not even ask for it.
         let other = f.consumer(2, 1_000, 25);
         assert_eq!(f.buffers.reserve(other, 100).unwrap_err(), Refused::Full);
         assert!(!f.buffers.is_short());
-        f.buffers.wake_up(other);
+        f.buffers.visit(other, false);
         assert_eq!(f.take_woken(), [other]);
         assert_eq!(f.buffers.reserve(other, 100).unwrap_err(), Refused::Short);
         assert!(f.buffers.is_short());
-        f.buffers.put_to_sleep(id);
         drop((first, second));
         assert_eq!(f.take_woken(), [other]);
         assert!(!f.buffers.is_short());
         assert_eq!(f.buffers.reserve(other, 5_000).unwrap().bytes(), 1_000);
+    }
+
+    #[test]
+    fn a_consumer_is_awake_while_its_reader_waits_and_for_a_while_after_it_came() {
+        let f = Fixture::new(1_000);
+        let holder = f.awake(1, 1_000, 25);
+        let held = f.buffers.reserve(holder, 1_000).unwrap();
+        let (waits, came) = (f.awake(2, 1_000, 25), f.awake(3, 1_000, 25));
+        f.buffers.visit(came, false);
+        let refused = |id| f.buffers.reserve(id, 100).unwrap_err();
+        assert_eq!(
+            (refused(waits), refused(came)),
+            (Refused::Short, Refused::Short)
+        );
+        f.clock.advance(AWAKE_FOR);
+        assert_eq!(
+            (refused(waits), refused(came)),
+            (Refused::Short, Refused::Full)
+        );
+        // Served in line, one at a time; what one leaves is for the next.
+        drop(held);
+        assert_eq!(f.take_woken(), [waits]);
+        let part = f.buffers.reserve(waits, 500).unwrap();
+        assert_eq!(f.take_woken(), [came]);
+        drop(part);
+        f.buffers.put_to_sleep(waits);
+        f.buffers.visit(waits, false);
+        f.buffers.visit(came, false);
+        assert_eq!(f.take_woken(), [came], "the other one was waiting");
     }
 
     #[test]

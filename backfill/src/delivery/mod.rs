@@ -6,7 +6,7 @@ mod choose;
 mod mailbox;
 mod tail;
 
-pub(crate) use buffers::{Buffers, Charge, OnRoom, Refused};
+pub(crate) use buffers::{AWAKE_FOR, Buffers, Charge, OnRoom};
 pub(crate) use choose::{Chosen, choose};
 pub(crate) use mailbox::{Found, Mailbox, NewsWaker, Next, Seen, SeenSource};
 pub(crate) use tail::{BATCH_BYTES, Pulled, Reading, Tail, Watcher};

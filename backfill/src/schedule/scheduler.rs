@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
+use vbstore_core::Clock;
 use vbstore_engine::{Engine, HealthState};
 
 pub(crate) struct Scheduler {
@@ -56,7 +57,12 @@ impl std::fmt::Debug for Scheduler {
 
 impl Scheduler {
     /// `buffer_bytes_max` is the total of the buffers, which wake the scheduler.
-    pub(crate) fn new(places_max: usize, pending_max: usize, buffer_bytes_max: u64) -> Arc<Self> {
+    pub(crate) fn new(
+        places_max: usize,
+        pending_max: usize,
+        buffer_bytes_max: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me: &Weak<Self>| {
             let on_room: Weak<Self> = Weak::clone(me);
             Self {
@@ -66,7 +72,7 @@ impl Scheduler {
                     is_stopped: false,
                 }),
                 changed: Condvar::new(),
-                buffers: Buffers::new(buffer_bytes_max, on_room),
+                buffers: Buffers::new(buffer_bytes_max, on_room, clock),
                 me: Weak::clone(me),
             }
         })
@@ -147,7 +153,7 @@ impl Scheduler {
             Outcome::Snooze(mut backfill, snooze) => {
                 snoozed = Some(snooze);
                 let sleep = match snooze {
-                    Snooze::Room { .. } => Sleep::Room,
+                    Snooze::Room => Sleep::Room,
                     Snooze::Durable { .. } => {
                         watcher = Some(backfill.watcher(|| self.waker(id)));
                         Sleep::Durable {
@@ -173,7 +179,7 @@ impl Scheduler {
         self.changed.notify_one();
         // Sees to it that it is woken; at once if its condition holds by now.
         let is_asleep = match (snoozed, watcher) {
-            (Some(Snooze::Room { .. }), _) => self.buffers.is_still_refused(consumer),
+            (Some(Snooze::Room), _) => self.buffers.is_still_refused(consumer),
             (Some(Snooze::Durable { visibility, above }), Some(watcher)) => {
                 stays && watcher.watch(visibility, above)
             }
@@ -182,7 +188,7 @@ impl Scheduler {
         if stays && !is_asleep {
             self.wake(id);
         }
-        if !matches!(snoozed, Some(Snooze::Room { .. })) {
+        if !matches!(snoozed, Some(Snooze::Room)) {
             self.pass_on_room(consumer);
         }
     }
@@ -257,21 +263,20 @@ impl Scheduler {
 }
 
 impl OnRoom for Scheduler {
-    fn room(&self, consumers: &[ConsumerId]) {
+    fn room(&self, consumer: ConsumerId) -> bool {
         let mut woken = false;
         let mut state: MutexGuard<'_, State> = self.state.lock();
-        for consumer in consumers {
-            for id in state.queues.waiting_for_room(*consumer) {
-                woken |= state.queues.wake(id);
-                if let Some(backfill) = state.backfills.get_mut(&id) {
-                    backfill.set_queued();
-                }
+        for id in state.queues.waiting_for_room(consumer) {
+            woken |= state.queues.wake(id);
+            if let Some(backfill) = state.backfills.get_mut(&id) {
+                backfill.set_queued();
             }
         }
         drop(state);
         if woken {
             self.changed.notify_all();
         }
+        woken
     }
 }
 
