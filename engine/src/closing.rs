@@ -15,6 +15,8 @@ use crate::own_thread;
 use crate::samples::Samples;
 use crate::services::Services;
 use crate::storage::Storage;
+#[cfg(debug_assertions)]
+use crate::vbuckets::Vb;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
@@ -167,6 +169,8 @@ impl Closing {
                 services.committer.flush_all()
             }
         });
+        #[cfg(debug_assertions)]
+        self.check_memory();
         services.committer.close();
         // Wakes whoever still waits for what will not come.
         services.committer.let_all_look()?;
@@ -178,6 +182,16 @@ impl Closing {
         });
         services.home.unlock();
         flushed.and(closed)
+    }
+
+    /// Checks that what is counted of the memory of checkpoints is what they have. Nothing changes it any
+    /// more: every operation has left, and the last flush is done.
+    #[cfg(debug_assertions)]
+    fn check_memory(&self) {
+        let memory = |vb: &Arc<Vb>| vb.cell.lock().checkpoints.memory();
+        let found: u64 = self.services.vbs.iter().map(memory).sum();
+        let counted = self.services.memory.used();
+        assert_eq!(counted, found, "the memory of checkpoints is miscounted");
     }
 
     fn close_storage(&self, storage: Storage, is_flushed: bool) -> Result<()> {

@@ -3,11 +3,14 @@
 //! RocksDB aborts the process when the system refuses it a thread, so that is found out before.
 
 use crate::error::{Error, Result};
+use crate::storage::background_jobs;
+use crate::tasks::BackgroundTask;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-/// Threads of the engine's own, of RocksDB's two pools and of its timer.
-const NEEDED: usize = 10;
+/// Threads that RocksDB starts besides those of its background jobs: its timer, and one that opens
+/// files.
+const ROCKSDB_OTHERS: usize = 2;
 
 /// What a thread that does nothing needs, in bytes.
 const STACK: usize = 64 << 10;
@@ -17,8 +20,9 @@ const STACK: usize = 64 << 10;
 /// # Errors
 /// [`Error::Io`] if the system refuses one.
 pub(super) fn check() -> Result<()> {
+    let needed = BackgroundTask::ALL.len() + background_jobs() + ROCKSDB_OTHERS;
     let mut started = Started::default();
-    (0..NEEDED).try_for_each(|_| started.start())
+    (0..needed).try_for_each(|_| started.start())
 }
 
 /// Threads that wait until they are told to end.

@@ -20,6 +20,7 @@ pub(crate) use batch::Batch;
 pub(crate) use database::Storage;
 pub(crate) use figures::RocksSums;
 pub(crate) use open::Reach;
+pub(crate) use options::background_jobs;
 pub use options::{FamilyOptions, StorageConfig};
 #[cfg(feature = "testing")]
 pub use options::{key_family, seqno_family};

@@ -98,7 +98,7 @@ impl FamilyOptions {
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size(bytes(self.config.write_buffer_bytes));
         options.set_write_buffer_manager(&self.buffers);
-        options.set_max_background_jobs(cores());
+        options.set_max_background_jobs(i32::try_from(background_jobs()).unwrap_or(i32::MAX));
         options.set_max_open_files(self.config.open_files_max);
         // RocksDB starts them without asking whether a thread can be had: where none can, more than one
         // hangs or aborts the process.
@@ -224,9 +224,10 @@ fn bytes(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
-fn cores() -> i32 {
+/// Returns how many jobs RocksDB may run in the background: it starts a thread for each at the open.
+pub(crate) fn background_jobs() -> usize {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    i32::try_from(cores.max(2)).unwrap_or(i32::MAX)
+    cores.max(2)
 }
 
 fn forward_log(level: LogLevel, line: &str) {
