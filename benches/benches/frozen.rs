@@ -15,6 +15,7 @@ use vbstore::{
     Change, Clock, Config, Consumer, ConsumerConfig, Durability, Engine, Opened, Seqno,
     StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VbId,
 };
+use vbstore_engine::raw;
 
 const DATA: VbId = VbId::new(0);
 const LIVE: VbId = VbId::new(1);
@@ -54,7 +55,7 @@ fn freeze(streams: &Streams, number: usize) -> Consumer {
     open(&mut consumer, &StreamRequest::from_start(LIVE));
     while consumer.try_recv().is_ok() {}
     open(&mut consumer, &StreamRequest::from_start(DATA));
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         // It has begun to take; then it stops in the middle of a batch.
         drop(consumer.recv_timeout(Duration::from_millis(20)));
     }
@@ -154,6 +155,7 @@ fn main() -> anyhow::Result<()> {
     }
     engine.flush()?;
     engine.compact(DATA)?;
+    raw::forget_memory(&engine, true)?;
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let mut by_count: Vec<Vec<Rates>> = vec![Vec::new(); FROZEN.len()];
     for _ in 0..rounds {
