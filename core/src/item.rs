@@ -2,7 +2,9 @@
 
 use crate::ids::{Cas, Seqno};
 use crate::number::u64_from;
+use crate::show;
 use bytes::Bytes;
+use std::fmt;
 
 /// What a change did to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +64,16 @@ pub struct ItemMeta {
     pub value_len: u32,
 }
 
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item")
+            .field("meta", &self.meta)
+            .field("key", &show::Key(&self.key))
+            .field("value", &show::Length::of(&self.value))
+            .finish()
+    }
+}
+
 impl ItemMeta {
     /// Returns whether the key reads as present at `now` (seconds since 1970): a mutation that has
     /// not expired. A document expires at the start of its expiry second.
@@ -72,7 +84,7 @@ impl ItemMeta {
 }
 
 /// One change of one key. Immutable; shared between the checkpoint, the flusher and readers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Item {
     /// What is known of it.
     pub meta: ItemMeta,

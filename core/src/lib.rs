@@ -13,6 +13,7 @@
 //! | [`progress`] | how far a stream has read, and the markers it owes |
 //! | [`vbucket`] | one vBucket in memory: lock, published seqnos, watches |
 //! | [`filter`] | what a consumer wants of a vBucket's changes, as a digest |
+//! | [`show`] | what debug output shows of keys and values |
 //! | [`sync`] | locks and atomics, exchanged for a model checker's by a feature |
 //! | [`lock_order`] | the order in which locks are taken, and its check |
 //! | [`witness`] | the 64 bytes that say how much was synced |
@@ -30,6 +31,7 @@ pub mod number;
 pub mod progress;
 pub mod record;
 pub mod resume;
+pub mod show;
 pub mod sync;
 pub mod vbucket;
 mod watches;

@@ -1,6 +1,8 @@
 //! What a caller asks to be written, and what comes back.
 
 use bytes::Bytes;
+use std::fmt;
+use vbstore_core::show;
 use vbstore_core::{Cas, ItemKind, Seqno, VbUuid};
 
 /// What is to happen to a key.
@@ -22,7 +24,7 @@ pub(crate) enum Verb {
 
 /// One change of one key, to be given to [`crate::VBucket::write`] or
 /// [`crate::VBucket::batch`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Change {
     pub(crate) verb: Verb,
     pub(crate) key: Box<[u8]>,
@@ -31,6 +33,16 @@ pub struct Change {
     pub(crate) flags: u32,
     pub(crate) expiry: u32,
     pub(crate) datatype: u8,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change")
+            .field("verb", &self.verb)
+            .field("key", &show::Key(&self.key))
+            .field("value", &show::Length::of(&self.value))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Change {

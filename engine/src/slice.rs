@@ -3,8 +3,10 @@
 use crate::config::SliceBudget;
 use crate::numbers::count;
 use bytes::Bytes;
+use std::fmt;
 use std::ops::Range;
 use vbstore_core::record::Counts;
+use vbstore_core::show;
 use vbstore_core::{ItemMeta, Seqno, VbId, VbUuid};
 
 /// Which seqnos are asked for: above `after`, up to and with `to`.
@@ -49,7 +51,7 @@ pub enum SliceEnd {
 }
 
 /// One change in a slice.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct SliceItem<'a> {
     /// What is known of it.
     pub meta: ItemMeta,
@@ -63,6 +65,28 @@ pub struct SliceItem<'a> {
     pub value: &'a [u8],
 }
 
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slice")
+            .field("position", &self.position)
+            .field("end", &self.end)
+            .field("persisted_seqno", &self.persisted_seqno)
+            .field("items", &self.rows.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for SliceItem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SliceItem")
+            .field("meta", &self.meta)
+            .field("prev_seqno", &self.prev_seqno)
+            .field("key", &show::Key(self.key))
+            .field("value", &show::Length::of(self.value))
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) meta: ItemMeta,
@@ -74,7 +98,7 @@ pub(crate) struct Row {
 
 /// A bounded run of a vBucket's changes in seqno order, as one view of the disk showed them.
 /// Immutable and owned: nothing of RocksDB is held. Cheap to share in an `Arc`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Slice {
     pub(crate) persisted_seqno: Seqno,
     pub(crate) purge_seqno: Seqno,

@@ -4,6 +4,8 @@
 mod closing;
 #[path = "scenarios/copies.rs"]
 mod copies;
+#[path = "scenarios/debugging.rs"]
+mod debugging;
 #[path = "scenarios/deleting_vbuckets.rs"]
 mod deleting_vbuckets;
 #[path = "scenarios/durability.rs"]

@@ -1,12 +1,14 @@
 //! What a stream delivers.
 
 use bytes::Bytes;
+use std::fmt;
+use vbstore_core::show;
 use vbstore_core::{ItemKind, ItemMeta, Marker, RollbackReason, Seqno, VbId};
 use vbstore_engine::Error;
 
 /// A change, as a stream delivers it. Key and value are cheap: a slice from disk has one buffer for
 /// all of them, which stays in memory as long as one of them does. [`Self::detach`] copies one out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct StreamItem {
     /// What is known of it.
     pub meta: ItemMeta,
@@ -14,6 +16,16 @@ pub struct StreamItem {
     pub key: Bytes,
     /// Its value; empty for a tombstone, and if the stream delivers keys only.
     pub value: Bytes,
+}
+
+impl fmt::Debug for StreamItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamItem")
+            .field("meta", &self.meta)
+            .field("key", &show::Key(&self.key))
+            .field("value", &show::Length::of(&self.value))
+            .finish()
+    }
 }
 
 impl StreamItem {

@@ -3,6 +3,8 @@
 use super::{Place, Reader, RecordError, Writer};
 use crate::ids::{Cas, Seqno, VbId};
 use crate::item::{ItemKind, ItemMeta};
+use crate::show;
+use std::fmt;
 
 /// Bytes of a document besides key, value and envelope.
 const HEAD_LEN: usize = 1 + 1 + 4 + 8 + 4 + 8 + 2;
@@ -20,8 +22,18 @@ pub struct DocumentHead {
     pub prev_seqno: Seqno,
 }
 
+impl fmt::Debug for Document<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document")
+            .field("head", &self.head)
+            .field("key", &show::Key(self.key))
+            .field("value", &show::Length::of(self.value))
+            .finish()
+    }
+}
+
 /// A decoded document; borrows from the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Document<'a> {
     /// Everything but key and value.
     pub head: DocumentHead,

@@ -14,15 +14,26 @@ use crate::storage::{PageScan, Storage};
 use crate::vbuckets::Vb;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use vbstore_core::show;
 use vbstore_core::{Clock, Item, ItemMeta, Seqno};
 
 /// Which keys are asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct KeyRange {
     from: Bytes,
     to: Option<Bytes>,
+}
+
+impl fmt::Debug for KeyRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRange")
+            .field("from", &show::Key(&self.from))
+            .field("to", &self.to.as_deref().map(show::Key))
+            .finish()
+    }
 }
 
 impl KeyRange {
@@ -89,7 +100,7 @@ pub enum PageForm {
 }
 
 /// One key of a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PageEntry {
     /// The key.
     pub key: Bytes,
@@ -97,6 +108,16 @@ pub struct PageEntry {
     pub meta: ItemMeta,
     /// The value, `None` if it was not asked for.
     pub value: Option<Bytes>,
+}
+
+impl fmt::Debug for PageEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageEntry")
+            .field("meta", &self.meta)
+            .field("key", &show::Key(&self.key))
+            .field("value", &self.value.as_deref().map(show::Length::of))
+            .finish()
+    }
 }
 
 /// A bounded run of keys in key order, without deleted and expired ones.

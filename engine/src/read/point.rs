@@ -6,17 +6,28 @@ use crate::gate::Gate;
 use crate::numbers::count;
 use crate::vbuckets::Vb;
 use bytes::Bytes;
+use std::fmt;
 use std::sync::Arc;
+use vbstore_core::show;
 use vbstore_core::{Clock, ItemMeta, VbId};
 use vbstore_metrics::EngineMetrics;
 
 /// A document as it was read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Document {
     /// What is known of it.
     pub meta: ItemMeta,
     /// Its value.
     pub value: Bytes,
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document")
+            .field("meta", &self.meta)
+            .field("value", &show::Length::of(&self.value))
+            .finish()
+    }
 }
 
 /// One read of so many is timed.

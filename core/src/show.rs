@@ -1,0 +1,50 @@
+//! What debug output shows of a program's data: of a key its beginning, of a value its length.
+//!
+//! Values are the program's, and can be megabytes; a debug line must not print them.
+
+use crate::number::u64_from;
+use std::fmt;
+
+/// Bytes of a key that are shown.
+const KEY_SHOWN: usize = 64;
+
+/// Shows a key: its first 64 bytes, escaped, and whether there are more.
+pub struct Key<'a>(pub &'a [u8]);
+
+/// Shows how long a value is.
+pub struct Length(u64);
+
+impl Length {
+    /// Shows the length of these bytes.
+    #[must_use]
+    pub fn of(value: &[u8]) -> Self {
+        Self(u64_from(value.len()))
+    }
+}
+
+impl fmt::Debug for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, rest) = self.0.split_at(self.0.len().min(KEY_SHOWN));
+        write!(f, "\"{}", shown.escape_ascii())?;
+        f.write_str(if rest.is_empty() { "\"" } else { "...\"" })
+    }
+}
+
+impl fmt::Debug for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_cut_and_values_are_only_counted() {
+        assert_eq!(format!("{:?}", Key(b"a\"\xff")), r#""a\"\xff""#);
+        assert_eq!(format!("{:?}", Key(&[b'x'; 64])).len(), 66);
+        assert!(format!("{:?}", Key(&[b'x'; 65])).ends_with("x...\""));
+        assert_eq!(format!("{:?}", Length::of(b"secret")), "6 bytes");
+    }
+}
