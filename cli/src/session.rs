@@ -327,14 +327,12 @@ impl Command<'_> {
     }
 
     fn durability(&self) -> Result<Durability, Failure> {
-        match self.fields.get("durability").map(|value| value.as_str()) {
-            None | Some(Some("synced")) => Ok(Durability::Synced),
-            Some(Some("logged")) => Ok(Durability::Logged),
-            Some(Some("memory")) => Ok(Durability::Memory),
-            Some(_) => Err(Failure::usage(
-                "\"durability\" is none of memory, logged, synced",
-            )),
-        }
+        let Some(value) = self.fields.get("durability") else {
+            return Ok(Durability::Synced);
+        };
+        let named = value.as_str().and_then(Durability::from_name);
+        let refuse = || Failure::usage("\"durability\" is none of memory, logged, synced");
+        named.ok_or_else(refuse)
     }
 
     fn number(&self, name: &str) -> Result<u64, Failure> {

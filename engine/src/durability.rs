@@ -1,5 +1,7 @@
 //! How durable a change is before its write returns.
 
+use vbstore_metrics::ByDurability;
+
 /// How durable a change is before its write returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
@@ -10,4 +12,34 @@ pub enum Durability {
     Logged,
     /// In RocksDB's log and synced: survives a power cut.
     Synced,
+}
+
+const _: () = assert!(
+    ByDurability::LABEL.is_of(&[
+        Durability::Memory.name(),
+        Durability::Logged.name(),
+        Durability::Synced.name(),
+    ]),
+    "the label of the metric has other durabilities"
+);
+
+impl Durability {
+    /// Every value, the least durable first.
+    pub const ALL: [Self; 3] = [Self::Memory, Self::Logged, Self::Synced];
+
+    /// Returns the name used in output, in commands and as a label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Logged => "logged",
+            Self::Synced => "synced",
+        }
+    }
+
+    /// Returns the durability with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
 }

@@ -44,7 +44,15 @@ impl Metric {
         let [label] = self.labels else {
             return false;
         };
-        is_same(label.values, names)
+        label.is_of(names)
+    }
+}
+
+impl Label {
+    /// Returns whether these are its values, in this order; see [`Metric::is_by`].
+    #[must_use]
+    pub const fn is_of(&self, names: &[&str]) -> bool {
+        is_same(self.values, names)
     }
 }
 

@@ -65,7 +65,33 @@ pub enum EndReason {
     Shutdown,
 }
 
+const _: () = assert!(
+    vbstore_metrics::StreamEnds::LABEL.is_of(&[
+        EndReason::NAMES[0],
+        EndReason::NAMES[1],
+        EndReason::NAMES[2],
+        EndReason::NAMES[3],
+        EndReason::NAMES[4],
+        EndReason::NAMES[5],
+        EndReason::NAMES[6],
+        // Of a stream that was never opened.
+        "refused",
+    ]),
+    "the label of the metric has other reasons"
+);
+
 impl EndReason {
+    /// The names of all reasons.
+    pub const NAMES: [&'static str; 7] = [
+        Self::ReachedEnd.name(),
+        Self::Closed.name(),
+        "rollback",
+        Self::Stalled.name(),
+        Self::VbucketGone.name(),
+        "error",
+        Self::Shutdown.name(),
+    ];
+
     /// Returns the name used in output and as a label.
     #[must_use]
     pub const fn name(&self) -> &'static str {
