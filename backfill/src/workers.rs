@@ -161,7 +161,9 @@ impl Work {
         let mut asks = Vec::with_capacity(group.len());
         for backfill in group {
             let one = Invoked::of(&backfill);
-            match self.guard(&one, || backfill.plan(context)) {
+            // The first that is to be read has reserved for all.
+            let beside = planned.first().map(|(_, _, plan)| plan);
+            match self.guard(&one, || backfill.plan(beside, context)) {
                 Some(Planned::Read(backfill, plan)) => {
                     asks.push(plan.ask);
                     planned.push((one, backfill, plan));
@@ -170,13 +172,14 @@ impl Work {
                 None => self.settle(&one, Outcome::Done),
             }
         }
-        if planned.is_empty() {
+        let Some((_, _, first)) = planned.first() else {
             return;
-        }
+        };
+        let budget = first.budget(context.engine.tuning().slice_budget);
         let start = context.clock.monotonic();
         // ORDER: numbered before it is opened; see `SharedSlices`.
         let view = context.slices.begin_view();
-        let read = context.engine.scan(&asks);
+        let read = context.engine.scan(&asks, budget);
         let took = context.clock.monotonic().saturating_sub(start);
         context.counters.slice_micros.observe_time(took);
         let (mut slices, closed) = match read {

@@ -2,6 +2,7 @@
 //!
 //! The crate `vbstore-backfill` turns this into streams; a program uses those.
 
+use crate::config::SliceBudget;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
@@ -100,15 +101,18 @@ impl Engine {
     }
 
     /// Reads slices for streams, one for each ask, through one db snapshot that is opened and released
-    /// before this returns. Goes on to the next ask only while the slices so far came to the end of
-    /// their vBuckets and the time of their budgets, counted from the moment the view is open, is not
-    /// used up: the answer may be shorter than the asks, and has at least one entry. An error of one
-    /// ask, or a panic while it is read ([`Error::StreamPanicked`]), is its own.
+    /// before this returns. All of them together keep to the budget, whose time counts from the moment
+    /// the view is open; only the first item of all passes in any case. Goes on to the next ask only
+    /// while the slices so far came to the end of their vBuckets: the answer may be shorter than the
+    /// asks, and has at least one entry. An error of one ask, or a panic while it is read
+    /// ([`Error::StreamPanicked`]), is its own.
     ///
     /// # Errors
     /// [`Error::Closed`].
-    pub fn scan(&self, asks: &[Ask]) -> Result<Vec<Result<Slice>>> {
-        self.services().slices.read_many(Holder::Backfill, asks)
+    pub fn scan(&self, asks: &[Ask], budget: SliceBudget) -> Result<Vec<Result<Slice>>> {
+        self.services()
+            .slices
+            .read_many(Holder::Backfill, asks, budget)
     }
 
     /// Returns what calls wakers of a program. For the crate that has streams.

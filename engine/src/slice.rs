@@ -1,6 +1,5 @@
 //! A slice: a bounded run of a vBucket's changes in seqno order, read from disk.
 
-use crate::config::SliceBudget;
 use crate::numbers::count;
 use bytes::Bytes;
 use std::fmt;
@@ -36,8 +35,6 @@ pub struct Ask {
     pub vb: VbId,
     /// The changes above this seqno.
     pub after: Seqno,
-    /// How many of them. The time is shared by all asks of one scan.
-    pub budget: SliceBudget,
 }
 
 /// Why a slice ended.

@@ -1,6 +1,6 @@
 //! Step 1 of an invocation: what is to be read, or waited for.
 
-use super::task::{Backfill, Context, Outcome, Snooze, Step, within};
+use super::task::{Backfill, Context, Outcome, Snooze, Step};
 use crate::delivery::Charge;
 use crate::stream::EndReason;
 use std::sync::Arc;
@@ -22,6 +22,21 @@ pub(crate) struct Plan {
     pub(super) held: Option<CursorGuard>,
 }
 
+impl Plan {
+    /// Returns the budget of a read that keeps to what was reserved.
+    pub(crate) fn budget(&self, budget: SliceBudget) -> SliceBudget {
+        // More than there is memory for is as good as all of it.
+        let reserved = usize::try_from(self.charge.bytes()).unwrap_or(usize::MAX);
+        let row = Slice::ROW_BYTES;
+        let rows = (reserved / 2).min(budget.items_max.saturating_mul(row));
+        SliceBudget {
+            items_max: budget.items_max.min((rows / row).max(1)),
+            bytes_max: budget.bytes_max.min((reserved - rows).max(1)),
+            ..budget
+        }
+    }
+}
+
 /// What planning came to.
 #[derive(Debug)]
 pub(crate) enum Planned {
@@ -39,12 +54,13 @@ enum Decision {
 }
 
 impl Backfill {
-    /// Plans one invocation.
-    pub(crate) fn plan(mut self: Box<Self>, context: &Context) -> Planned {
+    /// Plans one invocation. `beside` is the plan that it is read together with, if there is one: what
+    /// that has reserved does for both.
+    pub(crate) fn plan(mut self: Box<Self>, beside: Option<&Plan>, context: &Context) -> Planned {
         let waited = self.clock.monotonic().saturating_sub(self.queued);
         context.counters.queue_wait_micros.observe_time(waited);
         self.counted.set_active(true);
-        let step = match self.decide(context) {
+        let step = match self.decide(beside, context) {
             Ok(Decision::Read(plan)) => return Planned::Read(self, plan),
             Ok(Decision::Share(slice, charge)) => self.take_shared(&slice, charge, context),
             Ok(Decision::Step(step)) => Ok(step),
@@ -53,7 +69,7 @@ impl Backfill {
         Planned::Settled(self.outcome(step))
     }
 
-    fn decide(&mut self, context: &Context) -> Result<Decision, EndReason> {
+    fn decide(&mut self, beside: Option<&Plan>, context: &Context) -> Result<Decision, EndReason> {
         let stream = Arc::clone(self.stream());
         let feed = self.reading.feed.clone();
         if let Some(in_hand) = self.in_hand.take() {
@@ -78,16 +94,20 @@ impl Backfill {
             return Ok(Decision::Step(self.go_to_memory(None, cursor)));
         }
 
-        let budget = context.engine.tuning().slice_budget;
-        let Ok(charge) = context.buffers.reserve(stream.consumer, room_for(budget)) else {
-            return Ok(Decision::Step(Step::Snooze(Snooze::Room)));
-        };
         let shared = context.slices.find(
             stream.vb,
             stream.generation,
             self.reading.views_at_open,
             &self.reading.progress,
         );
+        let budget = context.engine.tuning().slice_budget;
+        let reserved = match beside {
+            Some(plan) if shared.is_none() => Ok(context.buffers.beside(&plan.charge)),
+            _ => context.buffers.reserve(stream.consumer, room_for(budget)),
+        };
+        let Ok(charge) = reserved else {
+            return Ok(Decision::Step(Step::Snooze(Snooze::Room)));
+        };
         if let Some(slice) = shared {
             return Ok(Decision::Share(slice, charge));
         }
@@ -100,7 +120,6 @@ impl Backfill {
         let ask = Ask {
             vb: stream.vb,
             after: self.reading.progress.position(),
-            budget: within(budget, &charge),
         };
         Ok(Decision::Read(Plan { ask, charge, held }))
     }

@@ -2,13 +2,13 @@
 
 use super::divergence::Divergence;
 use super::shared_slices::{BackfillGuard, SharedSlices};
-use crate::delivery::{Batch, Buffers, Charge, Mailbox, Next, Reading, Watcher};
+use crate::delivery::{Batch, Buffers, Mailbox, Next, Reading, Watcher};
 use crate::stream::{BackfillId, EndReason, Stream};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 use vbstore_core::{Clock, Seqno, Visibility};
-use vbstore_engine::{CursorGuard, Engine, SliceBudget};
+use vbstore_engine::{CursorGuard, Engine};
 use vbstore_metrics::StreamCounters;
 
 /// What all backfills of an engine share.
@@ -196,18 +196,5 @@ impl Lifeline {
             let reason = EndReason::Error(vbstore_engine::Error::StreamPanicked { vb });
             mailbox.deliver(self.stream.id, self.id, None, Next::End(reason));
         }
-    }
-}
-
-/// Returns the budget of a slice that must fit into a charge.
-pub(super) fn within(budget: SliceBudget, charge: &Charge) -> SliceBudget {
-    let row = vbstore_engine::Slice::ROW_BYTES;
-    // More than there is memory for is as good as all of it.
-    let reserved = usize::try_from(charge.bytes()).unwrap_or(usize::MAX);
-    let rows = (reserved / 2).min(budget.items_max.saturating_mul(row));
-    SliceBudget {
-        items_max: budget.items_max.min((rows / row).max(1)),
-        bytes_max: budget.bytes_max.min((reserved - rows).max(1)),
-        ..budget
     }
 }

@@ -55,7 +55,8 @@ impl Consumer {
             slices_max: config.slices_max.unwrap_or(all_but_one),
         };
         let buffers = work.scheduler.buffers();
-        buffers.add_consumer(id, config.buffer_bytes_max, config.drain_percent);
+        let (bytes_max, drain) = (config.buffer_bytes_max, config.drain_percent);
+        buffers.add_consumer(id, bytes_max, drain, limits.slices_max);
         work.scheduler.add_consumer(id, limits);
         let counters = Arc::clone(&work.context.counters);
         let wakers = work.context.engine.wakers();

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use vbstore_core::Clock;
+use vbstore_core::{Clock, u64_from};
 
 /// Wakes what waits for room.
 pub(crate) trait OnRoom: Send + Sync {
@@ -76,6 +76,8 @@ struct Account {
     resume_at: u64,
     /// With less room than this it is full: a db snapshot for a handful of items is not worth it.
     worthwhile: u64,
+    /// Bytes of one reservation at most, so that as many slices as may be read at once have room.
+    slice_max: u64,
     used: u64,
     is_full: bool,
     /// When its reader came last; `None` if it never did.
@@ -123,8 +125,15 @@ impl Buffers {
         state.accounts.get(&consumer).map_or(0, |a| a.used)
     }
 
-    /// Adds a consumer. `drain_percent` is at most 100.
-    pub(crate) fn add_consumer(&self, consumer: ConsumerId, bytes_max: u64, drain_percent: u8) {
+    /// Adds a consumer. `drain_percent` is at most 100, `slices` at least 1: those that it may read at
+    /// once.
+    pub(crate) fn add_consumer(
+        &self,
+        consumer: ConsumerId,
+        bytes_max: u64,
+        drain_percent: u8,
+        slices: usize,
+    ) {
         let drained = u128::from(bytes_max) * u128::from(drain_percent) / 100;
         // At most `bytes_max`.
         let drained = u64::try_from(drained).unwrap_or(bytes_max).max(1);
@@ -133,6 +142,7 @@ impl Buffers {
             bytes_max,
             resume_at: bytes_max - drained,
             worthwhile,
+            slice_max: (bytes_max / u64_from(slices)).max(worthwhile),
             used: 0,
             is_full: false,
             visited: None,
@@ -190,6 +200,7 @@ impl Buffers {
         let now = self.clock.monotonic();
         let mut state = self.state.lock();
         let room = state.room(self.bytes_max, consumer, now)?;
+        let wanted = wanted.min(state.account(consumer).slice_max);
         let bytes = room.min(wanted).max(1);
         state.add(consumer, bytes);
         drop(state);
@@ -197,6 +208,13 @@ impl Buffers {
         // What is left may do for the next in line.
         self.serve_short();
         Ok(charge)
+    }
+
+    /// Makes a charge beside a reservation of the same consumer: for a slice that is read together with
+    /// the one that was reserved for, within its bytes.
+    pub(crate) fn beside(self: &Arc<Self>, charge: &Charge) -> Charge {
+        self.state.lock().add(charge.consumer, 1);
+        self.charge(charge.consumer, 1)
     }
 
     /// Reserves up to `wanted` bytes for a read from memory by the consumer itself: at least one,
@@ -435,7 +453,7 @@ mod tests {
 
         fn consumer(&self, number: u64, max: u64, drain: u8) -> ConsumerId {
             let id = Ids::test_consumer(number);
-            self.buffers.add_consumer(id, max, drain);
+            self.buffers.add_consumer(id, max, drain, 1);
             id
         }
 
@@ -568,6 +586,23 @@ mod tests {
         // A reader is never refused: one item always passes.
         assert_eq!(f.buffers.reserve_for_reader(ids[1], 100).bytes(), 1);
         drop((one, two, three));
+        assert_eq!((f.buffers.used(), f.holders()), (0, 0));
+    }
+
+    #[test]
+    fn as_many_slices_as_may_be_read_at_once_have_room() {
+        let f = Fixture::new(1_000_000);
+        let id = Ids::test_consumer(1);
+        f.buffers.add_consumer(id, 16_000, 25, 16);
+        f.buffers.visit(id, true);
+        let reserve = || f.buffers.reserve(id, 100_000).ok();
+        // Each is worth a db snapshot: an eighth of what it may have.
+        let charges: Vec<Charge> = std::iter::from_fn(reserve).collect();
+        assert_eq!(charges.len(), 8);
+        assert_eq!(f.buffers.used_by(id), 16_000);
+        let beside = f.buffers.beside(&charges[0]);
+        assert_eq!(f.buffers.used_by(id), 16_001);
+        drop((charges, beside));
         assert_eq!((f.buffers.used(), f.holders()), (0, 0));
     }
 

@@ -31,8 +31,13 @@ impl SliceReads {
     }
 
     /// Reads slices for several asks through one db snapshot; see [`crate::Engine::scan`].
-    pub(crate) fn read_many(&self, holder: Holder, asks: &[Ask]) -> Result<Vec<Result<Slice>>> {
+    pub(crate) fn read_many(
+        &self,
+        holder: Holder,
+        asks: &[Ask],
+        budget: SliceBudget,
+    ) -> Result<Vec<Result<Slice>>> {
         let seam = || self.failpoints.pass(place::SLICE_VIEW);
-        Ok(self.gate.lend()?.scan_slices(holder, asks, seam))
+        Ok(self.gate.lend()?.scan_slices(holder, asks, budget, seam))
     }
 }

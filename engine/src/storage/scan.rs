@@ -29,10 +29,6 @@ struct Meter<'a> {
 impl<'a> Meter<'a> {
     fn start(budget: SliceBudget, clock: &'a dyn Clock) -> Self {
         let deadline = clock.monotonic().saturating_add(budget.duration_max);
-        Self::until(deadline, budget, clock)
-    }
-
-    fn until(deadline: Duration, budget: SliceBudget, clock: &'a dyn Clock) -> Self {
         Self {
             budget,
             clock,
@@ -72,39 +68,38 @@ impl Storage {
         let clock = &*self.clock;
         self.with_records(holder, |records| {
             seam()?;
-            let meter = Meter::start(budget, clock);
-            read_slice(records, vb, range, meter)
+            let mut meter = Meter::start(budget, clock);
+            read_slice(records, vb, range, &mut meter)
         })
         .map(Unpacked::pack)
     }
 
     /// Reads slices for several asks through one view; see [`crate::Engine::scan`]. The view is held
-    /// as long as for one slice: the longest of their times, and one window.
+    /// as long as for one slice: the time of the budget, and one window.
     pub(crate) fn scan_slices(
         &self,
         holder: Holder,
         asks: &[Ask],
+        budget: SliceBudget,
         seam: impl Fn() -> Result<()>,
     ) -> Vec<Result<Slice>> {
         let clock = &*self.clock;
         let slices = self.with_records(holder, |records| {
-            let opened = clock.monotonic();
+            // One for all: what an ask has taken is not there for the next.
+            let mut meter = Meter::start(budget, clock);
             let mut slices: Vec<Result<Unpacked>> = Vec::with_capacity(asks.len());
             for ask in asks {
-                let until = opened.saturating_add(ask.budget.duration_max);
-                if !slices.is_empty() && clock.monotonic() >= until {
+                if !slices.is_empty() && meter.is_late() {
                     break;
                 }
                 let read = || {
                     seam()?;
-                    let meter = Meter::until(until, ask.budget, clock);
-                    read_slice(records, ask.vb, SeqnoRange::above(ask.after), meter)
+                    read_slice(records, ask.vb, SeqnoRange::above(ask.after), &mut meter)
                 };
                 let panicked = Err(Error::StreamPanicked { vb: ask.vb });
                 let slice = catch_unwind(AssertUnwindSafe(read)).unwrap_or(panicked);
-                let is_cut = slice
-                    .as_ref()
-                    .is_ok_and(|read| read.slice.end == SliceEnd::Budget);
+                let is_cut = |slice: &Unpacked| slice.slice.end == SliceEnd::Budget;
+                let is_cut = slice.as_ref().is_ok_and(is_cut);
                 slices.push(slice);
                 if is_cut {
                     break;
@@ -149,7 +144,7 @@ impl Storage {
         let clock = &*self.clock;
         self.with_records(Holder::Admin, |records| {
             work(&mut |vb, range, budget| {
-                read_slice(records, vb, range, Meter::start(budget, clock)).map(Unpacked::pack)
+                read_slice(records, vb, range, &mut Meter::start(budget, clock)).map(Unpacked::pack)
             })
         })
     }
@@ -159,7 +154,7 @@ fn read_slice(
     records: &Records<'_, '_>,
     vb: VbId,
     range: SeqnoRange,
-    mut meter: Meter<'_>,
+    meter: &mut Meter<'_>,
 ) -> Result<Unpacked> {
     let state = records.state(vb)?;
     let last = range.to.min(state.high_seqno);

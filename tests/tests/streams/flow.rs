@@ -451,3 +451,101 @@ fn what_everyone_has_read_is_freed_before_a_cursor_is_dropped() {
     drop((reader, frozen, streams));
     store.finish(engine);
 }
+
+fn many_vbuckets(count: u16, keys_each: usize) -> (TestStore, vbstore::Engine) {
+    let mut store = TestStore::stepped();
+    store.config.vbuckets = Some(count);
+    let engine = store.open();
+    for number in 0..count {
+        for key in keys(keys_each) {
+            let change = Change::set(key, "value");
+            vb(&engine, number)
+                .write(change, Durability::Memory)
+                .unwrap();
+        }
+    }
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    (store, engine)
+}
+
+#[test]
+fn one_db_snapshot_serves_many_small_vbuckets_of_a_consumer() {
+    for (per_snapshot, expected) in [(1, 64), (16, 4), (1_024, 1)] {
+        let (store, engine) = many_vbuckets(64, 3);
+        let config = StreamsConfig {
+            backfills_per_snapshot: per_snapshot,
+            ..StreamsConfig::default()
+        };
+        let streams = Streams::stepped(&engine, &config).unwrap();
+        let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+        for number in 0..64 {
+            open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+        }
+        let opened = || engine.metrics().db_snapshots.opened();
+        let before = opened();
+        while streams.step_group() {
+            assert_at_rest(&engine);
+        }
+        assert_eq!(opened() - before, expected, "{per_snapshot} a snapshot");
+        assert_eq!(take(&mut consumer).len(), 64 * 4);
+        assert_eq!(streams.counters().slices.complete.get(), 64);
+        drop((consumer, streams));
+        store.finish(engine);
+    }
+}
+
+#[test]
+fn a_slice_cut_by_its_budget_ends_its_group_and_the_others_go_on_in_the_next() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 5;
+    let engine = two_vbuckets(&store);
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+    for number in [0, 1] {
+        open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+    }
+    let before = engine.metrics().db_snapshots.opened();
+    let mut slices = 0;
+    while streams.step_group() {
+        slices += 1;
+        assert!(
+            streams.stats().buffered_bytes < 10_000,
+            "what was not read is released"
+        );
+    }
+    // 5 of the first; 5 of the second; then the rest of both.
+    assert_eq!(engine.metrics().db_snapshots.opened() - before, 3);
+    assert_eq!(slices, 3);
+    assert_eq!(take(&mut consumer).len(), 14);
+    drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn a_panic_or_an_error_in_one_slice_of_a_group_ends_its_stream_alone() {
+    use vbstore::failpoint::{Action, place};
+    let error = || Error::io("read", std::io::Error::other("planted"));
+    for at in [place::SLICE_OPEN, place::SLICE_VIEW, place::SLICE_HAND_ON] {
+        for action in [Action::Panic, Action::Fail(error())] {
+            let (store, engine) = many_vbuckets(8, 3);
+            let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+            let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+            for number in 0..8 {
+                open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+            }
+            // The fourth of the group.
+            store.failpoints.nth(at, 3, 1, action);
+            assert!(streams.step_group());
+            while streams.step_group() {}
+            assert_at_rest(&engine);
+            let events = take(&mut consumer);
+            let ended = short(&events).iter().filter(|e| *e == "end error").count();
+            assert_eq!((ended, events.len()), (1, 7 * 4 + 1), "{at}");
+            assert_eq!(streams.stats().buffered_bytes, 0);
+            assert_eq!(consumer.stats().len(), 7);
+            drop((consumer, streams));
+            store.finish(engine);
+        }
+    }
+}
