@@ -282,7 +282,8 @@ impl Feed {
         self.services().demand.flush();
     }
 
-    /// Returns why nothing more will become durable: the engine is closing or has failed.
+    /// Returns why nothing more will become durable: the engine is closing or has failed, or the
+    /// vBucket's changes cannot be flushed.
     #[must_use]
     pub fn unwell(&self) -> Option<Error> {
         let services = self.services();
@@ -292,6 +293,6 @@ impl Feed {
         if services.health.is_failed() {
             return services.health.check().err();
         }
-        None
+        self.vb.check().err()
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! 1. the *lead* of the commit queue: a role rather than a lock, see [`crate::commit`];
 //! 2. the *gate* ([`crate::gate`]): its read side for every operation, its write side for the close;
-//! 3. the *stripes* of the keys of one write, in ascending order;
+//! 3. the *stripes* of the keys of one write, all of one vBucket, in ascending order;
 //! 4. the lock of one *vBucket*;
 //! 5. the commit *queue*;
 //! 6. *leaves*, never two at once: dirty list, ledger, health, witness, tuning, signals.
@@ -27,7 +27,6 @@ use crate::memory::Memory;
 use crate::read::{PageReads, PointReads, SliceReads};
 use crate::signals::Signals;
 use crate::storage::Storage;
-use crate::stripes::Stripes;
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::VBuckets;
 use crate::wakers::Wakers;
@@ -180,7 +179,6 @@ impl Services {
         let writes = Writes {
             config: Arc::clone(&config),
             gate: Arc::clone(&gate),
-            stripes: Stripes::new(),
             committer: Arc::clone(&committer),
             dirty: Arc::clone(&dirty),
             memory: Arc::clone(&memory),

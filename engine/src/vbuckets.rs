@@ -4,9 +4,12 @@
 //! vBucket itself.
 
 use crate::error::{Error, Result};
+use crate::stripes::Stripes;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
 use vbstore_core::{VbCell, VbId};
 
 /// One vBucket of an open engine.
@@ -15,6 +18,11 @@ pub(crate) struct Vb {
     /// One more than the log position (bytes written by the engine) of the oldest batch that RocksDB
     /// may hold in memory only; 0 if there is none.
     logged_since: AtomicU64,
+    pub(crate) stripes: Stripes,
+    /// Why its changes cannot be flushed; `None` as long as they can. `has_failed` mirrors it, so that
+    /// the common case takes no lock.
+    failure: Mutex<Option<Error>>,
+    has_failed: AtomicBool,
 }
 
 impl Vb {
@@ -22,11 +30,43 @@ impl Vb {
         Self {
             cell,
             logged_since: AtomicU64::new(0),
+            stripes: Stripes::new(),
+            failure: Mutex::new(Rank::Leaf, None),
+            has_failed: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn id(&self) -> VbId {
         self.cell.id
+    }
+
+    /// Takes no writes any more: its changes cannot be flushed. Keeps the first cause. The leader calls
+    /// this under the vBucket's lock.
+    pub(crate) fn fail(&self, error: Error) {
+        self.failure.lock().get_or_insert(error);
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// Takes writes again: all that it held was deleted. The leader calls this under the vBucket's
+    /// lock.
+    pub(crate) fn heal(&self) {
+        self.has_failed.store(false, Ordering::Release);
+        *self.failure.lock() = None;
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Refuses if its changes cannot be flushed. Takes a leaf if so.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !self.has_failed() {
+            return Ok(());
+        }
+        self.failure.lock().clone().map_or(Ok(()), Err)
     }
 
     /// Notes that a batch at this log position changed the vBucket.

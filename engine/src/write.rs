@@ -3,7 +3,10 @@
 //! # Protocol
 //! 1. Without any lock: limits, health, room in memory.
 //! 2. Gate, then the key stripes of all keys: nobody else changes these keys now.
-//! 3. If a change depends on its key's state: the vBucket's generation, then checkpoint, then disk.
+//! 3. The vBucket's generation; then, for every key, its newest change: checkpoint, then disk. A
+//!    change that depends on nothing needs it too, because the flush has to know what it replaces.
+//!    What cannot be read so refuses the write before it has a seqno, where it changes nothing; in the
+//!    flush it would stop changes that were acknowledged.
 //! 4. The vBucket's lock, for the assignment only: is the generation still the one of step 3? Then
 //!    seqno, CAS, append; the vBucket goes onto the dirty list.
 //! 5. Everything is given back, and the caller waits for its durability.
@@ -19,16 +22,13 @@ use crate::memory::Memory;
 use crate::numbers::count;
 use crate::signals::Signals;
 use crate::storage::Storage;
-use crate::stripes::Stripes;
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::Vb;
 use crate::wakes::Wakes;
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
-use vbstore_core::{
-    Appended, Cas, Clock, Item, ItemKind, ItemMeta, Previous, Seqno, VbCell, VbInner,
-};
+use vbstore_core::{Appended, Cas, Clock, Item, ItemKind, ItemMeta, Seqno, VbCell, VbInner};
 use vbstore_metrics::EngineMetrics;
 
 /// A change that may be made: its condition holds while its key's stripe is held.
@@ -38,23 +38,25 @@ struct Admitted {
     value: Bytes,
     flags: u32,
     datatype: u8,
-    /// What is known of the key's newest change on disk.
-    on_disk: Previous,
+    /// The key's newest change, which this one replaces.
+    previous: Option<ItemMeta>,
 }
 
 /// The newest change of a key, in memory or on disk.
+#[derive(Default)]
 struct Current {
     meta: Option<ItemMeta>,
-    /// In memory only if it was found there.
-    value: Option<Bytes>,
-    on_disk: Previous,
+    /// The change itself, if it was found in memory.
+    in_memory: Option<Arc<Item>>,
 }
+
+/// Keys that are looked up in memory in one turn of the vBucket's lock, which readers wait for.
+const KEYS_IN_A_TURN: usize = 256;
 
 /// Writes: admits changes, gives them their seqnos and appends them in memory.
 pub(crate) struct Writes {
     pub(crate) config: Arc<Config>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) stripes: Stripes,
     pub(crate) committer: Arc<Committer>,
     pub(crate) dirty: Arc<DirtyList>,
     pub(crate) memory: Arc<Memory>,
@@ -96,10 +98,11 @@ impl Writes {
         let cell = &vb.cell;
         self.check_limits(changes)?;
         self.health.check()?;
+        vb.check()?;
         self.wait_for_room()?;
 
         let storage = self.gate.lend()?;
-        let stripes = self.stripes.hold(cell.id, changes.iter().map(Change::key));
+        let stripes = vb.stripes.hold(changes.iter().map(Change::key));
         let (admitted, generation) = loop {
             let generation = cell.generation();
             let admitted = self.admit(&storage, cell, changes)?;
@@ -114,6 +117,7 @@ impl Writes {
             return Err(Error::VbGone { vb: cell.id });
         }
         self.health.check()?;
+        vb.check()?;
         let mut wakes = Wakes::default();
         let written = self.assign(vb, &mut inner, changes, admitted, durability, &mut wakes)?;
         wakes.wake(inner.fire(cell, Some(self.clock.monotonic())));
@@ -187,10 +191,57 @@ impl Writes {
 
     fn admit(&self, storage: &Storage, cell: &VbCell, changes: &[Change]) -> Result<Vec<Admitted>> {
         let now = self.clock.wall_seconds();
+        let current = self.read_current(storage, cell, changes)?;
         changes
             .iter()
-            .map(|change| admit_one(storage, cell, change, now))
+            .zip(current)
+            .map(|(change, current)| admit_one(storage, cell, change, current, now))
             .collect()
+    }
+
+    /// Reads the newest change of each key: memory first, then disk, in one batched read. The caller
+    /// holds the keys' stripes, so that none of them changes meanwhile; what is found in memory may be
+    /// freed before the assignment, and is then the newest on disk.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "each missing key is noted with its place among the changes"
+    )]
+    fn read_current(
+        &self,
+        storage: &Storage,
+        cell: &VbCell,
+        changes: &[Change],
+    ) -> Result<Vec<Current>> {
+        let mut found = Vec::with_capacity(changes.len());
+        let mut missing: Vec<(usize, &[u8])> = Vec::new();
+        for some in changes.chunks(KEYS_IN_A_TURN) {
+            let inner = cell.lock();
+            for change in some {
+                let item = inner.checkpoints.get(&change.key);
+                if item.is_none() {
+                    missing.push((found.len(), &change.key));
+                }
+                found.push(Current {
+                    meta: item.map(|item| item.meta),
+                    in_memory: item.filter(|_| change.verb == Verb::Touch).cloned(),
+                });
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        self.metrics.previous_lookups.add(count(missing.len()));
+        self.failpoints.pass(place::WRITE_LOOK_UP)?;
+        if let [(number, key)] = *missing {
+            found[number].meta = storage.index_entry(cell.id, key)?;
+            return Ok(found);
+        }
+        let keys: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
+        let metas = storage.index_entries(cell.id, &keys)?;
+        for ((number, _), meta) in missing.into_iter().zip(metas) {
+            found[number].meta = meta;
+        }
+        Ok(found)
     }
 
     /// Assigns seqnos and CAS values, appends, and puts the vBucket onto the dirty list. The
@@ -248,7 +299,7 @@ impl Writes {
                 replaced,
             } = inner
                 .checkpoints
-                .append(Arc::new(item), admitted.on_disk, sync, now);
+                .append(Arc::new(item), admitted.previous, sync, now);
             self.memory.add(added);
             wakes.replace(replaced);
             removed_sum += removed;
@@ -289,23 +340,24 @@ pub(crate) fn last(written: &[Written]) -> Written {
 }
 
 /// Checks the condition of one change. The caller holds its key's stripe.
-fn admit_one(storage: &Storage, cell: &VbCell, change: &Change, now: u32) -> Result<Admitted> {
+fn admit_one(
+    storage: &Storage,
+    cell: &VbCell,
+    change: &Change,
+    current: Current,
+    now: u32,
+) -> Result<Admitted> {
     let mut admitted = Admitted {
         kind: ItemKind::Mutation,
         key: change.key.clone(),
         value: change.value.clone(),
         flags: change.flags,
         datatype: change.datatype,
-        on_disk: Previous::Unknown,
+        previous: current.meta,
     };
     if let Verb::Restore(kind, _) = change.verb {
         admitted.kind = kind;
     }
-    if !change.reads() {
-        return Ok(admitted);
-    }
-    let current = read_current(storage, cell, &change.key)?;
-    admitted.on_disk = current.on_disk;
     let present = current.meta.filter(|meta| meta.is_present(now));
     if let Some(expected) = change.expected_cas {
         let found = present.ok_or(Error::NotFound)?.cas;
@@ -321,8 +373,8 @@ fn admit_one(storage: &Storage, cell: &VbCell, change: &Change, now: u32) -> Res
         (Verb::Touch, Some(meta)) => {
             admitted.flags = meta.flags;
             admitted.datatype = meta.datatype;
-            admitted.value = match current.value {
-                Some(value) => value,
+            admitted.value = match current.in_memory {
+                Some(item) => item.value.clone(),
                 // The stripe is held, so the document cannot be replaced. Deleting the whole
                 // vBucket can take it away, and then the generation has changed.
                 None => storage
@@ -333,24 +385,4 @@ fn admit_one(storage: &Storage, cell: &VbCell, change: &Change, now: u32) -> Res
         }
     }
     Ok(admitted)
-}
-
-/// Reads the newest change of a key: memory first, then disk. The caller holds the key's stripe.
-fn read_current(storage: &Storage, cell: &VbCell, key: &[u8]) -> Result<Current> {
-    let in_memory = cell.lock().checkpoints.get(key).cloned();
-    if let Some(item) = in_memory {
-        return Ok(Current {
-            meta: Some(item.meta),
-            value: Some(item.value.clone()),
-            // It may be freed before the assignment, and is then the newest on disk.
-            on_disk: Previous::Known(item.meta),
-        });
-    }
-    let meta = storage.index_entry(cell.id, key)?;
-    let on_disk = meta.map_or(Previous::None, Previous::Known);
-    Ok(Current {
-        meta,
-        value: None,
-        on_disk,
-    })
 }

@@ -19,9 +19,8 @@
 //!
 //! The change that a new one replaces on disk is noted when it is appended, because this is the
 //! moment at which memory knows it for certain: the newest change of the key in memory, or, if
-//! there is none, what the writer read from disk under the key's stripe lock. What neither knew
-//! stays [`Previous::Unknown`] and is looked up by the flush: no other change of that key can reach
-//! the disk in between, because it would have been in memory.
+//! there is none, what the writer read from disk under the key's stripe lock. No other change of
+//! that key can reach the disk in between, because it would have been in memory.
 
 mod cursors;
 mod figures;
@@ -29,10 +28,10 @@ mod sealed;
 
 pub use cursors::{CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
 pub use figures::{CheckpointFigures, Lag};
-pub use sealed::{Entry, Previous, Sealed};
+pub use sealed::{Entry, Sealed};
 
 use crate::ids::Seqno;
-use crate::item::Item;
+use crate::item::{Item, ItemMeta};
 use crate::number::u64_from;
 use cursors::Cursors;
 use sealed::Totals;
@@ -144,8 +143,8 @@ impl Checkpoints {
         self.persistence < self.high_seqno
     }
 
-    /// Appends a change at `now` (the engine's monotonic clock). `on_disk` is what the writer knows
-    /// of the key's newest change on disk; it counts only if memory has no change of the key.
+    /// Appends a change at `now` (the engine's monotonic clock). `on_disk` is the key's newest change
+    /// on disk as the writer read it; it counts only if memory has no change of the key.
     ///
     /// # Panics
     /// When the seqno does not rise: seqnos are assigned under the lock that guards this value, so
@@ -154,7 +153,7 @@ impl Checkpoints {
     pub fn append(
         &mut self,
         item: Arc<Item>,
-        on_disk: Previous,
+        on_disk: Option<ItemMeta>,
         sync: bool,
         now: Duration,
     ) -> Appended {
@@ -184,7 +183,7 @@ impl Checkpoints {
                         sealed_upto >= Some(seqno),
                         "seqno {seqno} is in no checkpoint"
                     );
-                    Previous::Known(older.meta)
+                    Some(older.meta)
                 }
             }
         };

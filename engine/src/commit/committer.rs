@@ -96,6 +96,9 @@ impl Committer {
                 if reached >= *seqno {
                     return Some(Ok(()));
                 }
+                if let Err(failed) = vb.check() {
+                    return Some(Err(failed));
+                }
             }
             Want::Room => {
                 if self.memory.used() < self.tuning.get().memory_quota {
@@ -179,6 +182,9 @@ impl Committer {
     }
 
     /// Flushes and syncs what there is now. What others write meanwhile is not waited for.
+    ///
+    /// # Errors
+    /// Why a vBucket's changes cannot be flushed; those of all others are synced then.
     pub(crate) fn flush_all(&self) -> Result<()> {
         let now: Vec<_> = self
             .vbs
@@ -192,10 +198,12 @@ impl Committer {
         loop {
             self.flush_in_turn(true)?;
             let is_done = now.iter().all(|(vb, generation, high)| {
-                vb.cell.synced() >= *high || vb.cell.check_generation(*generation).is_err()
+                vb.cell.synced() >= *high
+                    || vb.cell.check_generation(*generation).is_err()
+                    || vb.has_failed()
             });
             if is_done {
-                return Ok(());
+                return now.iter().try_for_each(|(vb, ..)| vb.check());
             }
         }
     }

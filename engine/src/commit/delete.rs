@@ -66,6 +66,7 @@ impl Deleter {
         };
         let (forgotten, streams) =
             cell.begin_generation(&mut inner, state, failover_log, GenerationEnd::Deleted);
+        vb.heal();
         self.memory.subtract(forgotten.memory());
         drop(inner);
         lead.wake_after(streams);

@@ -2,18 +2,21 @@
 //!
 //! Everything here is done by the leader and by nobody else; the vBucket's lock is held for moments
 //! only, to take checkpoints and to publish.
+//!
+//! A vBucket whose part of the batch cannot be built, because what it needs cannot be read or does not
+//! agree, is left out: its changes go back to memory, it takes no more writes, and whoever waits for
+//! them is told why. All others are written.
 
-use super::build::{Unit, build};
+use super::build::{Built, Unit, build};
 use super::demand::Demand;
 use super::dirty::DirtyList;
 use super::lead::Lead;
 use super::recovery::MemoryRecovery;
 use super::syncs::Syncs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::numbers::count;
 use crate::storage::{Batch, Storage};
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::{VBuckets, Vb};
@@ -86,6 +89,9 @@ impl Flush {
             };
             let mut inner = vb.cell.lock();
             inner.is_dirty = false;
+            if vb.has_failed() {
+                continue;
+            }
             let taken = inner.checkpoints.begin_flush(bytes_max - bytes);
             let mut state = inner.state;
             state.max_cas = inner.max_cas;
@@ -120,7 +126,22 @@ impl Flush {
         sync: bool,
     ) -> Result<()> {
         self.failpoints.pass(place::FLUSH_BUILD)?;
-        let batch = build(storage, &mut taken.units, &self.metrics)?;
+        let Built {
+            batch,
+            items,
+            failed,
+        } = build(storage, &mut taken.units, &self.failpoints, &self.metrics)?;
+        for (vb, error) in failed {
+            self.leave_out(lead, &vb, error);
+        }
+        taken.units.retain(|unit| !unit.vb.has_failed());
+        if taken.units.is_empty() {
+            return if sync {
+                self.syncs.sync(lead, storage)
+            } else {
+                Ok(())
+            };
+        }
         let batch_bytes = batch.size();
 
         self.failpoints.pass(place::FLUSH_WRITE)?;
@@ -134,7 +155,6 @@ impl Flush {
         }
         // From here on the units are on disk: they must not be taken again, whatever follows. A
         // failure of the witness leaves them persisted and not synced.
-        let items = count(taken.items());
         let vbs = taken.units.iter().map(|unit| &unit.vb);
         let now = self.clock.monotonic();
         let is_first_unsynced = self.syncs.ledger.note_written(vbs, batch_bytes, now);
@@ -169,6 +189,18 @@ impl Flush {
         Ok(())
     }
 
+    /// Leaves a vBucket out of this flush and of all later ones. ORDER: its failure is noted first, and
+    /// its streams are woken second, so that they find it.
+    fn leave_out(&self, lead: &mut Lead<'_>, vb: &Arc<Vb>, error: Error) {
+        tracing::error!(vb = %vb.id(), %error, "the vBucket cannot be flushed: its writes are refused");
+        self.health.count(&error);
+        let mut inner = vb.cell.lock();
+        inner.checkpoints.flush_failed();
+        vb.fail(error);
+        drop(inner);
+        lead.wake_after(vb.cell.fire_all());
+    }
+
     /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
     /// whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
@@ -192,11 +224,6 @@ struct TakenUnits<'a> {
 }
 
 impl TakenUnits<'_> {
-    fn items(&self) -> usize {
-        let of = |unit: &Unit| unit.taken.iter().map(|s| s.entries().len()).sum::<usize>();
-        self.units.iter().map(of).sum()
-    }
-
     fn is_sync_wanted(&self) -> bool {
         let mut taken = self.units.iter().flat_map(|unit| &unit.taken);
         taken.any(|sealed| sealed.is_sync_wanted())
