@@ -34,7 +34,7 @@ use crate::write::Writes;
 use std::sync::Arc;
 use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
-use vbstore_core::{Clock, StoreUuid, VbCell};
+use vbstore_core::{Clock, StoreUuid, SystemClock, VbCell};
 use vbstore_metrics::EngineMetrics;
 
 /// The parts of an open engine, without its handles and threads.
@@ -115,7 +115,7 @@ impl Services {
         let gate = Arc::new(Gate::new(storage));
         let witness = Arc::new(Mutex::new(Rank::Leaf, witness));
         let vbs = Arc::new(VBuckets::new(cells));
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(Memory::new());
         let health = Arc::new(Health::new(
             Arc::clone(&vbs),
             Arc::clone(&signals),
@@ -125,12 +125,13 @@ impl Services {
         let dirty = Arc::new(DirtyList::new());
         let ledger = Arc::new(Ledger::new());
         let demand = Arc::new(Demand::new(Arc::clone(&signals)));
-        let recovery = Arc::new(MemoryRecovery {
-            vbs: Arc::clone(&vbs),
-            memory: Arc::clone(&memory),
-            tuning: Arc::clone(&tuning),
-            metrics: Arc::clone(&metrics),
-        });
+        let recovery = Arc::new(MemoryRecovery::new(
+            Arc::clone(&vbs),
+            Arc::clone(&memory),
+            Arc::clone(&tuning),
+            Arc::clone(&demand),
+            Arc::clone(&metrics),
+        ));
         let syncs = Arc::new(Syncs {
             ledger: Arc::clone(&ledger),
             witness: Arc::clone(&witness),
@@ -186,6 +187,7 @@ impl Services {
             tuning: Arc::clone(&tuning),
             signals: Arc::clone(&signals),
             clock: Arc::clone(&clock),
+            real: SystemClock::new(),
             metrics: Arc::clone(&metrics),
             failpoints: failpoints.clone(),
         };

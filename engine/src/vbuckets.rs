@@ -151,6 +151,18 @@ impl VBuckets {
         &self.0[0]
     }
 
+    /// Returns the vBucket of a number that this table gave out.
+    #[expect(clippy::indexing_slicing, reason = "the number is of this table")]
+    pub(crate) fn at(&self, id: VbId) -> &Arc<Vb> {
+        &self.0[id.index()]
+    }
+
+    /// Returns the number after this one, and the first after the last.
+    pub(crate) fn after(&self, id: VbId) -> VbId {
+        let next = id.get() + 1;
+        VbId::new(if next < self.count() { next } else { 0 })
+    }
+
     /// Returns how many there are.
     #[expect(
         clippy::expect_used,

@@ -1,7 +1,7 @@
 //! Writing: limits, conditions, assignment.
 //!
 //! # Protocol
-//! 1. Without any lock: limits, health, room in memory.
+//! 1. Without any lock: limits, health; room in memory is reserved; values are copied.
 //! 2. Gate, then the key stripes of all keys: nobody else changes these keys now.
 //! 3. The vBucket's generation; then, for every key, its newest change: checkpoint, then disk. A
 //!    change that depends on nothing needs it too, because the flush has to know what it replaces.
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::memory::Memory;
+use crate::memory::{Memory, Room};
 use crate::numbers::count;
 use crate::signals::Signals;
 use crate::storage::Storage;
@@ -28,7 +28,9 @@ use crate::wakes::Wakes;
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
-use vbstore_core::{Appended, Cas, Clock, Item, ItemKind, ItemMeta, Seqno, VbCell, VbInner};
+use vbstore_core::{
+    Appended, Cas, Clock, Item, ItemKind, ItemMeta, Seqno, SystemClock, VbCell, VbInner,
+};
 use vbstore_metrics::EngineMetrics;
 
 /// A change that may be made: its condition holds while its key's stripe is held.
@@ -50,6 +52,14 @@ struct Current {
     in_memory: Option<Arc<Item>>,
 }
 
+/// What came of an attempt to write.
+enum Attempt {
+    /// It is written. What to wait for.
+    Written(Vec<Written>, Want),
+    /// Nothing was changed: it takes so many bytes of memory.
+    NeedsRoom(u64),
+}
+
 /// Keys that are looked up in memory in one turn of the vBucket's lock, which readers wait for.
 const KEYS_IN_A_TURN: usize = 256;
 
@@ -64,6 +74,8 @@ pub(crate) struct Writes {
     pub(crate) tuning: Arc<CurrentTuning>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Waiting is done in real time, whatever clock the engine was given.
+    pub(crate) real: SystemClock,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
 }
@@ -95,17 +107,73 @@ impl Writes {
         changes: &[Change],
         durability: Durability,
     ) -> Result<(Vec<Written>, Want)> {
-        let cell = &vb.cell;
         self.check_limits(changes)?;
         self.health.check()?;
         vb.check()?;
-        self.wait_for_room()?;
+        let mut bytes = changes.iter().map(|change| memory_of(change, None)).sum();
+        loop {
+            let room = self.reserve(bytes)?;
+            match self.write_within(vb, changes, durability, room)? {
+                Attempt::Written(written, want) => return Ok((written, want)),
+                Attempt::NeedsRoom(needed) => bytes = needed,
+            }
+        }
+    }
+
+    /// Reserves room in memory; waits a bounded time for it. The caller holds no lock.
+    fn reserve(&self, bytes: u64) -> Result<Room> {
+        let tuning = self.tuning.get();
+        if let Some(room) = self.memory.reserve(bytes, tuning.memory_quota) {
+            return Ok(room);
+        }
+        let start = self.real.monotonic();
+        loop {
+            let waited = self.real.monotonic().saturating_sub(start);
+            let left = tuning.busy_timeout.saturating_sub(waited);
+            self.committer.wait(&Want::Room { bytes }, Some(left))?;
+            // Others may have been faster.
+            if let Some(room) = self.memory.reserve(bytes, self.tuning.get().memory_quota) {
+                return Ok(room);
+            }
+            if left.is_zero() {
+                return Err(Error::Busy {
+                    what: "memory quota",
+                });
+            }
+        }
+    }
+
+    /// Makes all of the changes or none, if they fit into the room.
+    fn write_within(
+        &self,
+        vb: &Arc<Vb>,
+        changes: &[Change],
+        durability: Durability,
+        room: Room,
+    ) -> Result<Attempt> {
+        let cell = &vb.cell;
+        // Copied before anything is locked. A value that is kept has memory of its own: a small part of
+        // a large buffer would keep all of it, which no quota sees, and its end would be the program's
+        // code, which may run under no lock.
+        let values: Vec<Bytes> = changes
+            .iter()
+            .map(|change| Bytes::copy_from_slice(&change.value))
+            .collect();
 
         let storage = self.gate.lend()?;
         let stripes = vb.stripes.hold(changes.iter().map(Change::key));
         let (admitted, generation) = loop {
             let generation = cell.generation();
-            let admitted = self.admit(&storage, cell, changes)?;
+            let current = self.read_current(&storage, cell, changes)?;
+            // A touch keeps a value that was not known before.
+            let of_each = changes.iter().zip(&current);
+            let needed: u64 = of_each
+                .map(|(change, current)| memory_of(change, current.meta))
+                .sum();
+            if needed > room.bytes() {
+                return Ok(Attempt::NeedsRoom(needed));
+            }
+            let admitted = self.admit(&storage, cell, changes, current, &values)?;
             // A deletion of the vBucket in between makes what was read worthless.
             if cell.generation() == generation {
                 break (admitted, generation);
@@ -118,8 +186,8 @@ impl Writes {
         }
         self.health.check()?;
         vb.check()?;
-        let mut wakes = Wakes::default();
-        let written = self.assign(vb, &mut inner, changes, admitted, durability, &mut wakes)?;
+        let (written, mut wakes) =
+            self.assign(vb, &mut inner, changes, admitted, durability, room)?;
         wakes.wake(inner.fire(cell, Some(self.clock.monotonic())));
         drop(inner);
         drop(stripes);
@@ -127,7 +195,7 @@ impl Writes {
         wakes.run();
 
         let seqno = last(&written).seqno;
-        Ok((
+        Ok(Attempt::Written(
             written,
             Want::Durable {
                 vb: Arc::clone(vb),
@@ -136,15 +204,6 @@ impl Writes {
                 level: durability,
             },
         ))
-    }
-
-    /// Waits a bounded time while memory is at its quota.
-    fn wait_for_room(&self) -> Result<()> {
-        let tuning = self.tuning.get();
-        if self.memory.used() < tuning.memory_quota {
-            return Ok(());
-        }
-        self.committer.wait(&Want::Room, Some(tuning.busy_timeout))
     }
 
     fn check_limits(&self, changes: &[Change]) -> Result<()> {
@@ -189,13 +248,20 @@ impl Writes {
         Ok(())
     }
 
-    fn admit(&self, storage: &Storage, cell: &VbCell, changes: &[Change]) -> Result<Vec<Admitted>> {
+    fn admit(
+        &self,
+        storage: &Storage,
+        cell: &VbCell,
+        changes: &[Change],
+        current: Vec<Current>,
+        values: &[Bytes],
+    ) -> Result<Vec<Admitted>> {
         let now = self.clock.wall_seconds();
-        let current = self.read_current(storage, cell, changes)?;
         changes
             .iter()
+            .zip(values)
             .zip(current)
-            .map(|(change, current)| admit_one(storage, cell, change, current, now))
+            .map(|((change, value), current)| admit_one(storage, cell, change, value, current, now))
             .collect()
     }
 
@@ -253,8 +319,8 @@ impl Writes {
         changes: &[Change],
         admitted: Vec<Admitted>,
         durability: Durability,
-        wakes: &mut Wakes,
-    ) -> Result<Vec<Written>> {
+        room: Room,
+    ) -> Result<(Vec<Written>, Wakes)> {
         let last = inner.checkpoints.high_seqno().get();
         let last = last.checked_add(count(changes.len()));
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
@@ -264,7 +330,8 @@ impl Writes {
         let vb_uuid = inner.state.uuid;
         let now = self.clock.monotonic();
         let mut written = Vec::with_capacity(changes.len());
-        let mut removed_sum: u64 = 0;
+        let mut wakes = Wakes::default();
+        let (mut added_sum, mut removed_sum): (u64, u64) = (0, 0);
         for (change, admitted) in changes.iter().zip(admitted) {
             let seqno = Seqno::new(inner.checkpoints.high_seqno().get() + 1);
             let cas = match change.verb {
@@ -300,7 +367,7 @@ impl Writes {
             } = inner
                 .checkpoints
                 .append(Arc::new(item), admitted.previous, sync, now);
-            self.memory.add(added);
+            added_sum += added;
             wakes.replace(replaced);
             removed_sum += removed;
             self.metrics.replaced_items.add(u64::from(removed > 0));
@@ -310,7 +377,6 @@ impl Writes {
                 vb_uuid,
             });
         }
-        self.memory.subtract(removed_sum);
         self.metrics.written_items.add(count(written.len()));
         if inner.checkpoints.open_memory() >= self.tuning.get().checkpoint_bytes_max {
             inner.checkpoints.seal();
@@ -321,8 +387,22 @@ impl Writes {
                 self.signals.flusher.wake_from_rest();
             }
         }
-        Ok(written)
+        // ORDER: on the dirty list first, settled second: who finds no room and nothing to flush then
+        // finds the reservation.
+        room.settle(added_sum);
+        self.memory.subtract(removed_sum);
+        Ok((written, wakes))
     }
+}
+
+/// Returns the memory that a change takes, in bytes. `current` is its key's newest change, whose value a
+/// touch keeps.
+fn memory_of(change: &Change, current: Option<ItemMeta>) -> u64 {
+    let value = match change.verb {
+        Verb::Touch => current.map_or(0, |meta| u64::from(meta.value_len)),
+        _ => count(change.value.len()),
+    };
+    Item::memory_of(count(change.key.len()), value)
 }
 
 #[expect(clippy::expect_used, reason = "the limits refuse values above 20 MiB")]
@@ -344,13 +424,14 @@ fn admit_one(
     storage: &Storage,
     cell: &VbCell,
     change: &Change,
+    value: &Bytes,
     current: Current,
     now: u32,
 ) -> Result<Admitted> {
     let mut admitted = Admitted {
         kind: ItemKind::Mutation,
         key: change.key.clone(),
-        value: change.value.clone(),
+        value: value.clone(),
         flags: change.flags,
         datatype: change.datatype,
         previous: current.meta,

@@ -236,19 +236,31 @@ fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
 }
 
 #[test]
-fn unpersisted_changes_include_those_of_a_flush_under_way() {
+fn keys_are_visited_in_order_with_their_newest_changes() {
     let mut c = Checkpoints::new(Seqno::ZERO);
-    append(&mut c, 1, "a");
+    append(&mut c, 1, "b");
+    append(&mut c, 2, "d");
     c.begin_flush(u64::MAX);
     c.flush_succeeded();
-    append(&mut c, 2, "b");
-    c.begin_flush(u64::MAX);
     append(&mut c, 3, "c");
+    c.begin_flush(u64::MAX);
+    append(&mut c, 4, "b");
+    append(&mut c, 5, "a");
+    let visit = |c: &Checkpoints, from: &[u8], at_most: usize| {
+        let mut seen = Vec::new();
+        c.visit_from(from, |item| {
+            seen.push(item.meta.seqno.get());
+            seen.len() < at_most
+        });
+        seen
+    };
 
-    let mut seen = Vec::new();
-    c.for_each_unpersisted(|item| seen.push(item.meta.seqno.get()));
-
-    assert_eq!(seen, [2, 3]);
+    assert_eq!(visit(&c, b"", 9), [5, 4, 3, 2]);
+    assert_eq!(visit(&c, b"b", 2), [4, 3]);
+    assert_eq!(visit(&c, b"ba", 9), [3, 2]);
+    c.flush_succeeded();
+    assert!(c.free_oldest().is_some());
+    assert_eq!(visit(&c, b"", 9), [5, 4, 3], "what was freed is gone");
 }
 
 #[test]

@@ -24,6 +24,21 @@ use std::sync::Arc;
 use vbstore_core::Clock;
 use vbstore_metrics::EngineMetrics;
 
+/// What a flush did.
+pub(super) struct Flushed {
+    /// vBuckets whose changes were written.
+    pub(super) vbuckets: usize,
+    /// Whether memory was freed.
+    has_freed: bool,
+}
+
+impl Flushed {
+    /// Returns whether there was nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.vbuckets == 0 && !self.has_freed
+    }
+}
+
 /// Flushes what is dirty.
 pub(crate) struct Flush {
     pub(crate) gate: Arc<Gate>,
@@ -41,9 +56,10 @@ pub(crate) struct Flush {
 
 impl Flush {
     /// Flushes once: what is dirty, up to the size of a flush, in one batch. Syncs if `sync` is
-    /// set, or any change in it or anybody in the queue asks for it. Returns how many vBuckets took
-    /// part. An error has been noted in the health, and everything taken will be taken again.
-    pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool) -> Result<usize> {
+    /// set, or any change in it or anybody in the queue asks for it. Then frees memory, if there is too
+    /// little or somebody waits for room: for `room` bytes the caller. An error has been noted in the
+    /// health, and everything taken will be taken again.
+    pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool, room: u64) -> Result<Flushed> {
         let storage = self.gate.lend_while_closing()?;
         if self.health.is_failed() {
             self.health.check()?;
@@ -65,9 +81,13 @@ impl Flush {
         };
         match done {
             Ok(()) => {
-                self.recovery.run(lead);
+                let room = room.max(lead.room_awaited());
+                let has_freed = self.recovery.run(lead, room);
                 self.health.heal();
-                Ok(taken.units.len())
+                Ok(Flushed {
+                    vbuckets: taken.units.len(),
+                    has_freed,
+                })
             }
             Err(error) => {
                 lead.run_after(self.health.note(&error));
