@@ -99,7 +99,8 @@ impl Engine {
     /// before this returns. Goes on to the next ask only while the slices so far came to the end of
     /// their vBuckets and the time of their budgets, counted from the moment the view is open, is not
     /// used up: the answer may be shorter than the asks, and has at least one entry. An error of one
-    /// ask, or a panic while it is read ([`Error::StreamPanicked`]), is its own.
+    /// ask, a panic while it is read ([`Error::StreamPanicked`]), or its vBucket's deletion meanwhile
+    /// ([`Error::VbGone`]), is its own.
     ///
     /// # Errors
     /// [`Error::Closed`].

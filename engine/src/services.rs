@@ -175,6 +175,7 @@ impl Services {
             memory: Arc::clone(&memory),
             syncs: Arc::clone(&syncs),
             clock: Arc::clone(&clock),
+            signals: Arc::clone(&signals),
             failpoints: failpoints.clone(),
         };
         let writes = Writes {
@@ -202,6 +203,7 @@ impl Services {
         };
         let slices = SliceReads {
             gate: Arc::clone(&gate),
+            vbs: Arc::clone(&vbs),
             failpoints: failpoints.clone(),
         };
         Self {

@@ -82,11 +82,18 @@ pub(crate) struct Signals {
     pub(crate) syncer: Signal,
     pub(crate) witness: Signal,
     pub(crate) pacer: Signal,
+    pub(crate) compactor: Signal,
 }
 
 impl Signals {
-    fn all(&self) -> [&Signal; 4] {
-        [&self.flusher, &self.syncer, &self.witness, &self.pacer]
+    fn all(&self) -> [&Signal; 5] {
+        [
+            &self.flusher,
+            &self.syncer,
+            &self.witness,
+            &self.pacer,
+            &self.compactor,
+        ]
     }
 
     pub(crate) fn wake_all(&self) {

@@ -23,6 +23,8 @@ pub(crate) struct Vb {
     /// the common case takes no lock.
     failure: Mutex<Option<Error>>,
     has_failed: AtomicBool,
+    /// It was deleted, and the space that it took was not given back yet.
+    is_uncompacted: AtomicBool,
 }
 
 impl Vb {
@@ -33,6 +35,7 @@ impl Vb {
             stripes: Stripes::new(),
             failure: Mutex::new(Rank::Leaf, None),
             has_failed: AtomicBool::new(false),
+            is_uncompacted: AtomicBool::new(false),
         }
     }
 
@@ -56,6 +59,16 @@ impl Vb {
 
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Notes that it was deleted and holds space that can be given back.
+    pub(crate) fn note_uncompacted(&self) {
+        self.is_uncompacted.store(true, Ordering::Release);
+    }
+
+    /// Returns whether it was deleted since the last call.
+    pub(crate) fn take_uncompacted(&self) -> bool {
+        self.is_uncompacted.swap(false, Ordering::AcqRel)
     }
 
     /// Refuses if its changes cannot be flushed. Takes a leaf if so.

@@ -1,6 +1,6 @@
 //! The background tasks by name.
 
-use super::{flusher, pacer, syncer, witness_syncer};
+use super::{compactor, flusher, pacer, syncer, witness_syncer};
 use crate::error::Result;
 use crate::services::Services;
 use crate::signals::{Next, Signal};
@@ -17,15 +17,18 @@ pub enum BackgroundTask {
     WitnessSyncer,
     /// Moves the oldest data of RocksDB's memory to files, a few families at a time.
     Pacer,
+    /// Gives back the space of deleted vBuckets, one at a time.
+    Compactor,
 }
 
 impl BackgroundTask {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Flusher,
         Self::Syncer,
         Self::WitnessSyncer,
         Self::Pacer,
+        Self::Compactor,
     ];
 
     pub(super) fn thread_name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl BackgroundTask {
             Self::Syncer => "vbstore-syncer",
             Self::WitnessSyncer => "vbstore-witness",
             Self::Pacer => "vbstore-pacer",
+            Self::Compactor => "vbstore-compact",
         }
     }
 
@@ -44,6 +48,7 @@ impl BackgroundTask {
             Self::Syncer => &signals.syncer,
             Self::WitnessSyncer => &signals.witness,
             Self::Pacer => &signals.pacer,
+            Self::Compactor => &signals.compactor,
         }
     }
 
@@ -54,6 +59,7 @@ impl BackgroundTask {
             Self::Syncer => syncer::step(services),
             Self::WitnessSyncer => witness_syncer::step(services),
             Self::Pacer => pacer::step(services),
+            Self::Compactor => compactor::step(services),
         }
     }
 }
