@@ -9,6 +9,7 @@ use crate::failpoint::{MaybeFailpoints, place};
 use crate::numbers::count as number_of;
 use crate::storage::{Batch, Storage};
 use crate::vbuckets::Vb;
+use std::collections::HashMap;
 use std::sync::Arc;
 use vbstore_core::checkpoint::Entry;
 use vbstore_core::record::{Counts, Document, DocumentHead, VbState};
@@ -87,11 +88,16 @@ pub(super) fn build<'s>(
     Ok(built)
 }
 
-/// Decides what a unit puts into the batch.
+/// Decides what a unit puts into the batch. Of a key that several of its checkpoints change only the
+/// newest change is written, and replaces on disk what the oldest of them was going to replace: the disk
+/// shows the unit as a whole or not at all, and at its end only the newest is left anyway.
 fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
     let mut looked_up = looked_up.into_iter();
     let mut state = unit.state;
     let mut rows = Vec::new();
+    let newest = newest_of_each_key(unit);
+    // What the changes that are not written were going to replace.
+    let mut passed_on: HashMap<&[u8], Option<ItemMeta>> = HashMap::new();
     for (entry, is_last_of_checkpoint) in unit.entries() {
         let previous = if may_be_purged(entry, unit.state.purge_seqno) {
             next_looked_up(&mut looked_up)
@@ -100,6 +106,11 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
         };
         let item = &entry.item;
         let seqno = item.meta.seqno;
+        let previous = passed_on.remove(&*item.key).unwrap_or(previous);
+        if newest.get(&*item.key).is_some_and(|newest| *newest > seqno) {
+            passed_on.insert(&item.key, previous);
+            continue;
+        }
         let prev_seqno = previous.map_or(Seqno::ZERO, |previous| previous.seqno);
         if prev_seqno >= seqno || seqno <= state.high_seqno {
             let after = state.high_seqno;
@@ -117,6 +128,17 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
         });
     }
     Ok(Plan { rows, state })
+}
+
+/// Returns the newest change of each key, if there may be several of one.
+fn newest_of_each_key(unit: &Unit) -> HashMap<&[u8], Seqno> {
+    if unit.taken.len() < 2 {
+        return HashMap::new();
+    }
+    let entries = unit.entries();
+    entries
+        .map(|(entry, _)| (&*entry.item.key, entry.item.meta.seqno))
+        .collect()
 }
 
 /// Puts a unit into the batch.
