@@ -38,7 +38,7 @@ mod watches;
 pub mod witness;
 
 pub use checkpoint::{
-    Appended, CheckpointFigures, Checkpoints, CursorId, CursorLag, Lag, Previous, ReadLimit, Sealed,
+    Appended, CheckpointFigures, Checkpoints, CursorId, CursorLag, Lag, ReadLimit, Sealed,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use failover_log::{FailoverEntry, FailoverLog};

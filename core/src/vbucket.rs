@@ -459,7 +459,6 @@ impl VbInner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Previous;
     use crate::item::{Item, ItemKind, ItemMeta};
     use bytes::Bytes;
     use std::sync::Arc;
@@ -490,9 +489,7 @@ mod tests {
             key: key.as_bytes().into(),
             value: Bytes::new(),
         };
-        inner
-            .checkpoints
-            .append(Arc::new(item), Previous::None, false, now);
+        inner.checkpoints.append(Arc::new(item), None, false, now);
         inner.fire(cell, Some(now))
     }
 

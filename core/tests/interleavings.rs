@@ -19,8 +19,7 @@ use vbstore_core::record::VbState;
 use vbstore_core::sync::{Mutex, MutexGuard};
 use vbstore_core::{
     Admission, Cas, CursorId, FailoverLog, FilterDigest, Item, ItemKind, ItemMeta, Marker,
-    Position, Previous, Progress, ReadLimit, SealTime, Seqno, VbCell, VbId, VbInner, VbUuid,
-    Visibility,
+    Position, Progress, ReadLimit, SealTime, Seqno, VbCell, VbId, VbInner, VbUuid, Visibility,
 };
 
 const VB: VbId = VbId::new(0);
@@ -82,9 +81,7 @@ impl World {
             key: key.as_bytes().into(),
             value: Bytes::new(),
         });
-        inner
-            .checkpoints
-            .append(item, Previous::Unknown, false, Duration::ZERO);
+        inner.checkpoints.append(item, None, false, Duration::ZERO);
         self.history.lock().push(key);
         let fired = inner.fire(&self.cell, Some(Duration::ZERO));
         drop(inner);

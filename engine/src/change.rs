@@ -154,11 +154,6 @@ impl Change {
             _ => None,
         }
     }
-
-    /// Returns whether the key's present state has to be known.
-    pub(crate) fn reads(&self) -> bool {
-        self.expected_cas.is_some() || !matches!(self.verb, Verb::Set | Verb::Restore(..))
-    }
 }
 
 /// Where a change went.

@@ -142,7 +142,8 @@ pub enum Error {
         /// The first failure.
         cause: Cause,
     },
-    /// Stored data is not what was written.
+    /// Stored data is not what was written. A write is refused with this, and changes nothing, if it
+    /// needs what cannot be read; other keys and other vBuckets are not concerned.
     Corruption {
         /// In which vBucket, if that is known.
         vb: Option<VbId>,
@@ -234,6 +235,14 @@ impl Error {
             file: Some(file.into()),
             detail: detail.into(),
         }
+    }
+
+    /// Names the vBucket that was read, if this says that data is corrupt and not where.
+    pub(crate) fn in_vbucket(mut self, read: VbId) -> Self {
+        if let Self::Corruption { vb, .. } = &mut self {
+            vb.get_or_insert(read);
+        }
+        self
     }
 
     pub(crate) fn corrupt_record(

@@ -10,8 +10,13 @@ use std::sync::Arc;
 
 /// Every place there is.
 pub mod place {
+    /// A write is about to look up on disk what its changes replace.
+    pub const WRITE_LOOK_UP: &str = "write.look_up";
     /// A write has been admitted under its keys' stripes and has no seqno yet.
     pub const WRITE_ASSIGN: &str = "write.assign";
+    /// A flush is about to look up on disk what some changes of a vBucket replace: deletions that were
+    /// removed for good since.
+    pub const FLUSH_LOOK_UP: &str = "flush.look_up";
     /// A flush has taken its checkpoints and has not yet built the batch.
     pub const FLUSH_BUILD: &str = "flush.build";
     /// The batch is built and not yet written.
@@ -41,12 +46,14 @@ pub mod place {
     pub const CLOSE: &str = "close.flush";
 
     /// All of them, in the order in which a store meets them.
-    pub const ALL: [&str; 14] = [
+    pub const ALL: [&str; 16] = [
         CREATE_DB,
         CREATE_READY,
         OPEN_BRANCH,
+        WRITE_LOOK_UP,
         WRITE_ASSIGN,
         FLUSH_BUILD,
+        FLUSH_LOOK_UP,
         FLUSH_WRITE,
         FLUSH_WITNESS,
         FLUSH_PUBLISH,

@@ -104,8 +104,8 @@ impl Engine {
     /// before this returns. All of them together keep to the budget, whose time counts from the moment
     /// the view is open; only the first item of all passes in any case. Goes on to the next ask only
     /// while the slices so far came to the end of their vBuckets: the answer may be shorter than the
-    /// asks, and has at least one entry. An error of one ask, or a panic while it is read
-    /// ([`Error::StreamPanicked`]), is its own.
+    /// asks, and has at least one entry. An error of one ask, a panic while it is read
+    /// ([`Error::StreamPanicked`]), or its vBucket's deletion meanwhile ([`Error::VbGone`]), is its own.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -295,8 +295,8 @@ impl Feed {
         self.services().demand.flush();
     }
 
-    /// Returns why nothing more will become durable: the engine is closing or has failed, or this process
-    /// is a fork of the one that opened it.
+    /// Returns why nothing more will become durable: the engine is closing or has failed, the vBucket's
+    /// changes cannot be flushed, or this process is a fork of the one that opened it.
     #[must_use]
     pub fn unwell(&self) -> Option<Error> {
         let services = self.services();
@@ -309,6 +309,6 @@ impl Feed {
         if services.health.is_failed() {
             return services.health.check().err();
         }
-        None
+        self.vb.check().err()
     }
 }

@@ -120,6 +120,13 @@ impl Health {
     /// now. Wakes the flusher on a change only: the flusher reports its own retries here and must not
     /// end its own pause. The caller holds no vBucket's lock.
     pub(crate) fn note(&self, error: &Error) -> Wakes {
+        self.count(error);
+        let has_changed = self.enter(error);
+        self.tell(has_changed)
+    }
+
+    /// Counts an error of the write path that is one vBucket's own.
+    pub(crate) fn count(&self, error: &Error) {
         let failures = &self.metrics.flush_failures;
         let counter = match error {
             Error::DiskFull { .. } => &failures.disk_full,
@@ -128,8 +135,6 @@ impl Health {
             _ => &failures.other,
         };
         counter.add(1);
-        let has_changed = self.enter(error);
-        self.tell(has_changed)
     }
 
     /// Enters `Failed` because of something that is no error of an operation, such as a panic. Returns

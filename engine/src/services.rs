@@ -7,7 +7,7 @@
 //!
 //! 1. the *lead* of the commit queue: a role rather than a lock, see [`crate::commit`];
 //! 2. the *gate* ([`crate::gate`]): its read side for every operation, its write side for the close;
-//! 3. the *stripes* of the keys of one write, in ascending order;
+//! 3. the *stripes* of the keys of one write, all of one vBucket, in ascending order;
 //! 4. the lock of one *vBucket*;
 //! 5. the commit *queue*;
 //! 6. *leaves*, never two at once: dirty list, ledger, health, witness, tuning, signals.
@@ -27,7 +27,6 @@ use crate::memory::Memory;
 use crate::read::{PageReads, PointReads, SliceReads};
 use crate::signals::Signals;
 use crate::storage::Storage;
-use crate::stripes::Stripes;
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::VBuckets;
 use crate::wakers::Wakers;
@@ -35,7 +34,7 @@ use crate::write::Writes;
 use std::sync::Arc;
 use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
-use vbstore_core::{Clock, StoreUuid, VbCell};
+use vbstore_core::{Clock, StoreUuid, SystemClock, VbCell};
 use vbstore_metrics::EngineMetrics;
 
 /// The parts of an open engine, without its handles and threads.
@@ -116,7 +115,7 @@ impl Services {
         let gate = Arc::new(Gate::new(storage, home.opener()));
         let witness = Arc::new(Mutex::new(Rank::Leaf, witness));
         let vbs = Arc::new(VBuckets::new(cells));
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(Memory::new());
         let health = Arc::new(Health::new(
             Arc::clone(&vbs),
             Arc::clone(&signals),
@@ -126,12 +125,13 @@ impl Services {
         let dirty = Arc::new(DirtyList::new());
         let ledger = Arc::new(Ledger::new());
         let demand = Arc::new(Demand::new(Arc::clone(&signals)));
-        let recovery = Arc::new(MemoryRecovery {
-            vbs: Arc::clone(&vbs),
-            memory: Arc::clone(&memory),
-            tuning: Arc::clone(&tuning),
-            metrics: Arc::clone(&metrics),
-        });
+        let recovery = Arc::new(MemoryRecovery::new(
+            Arc::clone(&vbs),
+            Arc::clone(&memory),
+            Arc::clone(&tuning),
+            Arc::clone(&demand),
+            Arc::clone(&metrics),
+        ));
         let syncs = Arc::new(Syncs {
             ledger: Arc::clone(&ledger),
             witness: Arc::clone(&witness),
@@ -177,12 +177,12 @@ impl Services {
             memory: Arc::clone(&memory),
             syncs: Arc::clone(&syncs),
             clock: Arc::clone(&clock),
+            signals: Arc::clone(&signals),
             failpoints: failpoints.clone(),
         };
         let writes = Writes {
             config: Arc::clone(&config),
             gate: Arc::clone(&gate),
-            stripes: Stripes::new(),
             committer: Arc::clone(&committer),
             dirty: Arc::clone(&dirty),
             memory: Arc::clone(&memory),
@@ -190,6 +190,7 @@ impl Services {
             tuning: Arc::clone(&tuning),
             signals: Arc::clone(&signals),
             clock: Arc::clone(&clock),
+            real: SystemClock::new(),
             metrics: Arc::clone(&metrics),
             failpoints: failpoints.clone(),
             wakers: wakers.clone(),
@@ -205,6 +206,7 @@ impl Services {
         };
         let slices = SliceReads {
             gate: Arc::clone(&gate),
+            vbs: Arc::clone(&vbs),
             failpoints: failpoints.clone(),
         };
         Self {

@@ -83,16 +83,18 @@ pub(crate) struct Signals {
     pub(crate) witness: Signal,
     pub(crate) pacer: Signal,
     pub(crate) directory: Signal,
+    pub(crate) compactor: Signal,
 }
 
 impl Signals {
-    fn all(&self) -> [&Signal; 5] {
+    fn all(&self) -> [&Signal; 6] {
         [
             &self.flusher,
             &self.syncer,
             &self.witness,
             &self.pacer,
             &self.directory,
+            &self.compactor,
         ]
     }
 

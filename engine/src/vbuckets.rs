@@ -4,9 +4,12 @@
 //! vBucket itself.
 
 use crate::error::{Error, Result};
+use crate::stripes::Stripes;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
 use vbstore_core::{VbCell, VbId};
 
 /// One vBucket of an open engine.
@@ -15,6 +18,13 @@ pub(crate) struct Vb {
     /// One more than the log position (bytes written by the engine) of the oldest batch that RocksDB
     /// may hold in memory only; 0 if there is none.
     logged_since: AtomicU64,
+    pub(crate) stripes: Stripes,
+    /// Why its changes cannot be flushed; `None` as long as they can. `has_failed` mirrors it, so that
+    /// the common case takes no lock.
+    failure: Mutex<Option<Error>>,
+    has_failed: AtomicBool,
+    /// It was deleted, and the space that it took was not given back yet.
+    is_uncompacted: AtomicBool,
 }
 
 impl Vb {
@@ -22,11 +32,54 @@ impl Vb {
         Self {
             cell,
             logged_since: AtomicU64::new(0),
+            stripes: Stripes::new(),
+            failure: Mutex::new(Rank::Leaf, None),
+            has_failed: AtomicBool::new(false),
+            is_uncompacted: AtomicBool::new(false),
         }
     }
 
     pub(crate) fn id(&self) -> VbId {
         self.cell.id
+    }
+
+    /// Takes no writes any more: its changes cannot be flushed. Keeps the first cause. The leader calls
+    /// this under the vBucket's lock.
+    pub(crate) fn fail(&self, error: Error) {
+        self.failure.lock().get_or_insert(error);
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// Takes writes again: all that it held was deleted. The leader calls this under the vBucket's
+    /// lock.
+    pub(crate) fn heal(&self) {
+        self.has_failed.store(false, Ordering::Release);
+        *self.failure.lock() = None;
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Notes that it was deleted and holds space that can be given back.
+    pub(crate) fn note_uncompacted(&self) {
+        self.is_uncompacted.store(true, Ordering::Release);
+    }
+
+    /// Returns whether it was deleted since the last call.
+    pub(crate) fn take_uncompacted(&self) -> bool {
+        self.is_uncompacted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Refuses if its changes cannot be flushed. Takes a leaf if so.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !self.has_failed() {
+            return Ok(());
+        }
+        self.failure.lock().clone().map_or(Ok(()), Err)
     }
 
     /// Notes that a batch at this log position changed the vBucket.
@@ -109,6 +162,18 @@ impl VBuckets {
     #[expect(clippy::indexing_slicing, reason = "a store has at least one vBucket")]
     pub(crate) fn first(&self) -> &Arc<Vb> {
         &self.0[0]
+    }
+
+    /// Returns the vBucket of a number that this table gave out.
+    #[expect(clippy::indexing_slicing, reason = "the number is of this table")]
+    pub(crate) fn at(&self, id: VbId) -> &Arc<Vb> {
+        &self.0[id.index()]
+    }
+
+    /// Returns the number after this one, and the first after the last.
+    pub(crate) fn after(&self, id: VbId) -> VbId {
+        let next = id.get() + 1;
+        VbId::new(if next < self.count() { next } else { 0 })
     }
 
     /// Returns how many there are.

@@ -1,9 +1,12 @@
 //! Writing: limits, conditions, assignment.
 //!
 //! # Protocol
-//! 1. Without any lock: limits, health, room in memory.
+//! 1. Without any lock: limits, health; room in memory is reserved; values are copied.
 //! 2. Gate, then the key stripes of all keys: nobody else changes these keys now.
-//! 3. If a change depends on its key's state: the vBucket's generation, then checkpoint, then disk.
+//! 3. The vBucket's generation; then, for every key, its newest change: checkpoint, then disk. A
+//!    change that depends on nothing needs it too, because the flush has to know what it replaces.
+//!    What cannot be read so refuses the write before it has a seqno, where it changes nothing; in the
+//!    flush it would stop changes that were acknowledged.
 //! 4. The vBucket's lock, for the assignment only: is the generation still the one of step 3? Then
 //!    seqno, CAS, append; the vBucket goes onto the dirty list.
 //! 5. Everything is given back, and the caller waits for its durability.
@@ -16,11 +19,10 @@ use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::memory::Memory;
+use crate::memory::{Memory, Room};
 use crate::numbers::count;
 use crate::signals::Signals;
 use crate::storage::Storage;
-use crate::stripes::Stripes;
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::Vb;
 use crate::wakers::Wakers;
@@ -29,7 +31,7 @@ use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
 use vbstore_core::{
-    Appended, Cas, Clock, Item, ItemKind, ItemMeta, Previous, Seqno, VbCell, VbInner,
+    Appended, Cas, Clock, Item, ItemKind, ItemMeta, Seqno, SystemClock, VbCell, VbInner,
 };
 use vbstore_metrics::EngineMetrics;
 
@@ -40,23 +42,33 @@ struct Admitted {
     value: Bytes,
     flags: u32,
     datatype: u8,
-    /// What is known of the key's newest change on disk.
-    on_disk: Previous,
+    /// The key's newest change, which this one replaces.
+    previous: Option<ItemMeta>,
 }
 
 /// The newest change of a key, in memory or on disk.
+#[derive(Default)]
 struct Current {
     meta: Option<ItemMeta>,
-    /// In memory only if it was found there.
-    value: Option<Bytes>,
-    on_disk: Previous,
+    /// The change itself, if it was found in memory.
+    in_memory: Option<Arc<Item>>,
 }
+
+/// What came of an attempt to write.
+enum Attempt {
+    /// It is written. What to wait for.
+    Written(Vec<Written>, Want),
+    /// Nothing was changed: it takes so many bytes of memory.
+    NeedsRoom(u64),
+}
+
+/// Keys that are looked up in memory in one turn of the vBucket's lock, which readers wait for.
+const KEYS_IN_A_TURN: usize = 256;
 
 /// Writes: admits changes, gives them their seqnos and appends them in memory.
 pub(crate) struct Writes {
     pub(crate) config: Arc<Config>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) stripes: Stripes,
     pub(crate) committer: Arc<Committer>,
     pub(crate) dirty: Arc<DirtyList>,
     pub(crate) memory: Arc<Memory>,
@@ -64,6 +76,8 @@ pub(crate) struct Writes {
     pub(crate) tuning: Arc<CurrentTuning>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Waiting is done in real time, whatever clock the engine was given.
+    pub(crate) real: SystemClock,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
     pub(crate) wakers: Wakers,
@@ -96,16 +110,73 @@ impl Writes {
         changes: &[Change],
         durability: Durability,
     ) -> Result<(Vec<Written>, Want)> {
-        let cell = &vb.cell;
         self.check_limits(changes)?;
         self.health.check()?;
-        self.wait_for_room()?;
+        vb.check()?;
+        let mut bytes = changes.iter().map(|change| memory_of(change, None)).sum();
+        loop {
+            let room = self.reserve(bytes)?;
+            match self.write_within(vb, changes, durability, room)? {
+                Attempt::Written(written, want) => return Ok((written, want)),
+                Attempt::NeedsRoom(needed) => bytes = needed,
+            }
+        }
+    }
+
+    /// Reserves room in memory; waits a bounded time for it. The caller holds no lock.
+    fn reserve(&self, bytes: u64) -> Result<Room> {
+        let tuning = self.tuning.get();
+        if let Some(room) = self.memory.reserve(bytes, tuning.memory_quota) {
+            return Ok(room);
+        }
+        let start = self.real.monotonic();
+        loop {
+            let waited = self.real.monotonic().saturating_sub(start);
+            let left = tuning.busy_timeout.saturating_sub(waited);
+            self.committer.wait(&Want::Room { bytes }, Some(left))?;
+            // Others may have been faster.
+            if let Some(room) = self.memory.reserve(bytes, self.tuning.get().memory_quota) {
+                return Ok(room);
+            }
+            if left.is_zero() {
+                return Err(Error::Busy {
+                    what: "memory quota",
+                });
+            }
+        }
+    }
+
+    /// Makes all of the changes or none, if they fit into the room.
+    fn write_within(
+        &self,
+        vb: &Arc<Vb>,
+        changes: &[Change],
+        durability: Durability,
+        room: Room,
+    ) -> Result<Attempt> {
+        let cell = &vb.cell;
+        // Copied before anything is locked. A value that is kept has memory of its own: a small part of
+        // a large buffer would keep all of it, which no quota sees, and its end would be the program's
+        // code, which may run under no lock.
+        let values: Vec<Bytes> = changes
+            .iter()
+            .map(|change| Bytes::copy_from_slice(&change.value))
+            .collect();
 
         let storage = self.gate.lend()?;
-        let stripes = self.stripes.hold(cell.id, changes.iter().map(Change::key));
+        let stripes = vb.stripes.hold(changes.iter().map(Change::key));
         let (admitted, generation) = loop {
             let generation = cell.generation();
-            let admitted = self.admit(&storage, cell, changes)?;
+            let current = self.read_current(&storage, cell, changes)?;
+            // A touch keeps a value that was not known before.
+            let of_each = changes.iter().zip(&current);
+            let needed: u64 = of_each
+                .map(|(change, current)| memory_of(change, current.meta))
+                .sum();
+            if needed > room.bytes() {
+                return Ok(Attempt::NeedsRoom(needed));
+            }
+            let admitted = self.admit(&storage, cell, changes, current, &values)?;
             // A deletion of the vBucket in between makes what was read worthless.
             if cell.generation() == generation {
                 break (admitted, generation);
@@ -117,8 +188,9 @@ impl Writes {
             return Err(Error::VbGone { vb: cell.id });
         }
         self.health.check()?;
-        let mut wakes = Wakes::default();
-        let written = self.assign(vb, &mut inner, changes, admitted, durability, &mut wakes)?;
+        vb.check()?;
+        let (written, mut wakes) =
+            self.assign(vb, &mut inner, changes, admitted, durability, room)?;
         wakes.wake(inner.fire(cell, Some(self.clock.monotonic())));
         drop(inner);
         drop(stripes);
@@ -126,7 +198,7 @@ impl Writes {
         wakes.run_with(&self.wakers);
 
         let seqno = last(&written).seqno;
-        Ok((
+        Ok(Attempt::Written(
             written,
             Want::Durable {
                 vb: Arc::clone(vb),
@@ -135,15 +207,6 @@ impl Writes {
                 level: durability,
             },
         ))
-    }
-
-    /// Waits a bounded time while memory is at its quota.
-    fn wait_for_room(&self) -> Result<()> {
-        let tuning = self.tuning.get();
-        if self.memory.used() < tuning.memory_quota {
-            return Ok(());
-        }
-        self.committer.wait(&Want::Room, Some(tuning.busy_timeout))
     }
 
     fn check_limits(&self, changes: &[Change]) -> Result<()> {
@@ -188,12 +251,66 @@ impl Writes {
         Ok(())
     }
 
-    fn admit(&self, storage: &Storage, cell: &VbCell, changes: &[Change]) -> Result<Vec<Admitted>> {
+    fn admit(
+        &self,
+        storage: &Storage,
+        cell: &VbCell,
+        changes: &[Change],
+        current: Vec<Current>,
+        values: &[Bytes],
+    ) -> Result<Vec<Admitted>> {
         let now = self.clock.wall_seconds();
         changes
             .iter()
-            .map(|change| admit_one(storage, cell, change, now))
+            .zip(values)
+            .zip(current)
+            .map(|((change, value), current)| admit_one(storage, cell, change, value, current, now))
             .collect()
+    }
+
+    /// Reads the newest change of each key: memory first, then disk, in one batched read. The caller
+    /// holds the keys' stripes, so that none of them changes meanwhile; what is found in memory may be
+    /// freed before the assignment, and is then the newest on disk.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "each missing key is noted with its place among the changes"
+    )]
+    fn read_current(
+        &self,
+        storage: &Storage,
+        cell: &VbCell,
+        changes: &[Change],
+    ) -> Result<Vec<Current>> {
+        let mut found = Vec::with_capacity(changes.len());
+        let mut missing: Vec<(usize, &[u8])> = Vec::new();
+        for some in changes.chunks(KEYS_IN_A_TURN) {
+            let inner = cell.lock();
+            for change in some {
+                let item = inner.checkpoints.get(&change.key);
+                if item.is_none() {
+                    missing.push((found.len(), &change.key));
+                }
+                found.push(Current {
+                    meta: item.map(|item| item.meta),
+                    in_memory: item.filter(|_| change.verb == Verb::Touch).cloned(),
+                });
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        self.metrics.previous_lookups.add(count(missing.len()));
+        self.failpoints.pass(place::WRITE_LOOK_UP)?;
+        if let [(number, key)] = *missing {
+            found[number].meta = storage.index_entry(cell.id, key)?;
+            return Ok(found);
+        }
+        let keys: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
+        let metas = storage.index_entries(cell.id, &keys)?;
+        for ((number, _), meta) in missing.into_iter().zip(metas) {
+            found[number].meta = meta;
+        }
+        Ok(found)
     }
 
     /// Assigns seqnos and CAS values, appends, and puts the vBucket onto the dirty list. The
@@ -205,8 +322,8 @@ impl Writes {
         changes: &[Change],
         admitted: Vec<Admitted>,
         durability: Durability,
-        wakes: &mut Wakes,
-    ) -> Result<Vec<Written>> {
+        room: Room,
+    ) -> Result<(Vec<Written>, Wakes)> {
         let last = inner.checkpoints.high_seqno().get();
         let last = last.checked_add(count(changes.len()));
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
@@ -216,7 +333,8 @@ impl Writes {
         let vb_uuid = inner.state.uuid;
         let now = self.clock.monotonic();
         let mut written = Vec::with_capacity(changes.len());
-        let mut removed_sum: u64 = 0;
+        let mut wakes = Wakes::default();
+        let (mut added_sum, mut removed_sum): (u64, u64) = (0, 0);
         for (change, admitted) in changes.iter().zip(admitted) {
             let seqno = Seqno::new(inner.checkpoints.high_seqno().get() + 1);
             let cas = match change.verb {
@@ -251,8 +369,8 @@ impl Writes {
                 replaced,
             } = inner
                 .checkpoints
-                .append(Arc::new(item), admitted.on_disk, sync, now);
-            self.memory.add(added);
+                .append(Arc::new(item), admitted.previous, sync, now);
+            added_sum += added;
             wakes.replace(replaced);
             removed_sum += removed;
             self.metrics.replaced_items.add(u64::from(removed > 0));
@@ -262,7 +380,6 @@ impl Writes {
                 vb_uuid,
             });
         }
-        self.memory.subtract(removed_sum);
         self.metrics.written_items.add(count(written.len()));
         if inner.checkpoints.open_memory() >= self.tuning.get().checkpoint_bytes_max {
             inner.checkpoints.seal();
@@ -273,8 +390,22 @@ impl Writes {
                 self.signals.flusher.wake_from_rest();
             }
         }
-        Ok(written)
+        // ORDER: on the dirty list first, settled second: who finds no room and nothing to flush then
+        // finds the reservation.
+        room.settle(added_sum);
+        self.memory.subtract(removed_sum);
+        Ok((written, wakes))
     }
+}
+
+/// Returns the memory that a change takes, in bytes. `current` is its key's newest change, whose value a
+/// touch keeps.
+fn memory_of(change: &Change, current: Option<ItemMeta>) -> u64 {
+    let value = match change.verb {
+        Verb::Touch => current.map_or(0, |meta| u64::from(meta.value_len)),
+        _ => count(change.value.len()),
+    };
+    Item::memory_of(count(change.key.len()), value)
 }
 
 #[expect(clippy::expect_used, reason = "the limits refuse values above 20 MiB")]
@@ -292,23 +423,25 @@ pub(crate) fn last(written: &[Written]) -> Written {
 }
 
 /// Checks the condition of one change. The caller holds its key's stripe.
-fn admit_one(storage: &Storage, cell: &VbCell, change: &Change, now: u32) -> Result<Admitted> {
+fn admit_one(
+    storage: &Storage,
+    cell: &VbCell,
+    change: &Change,
+    value: &Bytes,
+    current: Current,
+    now: u32,
+) -> Result<Admitted> {
     let mut admitted = Admitted {
         kind: ItemKind::Mutation,
         key: change.key.clone(),
-        value: change.value.clone(),
+        value: value.clone(),
         flags: change.flags,
         datatype: change.datatype,
-        on_disk: Previous::Unknown,
+        previous: current.meta,
     };
     if let Verb::Restore(kind, _) = change.verb {
         admitted.kind = kind;
     }
-    if !change.reads() {
-        return Ok(admitted);
-    }
-    let current = read_current(storage, cell, &change.key)?;
-    admitted.on_disk = current.on_disk;
     let present = current.meta.filter(|meta| meta.is_present(now));
     if let Some(expected) = change.expected_cas {
         let found = present.ok_or(Error::NotFound)?.cas;
@@ -324,8 +457,8 @@ fn admit_one(storage: &Storage, cell: &VbCell, change: &Change, now: u32) -> Res
         (Verb::Touch, Some(meta)) => {
             admitted.flags = meta.flags;
             admitted.datatype = meta.datatype;
-            admitted.value = match current.value {
-                Some(value) => value,
+            admitted.value = match current.in_memory {
+                Some(item) => item.value.clone(),
                 // The stripe is held, so the document cannot be replaced. Deleting the whole
                 // vBucket can take it away, and then the generation has changed.
                 None => storage
@@ -336,24 +469,4 @@ fn admit_one(storage: &Storage, cell: &VbCell, change: &Change, now: u32) -> Res
         }
     }
     Ok(admitted)
-}
-
-/// Reads the newest change of a key: memory first, then disk. The caller holds the key's stripe.
-fn read_current(storage: &Storage, cell: &VbCell, key: &[u8]) -> Result<Current> {
-    let in_memory = cell.lock().checkpoints.get(key).cloned();
-    if let Some(item) = in_memory {
-        return Ok(Current {
-            meta: Some(item.meta),
-            value: Some(item.value.clone()),
-            // It may be freed before the assignment, and is then the newest on disk.
-            on_disk: Previous::Known(item.meta),
-        });
-    }
-    let meta = storage.index_entry(cell.id, key)?;
-    let on_disk = meta.map_or(Previous::None, Previous::Known);
-    Ok(Current {
-        meta,
-        value: None,
-        on_disk,
-    })
 }

@@ -1,5 +1,7 @@
 //! What an embedder does with an engine, story by story.
 
+#[path = "scenarios/bounded.rs"]
+mod bounded;
 #[path = "scenarios/closing.rs"]
 mod closing;
 #[path = "scenarios/copies.rs"]

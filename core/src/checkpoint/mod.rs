@@ -19,9 +19,8 @@
 //!
 //! The change that a new one replaces on disk is noted when it is appended, because this is the
 //! moment at which memory knows it for certain: the newest change of the key in memory, or, if
-//! there is none, what the writer read from disk under the key's stripe lock. What neither knew
-//! stays [`Previous::Unknown`] and is looked up by the flush: no other change of that key can reach
-//! the disk in between, because it would have been in memory.
+//! there is none, what the writer read from disk under the key's stripe lock. No other change of
+//! that key can reach the disk in between, because it would have been in memory.
 
 mod cursors;
 mod figures;
@@ -29,16 +28,16 @@ mod sealed;
 
 pub use cursors::{CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
 pub use figures::{CheckpointFigures, Lag};
-pub use sealed::{Entry, Previous, Sealed};
+pub use sealed::{Entry, Sealed};
 
 use crate::ids::Seqno;
-use crate::item::Item;
+use crate::item::{Item, ItemMeta};
 use crate::number::u64_from;
 use cursors::Cursors;
 use sealed::Totals;
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,10 +71,15 @@ impl PartialEq for ByKey {
 
 impl Eq for ByKey {}
 
-impl Hash for ByKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // As a slice, as `Borrow` asks.
-        <[u8] as Hash>::hash(&self.0.key, state);
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.key.cmp(&other.0.key)
     }
 }
 
@@ -89,8 +93,10 @@ struct Open {
 /// The checkpoints of one vBucket.
 #[derive(Debug)]
 pub struct Checkpoints {
-    /// The newest change in memory of each key that has one.
-    newest: HashSet<ByKey>,
+    /// The newest change in memory of each key that has one, in key order. A tree rather than a hash
+    /// table: a page finds its keys without looking at all of them, and it never has to be moved as a
+    /// whole, which stopped a write for 100 to 220 ms when a table of some 100,000 keys grew.
+    newest: BTreeSet<ByKey>,
     /// Oldest first.
     sealed: VecDeque<Arc<Sealed>>,
     open: Open,
@@ -113,7 +119,7 @@ impl Checkpoints {
     #[must_use]
     pub fn new(high_seqno: Seqno) -> Self {
         Self {
-            newest: HashSet::new(),
+            newest: BTreeSet::new(),
             sealed: VecDeque::new(),
             open: Open::default(),
             high_seqno,
@@ -144,8 +150,8 @@ impl Checkpoints {
         self.persistence < self.high_seqno
     }
 
-    /// Appends a change at `now` (the engine's monotonic clock). `on_disk` is what the writer knows
-    /// of the key's newest change on disk; it counts only if memory has no change of the key.
+    /// Appends a change at `now` (the engine's monotonic clock). `on_disk` is the key's newest change
+    /// on disk as the writer read it; it counts only if memory has no change of the key.
     ///
     /// # Panics
     /// When the seqno does not rise: seqnos are assigned under the lock that guards this value, so
@@ -154,7 +160,7 @@ impl Checkpoints {
     pub fn append(
         &mut self,
         item: Arc<Item>,
-        on_disk: Previous,
+        on_disk: Option<ItemMeta>,
         sync: bool,
         now: Duration,
     ) -> Appended {
@@ -184,7 +190,7 @@ impl Checkpoints {
                         sealed_upto >= Some(seqno),
                         "seqno {seqno} is in no checkpoint"
                     );
-                    Previous::Known(older.meta)
+                    Some(older.meta)
                 }
             }
         };
@@ -360,17 +366,14 @@ impl Checkpoints {
         self.sealed_total.minus(self.freed_total()).bytes + self.open.memory
     }
 
-    /// Calls `visit` for each change that may not be on disk, oldest first; a key may come more
-    /// than once.
-    pub fn for_each_unpersisted(&self, mut visit: impl FnMut(&Arc<Item>)) {
-        let on_disk = self.on_disk();
-        let first = self.sealed.partition_point(|sealed| sealed.end <= on_disk);
-        let sealed = self
-            .sealed
-            .range(first..)
-            .flat_map(|sealed| sealed.entries.iter());
-        for entry in sealed.chain(self.open.entries.values()) {
-            visit(&entry.item);
+    /// Calls `visit` for the newest change in memory of each key from `from` on, in key order, until it
+    /// returns false. What is on disk already may be among them.
+    pub fn visit_from(&self, from: &[u8], mut visit: impl FnMut(&Arc<Item>) -> bool) {
+        let bounds = (Bound::Included(from), Bound::Unbounded);
+        for by_key in self.newest.range::<[u8], _>(bounds) {
+            if !visit(&by_key.0) {
+                return;
+            }
         }
     }
 }

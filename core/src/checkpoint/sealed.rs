@@ -6,24 +6,14 @@ use crate::number::u64_from;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is known of the change that a change replaces on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Previous {
-    /// Nobody has looked: the flush does.
-    Unknown,
-    /// The key was never written, or its tombstone is gone.
-    None,
-    /// This change.
-    Known(ItemMeta),
-}
-
 /// A change in a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The change.
     pub item: Arc<Item>,
-    /// What it replaces on disk.
-    pub previous: Previous,
+    /// What it replaces on disk, as of the moment it was appended; `None` if the key was never
+    /// written, or its tombstone is gone.
+    pub previous: Option<ItemMeta>,
     /// When it was appended, on the engine's monotonic clock.
     pub appended: Duration,
 }

@@ -21,12 +21,7 @@ fn item(seqno: u64, key: &str) -> Arc<Item> {
 }
 
 fn append(checkpoints: &mut Checkpoints, seqno: u64, key: &str) -> Appended {
-    checkpoints.append(
-        item(seqno, key),
-        Previous::Unknown,
-        false,
-        Duration::from_secs(seqno),
-    )
+    checkpoints.append(item(seqno, key), None, false, Duration::from_secs(seqno))
 }
 
 fn seqnos(taken: &[Arc<Sealed>]) -> Vec<Vec<u64>> {
@@ -39,7 +34,7 @@ fn seqnos(taken: &[Arc<Sealed>]) -> Vec<Vec<u64>> {
     taken.iter().map(of).collect()
 }
 
-fn previous(taken: &[Arc<Sealed>], seqno: u64) -> Previous {
+fn previous(taken: &[Arc<Sealed>], seqno: u64) -> Option<ItemMeta> {
     let entries = || taken.iter().flat_map(|s| s.entries());
     entries()
         .find(|e| e.item.meta.seqno.get() == seqno)
@@ -64,12 +59,12 @@ fn a_newer_change_replaces_an_older_one_only_in_the_open_checkpoint() {
     assert_eq!(taken[0].end(), Seqno::new(3));
     assert_eq!(
         previous(&taken, 3),
-        Previous::Unknown,
+        None,
         "what seqno 1 would have looked up"
     );
     assert_eq!(
         previous(&taken, 4),
-        Previous::Known(item(3, "a").meta),
+        Some(item(3, "a").meta),
         "not what the disk has"
     );
 }
@@ -77,16 +72,16 @@ fn a_newer_change_replaces_an_older_one_only_in_the_open_checkpoint() {
 #[test]
 fn what_the_writer_read_counts_only_when_memory_has_no_change_of_the_key() {
     let mut c = Checkpoints::new(Seqno::new(9));
-    let read = Previous::Known(item(7, "a").meta);
+    let read = Some(item(7, "a").meta);
     c.append(item(10, "a"), read, false, Duration::ZERO);
-    c.append(item(11, "a"), Previous::None, false, Duration::ZERO);
+    c.append(item(11, "a"), None, false, Duration::ZERO);
     c.seal();
-    c.append(item(12, "a"), Previous::None, true, Duration::ZERO);
+    c.append(item(12, "a"), None, true, Duration::ZERO);
 
     let taken = c.begin_flush(u64::MAX);
 
     assert_eq!(previous(&taken, 11), read);
-    assert_eq!(previous(&taken, 12), Previous::Known(item(11, "a").meta));
+    assert_eq!(previous(&taken, 12), Some(item(11, "a").meta));
     assert_eq!(
         taken.iter().map(|s| s.is_sync_wanted()).collect::<Vec<_>>(),
         [false, true]
@@ -241,19 +236,31 @@ fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
 }
 
 #[test]
-fn unpersisted_changes_include_those_of_a_flush_under_way() {
+fn keys_are_visited_in_order_with_their_newest_changes() {
     let mut c = Checkpoints::new(Seqno::ZERO);
-    append(&mut c, 1, "a");
+    append(&mut c, 1, "b");
+    append(&mut c, 2, "d");
     c.begin_flush(u64::MAX);
     c.flush_succeeded();
-    append(&mut c, 2, "b");
-    c.begin_flush(u64::MAX);
     append(&mut c, 3, "c");
+    c.begin_flush(u64::MAX);
+    append(&mut c, 4, "b");
+    append(&mut c, 5, "a");
+    let visit = |c: &Checkpoints, from: &[u8], at_most: usize| {
+        let mut seen = Vec::new();
+        c.visit_from(from, |item| {
+            seen.push(item.meta.seqno.get());
+            seen.len() < at_most
+        });
+        seen
+    };
 
-    let mut seen = Vec::new();
-    c.for_each_unpersisted(|item| seen.push(item.meta.seqno.get()));
-
-    assert_eq!(seen, [2, 3]);
+    assert_eq!(visit(&c, b"", 9), [5, 4, 3, 2]);
+    assert_eq!(visit(&c, b"b", 2), [4, 3]);
+    assert_eq!(visit(&c, b"ba", 9), [3, 2]);
+    c.flush_succeeded();
+    assert!(c.free_oldest().is_some());
+    assert_eq!(visit(&c, b"", 9), [5, 4, 3], "what was freed is gone");
 }
 
 #[test]

@@ -1,14 +1,19 @@
 //! From checkpoints to one batch.
+//!
+//! Each vBucket's part is planned first, which can fail for this vBucket alone, and put into the batch
+//! second.
 
 use super::retire::{PreviousNeededBy, retire_previous};
 use crate::error::{Error, Result};
+use crate::failpoint::{MaybeFailpoints, place};
 use crate::numbers::count as number_of;
 use crate::storage::{Batch, Storage};
 use crate::vbuckets::Vb;
+use std::collections::HashMap;
 use std::sync::Arc;
 use vbstore_core::checkpoint::Entry;
 use vbstore_core::record::{Counts, Document, DocumentHead, VbState};
-use vbstore_core::{ItemMeta, Previous, Sealed, Seqno, VbId};
+use vbstore_core::{ItemMeta, Sealed, Seqno};
 use vbstore_metrics::EngineMetrics;
 
 /// What one vBucket brings to a flush.
@@ -32,103 +37,171 @@ impl Unit {
     }
 }
 
-/// Builds the batch and brings each unit's state up to it.
+/// A batch, and what became of the units.
+pub(super) struct Built<'s> {
+    pub(super) batch: Batch<'s>,
+    /// Changes in the batch.
+    pub(super) items: u64,
+    /// The vBuckets that are not in the batch, and why.
+    pub(super) failed: Vec<(Arc<Vb>, Error)>,
+}
+
+/// A change that is to be written.
+struct Row<'u> {
+    entry: &'u Entry,
+    is_last_of_checkpoint: bool,
+    /// The change that it replaces on disk.
+    previous: Option<ItemMeta>,
+}
+
+/// What a unit puts into the batch.
+struct Plan<'u> {
+    rows: Vec<Row<'u>>,
+    /// The vBucket's state after it.
+    state: VbState,
+}
+
+/// Builds the batch and brings the state of each unit in it up to it.
 pub(super) fn build<'s>(
     storage: &'s Storage,
     units: &mut [Unit],
+    failpoints: &MaybeFailpoints,
     metrics: &EngineMetrics,
-) -> Result<Batch<'s>> {
-    let mut looked_up = look_up_unknown(storage, units, metrics)?.into_iter();
-    let mut batch = Batch::new(storage);
-    let needed_by = PreviousNeededBy::Nobody;
+) -> Result<Built<'s>> {
+    let mut built = Built {
+        batch: Batch::new(storage),
+        items: 0,
+        failed: Vec::new(),
+    };
     for unit in units {
-        let vb = unit.vb.id();
-        let mut counts = unit.state.counts;
-        let mut high_seqno = unit.state.high_seqno;
-        for (entry, is_last_of_checkpoint) in unit.entries() {
-            let previous = match known(entry, unit.state.purge_seqno) {
-                Previous::None => None,
-                Previous::Known(meta) => Some(meta),
-                Previous::Unknown => next_looked_up(&mut looked_up),
-            };
-            let item = &entry.item;
-            let seqno = item.meta.seqno;
-            let prev_seqno = previous.map_or(Seqno::ZERO, |previous| previous.seqno);
-            if prev_seqno >= seqno || seqno <= high_seqno {
-                let detail = format!(
-                    "seqno {seqno} would be written after {high_seqno}, replacing {prev_seqno}"
-                );
-                return Err(disagreement(unit, detail));
+        let planned = look_up_purged(storage, unit, failpoints, metrics)
+            .and_then(|looked_up| plan(unit, looked_up));
+        match planned {
+            Ok(plan) => {
+                put(&mut built.batch, unit, &plan)?;
+                built.items += number_of(plan.rows.len());
+                unit.state = plan.state;
             }
-            counts = count(counts, item.key.len(), previous, item.meta)
-                .ok_or_else(|| disagreement(unit, format!("counts do not allow seqno {seqno}")))?;
-            let head = DocumentHead {
-                meta: item.meta,
-                is_last_of_checkpoint,
-                prev_seqno,
-            };
-            batch.put_document(
-                vb,
-                &Document {
-                    head,
-                    key: &item.key,
-                    value: &item.value,
-                },
-            )?;
-            batch.put_index(vb, &item.key, item.meta)?;
-            if let Some(previous) = previous {
-                retire_previous(&mut batch, vb, previous.seqno, seqno, needed_by)?;
-            }
-            high_seqno = seqno;
+            Err(error) => built.failed.push((Arc::clone(&unit.vb), error)),
         }
-        unit.state.counts = counts;
-        unit.state.high_seqno = high_seqno;
-        batch.put_state(vb, &unit.state)?;
     }
-    Ok(batch)
+    Ok(built)
 }
 
-/// Returns what was looked up for the next entry whose previous change was not known: they come in the
-/// order in which they were looked up.
+/// Decides what a unit puts into the batch. Of a key that several of its checkpoints change only the
+/// newest change is written, and replaces on disk what the oldest of them was going to replace: the disk
+/// shows the unit as a whole or not at all, and at its end only the newest is left anyway.
+fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
+    let mut looked_up = looked_up.into_iter();
+    let mut state = unit.state;
+    let mut rows = Vec::new();
+    let newest = newest_of_each_key(unit);
+    // What the changes that are not written were going to replace.
+    let mut passed_on: HashMap<&[u8], Option<ItemMeta>> = HashMap::new();
+    for (entry, is_last_of_checkpoint) in unit.entries() {
+        let previous = if may_be_purged(entry, unit.state.purge_seqno) {
+            next_looked_up(&mut looked_up)
+        } else {
+            entry.previous
+        };
+        let item = &entry.item;
+        let seqno = item.meta.seqno;
+        let previous = passed_on.remove(&*item.key).unwrap_or(previous);
+        if newest.get(&*item.key).is_some_and(|newest| *newest > seqno) {
+            passed_on.insert(&item.key, previous);
+            continue;
+        }
+        let prev_seqno = previous.map_or(Seqno::ZERO, |previous| previous.seqno);
+        if prev_seqno >= seqno || seqno <= state.high_seqno {
+            let after = state.high_seqno;
+            let detail =
+                format!("seqno {seqno} would be written after {after}, replacing {prev_seqno}");
+            return Err(disagreement(unit, detail));
+        }
+        state.counts = count(state.counts, item.key.len(), previous, item.meta)
+            .ok_or_else(|| disagreement(unit, format!("counts do not allow seqno {seqno}")))?;
+        state.high_seqno = seqno;
+        rows.push(Row {
+            entry,
+            is_last_of_checkpoint,
+            previous,
+        });
+    }
+    Ok(Plan { rows, state })
+}
+
+/// Returns the newest change of each key, if there may be several of one.
+fn newest_of_each_key(unit: &Unit) -> HashMap<&[u8], Seqno> {
+    if unit.taken.len() < 2 {
+        return HashMap::new();
+    }
+    let entries = unit.entries();
+    entries
+        .map(|(entry, _)| (&*entry.item.key, entry.item.meta.seqno))
+        .collect()
+}
+
+/// Puts a unit into the batch.
+fn put(batch: &mut Batch<'_>, unit: &Unit, plan: &Plan<'_>) -> Result<()> {
+    let vb = unit.vb.id();
+    let needed_by = PreviousNeededBy::Nobody;
+    for row in &plan.rows {
+        let item = &row.entry.item;
+        let head = DocumentHead {
+            meta: item.meta,
+            is_last_of_checkpoint: row.is_last_of_checkpoint,
+            prev_seqno: row.previous.map_or(Seqno::ZERO, |previous| previous.seqno),
+        };
+        let document = Document {
+            head,
+            key: &item.key,
+            value: &item.value,
+        };
+        batch.put_document(vb, &document)?;
+        batch.put_index(vb, &item.key, item.meta)?;
+        if let Some(previous) = row.previous {
+            retire_previous(batch, vb, previous.seqno, item.meta.seqno, needed_by)?;
+        }
+    }
+    batch.put_state(vb, &plan.state)
+}
+
+/// Returns what was looked up for the next entry whose previous change may have been purged: they come
+/// in the order in which they were looked up.
 #[expect(
     clippy::expect_used,
-    reason = "each entry that is not known was looked up"
+    reason = "each entry whose previous change may be purged was looked up"
 )]
 fn next_looked_up(looked_up: &mut impl Iterator<Item = Option<ItemMeta>>) -> Option<ItemMeta> {
     looked_up.next().expect("fewer look-ups than entries")
 }
 
-/// What is known of the change that an entry replaces on disk. A tombstone may have been purged since
-/// that was noted; up to the purge seqno the disk has to be asked.
-fn known(entry: &Entry, purge_seqno: Seqno) -> Previous {
-    match entry.previous {
-        Previous::Known(meta) if !meta.kind.is_live() && meta.seqno <= purge_seqno => {
-            Previous::Unknown
-        }
-        previous => previous,
-    }
+/// Returns whether the change that an entry replaces on disk may have been removed since that was
+/// noted: up to the purge seqno a tombstone may be gone, and the disk has to be asked.
+fn may_be_purged(entry: &Entry, purge_seqno: Seqno) -> bool {
+    let previous = entry.previous;
+    previous.is_some_and(|meta| !meta.kind.is_live() && meta.seqno <= purge_seqno)
 }
 
-/// Looks up, in one batched read over all families, what memory and writers did not know.
-fn look_up_unknown(
+/// Looks up, in one batched read, what the changes of a unit replace whose previous change may have
+/// been purged.
+fn look_up_purged(
     storage: &Storage,
-    units: &[Unit],
+    unit: &Unit,
+    failpoints: &MaybeFailpoints,
     metrics: &EngineMetrics,
 ) -> Result<Vec<Option<ItemMeta>>> {
-    let mut keys: Vec<(VbId, &[u8])> = Vec::new();
-    for unit in units {
-        let purge_seqno = unit.state.purge_seqno;
-        let unknown = unit
-            .entries()
-            .filter(|(entry, _)| known(entry, purge_seqno) == Previous::Unknown);
-        keys.extend(unknown.map(|(entry, _)| (unit.vb.id(), &*entry.item.key)));
+    let purge_seqno = unit.state.purge_seqno;
+    let purged = unit
+        .entries()
+        .filter(|(entry, _)| may_be_purged(entry, purge_seqno));
+    let keys: Vec<&[u8]> = purged.map(|(entry, _)| &*entry.item.key).collect();
+    if keys.is_empty() {
+        return Ok(Vec::new());
     }
     metrics.previous_lookups.add(number_of(keys.len()));
-    if keys.is_empty() {
-        Ok(Vec::new())
-    } else {
-        storage.index_entries(&keys)
-    }
+    failpoints.pass(place::FLUSH_LOOK_UP)?;
+    storage.index_entries(unit.vb.id(), &keys)
 }
 
 /// Returns the counts after a change, or `None` if they cannot have been right before.

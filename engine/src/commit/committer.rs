@@ -25,7 +25,7 @@
 //! is filled under the vBucket's lock when the change is appended. A flush that fails puts back what
 //! it took, so the next one takes it again.
 
-use super::flush::Flush;
+use super::flush::{Flush, Flushed};
 use super::lead::{Candidate, Lead};
 use super::queue::{CommitQueue, Joined};
 use super::want::Want;
@@ -102,9 +102,12 @@ impl Committer {
                 if reached >= *seqno {
                     return Some(Ok(()));
                 }
+                if let Err(failed) = vb.check() {
+                    return Some(Err(failed));
+                }
             }
-            Want::Room => {
-                if self.memory.used() < self.tuning.get().memory_quota {
+            Want::Room { bytes } => {
+                if self.memory.has_room(*bytes, self.tuning.get().memory_quota) {
                     return Some(Ok(()));
                 }
             }
@@ -146,10 +149,15 @@ impl Committer {
             match self.queue.join(want, |want| self.is_settled(want)) {
                 Joined::Fulfilled => {}
                 Joined::Leads => {
-                    let flushed = self.flush_as_leader(candidate, want.wants_sync());
-                    let is_stuck = matches!(flushed, Ok(0)) && matches!(want, Want::Room);
+                    let seen = self.memory.releases();
+                    let flushed = self.flush_as_leader(candidate, want);
+                    let is_idle = flushed.is_ok_and(|flushed| flushed.is_idle());
+                    let is_stuck = is_idle && matches!(want, Want::Room { .. });
                     if is_stuck && self.look(want).is_none() {
-                        return Err(want.time_is_over());
+                        let left = deadline.map(|at| at.saturating_sub(self.queue.now()));
+                        if !self.memory.wait_for_release(seen, left) {
+                            return self.look(want).unwrap_or(Err(want.time_is_over()));
+                        }
                     }
                 }
                 Joined::Waits(slot) => {
@@ -162,7 +170,7 @@ impl Committer {
                     }
                     if slot.was_handed_lead() {
                         // An error is in the health, where `look` finds it.
-                        drop(self.flush_as_leader(candidate, want.wants_sync()));
+                        drop(self.flush_as_leader(candidate, want));
                     }
                 }
             }
@@ -187,7 +195,8 @@ impl Committer {
 
     /// Waits for the lead and flushes once. Returns how many vBuckets took part.
     pub(crate) fn flush_in_turn(&self, sync: bool) -> Result<usize> {
-        self.with_lead(|lead| self.flush.run(lead, sync))
+        let flushed = self.with_lead(|lead| self.flush.run(lead, sync, 0))?;
+        Ok(flushed.vbuckets)
     }
 
     /// Waits for the lead and resigns, so that whoever waits looks again.
@@ -196,6 +205,9 @@ impl Committer {
     }
 
     /// Flushes and syncs what there is now. What others write meanwhile is not waited for.
+    ///
+    /// # Errors
+    /// Why a vBucket's changes cannot be flushed; those of all others are synced then.
     pub(crate) fn flush_all(&self) -> Result<()> {
         let now: Vec<_> = self
             .vbs
@@ -209,10 +221,12 @@ impl Committer {
         loop {
             self.flush_in_turn(true)?;
             let is_done = now.iter().all(|(vb, generation, high)| {
-                vb.cell.synced() >= *high || vb.cell.check_generation(*generation).is_err()
+                vb.cell.synced() >= *high
+                    || vb.cell.check_generation(*generation).is_err()
+                    || vb.has_failed()
             });
             if is_done {
-                return Ok(());
+                return now.iter().try_for_each(|(vb, ..)| vb.check());
             }
         }
     }
@@ -238,8 +252,10 @@ impl Committer {
         self.queue.unregister(ticket);
     }
 
-    fn flush_as_leader(&self, candidate: Candidate, sync: bool) -> Result<usize> {
-        self.lead(candidate, |lead| self.flush.run(lead, sync))
+    fn flush_as_leader(&self, candidate: Candidate, want: &Want) -> Result<Flushed> {
+        self.lead(candidate, |lead| {
+            self.flush.run(lead, want.wants_sync(), want.room())
+        })
     }
 
     /// Runs `work` and resigns. The queue has given this thread the lead.

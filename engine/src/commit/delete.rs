@@ -1,4 +1,13 @@
 //! Deleting a vBucket.
+//!
+//! # Protocol
+//! One synced batch deletes everything, on disk first, in memory and for readers second: the generation
+//! changes under the vBucket's lock, held since before the batch. Then, still with the lead, the files of
+//! its families that hold nothing that is left are removed as a whole: no flush runs, so there is nothing
+//! of the new generation in any file. A reader whose view is older may miss what was in them; it looks at
+//! the generation after it has read, and finds it changed. What is left (small files, the deletion itself)
+//! is compacted later, by a background task: deletions that stay where they are make each later one and
+//! each read of the vBucket dearer.
 
 use super::committer::Committer;
 use super::lead::Lead;
@@ -8,6 +17,7 @@ use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
 use crate::memory::Memory;
+use crate::signals::Signals;
 use crate::storage::Batch;
 use crate::vbuckets::Vb;
 use std::sync::Arc;
@@ -23,6 +33,7 @@ pub(crate) struct Deleter {
     pub(crate) memory: Arc<Memory>,
     pub(crate) syncs: Arc<Syncs>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) signals: Arc<Signals>,
     pub(crate) failpoints: MaybeFailpoints,
 }
 
@@ -66,6 +77,7 @@ impl Deleter {
         };
         let (forgotten, streams) =
             cell.begin_generation(&mut inner, state, failover_log, GenerationEnd::Deleted);
+        vb.heal();
         self.memory.subtract(forgotten.memory());
         drop(inner);
         lead.wake_after(streams);
@@ -78,6 +90,11 @@ impl Deleter {
             return Err(self.note(lead, error));
         }
         self.syncs.publish_all(lead);
+        if let Err(error) = storage.remove_files(id) {
+            tracing::warn!(vb = %id, %error, "the files of a deleted vBucket are not removed yet");
+        }
+        vb.note_uncompacted();
+        self.signals.compactor.wake();
         tracing::info!(vb = %id, %uuid, "vBucket deleted");
         Ok(uuid)
     }

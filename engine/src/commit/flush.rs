@@ -2,24 +2,42 @@
 //!
 //! Everything here is done by the leader and by nobody else; the vBucket's lock is held for moments
 //! only, to take checkpoints and to publish.
+//!
+//! A vBucket whose part of the batch cannot be built, because what it needs cannot be read or does not
+//! agree, is left out: its changes go back to memory, it takes no more writes, and whoever waits for
+//! them is told why. All others are written.
 
-use super::build::{Unit, build};
+use super::build::{Built, Unit, build};
 use super::demand::Demand;
 use super::dirty::DirtyList;
 use super::lead::Lead;
 use super::recovery::MemoryRecovery;
 use super::syncs::Syncs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::numbers::count;
 use crate::storage::{Batch, Storage};
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::{VBuckets, Vb};
 use std::sync::Arc;
 use vbstore_core::Clock;
 use vbstore_metrics::EngineMetrics;
+
+/// What a flush did.
+pub(super) struct Flushed {
+    /// vBuckets whose changes were written.
+    pub(super) vbuckets: usize,
+    /// Whether memory was freed.
+    has_freed: bool,
+}
+
+impl Flushed {
+    /// Returns whether there was nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.vbuckets == 0 && !self.has_freed
+    }
+}
 
 /// Flushes what is dirty.
 pub(crate) struct Flush {
@@ -38,9 +56,10 @@ pub(crate) struct Flush {
 
 impl Flush {
     /// Flushes once: what is dirty, up to the size of a flush, in one batch. Syncs if `sync` is
-    /// set, or any change in it or anybody in the queue asks for it. Returns how many vBuckets took
-    /// part. An error has been noted in the health, and everything taken will be taken again.
-    pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool) -> Result<usize> {
+    /// set, or any change in it or anybody in the queue asks for it. Then frees memory, if there is too
+    /// little or somebody waits for room: for `room` bytes the caller. An error has been noted in the
+    /// health, and everything taken will be taken again.
+    pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool, room: u64) -> Result<Flushed> {
         let storage = self.gate.lend_while_closing()?;
         if self.health.is_failed() {
             self.health.check()?;
@@ -62,9 +81,13 @@ impl Flush {
         };
         match done {
             Ok(()) => {
-                self.recovery.run(lead);
+                let room = room.max(lead.room_awaited());
+                let has_freed = self.recovery.run(lead, room);
                 self.health.heal();
-                Ok(taken.units.len())
+                Ok(Flushed {
+                    vbuckets: taken.units.len(),
+                    has_freed,
+                })
             }
             Err(error) => {
                 lead.run_after(self.health.note(&error));
@@ -86,6 +109,9 @@ impl Flush {
             };
             let mut inner = vb.cell.lock();
             inner.is_dirty = false;
+            if vb.has_failed() {
+                continue;
+            }
             let taken = inner.checkpoints.begin_flush(bytes_max - bytes);
             let mut state = inner.state;
             state.max_cas = inner.max_cas;
@@ -120,7 +146,22 @@ impl Flush {
         sync: bool,
     ) -> Result<()> {
         self.failpoints.pass(place::FLUSH_BUILD)?;
-        let batch = build(storage, &mut taken.units, &self.metrics)?;
+        let Built {
+            batch,
+            items,
+            failed,
+        } = build(storage, &mut taken.units, &self.failpoints, &self.metrics)?;
+        for (vb, error) in failed {
+            self.leave_out(lead, &vb, error);
+        }
+        taken.units.retain(|unit| !unit.vb.has_failed());
+        if taken.units.is_empty() {
+            return if sync {
+                self.syncs.sync(lead, storage)
+            } else {
+                Ok(())
+            };
+        }
         let batch_bytes = batch.size();
 
         self.failpoints.pass(place::FLUSH_WRITE)?;
@@ -134,7 +175,6 @@ impl Flush {
         }
         // From here on the units are on disk: they must not be taken again, whatever follows. A
         // failure of the witness leaves them persisted and not synced.
-        let items = count(taken.items());
         let vbs = taken.units.iter().map(|unit| &unit.vb);
         let now = self.clock.monotonic();
         let is_first_unsynced = self.syncs.ledger.note_written(vbs, batch_bytes, now);
@@ -169,6 +209,18 @@ impl Flush {
         Ok(())
     }
 
+    /// Leaves a vBucket out of this flush and of all later ones. ORDER: its failure is noted first, and
+    /// its streams are woken second, so that they find it.
+    fn leave_out(&self, lead: &mut Lead<'_>, vb: &Arc<Vb>, error: Error) {
+        tracing::error!(vb = %vb.id(), %error, "the vBucket cannot be flushed: its writes are refused");
+        self.health.count(&error);
+        let mut inner = vb.cell.lock();
+        inner.checkpoints.flush_failed();
+        vb.fail(error);
+        drop(inner);
+        lead.wake_after(vb.cell.fire_all());
+    }
+
     /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
     /// whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
@@ -192,11 +244,6 @@ struct TakenUnits<'a> {
 }
 
 impl TakenUnits<'_> {
-    fn items(&self) -> usize {
-        let of = |unit: &Unit| unit.taken.iter().map(|s| s.entries().len()).sum::<usize>();
-        self.units.iter().map(of).sum()
-    }
-
     fn is_sync_wanted(&self) -> bool {
         let mut taken = self.units.iter().flat_map(|unit| &unit.taken);
         taken.any(|sealed| sealed.is_sync_wanted())

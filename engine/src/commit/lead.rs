@@ -66,6 +66,11 @@ impl Lead<'_> {
         self.after.forget(forgotten);
     }
 
+    /// Returns the most bytes that anybody in the queue waits for room for.
+    pub(super) fn room_awaited(&self) -> u64 {
+        self.queue.room_awaited()
+    }
+
     /// Returns whether somebody in the queue waits for a sync.
     pub(super) fn is_sync_awaited(&self) -> bool {
         self.queue.is_sync_awaited()

@@ -248,6 +248,13 @@ impl CommitQueue {
         }
     }
 
+    /// Returns the most bytes that anybody in the queue waits for room for.
+    pub(super) fn room_awaited(&self) -> u64 {
+        let queue = self.queue.lock();
+        let rooms = queue.waiting.iter().map(|waiting| waiting.want.room());
+        rooms.max().unwrap_or(0)
+    }
+
     /// Returns whether somebody in the queue waits for a sync.
     pub(super) fn is_sync_awaited(&self) -> bool {
         self.queue

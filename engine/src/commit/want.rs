@@ -16,8 +16,8 @@ pub(crate) enum Want {
         seqno: Seqno,
         level: Durability,
     },
-    /// That memory is below its quota.
-    Room,
+    /// That there is room in memory for so many bytes.
+    Room { bytes: u64 },
     /// The lead.
     Lead,
 }
@@ -33,6 +33,14 @@ impl Want {
         )
     }
 
+    /// Returns for how many bytes room is wanted.
+    pub(super) fn room(&self) -> u64 {
+        match self {
+            Self::Room { bytes } => *bytes,
+            Self::Durable { .. } | Self::Lead => 0,
+        }
+    }
+
     /// Returns the error of a wait whose time is over.
     pub(super) fn time_is_over(&self) -> Error {
         match self {
@@ -43,7 +51,7 @@ impl Want {
                 seqno: *seqno,
                 wanted: *level,
             },
-            Self::Room => Error::Busy {
+            Self::Room { .. } => Error::Busy {
                 what: "memory quota",
             },
             Self::Lead => Error::Busy {

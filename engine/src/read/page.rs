@@ -1,11 +1,15 @@
 //! Reading in key order, in bounded pages.
 //!
-//! A page shows the vBucket as of one seqno, memory included. ORDER: the changes that may not be on
-//! disk are collected first, under the lock, up to the high seqno H of that moment; the view of the
-//! disk is opened second and shows everything up to a boundary E. If E >= H the view has all of
-//! them and the page is the vBucket at E; otherwise whatever lies between E and H was collected,
-//! nothing above H is on disk, and the page is the vBucket at H. Either way the newer of the two
-//! changes of a key is the right one.
+//! A page shows the vBucket as of one seqno, memory included. ORDER: memory's newest changes of the
+//! first keys of the range are collected first, under the lock, as many as the page may have, at the
+//! high seqno H of that moment; the view of the disk is opened second, reads no further than they go,
+//! and shows everything up to a boundary E. If E >= H the view has all of them, or newer ones, and the
+//! page is the vBucket at E; otherwise whatever lies between E and H was in memory, nothing above H is
+//! on disk, and the page is the vBucket at H. Either way the newer of the two changes of a key is the
+//! right one. A change above H may have been a deletion that was also purged since: then the purge seqno
+//! is above H, and the page is read again.
+//!
+//! What is collected under the lock is bounded by the page's budget, whatever is in memory.
 
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
@@ -15,10 +19,9 @@ use crate::vbuckets::Vb;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 use vbstore_core::show;
-use vbstore_core::{Clock, Item, ItemMeta, Seqno};
+use vbstore_core::{Checkpoints, Clock, Item, ItemMeta, Seqno};
 
 /// Which keys are asked for.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -157,16 +160,16 @@ impl PageReads {
         let with_values = form == PageForm::Documents;
 
         let Sources {
-            in_memory,
+            mut in_memory,
             high_seqno,
             scan,
+            next,
         } = read_sources(vb, &storage, range, with_values, budget)?;
 
-        // The page ends where the scan ended, so what memory has beyond is for the next page.
-        let end = match &scan.next {
-            Some(next) => Bound::Excluded(next.clone()),
-            None => Bound::Unbounded,
-        };
+        // The page ends where the first of the two ended, so what memory has beyond is for the next page.
+        if let Some(next) = &next {
+            in_memory.retain(|item| *item.key < **next);
+        }
         let mut merged: BTreeMap<Bytes, PageEntry> = scan
             .rows
             .into_iter()
@@ -181,22 +184,23 @@ impl PageReads {
                 )
             })
             .collect();
-        for (key, item) in in_memory.range((Bound::Unbounded, end)) {
+        for item in in_memory {
             let is_newer = merged
-                .get(key)
+                .get(&*item.key)
                 .is_none_or(|disk| disk.meta.seqno < item.meta.seqno);
             if is_newer {
+                let key = Bytes::copy_from_slice(&item.key);
                 let value = with_values.then(|| item.value.clone());
                 let entry = PageEntry {
                     key: key.clone(),
                     meta: item.meta,
                     value,
                 };
-                merged.insert(key.clone(), entry);
+                merged.insert(key, entry);
             }
         }
         // What memory added may be over the budget again.
-        let mut rest = scan.next;
+        let mut rest = next;
         let (mut items, mut bytes) = (0_usize, 0_usize);
         let now = self.clock.wall_seconds();
         let mut entries = Vec::with_capacity(merged.len());
@@ -223,11 +227,15 @@ impl PageReads {
     }
 }
 
-/// What a page is made from: changes that may not be on disk, and a view of the disk that is newer.
+/// What a page is made from: changes in memory, and a view of the disk that is newer.
 struct Sources {
-    in_memory: BTreeMap<Bytes, Arc<Item>>,
+    /// In key order.
+    in_memory: Vec<Arc<Item>>,
     high_seqno: Seqno,
     scan: PageScan,
+    /// The first key of the range that one of the two has not looked at; `None` if both have looked at
+    /// all.
+    next: Option<Bytes>,
 }
 
 fn read_sources(
@@ -239,28 +247,54 @@ fn read_sources(
 ) -> Result<Sources> {
     for _ in 0..TRIES_MAX {
         // ORDER: memory first, view second; see above.
-        let mut in_memory: BTreeMap<Bytes, Arc<Item>> = BTreeMap::new();
         let inner = vb.cell.lock();
         let generation = vb.cell.generation();
         let high_seqno = inner.checkpoints.high_seqno();
-        inner.checkpoints.for_each_unpersisted(|item| {
-            if range.contains(&item.key) {
-                in_memory.insert(Bytes::copy_from_slice(&item.key), Arc::clone(item));
-            }
-        });
+        let (in_memory, memory_next) = collect(&inner.checkpoints, range, with_values, budget);
         drop(inner);
-        let to = range.to.as_deref();
-        let scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget)?;
-        if vb.cell.generation() == generation {
+        let memory_next = memory_next.map(|item| Bytes::copy_from_slice(&item.key));
+        let to = memory_next.as_ref().or(range.to.as_ref());
+        let to = to.map(|to| &**to);
+        let mut scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget)?;
+        if vb.cell.generation() == generation && scan.purge_seqno <= high_seqno {
+            let next = scan.next.take().or(memory_next);
             return Ok(Sources {
                 in_memory,
                 high_seqno,
                 scan,
+                next,
             });
         }
-        // Deleted in between: memory and view are of two lives of the vBucket.
+        // Deleted in between: memory and view are of two lives of the vBucket. Or purged; see above.
     }
     Err(Error::VbGone { vb: vb.id() })
+}
+
+/// Takes memory's changes of the first keys of the range, within the budget, and the one after them. The
+/// caller holds the vBucket's lock.
+fn collect(
+    checkpoints: &Checkpoints,
+    range: &KeyRange,
+    with_values: bool,
+    budget: SliceBudget,
+) -> (Vec<Arc<Item>>, Option<Arc<Item>>) {
+    let mut taken: Vec<Arc<Item>> = Vec::new();
+    let mut next = None;
+    let mut bytes = 0;
+    checkpoints.visit_from(&range.from, |item| {
+        if !range.contains(&item.key) {
+            return false;
+        }
+        bytes += item.key.len() + if with_values { item.value.len() } else { 0 };
+        let is_over = taken.len() >= budget.items_max || bytes > budget.bytes_max;
+        if is_over && !taken.is_empty() {
+            next = Some(Arc::clone(item));
+            return false;
+        }
+        taken.push(Arc::clone(item));
+        true
+    });
+    (taken, next)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
 use vbstore_core::show;
-use vbstore_core::{Clock, ItemMeta, VbId};
+use vbstore_core::{Clock, ItemMeta};
 use vbstore_metrics::EngineMetrics;
 
 /// A document as it was read.
@@ -108,9 +108,8 @@ impl PointReads {
         }
         drop(inner);
 
-        let looked_up: Vec<(VbId, &[u8])> =
-            missing.iter().map(|(_, key)| (vb.id(), *key)).collect();
-        let entries = storage.index_entries(&looked_up)?;
+        let looked_up: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
+        let entries = storage.index_entries(vb.id(), &looked_up)?;
         let live = missing
             .iter()
             .zip(entries)

@@ -1,23 +1,27 @@
 //! Reading in seqno order, by slices.
 
 use crate::config::SliceBudget;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::slice::{Ask, SeqnoRange, Slice};
-use crate::vbuckets::Vb;
+use crate::vbuckets::{VBuckets, Vb};
 use std::sync::Arc;
 use vbstore_metrics::Holder;
 
 /// Reads slices.
 pub(crate) struct SliceReads {
     pub(crate) gate: Arc<Gate>,
+    pub(crate) vbs: Arc<VBuckets>,
     pub(crate) failpoints: MaybeFailpoints,
 }
 
 impl SliceReads {
     /// Reads one slice. Opens a db snapshot, which is counted under `holder`, and drops it before it
     /// returns.
+    ///
+    /// # Errors
+    /// [`Error::VbGone`] if the vBucket was deleted meanwhile: the files behind the view may be gone.
     pub(crate) fn read(
         &self,
         holder: Holder,
@@ -27,7 +31,11 @@ impl SliceReads {
     ) -> Result<Slice> {
         let seam = || self.failpoints.pass(place::SLICE_VIEW);
         let storage = self.gate.lend()?;
-        storage.scan_slice(holder, vb.id(), range, budget, seam)
+        let generation = vb.cell.generation();
+        let slice = storage.scan_slice(holder, vb.id(), range, budget, seam)?;
+        let checked = vb.cell.check_generation(generation);
+        checked.map_err(|_| Error::VbGone { vb: vb.id() })?;
+        Ok(slice)
     }
 
     /// Reads slices for several asks through one db snapshot; see [`crate::Engine::scan`].
@@ -38,6 +46,18 @@ impl SliceReads {
         budget: SliceBudget,
     ) -> Result<Vec<Result<Slice>>> {
         let seam = || self.failpoints.pass(place::SLICE_VIEW);
-        Ok(self.gate.lend()?.scan_slices(holder, asks, budget, seam))
+        let storage = self.gate.lend()?;
+        let generations: Vec<u64> = asks
+            .iter()
+            .map(|ask| self.vbs.at(ask.vb).cell.generation())
+            .collect();
+        let slices = storage.scan_slices(holder, asks, budget, seam);
+        let of_each = slices.into_iter().zip(asks).zip(generations);
+        let checked = of_each.map(|((slice, ask), generation)| {
+            let still = self.vbs.at(ask.vb).cell.check_generation(generation);
+            still.map_err(|_| Error::VbGone { vb: ask.vb })?;
+            slice
+        });
+        Ok(checked.collect())
     }
 }

@@ -9,6 +9,11 @@ use rocksdb::{WriteBatch, WriteOptions};
 use vbstore_core::record::{Document, IndexEntry, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 
+/// Above every seqno of 8 bytes.
+pub(super) const SEQNOS_END: [u8; 9] = [0xff; 9];
+/// Above every key: none is longer than 65,535 bytes.
+pub(super) static KEYS_END: [u8; 1 << 16] = [0xff; 1 << 16];
+
 /// Collects what one write puts on disk.
 pub(crate) struct Batch<'s> {
     storage: &'s Storage,
@@ -93,22 +98,15 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
-    /// Deletes every document and every index entry of a vBucket.
+    /// Deletes every document and every index entry of a vBucket. Reads nothing: what is to be deleted
+    /// may not be readable, and looking for its last key takes the longer the more was deleted.
     pub(crate) fn clear_vbucket(&mut self, vb: VbId) -> Result<()> {
         let storage = self.storage;
-        for family in [storage.seqno_family(vb)?, storage.key_family(vb)?] {
-            // A range deletion needs an end above the last key; there is no such thing as "all".
-            let mut rows = storage.db.raw_iterator_cf(family);
-            rows.seek_to_last();
-            let last = rows.key().map(<[u8]>::to_vec);
-            rows.status().map_err(|e| map(&e, "find the last key"))?;
-            drop(rows);
-            if let Some(mut end) = last {
-                end.push(0);
-                self.inner
-                    .delete_range_cf(family, [].as_slice(), end.as_slice());
-            }
-        }
+        let begin: &[u8] = &[];
+        self.inner
+            .delete_range_cf(storage.seqno_family(vb)?, begin, SEQNOS_END.as_slice());
+        self.inner
+            .delete_range_cf(storage.key_family(vb)?, begin, KEYS_END.as_slice());
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! of the crate serves: a family is looked up without a lock, and nothing changes the table while
 //! the store is open.
 
+use super::batch::{KEYS_END, SEQNOS_END};
 use super::error_map::map;
 use super::options::{self, FamilyOptions, SUPERSEDED, SharedMemory, key_family, seqno_family};
 use super::statistics::Statistics;
@@ -121,6 +122,19 @@ impl Storage {
         self.db
             .flush_cfs_opt(families, &options)
             .map_err(|e| map(&e, "flush families"))
+    }
+
+    /// Removes the files of a vBucket that is deleted, except for those of level 0, without reading
+    /// them. The caller has the lead, and has written the deletion and nothing of the vBucket after it.
+    pub(crate) fn remove_files(&self, vb: VbId) -> Result<()> {
+        let begin: &[u8] = &[];
+        let remove = |family, end| {
+            self.db
+                .delete_file_in_range_cf(family, begin, end)
+                .map_err(|e| map(&e, "remove files"))
+        };
+        remove(self.seqno_family(vb)?, SEQNOS_END.as_slice())?;
+        remove(self.key_family(vb)?, KEYS_END.as_slice())
     }
 
     /// Compacts both families of a vBucket; returns when it is done.

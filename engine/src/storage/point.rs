@@ -29,25 +29,23 @@ impl Storage {
         let record = self
             .db
             .get_pinned_cf(self.key_family(vb)?, key)
-            .map_err(|e| map(&e, "read an index entry"))?;
+            .map_err(|e| map(&e, "read an index entry").in_vbucket(vb))?;
         record
             .map(|record| decode_index_entry(vb, key, &record))
             .transpose()
     }
 
-    /// The same for many keys of many vBuckets in one batched read, in their order.
-    pub(crate) fn index_entries(&self, keys: &[(VbId, &[u8])]) -> Result<Vec<Option<ItemMeta>>> {
-        let mut families = Vec::with_capacity(keys.len());
-        for (vb, key) in keys {
-            families.push((self.key_family(*vb)?, *key));
-        }
-        let records = self.db.multi_get_cf_opt(families, &ReadOptions::default());
+    /// The same for many keys of a vBucket in one batched read, in their order.
+    pub(crate) fn index_entries(&self, vb: VbId, keys: &[&[u8]]) -> Result<Vec<Option<ItemMeta>>> {
+        let family = self.key_family(vb)?;
+        let wanted = keys.iter().map(|key| (family, *key));
+        let records = self.db.multi_get_cf_opt(wanted, &ReadOptions::default());
         keys.iter()
             .zip(records)
-            .map(|((vb, key), record)| {
-                let record = record.map_err(|e| map(&e, "read index entries"))?;
+            .map(|(key, record)| {
+                let record = record.map_err(|e| map(&e, "read index entries").in_vbucket(vb))?;
                 record
-                    .map(|record| decode_index_entry(*vb, key, &record))
+                    .map(|record| decode_index_entry(vb, key, &record))
                     .transpose()
             })
             .collect()
@@ -82,7 +80,7 @@ impl Storage {
         let record = self
             .db
             .get_pinned_cf(self.seqno_family(vb)?, meta.seqno.to_key())
-            .map_err(|e| map(&e, "read a document"))?;
+            .map_err(|e| map(&e, "read a document").in_vbucket(vb))?;
         record.map_or(Ok(None), |record| {
             own_document(vb, key, meta.seqno, &record)
         })
@@ -100,7 +98,7 @@ impl Storage {
         keys.iter()
             .zip(records)
             .map(|((key, meta), record)| {
-                let record = record.map_err(|e| map(&e, "read documents"))?;
+                let record = record.map_err(|e| map(&e, "read documents").in_vbucket(vb))?;
                 record.map_or(Ok(None), |record| {
                     own_document(vb, key, meta.seqno, &record)
                 })

@@ -231,6 +231,7 @@ pub(crate) struct PageRow {
 pub(crate) struct PageScan {
     pub(crate) rows: Vec<PageRow>,
     pub(crate) persisted_seqno: Seqno,
+    pub(crate) purge_seqno: Seqno,
     /// The first key that was not looked at, `None` if all were.
     pub(crate) next: Option<Bytes>,
 }
@@ -248,7 +249,7 @@ impl Storage {
         let clock = &*self.clock;
         self.with_records(Holder::Page, |records| {
             let mut meter = Meter::start(budget, clock);
-            let persisted_seqno = records.state(vb)?.high_seqno;
+            let state = records.state(vb)?;
             let mut rows: Vec<PageRow> = Vec::new();
             let mut next = None;
             records.index_records(vb, from, to, |key, record| {
@@ -276,7 +277,8 @@ impl Storage {
             })?;
             Ok(PageScan {
                 rows,
-                persisted_seqno,
+                persisted_seqno: state.high_seqno,
+                purge_seqno: state.purge_seqno,
                 next,
             })
         })

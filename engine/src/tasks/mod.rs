@@ -6,6 +6,7 @@
 //! Stop order, written here because closing depends on it: all threads are told to stop and joined
 //! *before* the close takes the lead for the last flush, so that nothing runs beside it.
 
+mod compactor;
 mod directory_watcher;
 mod flusher;
 mod pacer;

@@ -1,6 +1,6 @@
 //! The background tasks by name.
 
-use super::{directory_watcher, flusher, pacer, syncer, witness_syncer};
+use super::{compactor, directory_watcher, flusher, pacer, syncer, witness_syncer};
 use crate::error::Result;
 use crate::services::Services;
 use crate::signals::{Next, Signal};
@@ -19,16 +19,19 @@ pub enum BackgroundTask {
     Pacer,
     /// Looks once a second whether the store's directory was moved, replaced or removed.
     DirectoryWatcher,
+    /// Gives back the space of deleted vBuckets, one at a time.
+    Compactor,
 }
 
 impl BackgroundTask {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Flusher,
         Self::Syncer,
         Self::WitnessSyncer,
         Self::Pacer,
         Self::DirectoryWatcher,
+        Self::Compactor,
     ];
 
     pub(super) fn thread_name(self) -> &'static str {
@@ -38,6 +41,7 @@ impl BackgroundTask {
             Self::WitnessSyncer => "vbstore-witness",
             Self::Pacer => "vbstore-pacer",
             Self::DirectoryWatcher => "vbstore-dir",
+            Self::Compactor => "vbstore-compact",
         }
     }
 
@@ -49,6 +53,7 @@ impl BackgroundTask {
             Self::WitnessSyncer => &signals.witness,
             Self::Pacer => &signals.pacer,
             Self::DirectoryWatcher => &signals.directory,
+            Self::Compactor => &signals.compactor,
         }
     }
 
@@ -60,6 +65,7 @@ impl BackgroundTask {
             Self::WitnessSyncer => witness_syncer::step(services),
             Self::Pacer => pacer::step(services),
             Self::DirectoryWatcher => directory_watcher::step(services),
+            Self::Compactor => compactor::step(services),
         }
     }
 }

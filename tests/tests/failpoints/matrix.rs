@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
-    Change, Clock, ConsumerConfig, Durability, Engine, Error, HealthState, Opened, StreamRequest,
-    Streams, StreamsConfig, SystemClock, VbId,
+    Change, Clock, ConsumerConfig, Durability, Engine, Error, HealthState, Opened, Seqno,
+    StreamRequest, Streams, StreamsConfig, SystemClock, VbId,
 };
+use vbstore_engine::raw::purge_tombstones;
 use vbstore_tests::{TestStore, assert_verified, put, rows, vb};
 
 const WRITE_PATH: [&str; 4] = [
@@ -311,6 +312,14 @@ fn abort_child() {
         .unwrap();
     engine.flush().unwrap();
     vb(&engine, 0).set("synced", "1").unwrap();
+    // What replaces a deletion that is gone for good is looked up by the flush.
+    let third = vb(&engine, 2);
+    third.set("gone", "1").unwrap();
+    third.delete("gone").unwrap();
+    third.set("last", "1").unwrap();
+    purge_tombstones(&engine, third.id(), Seqno::new(2)).unwrap();
+    third.set("gone", "2").unwrap();
+    drop(third);
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = streams
         .consumer("child", &ConsumerConfig::default())

@@ -10,7 +10,7 @@ const LINES_MAX: usize = 600;
 
 /// Sources of the engine with locks that are no ranked mutex. The first three take the token of their
 /// rank themselves; the others are leaves with a condition, or of the whole process.
-const OWN_LOCKS: [&str; 7] = [
+const OWN_LOCKS: [&str; 8] = [
     "gate.rs",
     "stripes.rs",
     "tuning.rs",
@@ -18,6 +18,7 @@ const OWN_LOCKS: [&str; 7] = [
     "failpoint.rs",
     "home/lock.rs",
     "signals.rs",
+    "wakers.rs",
 ];
 
 #[test]

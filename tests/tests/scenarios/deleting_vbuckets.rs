@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vbstore::failpoint::{Action, Gate, place};
-use vbstore::{Change, Counts, Durability, Error, VbId};
+use vbstore::{BackgroundTask, Change, Clock, Counts, Durability, Engine, Error, VBucket, VbId};
 use vbstore_tests::{TestStore, put, rows, vb};
 
 #[test]
@@ -165,5 +165,81 @@ fn a_change_that_was_admitted_before_the_deletion_is_not_made_after_it() {
     });
     assert_eq!(vb(&engine, 0).seqnos().unwrap().high.get(), 0);
     assert_eq!(vb(&engine, 0).get("k").unwrap(), None);
+    store.finish(engine);
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u8::try_from(state & 0xff).unwrap()
+    };
+    (0..8_192).map(|_| byte()).collect()
+}
+
+fn live_mib(engine: &Engine) -> u64 {
+    engine.disk_usage().unwrap().live_sst >> 20
+}
+
+#[test]
+fn a_deletion_gives_the_space_back_by_itself() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let (deleted, stays) = (vb(&engine, 0), vb(&engine, 1));
+    let fill = |vb: &VBucket, keys: std::ops::Range<u64>| {
+        for n in keys {
+            let change = Change::set(n.to_be_bytes(), noise(n));
+            vb.write(change, Durability::Memory).unwrap();
+        }
+        engine.flush().unwrap();
+    };
+    fill(&deleted, 0..2_000);
+    fill(&stays, 0..500);
+    engine.compact(deleted.id()).unwrap();
+    engine.compact(stays.id()).unwrap();
+    // Files of level 0 and what no file holds yet go as well.
+    fill(&deleted, 2_000..4_000);
+    assert!(live_mib(&engine) >= 18);
+
+    engine.delete_vbucket(deleted.id()).unwrap();
+    fill(&deleted, 0..3);
+    engine.step(BackgroundTask::Compactor).unwrap();
+
+    assert!(live_mib(&engine) <= 5, "{} MiB live", live_mib(&engine));
+    for n in 0..500 {
+        let document = stays.get(u64::to_be_bytes(n)).unwrap().unwrap();
+        assert_eq!(document.value, noise(n));
+    }
+    assert_eq!(deleted.counts().unwrap().counts.items, 3);
+    assert_eq!(rows(&deleted).len(), 3);
+    store.finish(engine);
+}
+
+#[test]
+fn a_hundred_deletions_of_one_vbucket_do_not_get_slower() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let first = vb(&engine, 0);
+    let clock = vbstore::SystemClock::new();
+    let mut took = Vec::new();
+    for round in 0..100 {
+        for n in 0..20 {
+            put(&first, &format!("{round}-{n}"), "v");
+        }
+        engine.flush().unwrap();
+        engine.step(BackgroundTask::Compactor).unwrap();
+        let start = clock.monotonic();
+        engine.delete_vbucket(first.id()).unwrap();
+        assert!(first.get("0-0").unwrap().is_none());
+        assert_eq!(rows(&first), []);
+        took.push(clock.monotonic() - start);
+    }
+    // The quickest of each: the disk is shared.
+    let (early, late) = (took[..25].iter().min(), took[75..].iter().min());
+    let (early, late) = (*early.unwrap(), *late.unwrap());
+    assert!(late <= early * 4, "{early:?} at first, {late:?} at last");
     store.finish(engine);
 }

@@ -54,7 +54,7 @@ impl Wake for OnWake {
     }
 }
 
-/// Lets the flusher wake a waker that has the last handle and does this to it. Returns the store, and
+/// Lets a flush wake a waker that has the last handle and does this to it. Returns the store, and
 /// what came of it.
 fn in_a_waker(act: fn(Engine) -> Option<Error>) -> (TestStore, Option<Error>) {
     let store = TestStore::threaded();
@@ -81,7 +81,7 @@ fn in_a_waker(act: fn(Engine) -> Option<Error>) -> (TestStore, Option<Error>) {
     assert!(matches!(polled, Poll::Pending), "{polled:?}");
     drop(held);
     let (thread, came) = outcome.recv_timeout(LONG).unwrap();
-    assert_eq!(thread.as_deref(), Some("vbstore-flusher"));
+    assert_eq!(thread.as_deref(), Some("vbstore-wakers"));
     (store, came)
 }
 

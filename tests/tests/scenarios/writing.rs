@@ -300,3 +300,48 @@ fn cas_rises_when_the_clock_goes_back_and_over_a_restart() {
     assert!(first < second && second < third, "{first} {second} {third}");
     store.finish(engine);
 }
+
+#[test]
+fn of_a_key_in_several_checkpoints_of_one_batch_only_the_newest_change_is_written() {
+    let mut store = TestStore::stepped();
+    // Each of these values ends a checkpoint.
+    store.config.tuning.checkpoint_bytes_max = 64 << 10;
+    let engine = store.open();
+    let first = vb(&engine, 0);
+    let value = |n: u64| format!("{n}-{}", "v".repeat(64 << 10));
+    put(&first, "key", &value(1));
+    put(&first, "other", "v");
+    engine.flush().unwrap();
+    let before = engine.metrics().flushed_items.get();
+    for n in 3..=8 {
+        put(&first, "key", &value(n));
+    }
+    first.write(Change::delete("other"), MEMORY).unwrap();
+    put(&first, "gone", &value(10));
+    first.write(Change::delete("gone"), MEMORY).unwrap();
+    put(&first, "other", &value(12));
+    put(&first, "key", &value(13));
+    put(&first, "last", "v");
+    engine.flush().unwrap();
+
+    assert_eq!(engine.metrics().flushed_items.get() - before, 4);
+    let shown: Vec<_> = rows(&first)
+        .into_iter()
+        .map(|(seqno, kind, key, _, previous)| (seqno, kind, key, previous))
+        .collect();
+    // Each replaces what was on disk before the batch; "gone" was not.
+    let row = |seqno, kind, key: &str, previous| (seqno, kind, key.to_owned(), previous);
+    assert_eq!(
+        shown,
+        [
+            row(11, "deletion", "gone", 0),
+            row(12, "mutation", "other", 2),
+            row(13, "mutation", "key", 1),
+            row(14, "mutation", "last", 0),
+        ]
+    );
+    let counts = first.counts().unwrap().counts;
+    assert_eq!((counts.items, counts.tombstones), (3, 1));
+    assert_eq!(first.seqnos().unwrap().synced.get(), 14);
+    store.finish(engine);
+}

@@ -1,6 +1,6 @@
 //! What the reader of a consumer does.
 
-use super::state::{Entry, Mailbox, Source, State};
+use super::state::{Mailbox, Source, State};
 use crate::config::Order;
 use crate::delivery::batch::Batch;
 use crate::delivery::tail::Tail;
@@ -165,9 +165,7 @@ impl Mailbox {
     pub(crate) fn put_back(&self, tail: Tail, batch: Option<Batch>) -> bool {
         let id = tail.stream.id;
         let mut state = self.state.lock();
-        let entry = state.streams.get_mut(&id);
-        let is_lent = |entry: &&mut Entry| matches!(entry.source, Source::Memory(None));
-        let Some(entry) = entry.filter(is_lent) else {
+        let Some(entry) = state.lent_mut(id) else {
             drop(state);
             drop((tail, batch));
             return false;
@@ -185,9 +183,7 @@ impl Mailbox {
     pub(crate) fn finish(&self, tail: Tail, batch: Option<Batch>, reason: EndReason) -> bool {
         let id = tail.stream.id;
         let mut state = self.state.lock();
-        let entry = state.streams.get_mut(&id);
-        let is_lent = |entry: &&mut Entry| matches!(entry.source, Source::Memory(None));
-        let Some(entry) = entry.filter(is_lent) else {
+        let Some(entry) = state.lent_mut(id) else {
             drop(state);
             drop((tail, batch));
             return false;
@@ -220,10 +216,7 @@ impl Mailbox {
 
     fn resume(&self, id: StreamId, source: Source) -> bool {
         let mut state = self.state.lock();
-        let entry = state.streams.get_mut(&id);
-        let is_with_reader =
-            |entry: &&mut Entry| matches!(entry.source, Source::Memory(None) | Source::Paused);
-        let Some(entry) = entry.filter(is_with_reader) else {
+        let Some(entry) = state.resumable_mut(id) else {
             drop(state);
             drop(source);
             return false;

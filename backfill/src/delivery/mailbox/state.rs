@@ -110,6 +110,20 @@ impl State {
             .expect("a listed stream that is not there")
     }
 
+    /// Returns the entry of a stream whose tail the reader has; `None` if the stream was ended or
+    /// paused meanwhile.
+    pub(super) fn lent_mut(&mut self, id: StreamId) -> Option<&mut Entry> {
+        let entry = self.streams.get_mut(&id)?;
+        matches!(entry.source, Source::Memory(None)).then_some(entry)
+    }
+
+    /// Returns the entry of a stream that waits for its reader to say how it goes on: its tail is
+    /// with the reader, or it is paused. `None` if it was ended meanwhile.
+    pub(super) fn resumable_mut(&mut self, id: StreamId) -> Option<&mut Entry> {
+        let entry = self.streams.get_mut(&id)?;
+        matches!(entry.source, Source::Memory(None) | Source::Paused).then_some(entry)
+    }
+
     /// Puts a stream into the turn that it belongs in, if it is not there.
     pub(super) fn queue(&mut self, id: StreamId) {
         let entry = self.entry_mut(id);

@@ -1,0 +1,322 @@
+//! Memory: what is counted is what is allocated, and the quota is kept.
+
+use bytes::Bytes;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use vbstore::{
+    Cas, Change, Durability, Error, ItemKind, ItemMeta, KeyRange, PageForm, Seqno, SliceBudget,
+    Tuning, VbId,
+};
+use vbstore_core::{Checkpoints, Item};
+use vbstore_tests::{TestStore, put, vb};
+
+const MIB: usize = 1 << 20;
+
+thread_local! {
+    /// What this thread has allocated and not freed, in bytes.
+    static ALLOCATED: Cell<i64> = const { Cell::new(0) };
+    /// What it has ever allocated.
+    static EVER_ALLOCATED: Cell<i64> = const { Cell::new(0) };
+}
+
+/// Counts for each thread what it allocates, as glibc does: 8 bytes of its own, in steps of 16, 32 at
+/// least.
+struct Counting;
+
+fn chunk(layout: Layout) -> i64 {
+    i64::try_from(((layout.size() + 8).max(32) + 15) & !15).unwrap()
+}
+
+#[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.set(ALLOCATED.get() + chunk(layout));
+        EVER_ALLOCATED.set(EVER_ALLOCATED.get() + chunk(layout));
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        ALLOCATED.set(ALLOCATED.get() - chunk(layout));
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Appends changes with keys in the order of `order` and returns what is counted and what is allocated,
+/// for each change, in bytes: while they are in the open checkpoint, and after they are sealed.
+fn of_each(changes: u64, value_len: usize, order: impl Fn(u64) -> u64) -> [(u64, u64); 2] {
+    let before = ALLOCATED.get();
+    let mut checkpoints = Checkpoints::new(Seqno::ZERO);
+    for n in 1..=changes {
+        let item = Item {
+            meta: ItemMeta {
+                seqno: Seqno::new(n),
+                kind: ItemKind::Mutation,
+                cas: Cas::new(n),
+                flags: 0,
+                expiry: 0,
+                datatype: 0,
+                value_len: 0,
+            },
+            key: order(n).to_be_bytes().into(),
+            value: Bytes::copy_from_slice(&vec![7; value_len]),
+        };
+        // A reader has cloned it: from then on it has a reference count of its own.
+        drop(item.value.clone());
+        checkpoints.append(item.into(), None, false, Duration::ZERO);
+    }
+    let measure = |checkpoints: &Checkpoints| {
+        let allocated = u64::try_from(ALLOCATED.get() - before).unwrap();
+        (checkpoints.memory() / changes, allocated / changes)
+    };
+    let open = measure(&checkpoints);
+    checkpoints.seal();
+    [open, measure(&checkpoints)]
+}
+
+#[test]
+fn what_is_counted_for_a_change_is_what_is_allocated() {
+    for value_len in [0, 16, 1_000] {
+        for is_shuffled in [false, true] {
+            let order = |n: u64| {
+                if is_shuffled {
+                    n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                } else {
+                    n
+                }
+            };
+            let [open, sealed] = of_each(20_000, value_len, order);
+            println!("value {value_len}, shuffled {is_shuffled}: open {open:?}, sealed {sealed:?}");
+            for (counted, allocated) in [open, sealed] {
+                assert!(
+                    allocated <= counted,
+                    "{allocated} allocated, {counted} counted"
+                );
+                assert!(
+                    counted - allocated <= 160,
+                    "{allocated} allocated, {counted} counted"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_small_part_of_a_large_buffer_does_not_keep_the_buffer() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let first = vb(&engine, 0);
+    put_parts(&first, 1);
+    let before = ALLOCATED.get();
+    put_parts(&first, 1_000);
+    let kept = ALLOCATED.get() - before;
+    assert!(
+        kept < 1_000_000,
+        "{kept} bytes for 1,000 values of 16 bytes"
+    );
+    assert_eq!(first.get([3, 0]).unwrap().unwrap().value, &[3; 16][..]);
+    store.finish(engine);
+}
+
+/// Writes so many values of 16 bytes, each cut from a buffer of 64 KiB.
+fn put_parts(vb: &vbstore::VBucket, values: u16) {
+    for n in 0..values {
+        let byte = n.to_le_bytes()[0];
+        let packet = Bytes::from(vec![byte; 64 << 10]);
+        let change = Change::set(n.to_le_bytes(), packet.slice(100..116));
+        vb.write(change, Durability::Memory).unwrap();
+    }
+}
+
+/// A buffer of the program's, whose end is the program's code.
+struct Owned {
+    bytes: Vec<u8>,
+    engine: vbstore::Engine,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Waits for the lead, which a thread that holds any lock must not do.
+        self.engine.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_buffer_of_the_program_ends_with_the_call_that_brought_it() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    for durability in [Durability::Memory, Durability::Synced] {
+        let owned = Owned {
+            bytes: vec![1; 100],
+            engine: engine.clone(),
+        };
+        let change = Change::set("key", Bytes::from_owner(owned));
+        vb(&engine, 0).write(change, durability).unwrap();
+        // Nothing of the program is left in the engine: else it would keep itself open.
+        assert_eq!(
+            vb(&engine, 0).get("key").unwrap().unwrap().value,
+            &[1; 100][..]
+        );
+    }
+    store.finish(engine);
+}
+
+fn quota(mib: u64) -> Tuning {
+    Tuning {
+        memory_quota: mib << 20,
+        ..Tuning::default()
+    }
+}
+
+#[test]
+fn the_quota_holds_while_many_threads_write_batches() {
+    let mut store = TestStore::threaded();
+    store.config.tuning = quota(16);
+    store.config.tuning.busy_timeout = Duration::from_secs(100);
+    let engine = store.open();
+    let barrier = Barrier::new(9);
+    let is_over = AtomicBool::new(false);
+    let peak = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..8)
+            .map(|n: u16| {
+                let vb = vb(&engine, n % 4);
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    barrier.wait();
+                    for round in 0..4 {
+                        let changes: Vec<Change> = (0..1_000)
+                            .map(|i| Change::add(format!("{n}-{round}-{i}"), vec![1; 3 << 10]))
+                            .collect();
+                        vb.batch(&changes, Durability::Memory).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let watch = scope.spawn(|| {
+            let mut peak = 0;
+            while !is_over.load(Ordering::Acquire) {
+                peak = peak.max(engine.checkpoint_memory());
+                std::thread::yield_now();
+            }
+            peak
+        });
+        barrier.wait();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        is_over.store(true, Ordering::Release);
+        watch.join().unwrap()
+    });
+    assert!(peak <= 16 << 20, "{peak} bytes of a quota of 16 MiB");
+    assert!(
+        peak > 8 << 20,
+        "the quota was never put to the test: {peak}"
+    );
+    store.finish(engine);
+}
+
+#[test]
+fn a_batch_that_is_larger_than_the_quota_passes_and_so_do_those_beside_it() {
+    let mut store = TestStore::threaded();
+    store.config.tuning = quota(1);
+    store.config.tuning.busy_timeout = Duration::from_secs(100);
+    let engine = store.open();
+    let batch = |n: u16| [0, 1].map(|i| Change::set(format!("{n}-{i}"), vec![1; MIB]));
+    std::thread::scope(|scope| {
+        for n in 0..6 {
+            let vb = vb(&engine, n % 4);
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    vb.batch(&batch(n), Durability::Memory).unwrap();
+                    vb.set(format!("small-{n}"), "v").unwrap();
+                }
+            });
+        }
+    });
+    for n in 0..6 {
+        assert!(vb(&engine, n % 4).get(format!("{n}-1")).unwrap().is_some());
+    }
+    store.finish(engine);
+}
+
+#[test]
+fn a_touch_reserves_room_for_the_value_it_keeps() {
+    let mut store = TestStore::stepped();
+    store.config.tuning = quota(1);
+    let engine = store.open();
+    let first = vb(&engine, 0);
+    first.set("large", vec![1; MIB / 2]).unwrap();
+    vbstore_engine::raw::forget_memory(&engine, true).unwrap();
+    for _ in 0..3 {
+        first
+            .write(Change::touch("large", 0), Durability::Memory)
+            .unwrap();
+        assert!(engine.checkpoint_memory() <= 1 << 20);
+    }
+    assert_eq!(first.get("large").unwrap().unwrap().value.len(), MIB / 2);
+    store.finish(engine);
+}
+
+#[test]
+fn a_refused_write_gives_its_room_back() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let first = vb(&engine, 0);
+    let before = engine.checkpoint_memory();
+    for _ in 0..100 {
+        let refused = first.replace("absent", vec![1; MIB]);
+        assert!(matches!(refused, Err(Error::NotFound)), "{refused:?}");
+    }
+    assert_eq!(engine.checkpoint_memory(), before);
+    assert_eq!(first.id(), VbId::new(0));
+    store.finish(engine);
+}
+
+#[test]
+fn a_page_copies_what_it_shows_and_not_what_is_in_memory() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let first = vb(&engine, 0);
+    let key = |n: usize| format!("key-{n:06}");
+    for n in 0..20_000 {
+        put(&first, &key(n), "v");
+    }
+    let budget = SliceBudget {
+        items_max: 10,
+        ..SliceBudget::default()
+    };
+    // Before a flush, and while memory still holds what is on disk.
+    for _ in 0..2 {
+        for from in [0, 10_000, 19_985] {
+            let before = EVER_ALLOCATED.get();
+            let range = KeyRange::all().starting_at(key(from));
+            let page = first
+                .range_within(&range, PageForm::Documents, budget)
+                .unwrap();
+            let allocated = EVER_ALLOCATED.get() - before;
+            let keys: Vec<_> = page
+                .entries
+                .iter()
+                .map(|entry| entry.key.to_vec())
+                .collect();
+            let expected: Vec<_> = (from..from + 10).map(|n| key(n).into_bytes()).collect();
+            assert_eq!(keys, expected);
+            let rest = page.rest.unwrap();
+            assert_eq!(rest.from(), key(from + 10).as_bytes());
+            assert!(allocated < 50_000, "{allocated} bytes for 10 keys");
+        }
+        engine.flush().unwrap();
+    }
+    store.finish(engine);
+}
