@@ -3,13 +3,15 @@
 //! # Protocol
 //! 1. Without any lock: limits, health, room in memory.
 //! 2. Gate, then the key stripes of all keys: nobody else changes these keys now.
-//! 3. If a change depends on its key's state: the vBucket's generation, then checkpoint, then disk.
+//! 3. If a change depends on its key's state: the vBucket's generation, then checkpoint, then disk. If a
+//!    branch is due, or no CAS is reserved, everything is given back, that is made good, and the write
+//!    begins again at 1: only a change that may be made begins a branch.
 //! 4. The vBucket's lock, for the assignment only: is the generation still the one of step 3? Then
 //!    seqno, CAS, append; the vBucket goes onto the dirty list.
 //! 5. Everything is given back, and the caller waits for its durability.
 
 use crate::change::{Change, Verb, Written};
-use crate::commit::{Committer, DirtyList, Want};
+use crate::commit::{Branches, Committer, DirtyList, Want};
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
@@ -56,6 +58,7 @@ pub(crate) struct Writes {
     pub(crate) gate: Arc<Gate>,
     pub(crate) stripes: Stripes,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) branches: Arc<Branches>,
     pub(crate) dirty: Arc<DirtyList>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) health: Arc<Health>,
@@ -93,11 +96,25 @@ impl Writes {
         changes: &[Change],
         durability: Durability,
     ) -> Result<(Vec<Written>, Want)> {
-        let cell = &vb.cell;
         self.check_limits(changes)?;
-        self.health.check()?;
-        self.wait_for_room()?;
+        loop {
+            self.health.check()?;
+            self.wait_for_room()?;
+            if let Some(done) = self.write_if_ready(vb, changes, durability)? {
+                return Ok(done);
+            }
+            self.branches.make_ready(vb)?;
+        }
+    }
 
+    /// Makes the changes, or returns `None` if the vBucket has to be made ready for them first.
+    fn write_if_ready(
+        &self,
+        vb: &Arc<Vb>,
+        changes: &[Change],
+        durability: Durability,
+    ) -> Result<Option<(Vec<Written>, Want)>> {
+        let cell = &vb.cell;
         let storage = self.gate.lend()?;
         let stripes = self.stripes.hold(cell.id, changes.iter().map(Change::key));
         let (admitted, generation) = loop {
@@ -108,6 +125,9 @@ impl Writes {
                 break (admitted, generation);
             }
         };
+        if !self.branches.is_ready(cell) {
+            return Ok(None);
+        }
         self.failpoints.pass(place::WRITE_ASSIGN)?;
         let mut inner = cell.lock();
         if cell.generation() != generation {
@@ -123,7 +143,7 @@ impl Writes {
         wakes.run();
 
         let seqno = last(&written).seqno;
-        Ok((
+        Ok(Some((
             written,
             Want::Durable {
                 vb: Arc::clone(vb),
@@ -131,7 +151,7 @@ impl Writes {
                 seqno,
                 level: durability,
             },
-        ))
+        )))
     }
 
     /// Waits a bounded time while memory is at its quota.
@@ -209,7 +229,12 @@ impl Writes {
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
             return Err(Error::invalid("vb", "out of seqnos"));
         }
-        let (micros, seconds) = (self.clock.wall_micros(), self.clock.wall_seconds());
+        assert!(
+            !vb.cell.is_branch_due(),
+            "a change of {} before its branch",
+            vb.id()
+        );
+        let (micros, seconds) = (self.branches.cas_micros(), self.clock.wall_seconds());
         let vb_uuid = inner.state.uuid;
         let now = self.clock.monotonic();
         let mut written = Vec::with_capacity(changes.len());

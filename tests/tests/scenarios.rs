@@ -1,7 +1,11 @@
 //! What an embedder does with an engine, story by story.
 
+#[path = "scenarios/branches.rs"]
+mod branches;
 #[path = "scenarios/closing.rs"]
 mod closing;
+#[path = "scenarios/copies.rs"]
+mod copies;
 #[path = "scenarios/deleting_vbuckets.rs"]
 mod deleting_vbuckets;
 #[path = "scenarios/durability.rs"]

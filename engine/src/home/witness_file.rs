@@ -27,6 +27,7 @@ impl WitnessFile {
             generation: 0,
             rocks_sequence: 0,
             clean_digest: 0,
+            files_digest: 0,
         };
         let mut bytes = newest.encode().to_vec();
         bytes.resize(FILE_LEN, 0);
@@ -70,6 +71,11 @@ impl WitnessFile {
     /// Returns what was written last.
     pub(crate) fn newest(&self) -> Witness {
         self.newest
+    }
+
+    /// Records with everything that is written from now on which files the store consists of.
+    pub(crate) fn note_files(&mut self, files_digest: u64) {
+        self.newest.files_digest = files_digest;
     }
 
     /// Writes that everything up to `rocks_sequence` is synced. A `clean_digest` other than 0

@@ -1,10 +1,10 @@
 //! Opening a store that exists.
 
-use super::compare::{LastStop, compare};
-use super::recover::recover;
+use super::compare::{Compared, LastStop, compare};
+use super::recover::{Recovery, recover};
 use super::request::Request;
 use super::resources::Resources;
-use super::states::{Loaded, load};
+use super::states::load;
 use crate::error::{Error, Result};
 use crate::home::Home;
 use crate::services::Opened;
@@ -21,9 +21,17 @@ pub(super) fn open(
 ) -> Result<Opened> {
     let resources = Resources::find(&request.config, vbuckets, "open")?;
     let options = FamilyOptions::new(resources.storage);
-    let (mut witness, last_stop) = compare(&request, &home, store, vbuckets, &options)?;
-    if last_stop == LastStop::Unclean {
-        recover(&request, &home, vbuckets, &options, &mut witness)?;
+    let Compared {
+        mut witness,
+        last_stop,
+        begins_branches,
+    } = compare(&request, &home, store, vbuckets, &options)?;
+    if last_stop == LastStop::Unclean || begins_branches {
+        let what = Recovery {
+            is_unclean: last_stop == LastStop::Unclean,
+            begins_branches,
+        };
+        recover(&request, &home, vbuckets, &options, &mut witness, what)?;
     }
     let promised = witness.newest().rocks_sequence;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
@@ -35,7 +43,10 @@ pub(super) fn open(
         return Err(Error::DataLoss { expected, found });
     }
     let loaded = load(&storage, vbuckets)?;
-    // From here on the directory is no longer as the last close left it.
+    // From here on the directory is no longer as the last close left it, and a copy that was noticed is
+    // a store of its own. ORDER: after its branches began, so that an open that is cut short notices it
+    // again.
+    witness.note_files(home.files_digest()?);
     witness.record(promised, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, ?last_stop, "store opened");
@@ -50,6 +61,7 @@ pub(super) fn open(
         home,
         storage,
         witness,
-        cells: loaded.into_iter().map(Loaded::into_cell).collect(),
+        store_state: loaded.store,
+        cells: loaded.into_cells(),
     })
 }
