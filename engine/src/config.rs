@@ -14,7 +14,8 @@ pub const VALUE_BYTES_LIMIT: u64 = 20 * MIB;
 /// vBuckets of a new store if the configuration does not say.
 pub const VBUCKETS_DEFAULT: u16 = 64;
 
-/// How durable a change is before its write returns.
+/// How durable a change is before its write returns. Reads do not wait for it: they see a change as soon
+/// as it has its seqno, so that a crash may take back what somebody has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
     /// In memory: lost if the process dies before the next flush ([`Tuning::flush_interval`]).
