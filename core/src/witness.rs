@@ -28,8 +28,8 @@ pub struct Witness {
     /// After a clean close a digest of the names and lengths of the data files, never 0; 0 while
     /// the store is open.
     pub clean_digest: u64,
-    /// A digest of which files the store consists of, by inode and time of birth, never 0; 0 where it
-    /// was not recorded.
+    /// A digest of which files the store consists of, by inode and time of birth; 0 where it was not
+    /// recorded.
     pub files_digest: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The directory of a store: whose it is, and in which state.
 
-use super::identity::files_digest;
+use super::identity::{FilesDigest, files_digest};
 use super::lock::DirLock;
 use super::marker::Marker;
 use super::names::{DB, LOCK, MARKER, MARKER_NEW, WITNESS};
@@ -72,7 +72,7 @@ impl Home {
     }
 
     /// Returns a digest of which files the store consists of.
-    pub(crate) fn files_digest(&self) -> Result<u64> {
+    pub(crate) fn files_digest(&self) -> Result<FilesDigest> {
         files_digest(&self.dir, &self.db())
     }
 

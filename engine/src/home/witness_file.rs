@@ -1,5 +1,6 @@
 //! The witness's file: two slots, overwritten in place and in turn.
 
+use super::identity::FilesDigest;
 use super::names::WITNESS;
 use crate::error::{Error, Result};
 use crate::numbers::count;
@@ -74,8 +75,8 @@ impl WitnessFile {
     }
 
     /// Records with everything that is written from now on which files the store consists of.
-    pub(crate) fn note_files(&mut self, files_digest: u64) {
-        self.newest.files_digest = files_digest;
+    pub(crate) fn note_files(&mut self, files: FilesDigest) {
+        self.newest.files_digest = files.get();
     }
 
     /// Writes that everything up to `rocks_sequence` is synced. A `clean_digest` other than 0

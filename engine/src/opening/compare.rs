@@ -19,6 +19,8 @@ pub(super) enum LastStop {
 pub(super) struct Compared {
     pub(super) witness: WitnessFile,
     pub(super) last_stop: LastStop,
+    /// The files are others than those that the last engine on this store recorded.
+    pub(super) is_copy: bool,
     /// Every vBucket must begin a new branch at once: the store is a copy, or what was synced is lost,
     /// or the caller asked for it.
     pub(super) begins_branches: bool,
@@ -51,13 +53,14 @@ pub(super) fn compare(
             return Ok(Compared {
                 witness,
                 last_stop: LastStop::Unclean,
+                is_copy: false,
                 begins_branches: true,
             });
         }
         Err(error) => return Err(error),
     };
     let newest = witness.newest();
-    let is_copy = newest.files_digest != 0 && newest.files_digest != home.files_digest()?;
+    let is_copy = home.files_digest()?.is_copy(newest.files_digest);
     if is_copy {
         tracing::warn!(
             %store,
@@ -99,6 +102,7 @@ pub(super) fn compare(
     Ok(Compared {
         witness,
         last_stop,
+        is_copy,
         begins_branches: is_copy || is_short || request.new_branch,
     })
 }

@@ -24,8 +24,17 @@ pub(super) fn open(
     let Compared {
         mut witness,
         last_stop,
+        is_copy,
         begins_branches,
     } = compare(&request, &home, store, vbuckets, &options)?;
+    if !is_copy {
+        // RocksDB replaces files of its own before anything else can be recorded. A copy is recorded as a
+        // store of its own only once its branches have begun.
+        let found = witness.newest();
+        witness.note_files(home.files_digest()?.while_opening());
+        witness.record(found.rocks_sequence, found.clean_digest)?;
+        witness.sync()?;
+    }
     if last_stop == LastStop::Unclean || begins_branches {
         let what = Recovery {
             is_unclean: last_stop == LastStop::Unclean,
@@ -43,9 +52,7 @@ pub(super) fn open(
         return Err(Error::DataLoss { expected, found });
     }
     let loaded = load(&storage, vbuckets)?;
-    // From here on the directory is no longer as the last close left it, and a copy that was noticed is
-    // a store of its own. ORDER: after its branches began, so that an open that is cut short notices it
-    // again.
+    // From here on the directory is no longer as the last close left it.
     witness.note_files(home.files_digest()?);
     witness.record(promised, 0)?;
     witness.sync()?;

@@ -51,6 +51,9 @@ pub(super) fn recover(
     } else {
         loaded.write_store(&storage)?
     };
+    // A copy whose branches have begun is a store of its own. ORDER: after they are synced, so that an
+    // open that is cut short before notices it again.
+    witness.note_files(home.files_digest()?.while_opening());
     witness.record(sequence, 0)?;
     witness.sync()
 }

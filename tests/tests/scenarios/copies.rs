@@ -3,8 +3,9 @@
 
 use std::path::Path;
 use std::process::Command;
+use vbstore::failpoint::{Action, place};
 use vbstore::{
-    ConsumerConfig, Engine, Opened, Position, RollbackReason, Seqno, StreamRequest, Streams,
+    ConsumerConfig, Engine, Error, Opened, Position, RollbackReason, Seqno, StreamRequest, Streams,
     StreamsConfig, VbId,
 };
 use vbstore_tests::{TestStore, vb, vbs};
@@ -158,6 +159,24 @@ fn a_copy_of_a_store_that_stopped_uncleanly_or_is_open_begins_new_branches() {
         assert_eq!(branches(&engine), [2; 4], "{name}: none is due");
         engine.close().unwrap();
     }
+}
+
+#[test]
+fn a_copy_whose_open_is_cut_short_begins_its_branches_once_it_is_opened() {
+    let store = TestStore::threaded();
+    let parent = store.path().parent().unwrap().to_owned();
+    write(store.open(), 0, 20);
+    sh(&parent, "cp -a store x; rm -r store; mv x store");
+    for _ in 0..2 {
+        store.failpoints.once(
+            place::OPEN_BRANCH,
+            Action::Fail(Error::Busy { what: "planted" }),
+        );
+        assert!(store.builder().open().is_err());
+    }
+    let engine = store.open();
+    assert_eq!(branches(&engine), [2; 4]);
+    store.finish(engine);
 }
 
 #[test]
