@@ -4,7 +4,7 @@
 //! as its writer asked before the write returns, and synced unless it asked for less.
 //!
 //! ```
-//! use vbstore::{Engine, KeyRange, PageForm};
+//! use vbstore::{Engine, PageForm, VbId};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = tempfile::tempdir()?;
@@ -16,9 +16,15 @@
 //! assert_eq!(document.value, "green");
 //! assert_eq!(document.meta.cas, written.cas);
 //!
-//! let page = engine.for_key("fruit::apple").prefix("fruit::", PageForm::Meta)?;
-//! assert_eq!(page.entries.len(), 1);
-//! assert_eq!(KeyRange::all(), KeyRange::default());
+//! // A key belongs to the vBucket that its hash says: those of a prefix are in all vBuckets.
+//! engine.for_key("fruit::pear").set("fruit::pear", "yellow")?;
+//! let mut fruits = Vec::new();
+//! for vb in (0..engine.vbuckets()).map(VbId::new) {
+//!     let page = engine.vbucket(vb)?.prefix("fruit::", PageForm::Meta)?;
+//!     fruits.extend(page.entries.into_iter().map(|entry| entry.key));
+//! }
+//! fruits.sort();
+//! assert_eq!(fruits, ["fruit::apple", "fruit::pear"]);
 //!
 //! // What changed, from the beginning, and what changes from now on.
 //! use vbstore::{ConsumerConfig, Event, StreamRequest, Streams, StreamsConfig};
@@ -61,3 +67,8 @@ pub use vbstore_metrics::{
     self as metrics, DbSnapshots, EngineMetrics, HOLD_BOUNDS_MICROS, Holder, LongHold,
     MetricsSnapshot, Registration, Registry, Telemetry,
 };
+
+/// The programs of the README: compiled by the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

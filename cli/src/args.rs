@@ -55,7 +55,11 @@ pub(crate) enum Command {
     /// what was read is the vBucket at that seqno; `seqno_advanced`; `end` with its `reason`.
     ///
     /// With --resume the position is kept in a file, written after what it speaks of was printed, so
-    /// that a tail that is killed goes on with no gap (it may repeat what it printed last). A store
+    /// that a tail that is killed goes on with no gap (it may repeat what it printed last). The file
+    /// keeps the positions of vBuckets that are not followed this time. It belongs to one --prefix and
+    /// to --keys-only or not: with others the tail refuses to begin (exit code 2). If the store no
+    /// longer holds what was printed, an `end` with the reason `rollback` says to which seqno to go
+    /// back, and the exit code is 1: begin again with a new file, or with --from. A store
     /// is open in one process at a time: to follow one that is being written, use `session` or
     /// `import --tail`.
     Tail(Tail),
@@ -68,6 +72,12 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Show the main figures of a running `serve` or `stress --metrics`, again and again.
     Watch(Watch),
+    /// Begin a new branch of history in every vBucket.
+    ///
+    /// For a store that was set back to an earlier state in a way that cannot be noticed, such as by
+    /// putting back the image of a disk: consumers that were further are then told to go back. A store
+    /// that was copied does this by itself when it is opened.
+    NewBranch(NewBranch),
     /// Check everything that can be checked on disk, and name what is wrong.
     Verify(Verify),
     /// Write, read, delete and check under load; then open again and compare with what should be
@@ -90,6 +100,7 @@ impl Args {
                 Command::Session(args) => args.json,
                 Command::Serve(args) => args.json,
                 Command::Watch(args) => args.json,
+                Command::NewBranch(args) => args.json,
                 Command::Verify(args) => args.json,
                 Command::Stress(args) => args.json == Some(None),
             }
@@ -256,7 +267,7 @@ pub(crate) struct Tail {
     #[arg(long, conflicts_with = "resume")]
     pub(crate) from: Option<u64>,
     /// Go on from the position in this file, and keep it there; begin at the beginning if there is
-    /// no such file.
+    /// no such file, or no position of a vBucket in it.
     #[arg(long, value_name = "FILE")]
     pub(crate) resume: Option<PathBuf>,
     /// End when everything that is there now was printed.
@@ -356,6 +367,16 @@ fn seconds(text: &str) -> Result<f64, String> {
     } else {
         Err("between 0.05 and 3600".to_owned())
     }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NewBranch {
+    /// Answer with JSON, and errors as JSON on standard error.
+    #[arg(long)]
+    json: bool,
+    /// The store.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

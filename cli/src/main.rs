@@ -6,6 +6,7 @@ mod exporting;
 mod follow;
 mod import;
 mod input;
+mod new_branch;
 mod number;
 mod output;
 mod point;
@@ -56,6 +57,7 @@ fn run(command: Command, out: &mut Out) -> Run {
         Command::Session(args) => session::run(&args, out, &stop),
         Command::Serve(args) => serve::run(&args, out, &stop),
         Command::Watch(args) => watch::run(&args, out, &stop),
+        Command::NewBranch(args) => new_branch::run(&args, out),
         Command::Verify(args) => verify::run(&args, out, &stop),
         Command::Stress(args) => stress::run(&args, out, &stop),
     }

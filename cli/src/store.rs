@@ -9,6 +9,11 @@ pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
     finish(dir, Engine::builder(dir).create(false))
 }
 
+/// Opens a store that must be there, and begins a new branch in every vBucket.
+pub(crate) fn open_with_new_branch(dir: &Path) -> Result<Engine, Failure> {
+    finish(dir, Engine::builder(dir).create(false).new_branch())
+}
+
 /// Opens a store, or makes one with so many vBuckets.
 pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine, Failure> {
     let config = Config {

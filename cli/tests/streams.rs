@@ -413,3 +413,138 @@ fn a_stress_goes_on_when_a_full_disk_has_space_again() {
     );
     assert!(report["refused"].as_u64().unwrap() > 0, "{report}");
 }
+
+#[test]
+fn a_tail_refuses_a_position_that_was_reached_with_another_filter() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for key in ["a1", "b1"] {
+        ok(&["set", "--dir", "s", key, "v"], dir);
+    }
+    let tail = |options: &[&str]| {
+        let all = [
+            "tail",
+            "--dir",
+            "s",
+            "--all",
+            "--until-high",
+            "--resume",
+            "state",
+        ];
+        run(&[&all[..], options].concat(), dir)
+    };
+    assert!(tail(&["--prefix", "a"]).status.success());
+    let state = std::fs::read(dir.join("state")).unwrap();
+    for options in [
+        &["--prefix", "b"][..],
+        &[],
+        &["--prefix", "a", "--keys-only"],
+    ] {
+        let refused = tail(options);
+        assert_eq!(refused.status.code(), Some(2), "{options:?}");
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            said.contains("--prefix") && said.contains("state"),
+            "{said}"
+        );
+        assert_eq!(refused.stdout, b"", "{options:?}");
+        assert_eq!(std::fs::read(dir.join("state")).unwrap(), state);
+    }
+    ok(&["set", "--dir", "s", "a2", "v"], dir);
+    let more = tail(&["--prefix", "a"]);
+    let more = changes(&String::from_utf8(more.stdout).unwrap());
+    assert_eq!(
+        more.values().map(|(key, _)| &**key).collect::<Vec<_>>(),
+        ["a2"]
+    );
+}
+
+#[test]
+fn a_tail_of_one_vbucket_keeps_the_positions_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let lines = (0..40).map(|n| format!("{{\"key\":\"k{n}\"}}"));
+    write_lines(&dir.join("in.jsonl"), lines);
+    ok(
+        &["import", "--dir", "s", "--vbuckets", "4", "in.jsonl"],
+        dir,
+    );
+    let tail = |which: &[&str]| {
+        let what = ["tail", "--dir", "s", "--until-high", "--resume", "state"];
+        changes(&ok(&[&what[..], which].concat(), dir))
+    };
+    let first = tail(&["--vb", "0"]);
+    let second = tail(&["--vb", "1"]);
+    assert!(!first.is_empty() && !second.is_empty());
+    assert_eq!(tail(&["--vb", "0"]).len(), 0, "printed already");
+    let rest = tail(&["--all"]);
+    assert_eq!(first.len() + second.len() + rest.len(), 40);
+    assert!(rest.keys().all(|(vb, _)| *vb >= 2));
+}
+
+#[test]
+fn a_tail_of_a_store_that_was_set_back_says_where_to_go_back_to() {
+    let tail = [
+        "tail",
+        "--dir",
+        "s",
+        "--all",
+        "--until-high",
+        "--resume",
+        "state",
+    ];
+    for restore in ["rm -r s && cp -a copy s", "new-branch"] {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        ok(&["set", "--dir", "s", "k", "first"], dir);
+        assert!(
+            Command::new("cp")
+                .args(["-a", "s", "copy"])
+                .current_dir(dir)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let is_copied = restore.starts_with("rm");
+        if is_copied {
+            ok(&["set", "--dir", "s", "k", "LOST"], dir);
+        }
+        assert_eq!(changes(&ok(&tail, dir)).len(), 1);
+        if is_copied {
+            let done = Command::new("sh")
+                .args(["-c", restore])
+                .current_dir(dir)
+                .status();
+            assert!(done.unwrap().success());
+        } else {
+            let said = ok(&["--json", "new-branch", "--dir", "s"], dir);
+            assert_eq!(json(&said)["vbuckets"], 64);
+        }
+        let stats = json(&ok(&["--json", "stats", "--dir", "s", "--vb", "0"], dir));
+        assert_eq!(
+            stats["failover_log"].as_array().unwrap().len(),
+            2,
+            "{stats}"
+        );
+        ok(&["set", "--dir", "s", "k", "after"], dir);
+        for _ in 0..2 {
+            let output = run(&tail, dir);
+            let printed = String::from_utf8(output.stdout).unwrap();
+            if is_copied {
+                // It says so until it is begun again.
+                assert_eq!(output.status.code(), Some(1), "{printed}");
+                let end = printed
+                    .lines()
+                    .map(json)
+                    .find(|line| line["reason"] == "rollback");
+                let end = end.unwrap();
+                assert_eq!(
+                    (&end["to"], &end["rollback_reason"]),
+                    (&1.into(), &"diverged".into())
+                );
+            } else {
+                assert!(output.status.success(), "nothing was lost: {printed}");
+            }
+        }
+    }
+}

@@ -6,6 +6,9 @@ use crate::record::{Place, Reader, RecordError, Writer};
 /// Most entries a log keeps; the oldest goes first. 25 is what Couchbase Server keeps.
 pub const ENTRIES_MAX: usize = 25;
 
+/// Since version 2 the record says after how many unclean stops the newest branch began.
+const VERSION: u8 = 2;
+
 /// One branch: from `seqno` on, changes belong to `uuid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailoverEntry {
@@ -19,18 +22,30 @@ pub struct FailoverEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailoverLog {
     entries: Vec<FailoverEntry>,
+    /// How many unclean stops the store had seen when the newest branch began.
+    unclean_stops: u64,
 }
 
 impl FailoverLog {
-    /// Returns the log of a vBucket that begins with this branch at seqno 0.
+    /// Returns the log of a vBucket that begins with this branch at seqno 0, in a store that has seen
+    /// so many unclean stops.
     #[must_use]
-    pub fn new(uuid: VbUuid) -> Self {
+    pub fn new(uuid: VbUuid, unclean_stops: u64) -> Self {
         Self {
             entries: vec![FailoverEntry {
                 uuid,
                 seqno: Seqno::ZERO,
             }],
+            unclean_stops,
         }
+    }
+
+    /// Returns whether a branch has to begin before the next change: the store has seen an unclean stop
+    /// since the newest one began, so that a consumer may have seen changes above the vBucket's high
+    /// seqno which are lost. `unclean_stops` is how many it has seen.
+    #[must_use]
+    pub const fn is_branch_due(&self, unclean_stops: u64) -> bool {
+        self.unclean_stops < unclean_stops
     }
 
     /// Returns the entries, newest first.
@@ -40,8 +55,9 @@ impl FailoverLog {
     }
 
     /// Begins a branch at `seqno`: entries above it are forgotten, and the oldest is if there
-    /// would be more than [`ENTRIES_MAX`].
-    pub fn begin(&mut self, uuid: VbUuid, seqno: Seqno) {
+    /// would be more than [`ENTRIES_MAX`]. `unclean_stops` is how many the store has seen.
+    pub fn begin(&mut self, uuid: VbUuid, seqno: Seqno, unclean_stops: u64) {
+        self.unclean_stops = unclean_stops;
         self.entries.retain(|entry| entry.seqno <= seqno);
         self.entries.insert(0, FailoverEntry { uuid, seqno });
         self.entries.truncate(ENTRIES_MAX);
@@ -56,11 +72,13 @@ impl FailoverLog {
     /// Writes the record into `out`, which is cleared first.
     pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) {
         let count = self.entries.iter().fold(0_u16, |count, _| count + 1);
-        let mut writer = Writer::new(out, self.entries.len() * 16).u16(count);
+        let mut writer = Writer::versioned(out, self.entries.len() * 16 + 8, VERSION).u16(count);
         for entry in &self.entries {
             writer = writer.u64(entry.uuid.get()).u64(entry.seqno.get());
         }
-        writer.seal(Place::Named(&Self::storage_key(vb)));
+        writer
+            .u64(self.unclean_stops)
+            .seal(Place::Named(&Self::storage_key(vb)));
     }
 
     /// Reads the record of `vb`.
@@ -69,7 +87,8 @@ impl FailoverLog {
     /// When version, checksum or length is not what it should be, the log is empty or too long, a
     /// uuid is 0, or seqnos rise from newer to older.
     pub fn decode(vb: VbId, record: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader::open(record, Place::Named(&Self::storage_key(vb)))?;
+        let place = Self::storage_key(vb);
+        let (version, mut reader) = Reader::open_up_to(record, Place::Named(&place), VERSION)?;
         let count = usize::from(reader.u16()?);
         if count == 0 || count > ENTRIES_MAX {
             return Err(RecordError("failover log has no entry or too many"));
@@ -91,8 +110,14 @@ impl FailoverLog {
             }
             entries.push(entry);
         }
+        // Version 1 is of stores in which a branch began in every vBucket at each opening after an
+        // unclean stop, and no stop was counted.
+        let unclean_stops = if version >= VERSION { reader.u64()? } else { 0 };
         reader.end()?;
-        Ok(Self { entries })
+        Ok(Self {
+            entries,
+            unclean_stops,
+        })
     }
 }
 
@@ -104,11 +129,11 @@ mod tests {
 
     #[test]
     fn a_branch_forgets_entries_above_it_and_the_oldest_of_too_many() {
-        let mut log = FailoverLog::new(VbUuid::new(1));
-        log.begin(VbUuid::new(2), Seqno::new(10));
-        log.begin(VbUuid::new(3), Seqno::new(20));
+        let mut log = FailoverLog::new(VbUuid::new(1), 0);
+        log.begin(VbUuid::new(2), Seqno::new(10), 1);
+        log.begin(VbUuid::new(3), Seqno::new(20), 1);
 
-        log.begin(VbUuid::new(4), Seqno::new(15));
+        log.begin(VbUuid::new(4), Seqno::new(15), 1);
 
         let seen: Vec<_> = log
             .entries()
@@ -118,7 +143,7 @@ mod tests {
         assert_eq!(seen, [(4, 15), (2, 10), (1, 0)]);
 
         for n in 0..40 {
-            log.begin(VbUuid::new(100 + n), Seqno::new(15));
+            log.begin(VbUuid::new(100 + n), Seqno::new(15), 1);
         }
         assert_eq!(log.entries().len(), ENTRIES_MAX);
         assert_eq!(log.entries().first().map(|e| e.uuid.get()), Some(139));
@@ -126,8 +151,8 @@ mod tests {
 
     #[test]
     fn the_record_round_trips_and_refuses_what_is_not_a_log() {
-        let mut log = FailoverLog::new(VbUuid::new(1));
-        log.begin(VbUuid::new(2), Seqno::new(10));
+        let mut log = FailoverLog::new(VbUuid::new(1), 0);
+        log.begin(VbUuid::new(2), Seqno::new(10), 1);
         let mut out = Vec::new();
         log.encode(VB, &mut out);
 
@@ -146,5 +171,32 @@ mod tests {
         log.entries.clear();
         log.encode(VB, &mut out);
         assert!(FailoverLog::decode(VB, &out).is_err());
+    }
+
+    #[test]
+    fn a_branch_is_due_from_an_unclean_stop_until_it_has_begun() {
+        let mut log = FailoverLog::new(VbUuid::new(1), 3);
+        assert!(!log.is_branch_due(3));
+        assert!(log.is_branch_due(4));
+        log.begin(VbUuid::new(2), Seqno::new(10), 5);
+        assert!(!log.is_branch_due(5));
+        let mut out = Vec::new();
+        log.encode(VB, &mut out);
+        let read = FailoverLog::decode(VB, &out).unwrap();
+        assert!(!read.is_branch_due(5) && read.is_branch_due(6));
+    }
+
+    #[test]
+    fn a_record_of_version_1_is_read() {
+        let mut out = Vec::new();
+        Writer::versioned(&mut out, 0, 1)
+            .u16(1)
+            .u64(7)
+            .u64(0)
+            .seal(Place::Named(&FailoverLog::storage_key(VB)));
+        assert_eq!(
+            FailoverLog::decode(VB, &out),
+            Ok(FailoverLog::new(VbUuid::new(7), 0))
+        );
     }
 }

@@ -143,6 +143,18 @@ impl Cas {
     /// headroom is kept.
     pub const RESTORED_MAX: Self = Self(1 << 62);
 
+    /// More changes than a vBucket can lose in one unclean stop: 2^32 of them take an hour at a million
+    /// a second, and what is not synced is at most the sync interval old.
+    const LOST_MAX: u64 = 1 << 32;
+
+    /// Returns a CAS above all that may have been given out and lost, in a vBucket whose largest known
+    /// one is `self`. Each lost one was taken from the clock, and is then at most `reserved`, or is one
+    /// more than the one before it.
+    #[must_use]
+    pub fn above_lost(self, reserved: Self) -> Self {
+        Self(self.0.max(reserved.0) + Self::LOST_MAX)
+    }
+
     /// Returns the CAS of a change made at `micros` since 1970, when the newest so far is `self`.
     ///
     /// # Panics

@@ -20,6 +20,7 @@
 //!
 //! Everything here builds in seconds and is what property tests, fuzzers and model checkers run on.
 
+mod branch;
 pub mod checkpoint;
 pub mod clock;
 pub mod failover_log;

@@ -1,7 +1,8 @@
 //! How far a stream has read, and the markers it owes its consumer.
 //!
 //! The contract: *when a consumer has taken every item up to the end of the newest marker, its copy
-//! equals the vBucket at that seqno.*
+//! equals the vBucket at that seqno.* A document whose expiry has passed is part of both until a change
+//! removes it: no event says that time has passed.
 //!
 //! - A marker is `(start, end]`. `start` is the last seqno at which the consumer was complete; it
 //!   stays while the end moves.

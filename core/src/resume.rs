@@ -195,9 +195,9 @@ mod tests {
 
     fn log(branches: &[(u64, u64)]) -> FailoverLog {
         // Oldest first.
-        let mut log = FailoverLog::new(VbUuid::new(branches[0].0));
+        let mut log = FailoverLog::new(VbUuid::new(branches[0].0), 0);
         for (uuid, seqno) in &branches[1..] {
-            log.begin(VbUuid::new(*uuid), Seqno::new(*seqno));
+            log.begin(VbUuid::new(*uuid), Seqno::new(*seqno), 0);
         }
         log
     }

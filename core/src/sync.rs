@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 #[cfg(not(feature = "shuttle"))]
 mod plain {
     pub(super) use parking_lot::{Mutex, MutexGuard};
-    pub use std::sync::atomic::{AtomicU64, Ordering};
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock()
@@ -17,7 +17,7 @@ mod plain {
 
 #[cfg(feature = "shuttle")]
 mod checked {
-    pub use shuttle::sync::atomic::{AtomicU64, Ordering};
+    pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     pub(super) use shuttle::sync::{Mutex, MutexGuard};
 
     #[expect(clippy::unwrap_used, reason = "a panic is what the checker looks for")]
@@ -31,7 +31,7 @@ use checked as used;
 #[cfg(not(feature = "shuttle"))]
 use plain as used;
 
-pub use used::{AtomicU64, Ordering};
+pub use used::{AtomicBool, AtomicU64, Ordering};
 
 /// A mutex with a place in the order of locks. A panic of its holder does not poison it, except for
 /// the model checker.

@@ -17,7 +17,9 @@
 //!   most once in a flush interval, all of a vBucket's together; otherwise they wait until a flush
 //!   seals it, which is at most a flush interval later. Whoever seals for a flush fires the watches.
 //! - Wakers are called after the lock is released.
+//! - How a branch that is due begins is told in [`crate::branch`].
 
+use crate::branch::Beginning;
 use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
 use crate::failover_log::FailoverLog;
 use crate::filter::FilterDigest;
@@ -26,7 +28,7 @@ use crate::lock_order::Rank;
 use crate::progress::Progress;
 use crate::record::VbState;
 use crate::resume::{Malformed, Position, Resume, check_end, check_position, decide};
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::watches::{FiredWatches, Watches};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
@@ -79,6 +81,8 @@ pub struct VbCell {
     synced: AtomicU64,
     /// Counts deletions since the engine was opened.
     generation: AtomicU64,
+    /// A branch has to begin before the next change. Once false it stays so; changed under the lock.
+    is_branch_due: AtomicBool,
     lock: Mutex<VbInner>,
 }
 
@@ -97,6 +101,8 @@ pub struct VbInner {
     pub generation_end: Option<GenerationEnd>,
     /// Whether the vBucket is on the dirty list.
     pub is_dirty: bool,
+    /// The branch that is being written.
+    beginning: Option<Beginning>,
     watches: Watches,
     /// From when on a follower that accepts unsynced changes may seal the open checkpoint, on the
     /// engine's monotonic clock.
@@ -169,6 +175,7 @@ impl VbCell {
             persisted: AtomicU64::new(state.high_seqno.get()),
             synced: AtomicU64::new(state.high_seqno.get()),
             generation: AtomicU64::new(0),
+            is_branch_due: AtomicBool::new(false),
             lock: Mutex::new(
                 Rank::VBucket,
                 VbInner {
@@ -178,11 +185,74 @@ impl VbCell {
                     failover_log,
                     generation_end: None,
                     is_dirty: false,
+                    beginning: None,
                     watches: Watches::default(),
                     follower_seal_due: Duration::ZERO,
                 },
             ),
         }
+    }
+
+    /// Marks that a branch has to begin before the next change.
+    #[must_use]
+    pub fn with_branch_due(self) -> Self {
+        self.is_branch_due.store(true, Ordering::Release);
+        self
+    }
+
+    /// Returns whether a branch has to begin before the next change. Takes no lock. Once it has
+    /// returned false it always does.
+    #[must_use]
+    pub fn is_branch_due(&self) -> bool {
+        self.is_branch_due.load(Ordering::Acquire)
+    }
+
+    /// Returns what has to be written, in one synced batch, to begin the branch that is due, and
+    /// remembers it until [`Self::publish_branch`]; `None` if none is due. `uuid` names the branch,
+    /// unless an attempt that failed has named it already. Called with the lead.
+    ///
+    /// # Panics
+    /// When a change was assigned before its branch began.
+    #[must_use]
+    pub fn prepare_branch(
+        &self,
+        uuid: VbUuid,
+        unclean_stops: u64,
+        cas_reserved: Cas,
+    ) -> Option<(VbState, FailoverLog)> {
+        let mut inner = self.lock();
+        if !self.is_branch_due() {
+            return None;
+        }
+        let (state, max_cas) = (inner.state, inner.max_cas);
+        assert_eq!(
+            inner.checkpoints.high_seqno(),
+            state.high_seqno,
+            "a change of {} before its branch",
+            self.id
+        );
+        let log = inner.failover_log.clone();
+        let beginning = inner.beginning.get_or_insert_with(|| {
+            let max_cas = max_cas.above_lost(cas_reserved);
+            Beginning::new(uuid, state.high_seqno, log, unclean_stops, max_cas)
+        });
+        Some((beginning.state(state), beginning.failover_log().clone()))
+    }
+
+    /// The branch that was prepared is on disk and synced. Called with the lead.
+    pub fn publish_branch(&self) {
+        self.apply_beginning(&mut self.lock());
+    }
+
+    fn apply_beginning(&self, inner: &mut VbInner) {
+        let Some(beginning) = inner.beginning.take() else {
+            // A stream that saw it on disk was first.
+            return;
+        };
+        inner.state = beginning.state(inner.state);
+        inner.max_cas = inner.state.max_cas;
+        inner.failover_log = beginning.into_failover_log();
+        self.is_branch_due.store(false, Ordering::Release);
     }
 
     /// Locks it.
@@ -268,6 +338,9 @@ impl VbCell {
         inner.state = state;
         inner.failover_log = failover_log;
         inner.generation_end = Some(end);
+        inner.max_cas = state.max_cas;
+        inner.beginning = None;
+        self.is_branch_due.store(false, Ordering::Release);
         let fired = Fired(inner.watches.take_all());
         (forgotten, fired)
     }
@@ -350,11 +423,19 @@ impl VbCell {
         })
     }
 
-    /// Returns whether `vb_uuid` is a branch of this life of the vBucket. Waits for a deletion that is
-    /// being written, which has changed the disk but not the generation yet.
+    /// Returns whether `vb_uuid` is a branch of this life of the vBucket. `vb_uuid` was read from disk:
+    /// if it is the branch that is being written, its batch is there, and the branch has begun. Waits
+    /// for a deletion that is being written, which has changed the disk but not the generation yet.
     #[must_use]
     pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        if inner
+            .beginning
+            .as_ref()
+            .is_some_and(|b| b.uuid() == vb_uuid)
+        {
+            self.apply_beginning(&mut inner);
+        }
         let entries = inner.failover_log.entries();
         self.generation() == generation && entries.iter().any(|entry| entry.uuid == vb_uuid)
     }
@@ -457,103 +538,4 @@ impl VbInner {
 // The model checker's locks work in its own tests only.
 #[cfg(not(feature = "shuttle"))]
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::item::{Item, ItemKind, ItemMeta};
-    use bytes::Bytes;
-    use std::sync::Arc;
-
-    const LIMIT: ReadLimit = ReadLimit {
-        items: 100,
-        bytes: u64::MAX,
-    };
-
-    fn cell() -> VbCell {
-        let uuid = VbUuid::new(1);
-        VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid))
-    }
-
-    fn append(cell: &VbCell, key: &str, now: Duration) -> Fired {
-        let mut inner = cell.lock();
-        let seqno = inner.checkpoints.high_seqno().next().unwrap();
-        let item = Item {
-            meta: ItemMeta {
-                seqno,
-                kind: ItemKind::Mutation,
-                cas: Cas::new(seqno.get()),
-                flags: 0,
-                expiry: 0,
-                datatype: 0,
-                value_len: 0,
-            },
-            key: key.as_bytes().into(),
-            value: Bytes::new(),
-        };
-        inner.checkpoints.append(Arc::new(item), None, false, now);
-        inner.fire(cell, Some(now))
-    }
-
-    #[test]
-    fn followers_of_unsynced_changes_seal_once_in_a_flush_interval() {
-        let cell = cell();
-        let Ok(Admission::Admitted {
-            mut progress,
-            generation,
-            cursor: Some(cursor),
-        }) = cell.admit(
-            &Position::default(),
-            FilterDigest::of(b"", false),
-            Seqno::MAX,
-        )
-        else {
-            panic!("not admitted");
-        };
-        let seconds = Duration::from_secs;
-        let read = |progress: &mut Progress, now| {
-            let seal = SealTime {
-                now,
-                interval: seconds(10),
-            };
-            let read = cell
-                .read(
-                    generation,
-                    cursor,
-                    progress,
-                    Visibility::Memory,
-                    LIMIT,
-                    seal,
-                )
-                .unwrap()
-                .unwrap();
-            read.map(|(read, _)| {
-                progress.take_memory(read.end, read.position);
-                read.items.len()
-            })
-        };
-        let watch = |progress: &Progress, now| {
-            let above = progress.position();
-            cell.watch(generation, Visibility::Memory, above, Waker::noop(), now)
-        };
-        // The first change is delivered at once.
-        assert!(watch(&progress, seconds(1)));
-        assert_eq!(append(&cell, "a", seconds(1)).len(), 1);
-        assert_eq!(read(&mut progress, seconds(1)), Some(1));
-        // The next ones stay in one open checkpoint, where they replace each other.
-        assert!(watch(&progress, seconds(2)));
-        for _ in 0..5 {
-            assert!(append(&cell, "b", seconds(2)).is_empty());
-        }
-        assert_eq!(read(&mut progress, seconds(10)), None);
-        // A flush seals them, which fires the watch.
-        let mut inner = cell.lock();
-        inner.checkpoints.begin_flush(u64::MAX);
-        assert_eq!(inner.fire(&cell, None).len(), 1);
-        drop(inner);
-        assert_eq!(read(&mut progress, seconds(10)), Some(1));
-        assert_eq!(progress.position(), Seqno::new(6));
-        // An interval after the follower sealed, it may again.
-        append(&cell, "c", seconds(3)).wake();
-        assert!(!watch(&progress, seconds(11)));
-        assert_eq!(read(&mut progress, seconds(11)), Some(1));
-    }
-}
+mod tests;

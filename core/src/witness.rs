@@ -28,6 +28,9 @@ pub struct Witness {
     /// After a clean close a digest of the names and lengths of the data files, never 0; 0 while
     /// the store is open.
     pub clean_digest: u64,
+    /// A digest of which files the store consists of, by inode and time of birth; 0 where it was not
+    /// recorded.
+    pub files_digest: u64,
 }
 
 impl Witness {
@@ -46,6 +49,7 @@ impl Witness {
         out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&self.rocks_sequence.to_be_bytes());
         out.extend_from_slice(&self.clean_digest.to_be_bytes());
+        out.extend_from_slice(&self.files_digest.to_be_bytes());
         out.resize(SLOT_LEN - 4, 0);
         out.extend_from_slice(&crc32fast::hash(&out).to_be_bytes());
         let mut slot = [0; SLOT_LEN];
@@ -71,6 +75,7 @@ impl Witness {
             generation: number(24)?,
             rocks_sequence: number(32)?,
             clean_digest: number(40)?,
+            files_digest: number(48)?,
         })
     }
 
@@ -94,6 +99,7 @@ mod tests {
             generation,
             rocks_sequence: generation * 10,
             clean_digest: 0,
+            files_digest: generation + 1,
         }
     }
 

@@ -57,7 +57,7 @@ struct World {
 impl World {
     fn new(writes: u64) -> Arc<Self> {
         Arc::new(Self {
-            cell: VbCell::new(VB, VbState::new(UUID), FailoverLog::new(UUID)),
+            cell: VbCell::new(VB, VbState::new(UUID), FailoverLog::new(UUID, 0)),
             disk: Mutex::new(Rank::Leaf, Disk::default()),
             history: Mutex::new(Rank::Leaf, Vec::new()),
             to_write: Mutex::new(Rank::Leaf, writes),

@@ -16,6 +16,7 @@ use vbstore_metrics::{EngineMetrics, Registry, Telemetry};
 
 /// Opens or creates a store.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Builder {
     path: PathBuf,
     config: Config,
@@ -26,6 +27,7 @@ pub struct Builder {
     failpoints: Option<Arc<Failpoints>>,
     background: bool,
     accept_data_loss: bool,
+    new_branch: bool,
     create: bool,
 }
 
@@ -57,6 +59,7 @@ impl Builder {
             failpoints: None,
             background: true,
             accept_data_loss: false,
+            new_branch: false,
             create: true,
         }
     }
@@ -129,6 +132,16 @@ impl Builder {
         self
     }
 
+    /// Begins a new branch of history in every vBucket, durable when the store is open. Needed for a
+    /// store that was set back to an earlier state in a way that the engine cannot notice, such as by
+    /// putting back the image of a disk: consumers that were further are then told to go back. A store
+    /// that was copied is noticed. Default: no.
+    #[must_use]
+    pub fn new_branch(mut self) -> Self {
+        self.new_branch = true;
+        self
+    }
+
     /// Opens the store, or creates it.
     ///
     /// # Errors
@@ -156,6 +169,7 @@ impl Builder {
             },
             create: self.create,
             accept_data_loss: self.accept_data_loss,
+            new_branch: self.new_branch,
         })?;
         Ok(Engine::new(Handle::new(services, self.background, places)?))
     }

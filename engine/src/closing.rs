@@ -215,7 +215,10 @@ impl Closing {
         // The digest is taken after RocksDB has let go of its files. Synced before the lock is
         // released.
         let digest = data_files(&services.home.db())?.digest;
+        // RocksDB may have begun another MANIFEST while the store was open.
+        let files = services.home.files_digest()?;
         let mut witness = services.witness.lock();
+        witness.note_files(files);
         witness.record(sequence, digest)?;
         witness.sync()?;
         tracing::info!("store closed");

@@ -73,7 +73,8 @@ impl Engine {
         Ok(VBucket::new(Arc::clone(&self.handle), Arc::clone(vb)))
     }
 
-    /// Returns the vBucket that a key belongs to.
+    /// Returns the vBucket that a key belongs to: which one, its hash decides. Keys that are alike, such
+    /// as those of one prefix, are spread over all vBuckets.
     #[must_use]
     pub fn for_key(&self, key: impl AsRef<[u8]>) -> VBucket {
         let vb = self.services().vbs.of_key(key.as_ref());

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use vbstore_core::{Cas, Seqno, VbId};
 
-/// The result of an operation.
-pub type Result<T> = std::result::Result<T, Error>;
+/// The result of an operation. With another error it is the one of the standard library, so that a
+/// program may import this name.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why the engine refuses writes: the first error, as text.
 #[derive(Clone, Debug)]

@@ -33,8 +33,12 @@ pub mod place {
     pub const CREATE_DB: &str = "create.db";
     /// A new store is complete but for its marker.
     pub const CREATE_READY: &str = "create.ready";
-    /// An unclean stop was found; the new branches are not yet written.
+    /// An unclean stop, or a copy, was found, and nothing is written of it: no branch is due yet.
     pub const OPEN_BRANCH: &str = "open.branch";
+    /// The branches that are due in some vBuckets are about to be written.
+    pub const BRANCH_WRITE: &str = "branch.write";
+    /// They are written and synced, and nobody has been told.
+    pub const BRANCH_PUBLISH: &str = "branch.publish";
     /// A stream is about to open a view of the disk.
     pub const SLICE_OPEN: &str = "slice.open";
     /// A stream has a view of the disk open. The one place where a test can hold a db snapshot.
@@ -46,11 +50,13 @@ pub mod place {
     pub const CLOSE: &str = "close.flush";
 
     /// All of them, in the order in which a store meets them.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 18] = [
         CREATE_DB,
         CREATE_READY,
         OPEN_BRANCH,
         WRITE_LOOK_UP,
+        BRANCH_WRITE,
+        BRANCH_PUBLISH,
         WRITE_ASSIGN,
         FLUSH_BUILD,
         FLUSH_LOOK_UP,

@@ -225,7 +225,7 @@ mod tests {
 
     fn health() -> Health {
         let uuid = VbUuid::new(1);
-        let cell = VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid));
+        let cell = VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid, 0));
         let vbs = Arc::new(VBuckets::new(vec![cell]));
         Health::new(vbs, Arc::default(), Arc::default())
     }

@@ -28,6 +28,12 @@ pub fn with_held_view<R>(engine: &Engine, work: impl FnOnce(&mut ReadHeld<'_>) -
     Ok(engine.services().gate.lend()?.with_held_view(work))
 }
 
+/// Returns in how many vBuckets a writer waits for its branch.
+#[must_use]
+pub fn waiting_for_branch(engine: &Engine) -> usize {
+    engine.services().writes.branches.waiting()
+}
+
 /// Removes tombstones for good, whoever may need them. Returns how many.
 ///
 /// # Errors

@@ -16,7 +16,8 @@
 //! one that runs the program's code ([`crate::wakes`]).
 
 use crate::commit::{
-    Committer, Deleter, Demand, DirtyList, Flush, Ledger, MemoryRecovery, SyncAside, Syncs,
+    Branches, Committer, Deleter, Demand, DirtyList, Flush, Ledger, MemoryRecovery, SyncAside,
+    Syncs,
 };
 use crate::config::Config;
 use crate::failpoint::MaybeFailpoints;
@@ -33,6 +34,7 @@ use crate::wakers::Wakers;
 use crate::write::Writes;
 use std::sync::Arc;
 use vbstore_core::lock_order::Rank;
+use vbstore_core::record::StoreState;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Clock, StoreUuid, SystemClock, VbCell};
 use vbstore_metrics::EngineMetrics;
@@ -86,6 +88,7 @@ pub(crate) struct Opened {
     pub(crate) home: Home,
     pub(crate) storage: Storage,
     pub(crate) witness: WitnessFile,
+    pub(crate) store_state: StoreState,
     pub(crate) cells: Vec<VbCell>,
 }
 
@@ -107,6 +110,7 @@ impl Services {
             home,
             storage,
             witness,
+            store_state,
             cells,
         } = opened;
         let tuning = Arc::new(CurrentTuning::new(config.tuning.clone()));
@@ -170,12 +174,22 @@ impl Services {
             clock: Arc::clone(&clock),
             failpoints: failpoints.clone(),
         };
+        let branches = Arc::new(Branches::new(
+            store_state,
+            &committer,
+            &gate,
+            &health,
+            &syncs,
+            &clock,
+            &failpoints,
+        ));
         let deleter = Deleter {
             committer: Arc::clone(&committer),
             gate: Arc::clone(&gate),
             health: Arc::clone(&health),
             memory: Arc::clone(&memory),
             syncs: Arc::clone(&syncs),
+            branches: Arc::clone(&branches),
             clock: Arc::clone(&clock),
             signals: Arc::clone(&signals),
             failpoints: failpoints.clone(),
@@ -184,6 +198,7 @@ impl Services {
             config: Arc::clone(&config),
             gate: Arc::clone(&gate),
             committer: Arc::clone(&committer),
+            branches,
             dirty: Arc::clone(&dirty),
             memory: Arc::clone(&memory),
             health: Arc::clone(&health),

@@ -22,7 +22,12 @@ use vbstore_metrics::Holder;
 /// One vBucket of an engine. Cheap to clone; every clone keeps the engine open. All methods may be
 /// called from any thread.
 ///
-/// Reads see every change that has been given a seqno, whether or not it is durable yet.
+/// Reads see every change that has been given a seqno, whether or not it is durable yet: a crash may take
+/// back what was read, also where every write is [`Durability::Synced`], because a reader can be faster
+/// than the sync that the writer waits for. [`VBucket::wait_synced`] waits for what was read.
+///
+/// Whether a document has expired is judged once in a call, for a conditional change when its condition
+/// is; the clock may have passed the expiry when the call returns.
 #[derive(Clone)]
 pub struct VBucket {
     handle: Arc<Handle>,
@@ -101,7 +106,8 @@ impl VBucket {
         self.services().points.get_many(&self.vb, &keys)
     }
 
-    /// Returns a page of keys in key order, with the budget of the engine's tuning.
+    /// Returns a page of this vBucket's keys in key order, with the budget of the engine's tuning. A range
+    /// of keys is spread over all vBuckets ([`crate::Engine::for_key`]): to see all of it, read each.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a range that ends before it begins; [`Error::Corruption`],
@@ -129,7 +135,8 @@ impl VBucket {
         page
     }
 
-    /// Returns a page of the keys that begin with `prefix`; go on with [`Page::rest`].
+    /// Returns a page of this vBucket's keys that begin with `prefix`; go on with [`Page::rest`]. The keys
+    /// of a prefix are spread over all vBuckets ([`crate::Engine::for_key`]): to see all, read each.
     ///
     /// # Errors
     /// As [`Self::range`].
@@ -137,7 +144,9 @@ impl VBucket {
         self.range(&KeyRange::prefix(prefix), form)
     }
 
-    /// Makes one change with this durability and waits for it.
+    /// Makes one change with this durability and waits for it. The first change of a vBucket after an
+    /// unclean stop of the store begins a new branch of its history, which is synced before the change
+    /// is made, whatever its durability.
     ///
     /// # Errors
     /// Nothing was changed: [`Error::Invalid`], [`Error::TooLarge`], [`Error::NotFound`],
@@ -149,7 +158,8 @@ impl VBucket {
         Ok(last(&written))
     }
 
-    /// Makes one change and returns a ticket to wait with. One thread can keep many in flight.
+    /// Makes one change and returns a ticket to wait with. One thread can keep many in flight. Waits for
+    /// room in memory, and where [`Self::write`] syncs a new branch; not for the change's durability.
     ///
     /// # Errors
     /// As [`Self::write`], except for those of waiting.

@@ -7,12 +7,14 @@
 //!    change that depends on nothing needs it too, because the flush has to know what it replaces.
 //!    What cannot be read so refuses the write before it has a seqno, where it changes nothing; in the
 //!    flush it would stop changes that were acknowledged.
+//!    If a branch is due, or no CAS is reserved, everything is given back, that is made good, and the
+//!    write begins again at 1: only a change that may be made begins a branch.
 //! 4. The vBucket's lock, for the assignment only: is the generation still the one of step 3? Then
 //!    seqno, CAS, append; the vBucket goes onto the dirty list.
 //! 5. Everything is given back, and the caller waits for its durability.
 
 use crate::change::{Change, Verb, Written};
-use crate::commit::{Committer, DirtyList, Want};
+use crate::commit::{Branches, Committer, DirtyList, Want};
 use crate::config::Config;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -60,6 +62,8 @@ enum Attempt {
     Written(Vec<Written>, Want),
     /// Nothing was changed: it takes so many bytes of memory.
     NeedsRoom(u64),
+    /// Nothing was changed: a branch is due, or no CAS is reserved.
+    NeedsBranch,
 }
 
 /// Keys that are looked up in memory in one turn of the vBucket's lock, which readers wait for.
@@ -70,6 +74,7 @@ pub(crate) struct Writes {
     pub(crate) config: Arc<Config>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) committer: Arc<Committer>,
+    pub(crate) branches: Arc<Branches>,
     pub(crate) dirty: Arc<DirtyList>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) health: Arc<Health>,
@@ -111,14 +116,15 @@ impl Writes {
         durability: Durability,
     ) -> Result<(Vec<Written>, Want)> {
         self.check_limits(changes)?;
-        self.health.check()?;
-        vb.check()?;
         let mut bytes = changes.iter().map(|change| memory_of(change, None)).sum();
         loop {
+            self.health.check()?;
+            vb.check()?;
             let room = self.reserve(bytes)?;
             match self.write_within(vb, changes, durability, room)? {
                 Attempt::Written(written, want) => return Ok((written, want)),
                 Attempt::NeedsRoom(needed) => bytes = needed,
+                Attempt::NeedsBranch => self.branches.make_ready(vb)?,
             }
         }
     }
@@ -146,7 +152,7 @@ impl Writes {
         }
     }
 
-    /// Makes all of the changes or none, if they fit into the room.
+    /// Makes all of the changes or none, if they fit into the room and the vBucket is ready for them.
     fn write_within(
         &self,
         vb: &Arc<Vb>,
@@ -162,7 +168,6 @@ impl Writes {
             .iter()
             .map(|change| Bytes::copy_from_slice(&change.value))
             .collect();
-
         let storage = self.gate.lend()?;
         let stripes = vb.stripes.hold(changes.iter().map(Change::key));
         let (admitted, generation) = loop {
@@ -182,6 +187,9 @@ impl Writes {
                 break (admitted, generation);
             }
         };
+        if !self.branches.is_ready(cell) {
+            return Ok(Attempt::NeedsBranch);
+        }
         self.failpoints.pass(place::WRITE_ASSIGN)?;
         let mut inner = cell.lock();
         if cell.generation() != generation {
@@ -329,7 +337,12 @@ impl Writes {
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
             return Err(Error::invalid("vb", "out of seqnos"));
         }
-        let (micros, seconds) = (self.clock.wall_micros(), self.clock.wall_seconds());
+        assert!(
+            !vb.cell.is_branch_due(),
+            "a change of {} before its branch",
+            vb.id()
+        );
+        let (micros, seconds) = (self.branches.cas_micros(), self.clock.wall_seconds());
         let vb_uuid = inner.state.uuid;
         let now = self.clock.monotonic();
         let mut written = Vec::with_capacity(changes.len());

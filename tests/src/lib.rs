@@ -134,6 +134,12 @@ pub fn put(vb: &VBucket, key: &str, value: &str) -> Written {
         .unwrap()
 }
 
+/// How many branches a vBucket's history has once it is changed: one more if one is due.
+pub fn branches_after_a_change(vb: &VBucket) -> usize {
+    vb.set("new", "1").unwrap();
+    vb.failover_log().unwrap().entries().len()
+}
+
 /// A change as a slice shows it: seqno, kind, key, value, previous seqno.
 pub type Row = (u64, &'static str, String, String, u64);
 

@@ -32,6 +32,8 @@ pub struct VbModel {
     pub persisted: u64,
     /// Seqnos at which branches began, newest first.
     pub branches: Vec<u64>,
+    /// A crash came and no change since.
+    is_branch_due: bool,
     sealed: Vec<Checkpoint>,
     open: Checkpoint,
     pub disk: BTreeMap<String, OnDisk>,
@@ -62,6 +64,9 @@ impl VbModel {
     }
 
     fn append(&mut self, key: &str, is_deletion: bool, value: &str, expiry: u32) -> u64 {
+        if std::mem::take(&mut self.is_branch_due) {
+            self.branches.insert(0, self.high);
+        }
         self.high += 1;
         let value = value.to_owned();
         let entry = Entry {
@@ -108,7 +113,7 @@ impl VbModel {
         self.sealed.clear();
         self.open.clear();
         self.high = self.persisted;
-        self.branches.insert(0, self.high);
+        self.is_branch_due = true;
     }
 
     /// Items, tombstones and bytes of what is on disk.

@@ -2,6 +2,8 @@
 
 #[path = "scenarios/bounded.rs"]
 mod bounded;
+#[path = "scenarios/branches.rs"]
+mod branches;
 #[path = "scenarios/closing.rs"]
 mod closing;
 #[path = "scenarios/copies.rs"]

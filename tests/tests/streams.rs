@@ -3,6 +3,7 @@
 mod streams {
     mod asynchronous;
     mod basics;
+    mod branches;
     mod catalogue;
     mod cursors;
     mod damage;

@@ -8,15 +8,17 @@ pub(crate) use events::object;
 pub(crate) use files::Files;
 
 use crate::args::Tail;
-use crate::output::{DONE, Failure, Out, PROBLEM, Run};
+use crate::output::{DONE, Failure, Out, PROBLEM, Run, USAGE};
 use crate::stop::Stop;
 use crate::store;
 use serde_json::json;
 use state::StateFile;
+use std::path::Path;
 use std::time::Duration;
 use vbstore::{
-    Clock, Consumer, ConsumerConfig, EndReason, Engine, Event, Opened, Position, Seqno,
-    StreamOptions, StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VBucket,
+    Clock, Consumer, ConsumerConfig, EndReason, Engine, Event, Opened, Position, Positions,
+    RollbackReason, Seqno, StreamOptions, StreamRequest, Streams, StreamsConfig, SystemClock,
+    TryRecv, VBucket,
 };
 
 /// How soon a signal is noticed while nothing comes.
@@ -35,6 +37,7 @@ pub(crate) fn run(args: &Tail, out: &mut Out, stop: &Stop) -> Run {
     let mut tail = Following {
         consumer,
         state,
+        saved: Positions::default(),
         is_keys_only: args.keys_only,
         clock: SystemClock::new(),
         saved_at: Duration::ZERO,
@@ -63,6 +66,8 @@ enum Unsaved {
 struct Following {
     consumer: Consumer,
     state: Option<StateFile>,
+    /// What the state file held; of vBuckets that are not followed now it goes on to hold it.
+    saved: Positions,
     is_keys_only: bool,
     clock: SystemClock,
     saved_at: Duration,
@@ -77,6 +82,7 @@ impl Following {
             Some(state) => state.load()?,
             None => None,
         };
+        self.saved = saved.clone().unwrap_or_default();
         for vb in store::vbuckets(engine, args.vb)? {
             let position = match (&saved, args.from) {
                 (Some(positions), _) => positions.0.get(&vb.id()).copied().unwrap_or_default(),
@@ -90,10 +96,12 @@ impl Following {
             };
             let mut request = StreamRequest::resume(vb.id(), position).options(options);
             if args.until_high {
-                let high = vb.seqnos()?.high;
-                request = request.until(high.max(position.seqno));
+                request = request.until(vb.seqnos()?.high);
             }
             if let Opened::Rollback { to, reason } = self.consumer.open(&request)? {
+                if reason == RollbackReason::FilterChanged {
+                    return Err(filter_changed(args));
+                }
                 // What was printed cannot be taken back; who reads it has to decide.
                 self.is_cut_off = true;
                 out.line(json!({
@@ -159,13 +167,26 @@ impl Following {
         out.flush()?;
         if self.unsaved == Unsaved::Complete || self.is_late() {
             if let Some(state) = &self.state {
-                state.save(self.consumer.positions())?;
+                let mut positions = self.saved.clone();
+                positions.0.extend(&self.consumer.positions().0);
+                state.save(&positions)?;
             }
             self.saved_at = self.clock.monotonic();
             self.unsaved = Unsaved::Nothing;
         }
         Ok(())
     }
+}
+
+/// The file's positions were reached with other options.
+fn filter_changed(args: &Tail) -> Failure {
+    let file = args.resume.as_deref().unwrap_or_else(|| Path::new(""));
+    let text = format!(
+        "{}: was written by a tail with another --prefix or --keys-only, which left out what this one \
+         wants; give the same options, or another file to begin at the beginning",
+        file.display()
+    );
+    Failure::new(USAGE, "filter_changed", text)
 }
 
 /// The position of somebody who knows everything before `from`.

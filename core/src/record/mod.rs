@@ -8,17 +8,19 @@
 
 mod document;
 mod index_entry;
+mod store_state;
 mod vb_state;
 mod wire;
 
 pub use document::{Document, DocumentHead};
 pub use index_entry::IndexEntry;
+pub use store_state::StoreState;
 pub use vb_state::{Counts, VbState};
 pub(crate) use wire::{Reader, Writer};
 
 use crate::ids::VbId;
 
-/// The version that every record written today carries.
+/// The version of a record unless its type has a newer one of its own, and the oldest there is.
 pub const RECORD_VERSION: u8 = 1;
 
 /// Why bytes are not the record they should be.

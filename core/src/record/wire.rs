@@ -13,9 +13,14 @@ pub(crate) struct Writer<'a> {
 impl<'a> Writer<'a> {
     /// Clears `out` and starts a record in it.
     pub(crate) fn new(out: &'a mut Vec<u8>, capacity: usize) -> Self {
+        Self::versioned(out, capacity, RECORD_VERSION)
+    }
+
+    /// Clears `out` and starts a record of this version in it.
+    pub(crate) fn versioned(out: &'a mut Vec<u8>, capacity: usize, version: u8) -> Self {
         out.clear();
         out.reserve(capacity + 1 + CRC_LEN);
-        out.push(RECORD_VERSION);
+        out.push(version);
         Self { out }
     }
 
@@ -58,6 +63,16 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Checks length, version and checksum, in this order.
     pub(crate) fn open(record: &'a [u8], place: Place<'_>) -> Result<Self, RecordError> {
+        Self::open_up_to(record, place, RECORD_VERSION).map(|(_, reader)| reader)
+    }
+
+    /// Like [`Self::open`], for a record of which there are versions up to `newest`. Returns the
+    /// version too.
+    pub(crate) fn open_up_to(
+        record: &'a [u8],
+        place: Place<'_>,
+        newest: u8,
+    ) -> Result<(u8, Self), RecordError> {
         let split = record
             .len()
             .checked_sub(CRC_LEN)
@@ -68,7 +83,7 @@ impl<'a> Reader<'a> {
         let (version, rest) = sealed
             .split_first()
             .ok_or(RecordError("record too short"))?;
-        if *version != RECORD_VERSION {
+        if !(RECORD_VERSION..=newest).contains(version) {
             return Err(RecordError("unknown record version"));
         }
         let mut expected = place.crc();
@@ -76,7 +91,7 @@ impl<'a> Reader<'a> {
         if expected.finalize().to_be_bytes() != crc {
             return Err(RecordError("record checksum mismatch"));
         }
-        Ok(Self { rest })
+        Ok((*version, Self { rest }))
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], RecordError> {

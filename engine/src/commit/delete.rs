@@ -9,6 +9,7 @@
 //! is compacted later, by a background task: deletions that stay where they are make each later one and
 //! each read of the vBucket dearer.
 
+use super::branch::Branches;
 use super::committer::Committer;
 use super::lead::Lead;
 use super::syncs::Syncs;
@@ -23,7 +24,7 @@ use crate::vbuckets::Vb;
 use std::sync::Arc;
 use vbstore_core::record::VbState;
 use vbstore_core::vbucket::GenerationEnd;
-use vbstore_core::{Clock, FailoverLog, VbUuid};
+use vbstore_core::{Clock, VbUuid};
 
 /// Deletes vBuckets.
 pub(crate) struct Deleter {
@@ -32,6 +33,7 @@ pub(crate) struct Deleter {
     pub(crate) health: Arc<Health>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) syncs: Arc<Syncs>,
+    pub(crate) branches: Arc<Branches>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) failpoints: MaybeFailpoints,
@@ -51,12 +53,12 @@ impl Deleter {
         self.health.check()?;
         let (id, cell) = (vb.id(), &vb.cell);
         let uuid = VbUuid::from_random(rand::random());
-        let failover_log = FailoverLog::new(uuid);
+        let failover_log = self.branches.first_log(uuid);
         // Held through the write: no change may be assigned to the old branch after it is gone. A
         // write that read the old state under its key's stripe finds the generation changed.
         let mut inner = cell.lock();
         let mut state = VbState::new(uuid);
-        state.max_cas = inner.max_cas;
+        state.max_cas = self.branches.max_cas(cell, &inner);
         let written = self.failpoints.pass(place::DELETE_VBUCKET).and_then(|()| {
             let mut batch = Batch::new(&storage);
             batch.clear_vbucket(id)?;

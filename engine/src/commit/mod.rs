@@ -1,6 +1,7 @@
 //! Group commit: who flushes ([`committer`] has the protocol), what a flush does, syncing, tickets,
-//! and deleting a vBucket.
+//! beginning branches and deleting a vBucket.
 
+mod branch;
 mod build;
 mod committer;
 mod delete;
@@ -19,6 +20,7 @@ mod syncs;
 mod ticket;
 mod want;
 
+pub(crate) use branch::{Branches, reserved_at};
 pub(crate) use committer::Committer;
 pub(crate) use delete::Deleter;
 pub(crate) use demand::Demand;

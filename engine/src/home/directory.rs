@@ -1,5 +1,6 @@
 //! The directory of a store: whose it is, and in which state.
 
+use super::identity::{FilesDigest, files_digest};
 use super::lock::DirLock;
 use super::marker::Marker;
 use super::names::{DB, LOCK, MARKER, MARKER_NEW, OURS, WITNESS};
@@ -132,6 +133,11 @@ impl Home {
     /// Returns the path of the witness.
     pub(crate) fn witness(&self) -> PathBuf {
         self.inside.join(WITNESS)
+    }
+
+    /// Returns a digest of which files the store consists of.
+    pub(crate) fn files_digest(&self) -> Result<FilesDigest> {
+        files_digest(&self.inside, &self.db())
     }
 
     /// Returns the marker, or `None` if the directory is new: it holds nothing but what a creation

@@ -12,6 +12,7 @@
 
 mod digest;
 mod directory;
+mod identity;
 mod lock;
 mod marker;
 mod names;

@@ -1,5 +1,6 @@
 //! The witness's file: two slots, overwritten in place and in turn.
 
+use super::identity::FilesDigest;
 use super::names::{WITNESS, WITNESS_NEW};
 use crate::error::{Error, Result};
 use crate::numbers::count;
@@ -27,6 +28,7 @@ impl WitnessFile {
             generation: 0,
             rocks_sequence: 0,
             clean_digest: 0,
+            files_digest: 0,
         };
         let mut bytes = newest.encode().to_vec();
         bytes.resize(FILE_LEN, 0);
@@ -87,6 +89,11 @@ impl WitnessFile {
     /// Returns what was written last.
     pub(crate) fn newest(&self) -> Witness {
         self.newest
+    }
+
+    /// Records with everything that is written from now on which files the store consists of.
+    pub(crate) fn note_files(&mut self, files: FilesDigest) {
+        self.newest.files_digest = files.get();
     }
 
     /// Writes that everything up to `rocks_sequence` is synced. A `clean_digest` other than 0

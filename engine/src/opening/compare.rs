@@ -15,6 +15,17 @@ pub(super) enum LastStop {
     Unclean,
 }
 
+/// What was found before anything was written.
+pub(super) struct Compared {
+    pub(super) witness: WitnessFile,
+    pub(super) last_stop: LastStop,
+    /// The files are others than those that the last engine on this store recorded.
+    pub(super) is_copy: bool,
+    /// Every vBucket must begin a new branch at once: the store is a copy, or what was synced is lost,
+    /// or the caller asked for it.
+    pub(super) begins_branches: bool,
+}
+
 /// Compares what would be recovered with what the witness vouches for, and reads the records of all
 /// vBuckets, before anything is written.
 ///
@@ -26,7 +37,7 @@ pub(super) fn compare(
     store: StoreUuid,
     vbuckets: u16,
     options: &FamilyOptions,
-) -> Result<(WitnessFile, LastStop)> {
+) -> Result<Compared> {
     let look = |reach| {
         let clock = Arc::clone(&request.clock);
         Storage::open_read_only(&home.db(), options, vbuckets, reach, clock)
@@ -39,11 +50,23 @@ pub(super) fn compare(
             tracing::warn!(%error, "data loss accepted: the witness is made anew");
             let witness = WitnessFile::create(&home.witness(), store)?;
             home.sync()?;
-            return Ok((witness, LastStop::Unclean));
+            return Ok(Compared {
+                witness,
+                last_stop: LastStop::Unclean,
+                is_copy: false,
+                begins_branches: true,
+            });
         }
         Err(error) => return Err(error),
     };
     let newest = witness.newest();
+    let is_copy = home.files_digest()?.is_copy(newest.files_digest);
+    if is_copy {
+        tracing::warn!(
+            %store,
+            "the store was copied or put back: every vBucket begins a new branch"
+        );
+    }
     let files = data_files(&home.db())?;
     let is_as_closed = newest.clean_digest == files.digest;
     if newest.clean_digest != 0 && !is_as_closed {
@@ -76,5 +99,10 @@ pub(super) fn compare(
     } else {
         LastStop::Unclean
     };
-    Ok((witness, last_stop))
+    Ok(Compared {
+        witness,
+        last_stop,
+        is_copy,
+        begins_branches: is_copy || is_short || request.new_branch,
+    })
 }

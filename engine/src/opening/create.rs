@@ -2,14 +2,15 @@
 
 use super::request::Request;
 use super::resources::Resources;
-use super::states::Loaded;
+use super::states::{Loaded, LoadedVb};
+use crate::commit::reserved_at;
 use crate::error::Result;
 use crate::failpoint::place;
 use crate::home::{Home, Marker, Phase, WitnessFile};
 use crate::services::Opened;
-use crate::storage::{Batch, FamilyOptions, Storage};
+use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
-use vbstore_core::record::VbState;
+use vbstore_core::record::{StoreState, VbState};
 use vbstore_core::{FailoverLog, StoreUuid, VbId, VbUuid};
 
 /// Creates a store. The marker says "creating" until everything is there and synced; a creation
@@ -29,8 +30,14 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
     let clock = Arc::clone(&request.clock);
     let storage = Storage::create(&home.db(), &options, vbuckets, snapshots, clock)?;
 
-    let made: Vec<Loaded> = (0..vbuckets).map(VbId::new).map(make).collect();
-    let sequence = write(&storage, &made)?;
+    let made = Loaded {
+        store: StoreState {
+            unclean_stops: 0,
+            cas_reserved: reserved_at(&*request.clock),
+        },
+        vbs: (0..vbuckets).map(VbId::new).map(make).collect(),
+    };
+    let sequence = made.write(&storage)?;
     let mut witness = WitnessFile::create(&home.witness(), store)?;
     witness.record(sequence, 0)?;
     witness.sync()?;
@@ -41,6 +48,10 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
         vbuckets,
         phase: Phase::Ready,
     })?;
+    // The marker is one of the files, so they are complete only now.
+    witness.note_files(home.files_digest()?);
+    witness.record(sequence, 0)?;
+    witness.sync()?;
     tracing::info!(%store, vbuckets, "store created");
     Ok(Opened {
         store,
@@ -53,26 +64,17 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
         home,
         storage,
         witness,
-        cells: made.into_iter().map(Loaded::into_cell).collect(),
+        store_state: made.store,
+        cells: made.into_cells(),
     })
 }
 
 /// Makes the records of a new vBucket.
-fn make(vb: VbId) -> Loaded {
+fn make(vb: VbId) -> LoadedVb {
     let uuid = VbUuid::from_random(rand::random());
-    Loaded {
+    LoadedVb {
         vb,
         state: VbState::new(uuid),
-        log: FailoverLog::new(uuid),
+        log: FailoverLog::new(uuid, 0),
     }
-}
-
-/// Writes the records of new vBuckets, synced. Returns RocksDB's sequence number after them.
-fn write(storage: &Storage, made: &[Loaded]) -> Result<u64> {
-    let mut batch = Batch::new(storage);
-    for Loaded { vb, state, log } in made {
-        batch.put_state(*vb, state)?;
-        batch.put_failover_log(*vb, log)?;
-    }
-    storage.write(batch, true)
 }

@@ -1,10 +1,10 @@
 //! Opening a store that exists.
 
-use super::compare::{LastStop, compare};
-use super::recover::recover;
+use super::compare::{Compared, LastStop, compare};
+use super::recover::{Recovery, recover};
 use super::request::Request;
 use super::resources::Resources;
-use super::states::{Loaded, load};
+use super::states::load;
 use crate::error::{Error, Result};
 use crate::home::{Home, WitnessFile, data_files};
 use crate::services::Opened;
@@ -21,12 +21,30 @@ pub(super) fn open(
 ) -> Result<Opened> {
     let resources = Resources::find(&request.config, vbuckets, "open")?;
     let options = FamilyOptions::new(resources.storage);
-    let (mut witness, last_stop) = compare(&request, &home, store, vbuckets, &options)?;
-    if last_stop == LastStop::Unclean {
-        recover(&request, &home, vbuckets, &options, &mut witness)?;
-    }
+    let Compared {
+        witness,
+        last_stop,
+        is_copy,
+        begins_branches,
+    } = compare(&request, &home, store, vbuckets, &options)?;
+    // Before anything is recorded: a copy made of hard links shares the old one.
     let mut witness = witness.renew(&home.witness())?;
     home.sync()?;
+    if !is_copy {
+        // RocksDB replaces files of its own before anything else can be recorded. A copy is recorded as a
+        // store of its own only once its branches have begun.
+        let found = witness.newest();
+        witness.note_files(home.files_digest()?.while_opening());
+        witness.record(found.rocks_sequence, found.clean_digest)?;
+        witness.sync()?;
+    }
+    if last_stop == LastStop::Unclean || begins_branches {
+        let what = Recovery {
+            is_unclean: last_stop == LastStop::Unclean,
+            begins_branches,
+        };
+        recover(&request, &home, vbuckets, &options, &mut witness, what)?;
+    }
     let promised = witness.newest().rocks_sequence;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
     let clock = Arc::clone(&request.clock);
@@ -39,6 +57,7 @@ pub(super) fn open(
     }
     let loaded = load(&storage, vbuckets)?;
     // From here on the directory is no longer as the last close left it.
+    witness.note_files(home.files_digest()?);
     witness.record(promised, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, ?last_stop, "store opened");
@@ -53,7 +72,8 @@ pub(super) fn open(
         home,
         storage,
         witness,
-        cells: loaded.into_iter().map(Loaded::into_cell).collect(),
+        store_state: loaded.store,
+        cells: loaded.into_cells(),
     })
 }
 

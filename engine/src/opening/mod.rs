@@ -4,8 +4,8 @@
 //! 2. *Resources*: are there enough file descriptors and threads, and how much memory may RocksDB take?
 //! 3. To create: everything is made under the marker "creating", which becomes "ready" last.
 //! 4. To open: what would be recovered is *compared* with the witness before anything is written;
-//!    after an unclean stop RocksDB *recovers* its log and new branches begin; only then is the store
-//!    opened to be used.
+//!    after an unclean stop RocksDB *recovers* its log and new branches are due; only then is the store
+//!    opened to be used. In a store that was copied they begin at once.
 
 mod compare;
 mod create;

@@ -20,4 +20,6 @@ pub(crate) struct Request {
     pub(crate) create: bool,
     /// The store is opened although less is recovered than was synced.
     pub(crate) accept_data_loss: bool,
+    /// Every vBucket begins a new branch.
+    pub(crate) new_branch: bool,
 }

@@ -1,31 +1,77 @@
-//! The records of all vBuckets.
+//! The records of the store and of all vBuckets.
 
 use crate::error::{Error, Result};
-use crate::storage::Storage;
-use vbstore_core::record::VbState;
-use vbstore_core::{FailoverLog, VbCell, VbId};
+use crate::storage::{Batch, Storage};
+use vbstore_core::record::{StoreState, VbState};
+use vbstore_core::{FailoverLog, VbCell, VbId, VbUuid};
 use vbstore_metrics::Holder;
 
-/// The records of one vBucket.
+/// The records of a store.
 pub(super) struct Loaded {
+    pub(super) store: StoreState,
+    pub(super) vbs: Vec<LoadedVb>,
+}
+
+/// The records of one vBucket.
+pub(super) struct LoadedVb {
     pub(super) vb: VbId,
     pub(super) state: VbState,
     pub(super) log: FailoverLog,
 }
 
 impl Loaded {
-    pub(super) fn into_cell(self) -> VbCell {
-        VbCell::new(self.vb, self.state, self.log)
+    pub(super) fn into_cells(self) -> Vec<VbCell> {
+        let stops = self.store.unclean_stops;
+        let cell = |LoadedVb { vb, state, log }: LoadedVb| {
+            let is_branch_due = log.is_branch_due(stops);
+            let cell = VbCell::new(vb, state, log);
+            if is_branch_due {
+                cell.with_branch_due()
+            } else {
+                cell
+            }
+        };
+        self.vbs.into_iter().map(cell).collect()
+    }
+
+    /// Begins a new branch in every vBucket, synced. Returns RocksDB's sequence number after it.
+    pub(super) fn begin_branches(&mut self, storage: &Storage) -> Result<u64> {
+        for LoadedVb { vb, state, log } in &mut self.vbs {
+            state.uuid = VbUuid::from_random(rand::random());
+            state.max_cas = state.max_cas.above_lost(self.store.cas_reserved);
+            log.begin(state.uuid, state.high_seqno, self.store.unclean_stops);
+            tracing::info!(vb = %vb, uuid = %state.uuid, seqno = %state.high_seqno, "new branch");
+        }
+        self.write(storage)
+    }
+
+    /// Writes the record of the store, synced. Returns RocksDB's sequence number after it.
+    pub(super) fn write_store(&self, storage: &Storage) -> Result<u64> {
+        let mut batch = Batch::new(storage);
+        batch.put_store_state(&self.store)?;
+        storage.write(batch, true)
+    }
+
+    /// Writes all records, synced. Returns RocksDB's sequence number after them.
+    pub(super) fn write(&self, storage: &Storage) -> Result<u64> {
+        let mut batch = Batch::new(storage);
+        batch.put_store_state(&self.store)?;
+        for LoadedVb { vb, state, log } in &self.vbs {
+            batch.put_state(*vb, state)?;
+            batch.put_failover_log(*vb, log)?;
+        }
+        storage.write(batch, true)
     }
 }
 
-/// Reads the records of all vBuckets.
+/// Reads the records of the store and of all vBuckets.
 ///
 /// # Errors
 /// [`Error::Corruption`] if one is missing, cannot be decoded, or disagrees with another.
-pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<Vec<Loaded>> {
+pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<Loaded> {
     storage.with_records(Holder::Admin, |records| {
-        let mut loaded = Vec::with_capacity(usize::from(vbuckets));
+        let store = records.store_state()?;
+        let mut vbs = Vec::with_capacity(usize::from(vbuckets));
         for vb in (0..vbuckets).map(VbId::new) {
             let state = records.state(vb)?;
             let log = records.failover_log(vb)?;
@@ -33,8 +79,8 @@ pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<Vec<Loaded>> {
                 let detail = "state record and failover log disagree about the newest branch";
                 return Err(Error::corrupt_record(vb, None, detail));
             }
-            loaded.push(Loaded { vb, state, log });
+            vbs.push(LoadedVb { vb, state, log });
         }
-        Ok(loaded)
+        Ok(Loaded { store, vbs })
     })
 }

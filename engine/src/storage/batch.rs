@@ -6,7 +6,7 @@ use super::options::DEFAULT;
 use crate::error::{Error, Result};
 use crate::numbers::count;
 use rocksdb::{WriteBatch, WriteOptions};
-use vbstore_core::record::{Document, IndexEntry, VbState};
+use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 
 /// Above every seqno of 8 bytes.
@@ -95,6 +95,15 @@ impl<'s> Batch<'s> {
         let family = self.storage.family(DEFAULT)?;
         self.inner
             .put_cf(family, FailoverLog::storage_key(vb), &self.scratch);
+        Ok(())
+    }
+
+    /// Puts the state of the store.
+    pub(crate) fn put_store_state(&mut self, state: &StoreState) -> Result<()> {
+        state.encode(&mut self.scratch);
+        let family = self.storage.family(DEFAULT)?;
+        self.inner
+            .put_cf(family, StoreState::STORAGE_KEY, &self.scratch);
         Ok(())
     }
 

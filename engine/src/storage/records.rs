@@ -5,7 +5,7 @@ use super::error_map::map;
 use super::options;
 use super::view::{Rows, View, with_view};
 use crate::error::{Error, Result};
-use vbstore_core::record::{Document, IndexEntry, VbState};
+use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 use vbstore_metrics::{ClockFn, Holder};
 
@@ -54,6 +54,15 @@ impl Records<'_, '_> {
             record.ok_or_else(|| Error::corrupt_record(vb, None, "failover log missing"))?;
         FailoverLog::decode(vb, &record)
             .map_err(|e| Error::corrupt_record(vb, None, format!("failover log: {e}")))
+    }
+
+    /// Returns the state of the store; the default if it was made before there was such a record.
+    pub(crate) fn store_state(&self) -> Result<StoreState> {
+        let Some(record) = self.named(StoreState::STORAGE_KEY)? else {
+            return Ok(StoreState::default());
+        };
+        StoreState::decode(&record)
+            .map_err(|e| Error::corrupt_file("db", format!("record of the store: {e}")))
     }
 
     fn named(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {

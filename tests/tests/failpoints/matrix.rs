@@ -9,7 +9,7 @@ use vbstore::{
     StreamRequest, Streams, StreamsConfig, SystemClock, VbId,
 };
 use vbstore_engine::raw::purge_tombstones;
-use vbstore_tests::{TestStore, assert_verified, put, rows, vb};
+use vbstore_tests::{TestStore, assert_verified, branches_after_a_change, put, rows, vb};
 
 const WRITE_PATH: [&str; 4] = [
     place::FLUSH_BUILD,
@@ -210,8 +210,8 @@ fn any_other_failure_is_final_keeps_its_first_cause_and_reads_go_on() {
                 is_written(place),
                 "{what}"
             );
-            assert_eq!(vb0.failover_log().unwrap().entries().len(), 2, "{what}");
-            vb0.set("after", "1").unwrap();
+            assert_eq!(vb0.failover_log().unwrap().entries().len(), 1, "{what}");
+            assert_eq!(branches_after_a_change(&vb0), 2, "{what}");
             drop(vb0);
             store.finish(engine);
         }
@@ -342,7 +342,7 @@ fn a_process_that_ends_at_any_place_leaves_a_store_in_order() {
             let engine = store.open();
             vb(&engine, 0).set("old", "1").unwrap();
             vb(&engine, 1).set("deleted", "1").unwrap();
-            if place == place::OPEN_BRANCH {
+            if place == place::OPEN_BRANCH || place.starts_with("branch") {
                 store.crash(engine)
             } else {
                 engine.close().unwrap()

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 use vbstore::failpoint::{Action, place};
 use vbstore::{Engine, Error, VbId};
-use vbstore_tests::{TestStore, put, vb};
+use vbstore_tests::{TestStore, branches_after_a_change, put, vb};
 
 #[test]
 fn a_second_open_is_refused_by_every_alias_and_names_the_pid() {
@@ -140,6 +140,7 @@ fn a_clean_stop_keeps_the_branch_and_an_unclean_one_begins_a_new_one() {
     store.crash(engine);
 
     let engine = store.open();
+    assert_eq!(branches_after_a_change(&vb(&engine, 0)), 2);
     let log = vb(&engine, 0).failover_log().unwrap();
     let entries: Vec<_> = log
         .entries()
@@ -148,7 +149,7 @@ fn a_clean_stop_keeps_the_branch_and_an_unclean_one_begins_a_new_one() {
         .collect();
     assert_eq!(entries, [(false, 1), (true, 0)]);
     assert_eq!(
-        vb(&engine, 1).failover_log().unwrap().entries().len(),
+        branches_after_a_change(&vb(&engine, 1)),
         2,
         "also where nothing was"
     );
@@ -196,15 +197,20 @@ fn an_open_cut_short_before_the_new_branch_begins_it_the_next_time() {
     let engine = store.open();
     vb(&engine, 0).set("k", "v").unwrap();
     store.crash(engine);
-    store.failpoints.once(
-        place::OPEN_BRANCH,
-        Action::Fail(Error::Busy { what: "planted" }),
-    );
-    assert!(store.builder().open().is_err());
+    for _ in 0..3 {
+        store.failpoints.once(
+            place::OPEN_BRANCH,
+            Action::Fail(Error::Busy { what: "planted" }),
+        );
+        assert!(store.builder().open().is_err());
+    }
 
     let engine = store.open();
 
-    assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 2);
+    // RocksDB has replaced files of its own in each, which does not make the store a copy.
+    assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 1);
+
+    assert_eq!(branches_after_a_change(&vb(&engine, 0)), 2);
     store.finish(engine);
 }
 
@@ -213,6 +219,7 @@ fn deleted_vbuckets_and_reopening_often_keep_the_log_bounded() {
     let store = TestStore::threaded();
     for _ in 0..30 {
         let engine = store.open();
+        branches_after_a_change(&vb(&engine, 0));
         store.crash(engine);
     }
     let engine = store.open();

@@ -1,0 +1,181 @@
+//! What must be on disk before a change is given its seqno and CAS: the branch it belongs to, if one is
+//! due (the protocol is in [`vbstore_core`]'s module `branch`), and a bound for CAS values.
+//!
+//! A change that a crash takes back must not share its CAS with a later one, even if the clock stands
+//! behind by then. A CAS is what the clock says, or one more than the vBucket's largest. So how far the
+//! clock may be believed is reserved on disk, an hour ahead, and a branch that begins after an unclean
+//! stop begins above that and above as many changes as can be lost ([`Cas::above_lost`]). The clock
+//! rather than a jump by some margin alone, because a clock may stand behind by any time; and one
+//! reservation for the store, because one sync an hour costs nothing. Only CAS values that a caller
+//! restored are not covered: they are the caller's.
+
+use super::committer::Committer;
+use super::lead::Lead;
+use super::syncs::Syncs;
+use crate::error::Result;
+use crate::failpoint::{MaybeFailpoints, place};
+use crate::gate::Gate;
+use crate::health::Health;
+use crate::storage::Batch;
+use crate::vbuckets::Vb;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use vbstore_core::lock_order::Rank;
+use vbstore_core::record::StoreState;
+use vbstore_core::sync::Mutex;
+use vbstore_core::{Cas, Clock, FailoverLog, VbCell, VbId, VbInner, VbUuid};
+
+/// How far ahead of the clock CAS values are reserved, in microseconds: an hour.
+const RESERVED_MICROS: u64 = 3_600_000_000;
+/// A reservation with less left than this, in microseconds, is renewed with whatever else is written.
+const RENEWED_MICROS: u64 = RESERVED_MICROS / 2;
+
+/// Returns up to which CAS a store that is opened now may believe its clock. A clock that is off the
+/// scale reserves all there is.
+pub(crate) fn reserved_at(clock: &dyn Clock) -> Cas {
+    Cas::new(clock.wall_micros().saturating_add(RESERVED_MICROS)).min(Cas::RESTORED_MAX)
+}
+
+/// Begins branches that are due, and reserves CAS values.
+pub(crate) struct Branches {
+    committer: Arc<Committer>,
+    gate: Arc<Gate>,
+    health: Arc<Health>,
+    syncs: Arc<Syncs>,
+    clock: Arc<dyn Clock>,
+    failpoints: MaybeFailpoints,
+    unclean_stops: u64,
+    /// Changed with the lead, once what it says is synced.
+    cas_reserved: AtomicU64,
+    /// vBuckets in which a writer waits for its branch.
+    waiting: Mutex<BTreeMap<VbId, Arc<Vb>>>,
+}
+
+impl Branches {
+    pub(crate) fn new(
+        state: StoreState,
+        committer: &Arc<Committer>,
+        gate: &Arc<Gate>,
+        health: &Arc<Health>,
+        syncs: &Arc<Syncs>,
+        clock: &Arc<dyn Clock>,
+        failpoints: &MaybeFailpoints,
+    ) -> Self {
+        Self {
+            committer: Arc::clone(committer),
+            gate: Arc::clone(gate),
+            health: Arc::clone(health),
+            syncs: Arc::clone(syncs),
+            clock: Arc::clone(clock),
+            failpoints: failpoints.clone(),
+            unclean_stops: state.unclean_stops,
+            cas_reserved: AtomicU64::new(state.cas_reserved.get()),
+            waiting: Mutex::new(Rank::Leaf, BTreeMap::new()),
+        }
+    }
+
+    /// Returns whether changes of a vBucket may be given seqnos and CAS values now. Takes no lock.
+    pub(crate) fn is_ready(&self, cell: &VbCell) -> bool {
+        !cell.is_branch_due() && self.clock.wall_micros() <= self.cas_reserved().get()
+    }
+
+    /// Returns the microseconds from which a CAS is made: those of the clock, at most what is reserved.
+    pub(crate) fn cas_micros(&self) -> u64 {
+        self.clock.wall_micros().min(self.cas_reserved().get())
+    }
+
+    /// Returns the failover log of a vBucket that begins with this branch at seqno 0.
+    pub(super) fn first_log(&self, uuid: VbUuid) -> FailoverLog {
+        FailoverLog::new(uuid, self.unclean_stops)
+    }
+
+    /// Returns a CAS below which a vBucket that is about to be deleted has given out all of its own.
+    pub(super) fn max_cas(&self, cell: &VbCell, inner: &VbInner) -> Cas {
+        if cell.is_branch_due() {
+            inner.max_cas.above_lost(self.cas_reserved())
+        } else {
+            inner.max_cas
+        }
+    }
+
+    /// Makes what [`Self::is_ready`] asks for true, if it is not. Waits for the lead, and for a sync that
+    /// serves all who wait. The caller holds no lock.
+    ///
+    /// # Errors
+    /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`].
+    pub(crate) fn make_ready(&self, vb: &Arc<Vb>) -> Result<()> {
+        self.waiting.lock().insert(vb.id(), Arc::clone(vb));
+        self.committer.with_lead(|lead| {
+            if self.is_ready(&vb.cell) {
+                return Ok(());
+            }
+            // A leader before this one may have taken it from the list, and failed.
+            let mut waiting = std::mem::take(&mut *self.waiting.lock());
+            waiting.insert(vb.id(), Arc::clone(vb));
+            self.begin(lead, &waiting).inspect_err(|error| {
+                lead.run_after(self.health.note(error));
+            })
+        })
+    }
+
+    /// Returns in how many vBuckets a writer waits.
+    #[cfg(feature = "testing")]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.lock().len()
+    }
+
+    fn begin(&self, lead: &mut Lead<'_>, waiting: &BTreeMap<VbId, Arc<Vb>>) -> Result<()> {
+        let storage = self.gate.lend()?;
+        self.health.check()?;
+        let mut batch = Batch::new(&storage);
+        let mut begun = Vec::new();
+        for (id, vb) in waiting {
+            let uuid = VbUuid::from_random(rand::random());
+            let stops = self.unclean_stops;
+            let Some((state, log)) = vb.cell.prepare_branch(uuid, stops, self.cas_reserved())
+            else {
+                // It waits for CAS values only, or has begun or was deleted meanwhile.
+                continue;
+            };
+            batch.put_state(*id, &state)?;
+            batch.put_failover_log(*id, &log)?;
+            begun.push((vb, state));
+        }
+        let reserved = self.renewed();
+        if let Some(cas_reserved) = reserved {
+            batch.put_store_state(&StoreState {
+                unclean_stops: self.unclean_stops,
+                cas_reserved,
+            })?;
+        }
+        self.failpoints.pass(place::BRANCH_WRITE)?;
+        let start = self.clock.monotonic();
+        let sequence = storage.write(batch, true)?;
+        self.syncs.count(start);
+        self.failpoints.pass(place::BRANCH_PUBLISH)?;
+        // The sync covered every batch before this one too.
+        self.syncs.record(lead, sequence)?;
+        for (vb, state) in begun {
+            vb.cell.publish_branch();
+            let (uuid, seqno) = (state.uuid, state.high_seqno);
+            tracing::info!(vb = %vb.id(), %uuid, %seqno, "new branch");
+        }
+        if let Some(reserved) = reserved {
+            self.cas_reserved.store(reserved.get(), Ordering::Release);
+        }
+        self.syncs.publish_all(lead);
+        Ok(())
+    }
+
+    fn cas_reserved(&self) -> Cas {
+        Cas::new(self.cas_reserved.load(Ordering::Acquire))
+    }
+
+    /// Returns up to where to reserve, if little is left of the reservation.
+    fn renewed(&self) -> Option<Cas> {
+        let left = self.cas_reserved().get();
+        let left = left.saturating_sub(self.clock.wall_micros());
+        (left < RENEWED_MICROS).then(|| reserved_at(&*self.clock).max(self.cas_reserved()))
+    }
+}
