@@ -275,13 +275,14 @@ impl Engine {
     /// cleanly closed. Other clones get [`crate::Error::Closed`] from now on. Every call, of whichever
     /// clone and on whichever thread, returns when the store is closed, and with the same outcome.
     ///
-    /// The last handle that is dropped does the same. On a thread of the engine's own, where it may be
-    /// dropped by a waker, the close follows once the waker has returned.
+    /// The last handle that is dropped does the same. Wakers may close it or drop the last
+    /// handle. On another thread of the engine's own, where a clock or a subscriber of `tracing` could
+    /// do so, the close follows once the step of that thread is over.
     ///
     /// # Errors
     /// What went wrong with the last flush: then the store is closed, but not cleanly, and what was
-    /// not durable is lost, which nobody was told was durable. [`crate::Error::Busy`]: it was called by
-    /// a waker, on a thread that the close must wait for; the close follows by itself.
+    /// not durable is lost, which nobody was told was durable. [`crate::Error::Busy`]: it was called
+    /// on a thread that the close must wait for; the close follows by itself.
     /// [`crate::Error::Forked`].
     pub fn close(&self) -> Result<()> {
         self.handle.close()

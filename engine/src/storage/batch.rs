@@ -1,6 +1,7 @@
 //! What one write puts on disk, in our terms.
 
 use super::database::Storage;
+use super::ends::{KEYS_END, SEQNOS_END};
 use super::error_map::map;
 use super::options::DEFAULT;
 use crate::error::{Error, Result};
@@ -8,11 +9,6 @@ use crate::numbers::count;
 use rocksdb::{WriteBatch, WriteOptions};
 use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
-
-/// Above every seqno of 8 bytes.
-pub(super) const SEQNOS_END: [u8; 9] = [0xff; 9];
-/// Above every key: none is longer than 65,535 bytes.
-pub(super) static KEYS_END: [u8; 1 << 16] = [0xff; 1 << 16];
 
 /// Collects what one write puts on disk.
 pub(crate) struct Batch<'s> {

@@ -4,7 +4,7 @@
 //! of the crate serves: a family is looked up without a lock, and nothing changes the table while
 //! the store is open.
 
-use super::batch::{KEYS_END, SEQNOS_END};
+use super::ends::{KEYS_END, SEQNOS_END};
 use super::error_map::map;
 use super::options::{self, FamilyOptions, SUPERSEDED, SharedMemory, key_family, seqno_family};
 use super::statistics::Statistics;

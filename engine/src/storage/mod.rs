@@ -6,6 +6,7 @@
 
 mod batch;
 mod database;
+mod ends;
 mod error_map;
 mod figures;
 mod open;

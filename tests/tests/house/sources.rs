@@ -10,7 +10,7 @@ const LINES_MAX: usize = 600;
 
 /// Sources of the engine with locks that are no ranked mutex. The first three take the token of their
 /// rank themselves; the others are leaves with a condition, or of the whole process.
-const OWN_LOCKS: [&str; 8] = [
+const OWN_LOCKS: [&str; 9] = [
     "gate.rs",
     "stripes.rs",
     "tuning.rs",
@@ -19,6 +19,7 @@ const OWN_LOCKS: [&str; 8] = [
     "home/lock.rs",
     "signals.rs",
     "wakers.rs",
+    "memory.rs",
 ];
 
 #[test]
