@@ -17,7 +17,7 @@
 //!   most once in a flush interval, all of a vBucket's together; otherwise they wait until a flush
 //!   seals it, which is at most a flush interval later. Whoever seals for a flush fires the watches.
 //! - Wakers are called after the lock is released.
-//! - How a branch that is due begins is told in [`crate::branch`].
+//! - `core/src/branch.rs` says how a branch that is due begins.
 
 use crate::branch::Beginning;
 use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
