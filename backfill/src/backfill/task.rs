@@ -140,7 +140,7 @@ impl Backfill {
         Arc::clone(watcher)
     }
 
-    /// Turns what a step came to into what the scheduler is told.
+    /// Converts the outcome of a step into the scheduler's.
     pub(super) fn outcome(mut self: Box<Self>, step: Result<Step, EndReason>) -> Outcome {
         match step {
             Ok(Step::Again) => Outcome::Again(self),

@@ -39,7 +39,7 @@ impl Mailbox {
             None
         };
         drop(taking);
-        // Its charge wakes whoever waits for room.
+        // Dropping its charge wakes those that wait for room.
         drop(finished);
         let event = event?;
         self.note_taken(1);
