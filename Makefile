@@ -70,6 +70,7 @@ doc: ## only build the documentation, warnings denied
 dashboards: ## write the dashboards from their table
 	@cargo run --release --package vbstore-metrics --example dashboards --target-dir "$(CARGO_TARGET_DIR)/model" --locked
 
+# In the profile that users build: the other has debug assertions, which check the order of locks.
 bench: ## run the benches
 	@echo "==> benches"
-	@$(with_env) cargo bench --workspace --locked $(BENCH_FLAGS)
+	@$(with_env) cargo bench --profile release --workspace --locked $(BENCH_FLAGS)

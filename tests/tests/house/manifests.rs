@@ -87,7 +87,7 @@ fn cargo_call_rule_finds_what_breaks_it() {
     let right = "# RUSTFLAGS, cargo build\n\
                  a:\n\tcargo build --release --workspace --locked\n\tcargo fmt --all\n\
                  \tRUSTDOCFLAGS=x cargo doc --release --workspace --locked\n\
-                 \tcargo bench --workspace --locked\n\
+                 \tcargo bench --profile release --workspace --locked\n\
                  \tcargo test --profile bench --workspace --locked\n";
     assert_eq!(wrong_cargo_calls(right), Vec::<String>::new());
 
@@ -96,6 +96,7 @@ fn cargo_call_rule_finds_what_breaks_it() {
         "a:\n\tcargo build --release --workspace\n",
         "a:\n\tcargo test --workspace --locked\n",
         "a:\n\tcargo test --workspace --locked --release\n",
+        "a:\n\tcargo bench --workspace --locked\n",
         "a:\n\tRUSTFLAGS=-Dwarnings cargo build --release --workspace --locked\n",
         "export RUSTFLAGS := -Dwarnings\n",
     ] {
@@ -149,10 +150,12 @@ fn wrong_cargo_calls(makefile: &str) -> Vec<String> {
             return rustflags;
         };
         let call = &words[at + 1..];
-        // Tests are built with debug assertions, so in the profile bench.
+        let has_profile = |profile| call.windows(2).any(|pair| pair == ["--profile", profile]);
+        // Tests are built with debug assertions, so in the profile bench; what is measured is built as
+        // users build it.
         let profile = match call[0] {
-            "bench" => true,
-            "test" => call.windows(2).any(|pair| pair == ["--profile", "bench"]),
+            "bench" => has_profile("release"),
+            "test" => has_profile("bench"),
             _ => call.contains(&"--release"),
         };
         // A crate that does not link RocksDB may be built by itself, but not where the others are:
