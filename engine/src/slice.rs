@@ -199,6 +199,15 @@ impl Slice {
         self.rows.partition_point(|row| row.meta.seqno <= seqno)
     }
 
+    /// Returns the bytes of the keys and values of all changes from `index` on. Takes the same time for
+    /// any number of changes.
+    #[must_use]
+    pub fn data_bytes_from(&self, index: usize) -> u64 {
+        // Keys and values lie one behind the other, in the order of the changes.
+        let start = self.rows.get(index).map(|row| row.key.start);
+        count(start.map_or(0, |start| self.data.len() - start))
+    }
+
     /// Returns a slice with some of the changes only, and their values only if asked, in a buffer of
     /// their own. Everything else is as in this one.
     #[must_use]

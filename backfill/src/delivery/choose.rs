@@ -37,6 +37,21 @@ pub(crate) fn choose(
         data_bytes: 0,
         memory: 0,
     };
+    if options.wants_all() && !options.is_keys_only && !is_too_large {
+        // No change has to be looked at by itself. This is most of what most streams read.
+        let data = slice.data_bytes_from(first);
+        let rows = slice.len() - first;
+        let lean_memory = data + u64_from(rows * Slice::ROW_BYTES);
+        if rows == 0 || is_most_of(lean_memory, slice) {
+            chosen.data_bytes = data;
+            if rows > 0 {
+                chosen.memory = slice.memory();
+                let rows = Rows::Range(first..slice.len());
+                chosen.changes = Changes::Slice(Arc::clone(slice), rows);
+            }
+            return chosen;
+        }
+    }
     let mut lean_memory = 0;
     let mut wanted = Vec::new();
     for (index, item) in slice.items().enumerate().skip(first) {
@@ -63,9 +78,7 @@ pub(crate) fn choose(
     if wanted.is_empty() {
         return chosen;
     }
-    // Few of many would keep the whole buffer in memory.
-    let is_lean = lean_memory.saturating_mul(2) >= slice.memory();
-    if is_lean && !is_too_large && !options.is_keys_only {
+    if is_most_of(lean_memory, slice) && !is_too_large && !options.is_keys_only {
         let rows = if wanted.len() == slice.len() - first {
             Rows::Range(first..slice.len())
         } else {
@@ -81,4 +94,10 @@ pub(crate) fn choose(
         chosen.changes = Changes::Slice(Arc::new(lean), rows);
     }
     chosen
+}
+
+/// Returns whether changes that take this much by themselves, in bytes, may share the slice's buffer: few
+/// of many would keep all of it in memory.
+fn is_most_of(lean_memory: u64, slice: &Slice) -> bool {
+    lean_memory * 2 >= slice.memory()
 }
