@@ -4,9 +4,10 @@
 //! The state is `Open`, `Running` on one thread, or `Done` with its outcome, under a lock that is never
 //! held while anything else is done. Whoever finds it `Open` runs the close; everybody else waits until
 //! it is `Done` and returns the same outcome. Two callers cannot wait, because the close waits for them:
-//! a background thread in the middle of a step, which the close joins, and program code that the close
-//! itself calls (a waker). They are told so, and what they asked for happens by itself: the first puts
-//! the close off until its step is over, the second is inside it.
+//! program code that a background thread runs in the middle of a step (a subscriber of `tracing`), since
+//! the close joins that thread, and program code that the close itself runs (a waker, in an engine without
+//! threads). Both get [`Error::Busy`], and the store closes without them: the first puts the close off
+//! until its step is over, the second is inside it.
 
 use crate::error::{Error, Result};
 use crate::failpoint::place;
@@ -86,14 +87,14 @@ impl Closing {
                 State::Done(outcome) => return outcome.clone(),
                 State::Running(by) if *by == me => {
                     return Err(Error::Busy {
-                        what: "the close that this waker is called by",
+                        what: "the engine is being closed, and the close itself runs this code",
                     });
                 }
                 State::Open | State::Running(_) if own_thread::is_in_step() => {
                     drop(state);
                     self.put_off();
                     return Err(Error::Busy {
-                        what: "the close, which follows once this waker has returned",
+                        what: "a thread of the engine runs this code, and closes it afterwards",
                     });
                 }
                 State::Running(_) => self.changed.wait(&mut state),

@@ -2,9 +2,9 @@
 //!
 //! A close waits until the engine's threads have ended, so a thread of an engine cannot run one while
 //! it is in the middle of a step: it would wait for itself, or for the step. Program code that runs on
-//! such a thread (a clock, a subscriber of `tracing`; wakers run elsewhere, and values are copied) may
-//! all the same drop the last handle. What must not be done there is put off until the step is over,
-//! when the thread holds nothing.
+//! such a thread (a subscriber of `tracing`, for example one that shuts down after an error; wakers run
+//! elsewhere, and values are copied) may all the same close the engine or drop its last handle. What
+//! must not be done there is put off until the step is over, when the thread holds nothing.
 
 use std::cell::{Cell, RefCell};
 

@@ -111,6 +111,117 @@ fn a_close_called_by_a_waker_closes_the_store() {
     assert_closed_cleanly(store, &["ticket", "memory"]);
 }
 
+#[test]
+fn a_close_called_by_a_waker_that_the_close_itself_calls_is_busy() {
+    // Without threads a waker is called where it is fired.
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let change = Change::set("ticket", "1");
+    let ticket = vb(&engine, 0).write_nowait(change, Durability::Synced);
+    let mut ticket = pin!(ticket.unwrap());
+    let (done, outcome) = sync_channel(1);
+    let waker = Waker::from(Arc::new(OnWake {
+        engine: Mutex::new(Some(engine.clone())),
+        act: |engine| engine.close().err(),
+        done,
+    }));
+    let polled = ticket.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(polled, Poll::Pending), "{polled:?}");
+    engine.close().unwrap();
+    let (_, came) = outcome.try_recv().unwrap();
+    assert!(matches!(came, Some(Error::Busy { .. })), "{came:?}");
+    drop(engine);
+    assert_closed_cleanly(store, &["ticket"]);
+}
+
+/// What a failure of the flusher says that [`Shutdown`] is to act on.
+const SHUT_DOWN: &str = "planted: shut down";
+
+/// What it acts on, and how: one test at a time.
+static SHUTDOWN: Mutex<Option<OnError>> = Mutex::new(None);
+
+struct OnError {
+    engine: Engine,
+    act: fn(Engine) -> Option<Error>,
+    done: SyncSender<(Option<String>, Option<Error>)>,
+}
+
+/// A program's log that shuts the program down after an error of the engine.
+struct Shutdown;
+
+impl tracing::Subscriber for Shutdown {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("vbstore_engine::tasks")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Says(bool);
+        impl tracing::field::Visit for Says {
+            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0 |= format!("{value:?}").contains(SHUT_DOWN);
+            }
+        }
+        let mut says = Says(false);
+        event.record(&mut says);
+        if !says.0 {
+            return;
+        }
+        let armed = SHUTDOWN.lock().unwrap().take();
+        if let Some(OnError { engine, act, done }) = armed {
+            let came = act(engine);
+            let thread = std::thread::current().name().map(str::to_owned);
+            done.send((thread, came)).unwrap();
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn an_engine_closed_by_its_own_thread_is_closed_after_the_step() {
+    // Nobody else in this binary has one.
+    tracing::subscriber::set_global_default(Shutdown).unwrap();
+    let closes: fn(Engine) -> Option<Error> = |engine| engine.close().err();
+    let drops: fn(Engine) -> Option<Error> = |engine| {
+        drop(engine);
+        None
+    };
+    for (act, is_close) in [(closes, true), (drops, false)] {
+        let store = TestStore::threaded();
+        let engine = store.open();
+        let (done, outcome) = sync_channel(1);
+        let full = Error::DiskFull {
+            detail: SHUT_DOWN.into(),
+        };
+        store
+            .failpoints
+            .once(place::FLUSH_BUILD, Action::Fail(full));
+        // The flusher may fail before the handle is there: it waits for it.
+        let mut armed = SHUTDOWN.lock().unwrap();
+        put(&vb(&engine, 0), "memory", "1");
+        *armed = Some(OnError { engine, act, done });
+        drop(armed);
+        let (thread, came) = outcome.recv_timeout(LONG).unwrap();
+        assert_eq!(thread.as_deref(), Some("vbstore-flusher"));
+        assert_eq!(
+            matches!(came, Some(Error::Busy { .. })),
+            is_close,
+            "{came:?}"
+        );
+        assert_closed_cleanly(store, &["memory"]);
+    }
+}
+
 /// A value that has a handle.
 struct Value {
     bytes: Vec<u8>,
