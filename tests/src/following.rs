@@ -19,6 +19,16 @@ pub fn stepped(engine: &Engine) -> (Streams, Consumer) {
     (streams, consumer)
 }
 
+/// A consumer with the default configuration.
+pub fn consumer(streams: &Streams, name: &str) -> Consumer {
+    streams.consumer(name, &ConsumerConfig::default()).unwrap()
+}
+
+/// So many keys, in their order.
+pub fn keys(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|n| format!("key-{n:04}"))
+}
+
 /// Opens a stream that must be accepted.
 pub fn open(consumer: &mut Consumer, request: &StreamRequest) {
     assert_eq!(consumer.open(request).unwrap(), Opened::Continue);
@@ -74,6 +84,12 @@ pub fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec
 /// Takes everything there is without running anything.
 pub fn take(consumer: &mut Consumer) -> Vec<StreamEvent> {
     std::iter::from_fn(|| consumer.try_recv().ok()).collect()
+}
+
+/// The seqnos of the changes among events.
+pub fn seqnos(events: &[StreamEvent]) -> Vec<u64> {
+    let items = events.iter().filter_map(|event| event.event.item());
+    items.map(|item| item.meta.seqno.get()).collect()
 }
 
 /// Events as short words.

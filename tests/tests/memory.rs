@@ -7,10 +7,11 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vbstore::{
-    Cas, Change, Durability, Error, ItemKind, ItemMeta, KeyRange, PageForm, Seqno, SliceBudget,
-    Tuning, VbId,
+    Cas, Change, Consumer, Durability, Error, ItemKind, ItemMeta, KeyRange, PageForm, Seqno,
+    SliceBudget, StreamRequest, Streams, StreamsConfig, Tuning, VbId,
 };
 use vbstore_core::{Checkpoints, Item};
+use vbstore_tests::following::{consumer, open};
 use vbstore_tests::{TestStore, put, vb};
 
 const MIB: usize = 1 << 20;
@@ -319,4 +320,52 @@ fn a_page_copies_what_it_shows_and_not_what_is_in_memory() {
         engine.flush().unwrap();
     }
     store.finish(engine);
+}
+
+/// Follows each of 128 vBuckets with a consumer of its own, which takes two events of a batch of 3.5 MB
+/// from memory and then nothing. Returns what is counted and what is allocated, in bytes.
+fn stopped_inside_a_batch() -> (u64, u64) {
+    let mut store = TestStore::stepped();
+    store.config.vbuckets = Some(128);
+    store.config.tuning = quota(16);
+    store.config.tuning.checkpoint_bytes_max = 1 << 20;
+    let engine = store.open();
+    let config = StreamsConfig {
+        buffer_bytes_max: 16 << 20,
+        ..StreamsConfig::default()
+    };
+    let streams = Streams::stepped(&engine, &config).unwrap();
+    let before = ALLOCATED.get();
+    let mut all: Vec<Consumer> = Vec::new();
+    for number in 0..128 {
+        let vb = vb(&engine, number);
+        let mut consumer = consumer(&streams, "inside");
+        open(&mut consumer, &StreamRequest::from_start(vb.id()));
+        for n in 0..35_u8 {
+            let change = Change::set([n], vec![n; 100_000]);
+            vb.write(change, Durability::Logged).unwrap();
+        }
+        engine.flush().unwrap();
+        for _ in 0..2 {
+            consumer.try_recv().unwrap();
+        }
+        all.push(consumer);
+    }
+    let allocated = u64::try_from(ALLOCATED.get() - before).unwrap();
+    let counted = engine.checkpoint_memory() + streams.stats().buffered_bytes;
+    drop((all, streams));
+    store.finish(engine);
+    (counted, allocated)
+}
+
+#[test]
+fn what_consumers_that_stop_inside_a_batch_keep_is_counted() {
+    let (counted, allocated) = stopped_inside_a_batch();
+    println!("{counted} bytes counted, {allocated} allocated");
+    assert!(counted <= 34 << 20, "{counted} bytes of limits of 32 MiB");
+    let difference = counted.abs_diff(allocated);
+    assert!(
+        difference * 5 <= counted,
+        "{counted} bytes counted, {allocated} allocated"
+    );
 }
