@@ -3,13 +3,17 @@
 mod streams {
     mod asynchronous;
     mod basics;
+    mod batches;
     mod branches;
     mod catalogue;
     mod cursors;
     mod damage;
+    mod ends;
     mod failures;
     mod flow;
     mod frozen;
     mod histories;
+    mod places;
+    mod requests;
     mod waiting;
 }

@@ -10,12 +10,8 @@ use vbstore::{
 };
 use vbstore_engine::raw;
 use vbstore_tests::figures::{assert_complete, assert_identities, by};
-use vbstore_tests::following::{VB, drain, on_disk, open, stepped, take};
+use vbstore_tests::following::{VB, drain, keys, on_disk, open, stepped, take};
 use vbstore_tests::{TestStore, vb};
-
-fn keys(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|n| format!("key-{n:04}"))
-}
 
 fn io_error() -> Error {
     let source = Arc::new(std::io::Error::other("planted"));

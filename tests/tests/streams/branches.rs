@@ -6,12 +6,8 @@ use vbstore::{
     Change, Consumer, ConsumerConfig, Durability, Engine, Event, Opened, Position, RollbackReason,
     Seqno, StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, VbUuid, Visibility,
 };
-use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped};
+use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped};
 use vbstore_tests::{TestStore, vb};
-
-fn keys(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|n| format!("key-{n:04}"))
-}
 
 fn visibility(visibility: Visibility) -> StreamOptions {
     StreamOptions {

@@ -8,12 +8,8 @@ use vbstore::{
     StreamRequest, StreamState, Streams, StreamsConfig, VbId,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
+use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped, take};
 use vbstore_tests::{TestStore, vb};
-
-fn keys(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|n| format!("key-{n:04}"))
-}
 
 /// Writes, and gives back all memory that no cursor holds.
 fn memory_left_after_a_write(engine: &Engine) -> u64 {

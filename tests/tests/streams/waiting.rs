@@ -9,12 +9,8 @@ use vbstore::{
     StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId, Visibility,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
+use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped, take};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
-
-fn keys(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|n| format!("key-{n:04}"))
-}
 
 fn views(engine: &Engine) -> u64 {
     engine.metrics().db_snapshots.opened()
