@@ -41,8 +41,10 @@ pub mod place {
     pub const BRANCH_PUBLISH: &str = "branch.publish";
     /// A stream is about to open a view of the disk.
     pub const SLICE_OPEN: &str = "slice.open";
-    /// A stream has a view of the disk open. The one place where a test can hold a db snapshot.
+    /// A stream has a view of the disk open.
     pub const SLICE_VIEW: &str = "slice.view";
+    /// A page of a read in key order has a view of the disk open, and has found its first key.
+    pub const PAGE_VIEW: &str = "page.view";
     /// A stream has given its view back and has not yet handed on what it read.
     pub const SLICE_HAND_ON: &str = "slice.hand_on";
     /// A close has waited for everybody and is about to flush. Failing here leaves what a kill at
@@ -50,7 +52,7 @@ pub mod place {
     pub const CLOSE: &str = "close.flush";
 
     /// All of them, in the order in which a store meets them.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 19] = [
         CREATE_DB,
         CREATE_READY,
         OPEN_BRANCH,
@@ -67,6 +69,7 @@ pub mod place {
         DELETE_VBUCKET,
         SLICE_OPEN,
         SLICE_VIEW,
+        PAGE_VIEW,
         SLICE_HAND_ON,
         CLOSE,
     ];

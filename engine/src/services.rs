@@ -210,14 +210,11 @@ impl Services {
             failpoints: failpoints.clone(),
             wakers: wakers.clone(),
         };
-        let points = PointReads {
-            gate: Arc::clone(&gate),
-            clock: Arc::clone(&clock),
-            metrics: Arc::clone(&metrics),
-        };
+        let points = PointReads::new(&gate, &clock, &metrics);
         let pages = PageReads {
             gate: Arc::clone(&gate),
             clock: Arc::clone(&clock),
+            failpoints: failpoints.clone(),
         };
         let slices = SliceReads {
             gate: Arc::clone(&gate),

@@ -46,7 +46,8 @@ impl Purger<'_> {
         let mut purged: u64 = 0;
         let mut from = Bytes::new();
         loop {
-            let page = storage.scan_page(id, &from, None, false, SliceBudget::default())?;
+            let budget = SliceBudget::default();
+            let page = storage.scan_page(id, &from, None, false, budget, || Ok(()))?;
             for row in page.rows {
                 let seqno = row.meta.seqno;
                 if row.meta.kind.is_live() || seqno > upto || seqno == state.high_seqno {

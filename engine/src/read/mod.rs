@@ -1,5 +1,6 @@
 //! Reading: by key, in key order by pages, and in seqno order by slices.
 
+mod life;
 mod page;
 mod point;
 mod scan;

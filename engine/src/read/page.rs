@@ -13,6 +13,7 @@
 
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
+use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::storage::{PageScan, Storage};
 use crate::vbuckets::Vb;
@@ -142,6 +143,7 @@ const TRIES_MAX: u32 = 3;
 pub(crate) struct PageReads {
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) failpoints: MaybeFailpoints,
 }
 
 impl PageReads {
@@ -164,7 +166,7 @@ impl PageReads {
             high_seqno,
             scan,
             next,
-        } = read_sources(vb, &storage, range, with_values, budget)?;
+        } = self.read_sources(vb, &storage, range, with_values, budget)?;
 
         // The page ends where the first of the two ended, so what memory has beyond is for the next page.
         if let Some(next) = &next {
@@ -225,6 +227,46 @@ impl PageReads {
             rest,
         })
     }
+
+    fn read_sources(
+        &self,
+        vb: &Vb,
+        storage: &Storage,
+        range: &KeyRange,
+        with_values: bool,
+        budget: SliceBudget,
+    ) -> Result<Sources> {
+        for _ in 0..TRIES_MAX {
+            // ORDER: memory first, view second; see above.
+            let inner = vb.cell.lock();
+            let generation = vb.cell.generation();
+            let high_seqno = inner.checkpoints.high_seqno();
+            let (in_memory, memory_next) = collect(&inner.checkpoints, range, with_values, budget);
+            drop(inner);
+            let memory_next = memory_next.map(|item| Bytes::copy_from_slice(&item.key));
+            let to = memory_next.as_ref().or(range.to.as_ref());
+            let to = to.map(|to| &**to);
+            let seam = || self.failpoints.pass(place::PAGE_VIEW);
+            let scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget, seam);
+            if vb.cell.generation() != generation {
+                // Deleted in between: memory and view are of two lives of the vBucket, and the view may have
+                // lost documents that its index still has; see `read::life`.
+                continue;
+            }
+            let mut scan = scan?;
+            // Else it was purged in between; see above.
+            if scan.purge_seqno <= high_seqno {
+                let next = scan.next.take().or(memory_next);
+                return Ok(Sources {
+                    in_memory,
+                    high_seqno,
+                    scan,
+                    next,
+                });
+            }
+        }
+        Err(Error::VbGone { vb: vb.id() })
+    }
 }
 
 /// What a page is made from: changes in memory, and a view of the disk that is newer.
@@ -236,38 +278,6 @@ struct Sources {
     /// The first key of the range that one of the two has not looked at; `None` if both have looked at
     /// all.
     next: Option<Bytes>,
-}
-
-fn read_sources(
-    vb: &Vb,
-    storage: &Storage,
-    range: &KeyRange,
-    with_values: bool,
-    budget: SliceBudget,
-) -> Result<Sources> {
-    for _ in 0..TRIES_MAX {
-        // ORDER: memory first, view second; see above.
-        let inner = vb.cell.lock();
-        let generation = vb.cell.generation();
-        let high_seqno = inner.checkpoints.high_seqno();
-        let (in_memory, memory_next) = collect(&inner.checkpoints, range, with_values, budget);
-        drop(inner);
-        let memory_next = memory_next.map(|item| Bytes::copy_from_slice(&item.key));
-        let to = memory_next.as_ref().or(range.to.as_ref());
-        let to = to.map(|to| &**to);
-        let mut scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget)?;
-        if vb.cell.generation() == generation && scan.purge_seqno <= high_seqno {
-            let next = scan.next.take().or(memory_next);
-            return Ok(Sources {
-                in_memory,
-                high_seqno,
-                scan,
-                next,
-            });
-        }
-        // Deleted in between: memory and view are of two lives of the vBucket. Or purged; see above.
-    }
-    Err(Error::VbGone { vb: vb.id() })
 }
 
 /// Takes memory's changes of the first keys of the range, within the budget, and the one after them. The

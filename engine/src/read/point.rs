@@ -1,6 +1,7 @@
 //! Reading by key: memory first, then disk. No db snapshot is taken, except for a read that lost
 //! several races with writers in a row.
 
+use super::life::of_one_life;
 use crate::error::Result;
 use crate::gate::Gate;
 use crate::numbers::count;
@@ -8,6 +9,7 @@ use crate::vbuckets::Vb;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use vbstore_core::show;
 use vbstore_core::{Clock, ItemMeta};
 use vbstore_metrics::EngineMetrics;
@@ -33,19 +35,38 @@ impl fmt::Debug for Document {
 /// One read of so many is timed.
 const TIMED_OF: u64 = 16;
 
+/// Keys of [`PointReads::get_many`] that are looked up in memory under one hold of the vBucket's lock, for
+/// which its writers and flushes wait.
+const KEYS_IN_A_TURN: usize = 256;
+
 /// Reads by key.
 pub(crate) struct PointReads {
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<EngineMetrics>,
+    /// Calls of [`Self::get`] alone, to time one of [`TIMED_OF`].
+    ticks: AtomicU64,
 }
 
 impl PointReads {
+    pub(crate) fn new(
+        gate: &Arc<Gate>,
+        clock: &Arc<dyn Clock>,
+        metrics: &Arc<EngineMetrics>,
+    ) -> Self {
+        Self {
+            gate: Arc::clone(gate),
+            clock: Arc::clone(clock),
+            metrics: Arc::clone(metrics),
+            ticks: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn get(&self, vb: &Vb, key: &[u8]) -> Result<Option<Document>> {
-        let gets = &self.metrics.operations.gets;
-        gets.add(1);
+        self.metrics.operations.gets.add(1);
         // Looking at the clock twice would cost a read from memory a tenth of its time.
-        if !gets.get().is_multiple_of(TIMED_OF) {
+        let tick = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
+        if !tick.is_multiple_of(TIMED_OF) {
             return self.get_untimed(vb, key);
         }
         let start = self.clock.monotonic();
@@ -65,7 +86,7 @@ impl PointReads {
                 value: item.value.clone(),
             })
         } else {
-            let stored = storage.document(vb.id(), key)?;
+            let stored = of_one_life(vb, || storage.document(vb.id(), key))?;
             stored.map(|stored| Document {
                 meta: stored.meta,
                 value: stored.value,
@@ -95,18 +116,19 @@ impl PointReads {
         let now = self.clock.wall_seconds();
         let mut found: Vec<Option<Document>> = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
-        let inner = vb.cell.lock();
-        for (number, key) in keys.iter().enumerate() {
-            let item = inner.checkpoints.get(key);
-            if item.is_none() {
-                missing.push((number, *key));
+        for turn in keys.chunks(KEYS_IN_A_TURN) {
+            let inner = vb.cell.lock();
+            for key in turn {
+                let item = inner.checkpoints.get(key);
+                if item.is_none() {
+                    missing.push((found.len(), *key));
+                }
+                found.push(item.map(|item| Document {
+                    meta: item.meta,
+                    value: item.value.clone(),
+                }));
             }
-            found.push(item.map(|item| Document {
-                meta: item.meta,
-                value: item.value.clone(),
-            }));
         }
-        drop(inner);
 
         let looked_up: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
         let entries = storage.index_entries(vb.id(), &looked_up)?;
@@ -122,7 +144,7 @@ impl PointReads {
             // One that was replaced in between is read again on its own.
             let stored = match stored {
                 Some(stored) => Some(stored),
-                None => storage.document(vb.id(), key)?,
+                None => of_one_life(vb, || storage.document(vb.id(), key))?,
             };
             found[*number] = stored.map(|stored| Document {
                 meta: stored.meta,

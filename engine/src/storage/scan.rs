@@ -237,7 +237,8 @@ pub(crate) struct PageScan {
 }
 
 impl Storage {
-    /// Reads the keys with `from <= key < to` up to the budget, in one view.
+    /// Reads the keys with `from <= key < to` up to the budget, in one view. `seam` is called with the
+    /// view open, at the first key: a test may hold it there, nothing else may wait.
     pub(crate) fn scan_page(
         &self,
         vb: VbId,
@@ -245,6 +246,7 @@ impl Storage {
         to: Option<&[u8]>,
         with_values: bool,
         budget: SliceBudget,
+        seam: impl Fn() -> Result<()>,
     ) -> Result<PageScan> {
         let clock = &*self.clock;
         self.with_records(Holder::Page, |records| {
@@ -253,6 +255,9 @@ impl Storage {
             let mut rows: Vec<PageRow> = Vec::new();
             let mut next = None;
             records.index_records(vb, from, to, |key, record| {
+                if rows.is_empty() {
+                    seam()?;
+                }
                 let meta = decode_index_entry(vb, key, record)?;
                 let value_len = if with_values { meta.value_len } else { 0 };
                 let size = key

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
-    Change, Clock, ConsumerConfig, Durability, Engine, Error, HealthState, Opened, Seqno,
-    StreamRequest, Streams, StreamsConfig, SystemClock, VbId,
+    Change, Clock, ConsumerConfig, Durability, Engine, Error, HealthState, KeyRange, Opened,
+    PageForm, Seqno, StreamRequest, Streams, StreamsConfig, SystemClock, VbId,
 };
 use vbstore_engine::raw::purge_tombstones;
 use vbstore_tests::{TestStore, assert_verified, branches_after_a_change, put, rows, vb};
@@ -328,6 +328,8 @@ fn abort_child() {
     assert_eq!(consumer.open(&from_start).unwrap(), Opened::Continue);
     while streams.step() {}
     drop((consumer, streams));
+    let all = KeyRange::all();
+    vb(&engine, 0).range(&all, PageForm::Documents).unwrap();
     engine.delete_vbucket(VbId::new(1)).unwrap();
     engine.close().unwrap();
     panic!("{place} was not reached");

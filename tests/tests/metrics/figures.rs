@@ -99,6 +99,22 @@ fn counters_equal_what_was_done() {
 }
 
 #[test]
+fn one_read_of_a_key_in_16_is_timed_whatever_is_read_beside_it() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let vb = vb(&engine, 1);
+    for _ in 0..32 {
+        vb.get("none").unwrap();
+        vb.get_meta("none").unwrap();
+    }
+    let snapshot = engine.metrics_snapshot().unwrap();
+    assert_eq!(by(&snapshot, &names::OPS, "get"), 64.0);
+    assert_eq!(snapshot.sum(&names::READ_SECONDS), 2.0);
+    drop(vb);
+    store.finish(engine);
+}
+
+#[test]
 fn an_open_db_snapshot_shows_with_its_age_and_agrees_with_rocksdb() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(5));

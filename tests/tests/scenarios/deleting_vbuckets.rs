@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use vbstore::failpoint::{Action, Gate, place};
 use vbstore::metrics::names;
-use vbstore::{BackgroundTask, Change, Counts, Durability, Engine, Error, PageForm, VBucket, VbId};
+use vbstore::{
+    BackgroundTask, Change, Counts, Durability, Engine, Error, ErrorKind, KeyRange, PageForm,
+    VBucket, VbId,
+};
+use vbstore_engine::raw::forget_memory;
 use vbstore_tests::{TestStore, put, rows, vb};
 
 #[test]
@@ -163,10 +167,44 @@ fn a_change_that_was_admitted_before_the_deletion_is_not_made_after_it() {
         gate.open();
         let answer = writer.join().unwrap();
         assert!(matches!(answer, Err(Error::VbGone { .. })), "{answer:?}");
+        // The handle is of the number, and stays valid.
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Conflict);
     });
     assert_eq!(vb(&engine, 0).seqnos().unwrap().high.get(), 0);
     assert_eq!(vb(&engine, 0).get("k").unwrap(), None);
     store.finish(engine);
+}
+
+#[test]
+fn a_page_beside_a_deletion_is_of_one_life_and_finds_no_corruption() {
+    for form in [PageForm::Documents, PageForm::Meta] {
+        let store = TestStore::stepped();
+        let engine = store.open();
+        let vb0 = vb(&engine, 0);
+        for n in 0..50 {
+            put(&vb0, &format!("k{n}"), "old life");
+        }
+        engine.flush().unwrap();
+        // Files below level 0 are removed at once by a deletion, whatever view is open.
+        engine.compact(vb0.id()).unwrap();
+        forget_memory(&engine, true).unwrap();
+        let gate = Arc::new(Gate::default());
+        store
+            .failpoints
+            .once(place::PAGE_VIEW, Action::Wait(Arc::clone(&gate)));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| vb0.range(&KeyRange::all(), form));
+            let held = gate.wait_for_arrival();
+            engine.delete_vbucket(vb0.id()).unwrap();
+            put(&vb0, "k7", "new life");
+            drop(held);
+            let page = reader.join().unwrap().unwrap();
+            let keys: Vec<_> = page.entries.iter().map(|entry| &*entry.key).collect();
+            assert_eq!(keys, [b"k7"], "{form:?}");
+        });
+        drop(vb0);
+        store.finish(engine);
+    }
 }
 
 /// Bytes that do not compress.
