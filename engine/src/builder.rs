@@ -152,7 +152,7 @@ impl Builder {
     /// [`Error::Io`].
     pub fn open(self) -> Result<Engine> {
         self.config.validate()?;
-        if !self.create && !self.path.join(MARKER).exists() {
+        if !self.create && !has_marker(&self.path)? {
             return Err(Error::NoStore { path: self.path });
         }
         let places = Places::take(self.telemetry())?;
@@ -184,5 +184,15 @@ impl Builder {
         let clock = Arc::clone(&self.clock);
         let clock = Arc::new(move || clock.monotonic());
         Telemetry::new(name.as_deref().unwrap_or("store"), registry, clock)
+    }
+}
+
+/// Returns whether there is a marker in a directory. Also true for a path that is no directory, which is
+/// refused for what it is when it is opened.
+fn has_marker(path: &Path) -> Result<bool> {
+    let marker = path.join(MARKER);
+    match marker.try_exists() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(true),
+        found => found.map_err(|error| Error::io(format!("look for {}", marker.display()), error)),
     }
 }

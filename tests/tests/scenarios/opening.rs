@@ -91,6 +91,22 @@ fn a_store_is_created_only_if_that_is_allowed() {
 }
 
 #[test]
+fn a_directory_that_cannot_be_looked_at_is_not_one_without_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    // Whoever runs the tests may look everywhere, so the system has to refuse the name.
+    let path = dir.path().join("x".repeat(300));
+    let refused = Engine::builder(path).create(false).open();
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for path in [file.clone(), file.join("store")] {
+        let refused = Engine::builder(path).create(false).open();
+        let is_invalid = matches!(refused, Err(Error::Invalid { field: "path", .. }));
+        assert!(is_invalid, "{refused:?}");
+    }
+}
+
+#[test]
 fn files_are_the_owners_alone() {
     let store = TestStore::threaded();
     let engine = store.open();
