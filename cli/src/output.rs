@@ -93,6 +93,7 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::Forked { .. } => "forked",
         Error::VbGone { .. } => "vb_gone",
         Error::Failed { .. } => "failed",
+        Error::VbFailed { .. } => "vb_failed",
         Error::Corruption { .. } => "corruption",
         Error::DataLoss { .. } => "data_loss",
         Error::FormatTooNew { .. } => "format_too_new",
@@ -109,7 +110,10 @@ impl From<Error> for Failure {
             Error::Corruption { .. } | Error::DataLoss { .. } | Error::FormatTooNew { .. } => {
                 CORRUPT
             }
-            Error::Io { .. } | Error::DiskFull { .. } | Error::Failed { .. } => IO,
+            Error::Io { .. }
+            | Error::DiskFull { .. }
+            | Error::Failed { .. }
+            | Error::VbFailed { .. } => IO,
             _ => PROBLEM,
         };
         Self::new(code, kind_of(&error), error.to_string())

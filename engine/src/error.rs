@@ -36,7 +36,8 @@ impl fmt::Display for Cause {
 pub enum ErrorKind {
     /// Correct the call: the same call can never succeed. Nothing was changed.
     Invalid,
-    /// Look at the key again: its state is not the one the call asked for. Nothing was changed.
+    /// Look again: the state of the key, or of the vBucket, is not the one the call asked for. Nothing was
+    /// changed, or what was changed was deleted with the vBucket.
     Conflict,
     /// Try again later.
     Unavailable,
@@ -51,8 +52,8 @@ pub enum ErrorKind {
 /// Why an operation failed.
 ///
 /// A write that fails *before* it is given a seqno changes nothing. One that fails while it waits
-/// for its durability ([`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`]) has an unknown
-/// outcome: it may be there after the disk has space again or after the store is opened again.
+/// for its durability ([`Error::DiskFull`], [`Error::Failed`], [`Error::VbFailed`], [`Error::Closed`]) has
+/// an unknown outcome: it may be there after the disk has space again or after the store is opened again.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -92,7 +93,7 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
-    /// A limit that passes by itself was reached within the time allowed. Nothing was changed.
+    /// A limit was reached and did not pass within the time allowed. Nothing was changed.
     Busy {
         /// What was waited for.
         what: &'static str,
@@ -143,6 +144,15 @@ pub enum Error {
         /// The first failure.
         cause: Cause,
     },
+    /// The vBucket refuses writes, because its changes cannot be written to disk; all others go on. Its
+    /// changes stay readable until the engine is closed. Deleting the vBucket, or opening the store again,
+    /// leaves that state.
+    VbFailed {
+        /// Which one.
+        vb: VbId,
+        /// Why they cannot.
+        cause: Cause,
+    },
     /// Stored data is not what was written. A write is refused with this, and changes nothing, if it
     /// needs what cannot be read; other keys and other vBuckets are not concerned.
     Corruption {
@@ -157,7 +167,7 @@ pub enum Error {
     },
     /// Less was recovered than had been synced.
     DataLoss {
-        /// RocksDB's sequence number that the witness vouches for.
+        /// RocksDB's sequence number that the witness records as synced.
         expected: u64,
         /// The one that was recovered.
         found: u64,
@@ -186,14 +196,17 @@ impl Error {
             Self::Invalid { .. } | Self::TooLarge { .. } | Self::NoStore { .. } => {
                 ErrorKind::Invalid
             }
-            Self::NotFound | Self::Exists { .. } | Self::CasMismatch { .. } => ErrorKind::Conflict,
+            Self::NotFound
+            | Self::Exists { .. }
+            | Self::CasMismatch { .. }
+            | Self::VbGone { .. } => ErrorKind::Conflict,
             Self::Busy { .. }
             | Self::NotYetDurable { .. }
             | Self::DiskFull { .. }
             | Self::Locked { .. }
             | Self::StreamPanicked { .. } => ErrorKind::Unavailable,
-            Self::Closed | Self::Forked { .. } | Self::VbGone { .. } => ErrorKind::Closed,
-            Self::Failed { .. } | Self::Io { .. } => ErrorKind::Failed,
+            Self::Closed | Self::Forked { .. } => ErrorKind::Closed,
+            Self::Failed { .. } | Self::VbFailed { .. } | Self::Io { .. } => ErrorKind::Failed,
             Self::Corruption { .. } | Self::DataLoss { .. } | Self::FormatTooNew { .. } => {
                 ErrorKind::Corrupt
             }
@@ -208,7 +221,8 @@ impl Error {
         }
     }
 
-    /// Returns the error that the system refused something; a full disk is told apart.
+    /// Returns the error that the system refused something: [`Error::DiskFull`] for a full disk or an
+    /// exhausted quota, otherwise [`Error::Io`].
     pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         if matches!(source.kind(), StorageFull | QuotaExceeded) {
@@ -278,13 +292,16 @@ impl fmt::Display for Error {
             Self::CasMismatch { expected, found } => {
                 write!(f, "the key's cas is {found}, not {expected}")
             }
-            Self::TooLarge { field, size, max } => write!(f, "{field}: {size} is over {max}"),
+            Self::TooLarge { field, size, max } => {
+                write!(f, "{field}: {size} is larger than the limit, {max}")
+            }
             Self::NoStore { path } => write!(f, "there is no store in {}", path.display()),
             Self::Busy { what } => write!(f, "busy: {what}"),
             Self::NotYetDurable { vb, seqno, wanted } => write!(
                 f,
-                "seqno {seqno} of {vb} is made, but not yet as durable as asked ({wanted:?}) within \
-                 the time allowed"
+                "the change with seqno {seqno} of {vb} is made, but did not become {} within the time \
+                 allowed",
+                wanted.name()
             ),
             Self::Forked { opened_by } => write!(
                 f,
@@ -299,6 +316,10 @@ impl fmt::Display for Error {
             Self::Failed { cause } => {
                 write!(f, "the engine has failed and must be opened again: {cause}")
             }
+            Self::VbFailed { vb, cause } => write!(
+                f,
+                "{vb} refuses writes until it is deleted or the store is opened again: {cause}"
+            ),
             Self::Corruption {
                 vb,
                 seqno,

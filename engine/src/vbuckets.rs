@@ -3,7 +3,7 @@
 //! A number from outside becomes a vBucket here and nowhere else; everything inside carries the
 //! vBucket itself.
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::stripes::Stripes;
 use std::fmt;
 use std::sync::Arc;
@@ -45,8 +45,12 @@ impl Vb {
 
     /// Takes no writes any more: its changes cannot be flushed. Keeps the first cause. The leader calls
     /// this under the vBucket's lock.
-    pub(crate) fn fail(&self, error: Error) {
-        self.failure.lock().get_or_insert(error);
+    pub(crate) fn fail(&self, error: &Error) {
+        let failed = || Error::VbFailed {
+            vb: self.id(),
+            cause: Cause::new(error.to_string()),
+        };
+        self.failure.lock().get_or_insert_with(failed);
         self.has_failed.store(true, Ordering::Release);
     }
 
@@ -71,10 +75,10 @@ impl Vb {
         self.is_uncompacted.swap(false, Ordering::AcqRel)
     }
 
-    /// Refuses if its changes cannot be flushed. Takes a leaf if so.
+    /// Refuses if its changes cannot be flushed. Takes a leaf lock if so.
     ///
     /// # Errors
-    /// Why they cannot.
+    /// [`Error::VbFailed`].
     pub(crate) fn check(&self) -> Result<()> {
         if !self.has_failed() {
             return Ok(());

@@ -105,6 +105,9 @@ impl Writes {
                 Error::Failed { .. } => refusals.failed.add(1),
                 Error::TooLarge { .. } => refusals.too_large.add(1),
                 Error::Busy { .. } => refusals.memory.add(1),
+                Error::VbFailed { .. } => refusals.vb_failed.add(1),
+                Error::Corruption { .. } | Error::Io { .. } => refusals.unreadable.add(1),
+                // Its condition did not hold, or the caller has no use for the engine any more.
                 _ => {}
             })
     }

@@ -41,6 +41,10 @@ group! {
         failed = "failed",
         /// A key, value or batch is too large.
         too_large = "too_large",
+        /// The changes of the vBucket cannot be written to disk.
+        vb_failed = "vb_failed",
+        /// What the write replaces could not be read.
+        unreadable = "unreadable",
     }
 }
 

@@ -207,7 +207,7 @@ impl Committer {
     /// Flushes and syncs what there is now. What others write meanwhile is not waited for.
     ///
     /// # Errors
-    /// Why a vBucket's changes cannot be flushed; those of all others are synced then.
+    /// [`Error::VbFailed`] if a vBucket's changes cannot be flushed; those of all others are synced then.
     pub(crate) fn flush_all(&self) -> Result<()> {
         let now: Vec<_> = self
             .vbs

@@ -152,7 +152,7 @@ impl Flush {
             failed,
         } = build(storage, &mut taken.units, &self.failpoints, &self.metrics)?;
         for (vb, error) in failed {
-            self.leave_out(lead, &vb, error);
+            self.leave_out(lead, &vb, &error);
         }
         taken.units.retain(|unit| !unit.vb.has_failed());
         if taken.units.is_empty() {
@@ -211,9 +211,9 @@ impl Flush {
 
     /// Leaves a vBucket out of this flush and of all later ones. ORDER: its failure is noted first, and
     /// its streams are woken second, so that they find it.
-    fn leave_out(&self, lead: &mut Lead<'_>, vb: &Arc<Vb>, error: Error) {
+    fn leave_out(&self, lead: &mut Lead<'_>, vb: &Arc<Vb>, error: &Error) {
         tracing::error!(vb = %vb.id(), %error, "the vBucket cannot be flushed: its writes are refused");
-        self.health.count(&error);
+        self.health.count(error);
         let mut inner = vb.cell.lock();
         inner.checkpoints.flush_failed();
         vb.fail(error);

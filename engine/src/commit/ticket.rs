@@ -75,8 +75,8 @@ impl Ticket {
     /// Waits until the change is as durable as was asked. May flush on behalf of everybody.
     ///
     /// # Errors
-    /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`]: the outcome
-    /// is unknown. [`crate::Error::VbGone`]: the vBucket was deleted.
+    /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::VbFailed`],
+    /// [`crate::Error::Closed`]: the outcome is unknown. [`crate::Error::VbGone`]: the vBucket was deleted.
     pub fn wait(&self) -> Result<Written> {
         self.committer.wait(&self.want, None).map(|()| self.written)
     }

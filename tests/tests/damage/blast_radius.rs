@@ -4,12 +4,14 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, DB, Options};
 use std::path::PathBuf;
 use std::sync::Arc;
 use vbstore::failpoint::{Action, place};
+use vbstore::metrics::names;
 use vbstore::{Change, Counts, Durability, Engine, Error, HealthState, Seqno, StreamRequest, VbId};
 use vbstore_core::record::VbState;
 use vbstore_engine::raw::{
     FamilyOptions, StorageConfig, forget_memory, key_family, purge_tombstones, seqno_family,
     stop_compactions,
 };
+use vbstore_tests::figures::by;
 use vbstore_tests::following::{drain, open, short, stepped};
 use vbstore_tests::{TestStore, put, vb};
 
@@ -91,6 +93,13 @@ fn spoil(path: &PathBuf, percents: &[usize]) {
 fn assert_corrupt<T: std::fmt::Debug>(result: Result<T, Error>, number: u16) {
     match result {
         Err(Error::Corruption { vb, .. }) => assert_eq!(vb, Some(VbId::new(number))),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn assert_failed<T: std::fmt::Debug>(result: Result<T, Error>, number: u16) {
+    match result {
+        Err(Error::VbFailed { vb, .. }) => assert_eq!(vb, VbId::new(number)),
         other => panic!("{other:?}"),
     }
 }
@@ -180,6 +189,8 @@ fn a_read_that_fails_refuses_the_write_that_needs_it_once_or_for_ever() {
         // What memory knows needs no read.
         first.set("in memory", "w").unwrap();
     }
+    let snapshot = engine.metrics_snapshot().unwrap();
+    assert_eq!(by(&snapshot, &names::WRITES_REJECTED, "unreadable"), 2.0);
     store.failpoints.clear(place::WRITE_LOOK_UP);
     first.set("new", "v").unwrap();
     store.finish(engine);
@@ -227,8 +238,8 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
     let ticket = vb(&engine, 2).set_nowait("other", "v").unwrap();
     let flushed = engine.flush();
 
-    assert_corrupt(flushed, 0);
-    assert_corrupt(ticket.wait().map(|_| ()), 2);
+    assert_failed(flushed, 0);
+    assert_failed(ticket.wait().map(|_| ()), 2);
     for number in [1, 3] {
         let seqnos = vb(&engine, number).seqnos().unwrap();
         assert_eq!((seqnos.high, seqnos.synced), (Seqno::new(2), Seqno::new(2)));
@@ -240,7 +251,7 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
         // Reads still show it, and further writes say why they are refused.
         assert_eq!(failed.get("key").unwrap().unwrap().value, "new");
         for durability in [Durability::Memory, Durability::Synced] {
-            assert_corrupt(failed.write(Change::set("more", "v"), durability), number);
+            assert_failed(failed.write(Change::set("more", "v"), durability), number);
         }
     }
     assert!(matches!(engine.health(), HealthState::Open));
@@ -251,9 +262,9 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
     // Everything goes, and with it what did not agree.
     engine.delete_vbucket(failing[0]).unwrap();
     vb(&engine, 0).set("key", "again").unwrap();
-    assert_corrupt(engine.flush(), 2);
+    assert_failed(engine.flush(), 2);
     drop((consumer, streams));
-    assert_corrupt(engine.close(), 2);
+    assert_failed(engine.close(), 2);
     drop(engine);
 
     let engine = store.open();
@@ -286,12 +297,11 @@ fn a_look_up_that_fails_in_a_flush_concerns_its_vbucket_alone() {
     }
     store.failpoints.once(place::FLUSH_LOOK_UP, out_of_memory());
 
-    assert!(matches!(engine.flush(), Err(Error::Io { .. })));
+    assert_failed(engine.flush(), 0);
 
-    assert!(matches!(
-        vb(&engine, 0).set("more", "v"),
-        Err(Error::Io { .. })
-    ));
+    assert_failed(vb(&engine, 0).set("more", "v"), 0);
+    let snapshot = engine.metrics_snapshot().unwrap();
+    assert_eq!(by(&snapshot, &names::WRITES_REJECTED, "vb_failed"), 1.0);
     assert_eq!(vb(&engine, 1).seqnos().unwrap().synced, Seqno::new(4));
     assert_others_write(&engine);
     engine.close().unwrap_err();
