@@ -149,7 +149,9 @@ impl Closing {
         // ORDER: threads first, so that nothing runs beside the last flush; see `tasks`.
         services.signals.stop_all();
         let me = std::thread::current().id();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
+        // Not held while they are joined: a process that is forked meanwhile takes it.
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             // A background thread that closes the engine after its step ends by itself.
             if thread.thread().id() != me && thread.join().is_err() {
                 services.health.fail("a background thread panicked").run();

@@ -44,8 +44,13 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if self.services.gate.opener().check_id().is_err() {
             // The store is the parent's: nothing of it is closed, unlocked or deleted here.
+            // Nor are the figures taken out of the registry: a scrape may have held its lock at the fork.
             self.closing.leak_threads();
-            Box::leak(Box::new(Arc::clone(&self.services)));
+            Box::leak(Box::new((
+                Arc::clone(&self.services),
+                Arc::clone(&self.samples),
+                Arc::clone(&self.closing),
+            )));
             return;
         }
         match self.close() {
