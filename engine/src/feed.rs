@@ -103,16 +103,19 @@ impl Engine {
     /// Reads slices for streams, one for each ask, through one db snapshot that is opened and released
     /// before this returns. All of them together keep to the budget, whose time counts from the moment
     /// the view is open; only the first item of all passes in any case. Goes on to the next ask only
-    /// while the slices so far came to the end of their vBuckets: the answer may be shorter than the
-    /// asks, and has at least one entry. An error of one ask, a panic while it is read
+    /// while the slices so far reached the end of their vBuckets: the answer may be shorter than the
+    /// asks, and has at least one entry if there is an ask. An error of one ask, a panic while it is read
     /// ([`Error::StreamPanicked`]), or its vBucket's deletion meanwhile ([`Error::VbGone`]), is its own.
     ///
     /// # Errors
+    /// [`Error::Invalid`] for a vBucket that the store does not have, or a budget out of bounds;
     /// [`Error::Closed`].
     pub fn scan(&self, asks: &[Ask], budget: SliceBudget) -> Result<Vec<Result<Slice>>> {
-        self.services()
-            .slices
-            .read_many(Holder::Backfill, asks, budget)
+        let services = self.services();
+        budget.validate()?;
+        asks.iter()
+            .try_for_each(|ask| services.vbs.get(ask.vb).map(drop))?;
+        services.slices.read_many(Holder::Backfill, asks, budget)
     }
 
     /// Returns what calls wakers of a program. For the crate that has streams.

@@ -92,6 +92,10 @@ impl Engine {
         Ok(storage.with_records(Holder::Admin, |records| {
             let mut found = Verification::default();
             let visited = records.superseded_rows(|key, _| {
+                if found.problems.len() >= PROBLEMS_MAX {
+                    found.more_problems += 1;
+                    return Ok(true);
+                }
                 found.problems.push(Problem {
                     vb: None,
                     seqno: None,
@@ -99,7 +103,7 @@ impl Engine {
                     detail: "an entry in the superseded list, which this version never fills"
                         .into(),
                 });
-                Ok(found.problems.len() < PROBLEMS_MAX)
+                Ok(true)
             });
             if let Err(error) = visited {
                 found.problems.push(Problem {
