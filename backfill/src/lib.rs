@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `streams` | the handle of a program: makes consumers |
 //! | `consumer` | opening streams and taking events |
-//! | `samples` | what a scrape is told |
+//! | `samples` | figures for scrapes and `metrics_snapshot` |
 //! | `workers` | the threads: plan, read, finish; stopping |
 //! | `watchdog`, `registry` | consumers that take nothing |
 //! | `schedule` | which backfill runs next: `queues`, pure state, and the lock around it |

@@ -1,4 +1,4 @@
-//! What the tables of the streams say, for whoever scrapes or asks.
+//! What the tables of the streams say, for scrapes and `metrics_snapshot`.
 
 use crate::delivery::{Mailbox, Seen, SeenSource};
 use crate::stats::{StreamStats, state_of};

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Get(Point),
     /// Give a key a value.
     Set(Set),
-    /// Take a key's value away.
+    /// Delete the document of a key.
     Del(Point),
     /// Print counts, seqnos, space and health.
     Stats(Stats),

@@ -76,7 +76,7 @@ impl Change {
         Self::new(Verb::Replace, key, value.into())
     }
 
-    /// Takes the key's value away; refused with [`crate::Error::NotFound`] if it has none.
+    /// Deletes the document; refused with [`crate::Error::NotFound`] if it has none.
     #[must_use]
     pub fn delete(key: impl AsRef<[u8]>) -> Self {
         Self::new(Verb::Delete, key, Bytes::new())
@@ -112,7 +112,7 @@ impl Change {
         self
     }
 
-    /// Lets the document expire at this second since 1970; 0, the default, is never. For a restored
+    /// Lets the document expire at this second since 1970; 0, the default, means never. For a restored
     /// deletion or expiration it is the second at which that was made.
     #[must_use]
     pub fn expiry(mut self, second: u32) -> Self {

@@ -8,14 +8,15 @@
 //! | `builder`, `engine`, `vbucket`, `feed`, `verify` | what a program, or the crate of streams, calls |
 //! | `handle`, `closing` | what all handles share; how an engine comes to rest |
 //! | `opening` | the steps of opening a store: create, compare with the witness, recover |
-//! | `samples` | figures for whoever scrapes |
-//! | `tasks` | background tasks: flusher, syncer, witness syncer, pacer |
+//! | `samples` | figures for scrapes and `metrics_snapshot` |
+//! | `tasks` | background tasks: flusher, syncer, witness syncer, pacer, directory watcher, compactor |
 //! | `services` | the parts of an open engine, put together; the order of locks |
 //! | `write`, `read` | writing keys; reading by key, by pages and by slices |
 //! | `commit` | group commit: who flushes, what a flush does, tickets, deleting a vBucket |
 //! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes`, `signals`, `wakes`, `wakers`, `process`, `own_thread` | what the parts share |
 //! | `home` | the directory: marker, lock, witness |
 //! | `storage` | the only place that names RocksDB |
+//! | `change`, `config`, `durability`, `error`, `slice`, `failpoint`, `numbers` | plain data that all of them use |
 
 mod builder;
 mod change;

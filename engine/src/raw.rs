@@ -34,7 +34,7 @@ pub fn waiting_for_branch(engine: &Engine) -> usize {
     engine.services().writes.branches.waiting()
 }
 
-/// Removes tombstones for good, whoever may need them. Returns how many.
+/// Removes tombstones for good, even if a stream still needs them. Returns how many.
 ///
 /// # Errors
 /// As a flush.

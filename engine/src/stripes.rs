@@ -1,9 +1,8 @@
 //! Key stripes: one writer of a key at a time.
 //!
-//! A write that depends on the key's present state reads the checkpoint and then the disk while it
-//! holds the key's stripe, so that no other change of that key comes in between, and takes the
-//! vBucket's lock only for the assignment. Writes that depend on nothing take the stripe too: it
-//! is what makes "in between" impossible.
+//! Every write reads the key's present state, from the checkpoint and then from disk, while it holds the
+//! key's stripe, so that no other change of that key comes in between, and takes the vBucket's lock only
+//! for the assignment.
 //!
 //! Each vBucket has stripes of its own: a batch of many keys takes most of them and reads the disk
 //! meanwhile, which no writer of another vBucket may have to wait for.

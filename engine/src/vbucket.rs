@@ -204,7 +204,7 @@ impl VBucket {
         Ok(Ticket::new(committer, demand, want, last(&written)))
     }
 
-    /// Gives a key a value, with the engine's default durability.
+    /// Sets the value of a key, with the engine's default durability.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -212,23 +212,23 @@ impl VBucket {
         self.write(Change::set(key, value), self.default_durability())
     }
 
-    /// Gives a key without a value one, with the engine's default durability.
+    /// Inserts a document, with the engine's default durability.
     ///
     /// # Errors
-    /// As [`Self::write`].
+    /// [`Error::Exists`] if the key has one; as [`Self::write`].
     pub fn add(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
         self.write(Change::add(key, value), self.default_durability())
     }
 
-    /// Gives a key with a value another one, with the engine's default durability.
+    /// Replaces a document, with the engine's default durability.
     ///
     /// # Errors
-    /// As [`Self::write`].
+    /// [`Error::NotFound`] if the key has none; as [`Self::write`].
     pub fn replace(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
         self.write(Change::replace(key, value), self.default_durability())
     }
 
-    /// Takes a key's value away, with the engine's default durability.
+    /// Deletes the document of a key, with the engine's default durability.
     ///
     /// # Errors
     /// As [`Self::write`].

@@ -231,13 +231,13 @@ impl Writes {
             }
         };
         if changes.is_empty() {
-            return Err(Error::invalid("batch", "no change in it"));
+            return Err(Error::invalid("batch", "it contains no change"));
         }
         at_most("batch", changes.len(), config.batch_items_max)?;
         let mut bytes = 0_usize;
         for change in changes {
             if change.key.is_empty() {
-                return Err(Error::invalid("key", "empty"));
+                return Err(Error::invalid("key", "it is empty"));
             }
             at_most("key", change.key.len(), config.key_bytes_max)?;
             at_most("value", change.value.len(), config.value_bytes_max)?;
@@ -256,7 +256,7 @@ impl Writes {
             at_most("batch bytes", bytes, config.batch_bytes_max)?;
             let keys: HashSet<&[u8]> = changes.iter().map(Change::key).collect();
             if keys.len() != changes.len() {
-                return Err(Error::invalid("batch", "the same key twice"));
+                return Err(Error::invalid("batch", "a key appears twice"));
             }
         }
         Ok(())

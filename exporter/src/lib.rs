@@ -52,7 +52,7 @@ impl Exporter {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         if is_remote {
-            tracing::warn!(%address, "figures are served to other machines, to whoever asks");
+            tracing::warn!(%address, "figures are served to other machines, without authentication");
         }
         let stop = Arc::new(Notify::new());
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -109,7 +109,7 @@ impl Server {
         };
         let gathers = Arc::clone(&self.gathers);
         let gathered = timeout(ANSWER_WITHIN, async move {
-            // Held by the one who gathers, so that one who is not waited for any more counts too.
+            // Held by the gathering thread, so that a scrape whose client gave up still counts.
             let place = gathers.acquire_owned().await.ok()?;
             let gathered = tokio::task::spawn_blocking(move || {
                 let answer = pages::figures(&registry);

@@ -30,7 +30,7 @@ pub struct Metric {
     pub name: &'static str,
     /// What it is.
     pub kind: Kind,
-    /// Its labels, but for `store`, which all have.
+    /// Its labels, except `store`, which every metric has.
     pub labels: &'static [Label],
     /// What it means, in one line.
     pub help: &'static str,

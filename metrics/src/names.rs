@@ -67,8 +67,8 @@ metrics! {
     DB_SNAPSHOTS_OPEN = Gauge "db_snapshots_open" [HOLDER] "Db snapshots open now, by who holds them.";
     DB_SNAPSHOT_OLDEST_AGE = Gauge "db_snapshot_oldest_age_seconds" [] "Age of the oldest open db snapshot, 0 if none is open.";
     DB_SNAPSHOTS_OPENED = Counter "db_snapshots_opened_total" [HOLDER] "Db snapshots opened.";
-    DB_SNAPSHOTS_CLOSED = Counter "db_snapshots_closed_total" [HOLDER] "Db snapshots given back; opened - closed = open.";
-    DB_SNAPSHOT_HOLD = Histogram "db_snapshot_hold_seconds" [HOLDER] "From opening a db snapshot to giving it back.";
+    DB_SNAPSHOTS_CLOSED = Counter "db_snapshots_closed_total" [HOLDER] "Db snapshots released; opened - closed = open.";
+    DB_SNAPSHOT_HOLD = Histogram "db_snapshot_hold_seconds" [HOLDER] "From opening a db snapshot to releasing it.";
     DB_SNAPSHOT_OVER_LIMIT = Counter "db_snapshot_over_limit_total" [HOLDER] "Db snapshots held for longer than the limit, 100 ms; each is logged.";
     CURSORS = Gauge "cursors" [KIND] "Cursors registered; every vBucket has one of persistence.";
     CURSOR_MAX_LAG_ITEMS = Gauge "cursor_max_lag_items" [KIND] "Changes that the cursor furthest behind has not read.";
@@ -76,17 +76,17 @@ metrics! {
     CURSOR_MAX_LAG_SECONDS = Gauge "cursor_max_lag_seconds" [KIND] "Age of the oldest change that a cursor has not read, 0 if all is read.";
     CURSOR_BACKLOG_ITEMS = Gauge "cursor_backlog_items" [KIND] "Changes not read, summed over cursors.";
     CURSOR_BACKLOG_BYTES = Gauge "cursor_backlog_bytes" [KIND] "Memory of the changes not read, summed over cursors.";
-    CURSORS_DROPPED = Counter "cursors_dropped_total" [] "Stream cursors dropped to give memory back."
+    CURSORS_DROPPED = Counter "cursors_dropped_total" [] "Stream cursors dropped to free memory."
         => cursors_dropped: Counter;
-    CHECKPOINT_MEMORY = Gauge "checkpoint_memory_bytes" [] "Memory of all changes in checkpoints.";
+    CHECKPOINT_MEMORY = Gauge "checkpoint_memory_bytes" [] "Memory of all changes in checkpoints, and what writes under way have reserved.";
     CHECKPOINT_MEMORY_LIMIT = Gauge "checkpoint_memory_limit_bytes" [] "The quota: at it, writes wait.";
     CHECKPOINTS = Gauge "checkpoints" [CHECKPOINT] "Checkpoints in memory.";
     CHECKPOINT_ITEMS = Gauge "checkpoint_items" [] "Changes in checkpoints.";
     CHECKPOINT_ITEMS_REPLACED = Counter "checkpoint_items_replaced_total" [] "Changes replaced by a newer one of their key before they were flushed."
         => replaced_items: Counter;
-    CHECKPOINTS_FREED = Counter "checkpoints_freed_total" [] "Checkpoints given back."
+    CHECKPOINTS_FREED = Counter "checkpoints_freed_total" [] "Checkpoints freed."
         => checkpoints_freed: Counter;
-    CHECKPOINT_FREED_BYTES = Counter "checkpoint_freed_bytes_total" [] "Memory given back with checkpoints."
+    CHECKPOINT_FREED_BYTES = Counter "checkpoint_freed_bytes_total" [] "Memory freed with checkpoints."
         => freed_bytes: Counter;
     WRITES_REJECTED = Counter "writes_rejected_total" [Refusals::LABEL] "Writes refused for a reason that is not their condition."
         => refusals: Refusals;
@@ -156,7 +156,7 @@ metrics! {
     ROCKS_READERS_BYTES = Gauge "rocksdb_table_readers_bytes" [] "Memory of table readers outside the block cache.";
     ROCKS_SUMS_AGE = Gauge "rocksdb_sums_age_seconds" [] "Age of the figures summed over all families or files, which are kept for up to 15 s.";
     ROCKS_CACHE_BYTES = Gauge "rocksdb_block_cache_bytes" [] "Block cache in use.";
-    ROCKS_CACHE_PINNED = Gauge "rocksdb_block_cache_pinned_bytes" [] "Block cache that cannot be given back now.";
+    ROCKS_CACHE_PINNED = Gauge "rocksdb_block_cache_pinned_bytes" [] "Block cache that cannot be released now.";
     ROCKS_CACHE_CAPACITY = Gauge "rocksdb_block_cache_capacity_bytes" [] "Size of the block cache.";
     ROCKS_BUFFER_BYTES = Gauge "rocksdb_write_buffer_bytes" [] "Memtables as RocksDB's write buffer manager counts them.";
     ROCKS_BUFFER_LIMIT = Gauge "rocksdb_write_buffer_limit_bytes" [] "From here on memtables are flushed.";
@@ -192,7 +192,7 @@ metrics! {
     STREAMS:
     /// What all streams of an engine count, since they were started. Times are counted in microseconds.
     pub struct StreamCounters {}
-    BACKFILL_TASKS = Gauge "backfill_tasks" [TASK] "Backfills by what they do; pending and snoozed ones hold nothing.";
+    BACKFILL_TASKS = Gauge "backfill_tasks" [TASK] "Backfills by what they do. None holds a db snapshot; a snoozed one that waits for a sync holds its batch.";
     BACKFILL_TASKS_LIMIT = Gauge "backfill_tasks_limit" [] "Backfills that may be under way at once.";
     BACKFILL_WORKERS = Gauge "backfill_workers" [] "Threads that read slices.";
     BACKFILLS_ENDED = Counter "backfills_ended_total" [] "Backfills over, for whatever reason."
@@ -209,7 +209,7 @@ metrics! {
         => slice_micros: Histogram;
     BACKFILL_SLICE_ITEMS = Histogram "backfill_slice_items" [] "Changes in one slice that was read."
         => slice_items: Histogram = Histogram::new(ITEMS_BOUNDS);
-    BACKFILL_QUEUE_WAIT = Histogram "backfill_queue_wait_seconds" [] "From when a backfill could run but for a place or a worker to when it ran."
+    BACKFILL_QUEUE_WAIT = Histogram "backfill_queue_wait_seconds" [] "Time that a runnable backfill waited for a place or a worker."
         => queue_wait_micros: Histogram = Histogram::new(QUEUE_WAIT_BOUNDS);
     BACKFILL_SYNC_WAIT = Histogram "backfill_sync_wait_seconds" [] "From a slice's end to its hand-over, where it had to be synced first."
         => sync_wait_micros: Histogram;
@@ -225,9 +225,9 @@ metrics! {
     STREAMS_DIVERGING = Gauge "streams_diverging" [] "Streams whose end runs away faster than they read.";
     STREAMS_STALLED = Gauge "streams_stalled" [] "Streams whose consumer has taken nothing for the stall limit.";
     STREAM_MAX_LAG_SEQNOS = Gauge "stream_max_lag_seqnos" [] "Seqnos between what a consumer has taken and the synced end of its vBucket, at most.";
-    STREAMS_CLOSED = Counter "streams_closed_total" [StreamEnds::LABEL] "Streams whose end was taken, or whose consumer is gone, by reason."
+    STREAMS_CLOSED = Counter "streams_closed_total" [StreamEnds::LABEL] "Streams whose end was taken, whose consumer is gone, or that were refused, by reason."
         => closed: StreamEnds;
-    STREAMS_OPENED = Counter "streams_opened_total" [] "Streams opened."
+    STREAMS_OPENED = Counter "streams_opened_total" [] "Streams opened, those that were then refused included."
         => opened: Counter;
     STREAM_ITEMS = Counter "stream_items_total" [BySource::LABEL] "Changes read for streams; what is in a buffer when a stream ends is counted and never taken."
         => items: BySource;

@@ -1,4 +1,4 @@
-//! Streams: what a consumer is told, from disk and from memory.
+//! Streams: what a consumer receives, from disk and from memory.
 
 mod streams {
     mod asynchronous;

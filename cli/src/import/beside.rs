@@ -19,7 +19,7 @@ pub(super) struct Beside {
     half: u64,
 }
 
-/// What they came to.
+/// Their outcome.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     followed: Vec<Followed>,

@@ -103,7 +103,7 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
     Ok(if is_ok { DONE } else { PROBLEM })
 }
 
-/// What writing and reading came to.
+/// The outcome of a run.
 struct Churned {
     findings: Findings,
     /// What must be there.

@@ -20,7 +20,7 @@ pub(crate) use wire::{Reader, Writer};
 
 use crate::ids::VbId;
 
-/// The version of a record unless its type has a newer one of its own, and the oldest there is.
+/// The oldest record version, and that of every record type without a version of its own.
 pub const RECORD_VERSION: u8 = 1;
 
 /// Why bytes are not the record they should be.

@@ -1,8 +1,9 @@
-//! What the engine's own tables say, for whoever scrapes or asks.
+//! What the engine's own tables say, for scrapes and `metrics_snapshot`.
 //!
 //! A source lives as long as the engine's handle; the registry holds it weakly. It takes each vBucket's
-//! lock for a moment, one after the other, and no other lock for longer: figures of different vBuckets
-//! are of slightly different moments, those of one are of one.
+//! lock for a moment, one after the other: figures of different vBuckets are of slightly different moments,
+//! and so are the published seqnos of one and what is read under its lock. The sums over RocksDB's families
+//! are made under a lock of their own, for up to 10 ms, which only scrapes take.
 
 mod rocks;
 mod tables;

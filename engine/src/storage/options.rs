@@ -120,7 +120,7 @@ impl FamilyOptions {
         self.families_with(|_| ())
     }
 
-    /// The same without compactions of RocksDB's own accord.
+    /// The same with automatic compactions disabled.
     pub(crate) fn quiet_families(&self) -> impl Iterator<Item = ColumnFamilyDescriptor> {
         self.families_with(|options| options.set_disable_auto_compactions(true))
     }
