@@ -221,13 +221,11 @@ impl Flush {
         lead.wake_after(vb.cell.fire_all());
     }
 
-    /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
-    /// whether a full disk has space again.
+    /// Writes something that changes nothing and belongs to nobody: with nothing to flush, it is the only
+    /// way to learn whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
-        let first: &Arc<Vb> = self.vbs.first();
-        let state = first.cell.lock().state;
         let mut batch = Batch::new(storage);
-        batch.put_state(first.id(), &state)?;
+        batch.put_nothing()?;
         self.failpoints.pass(place::FLUSH_WRITE)?;
         let sequence = storage.write(batch, true)?;
         self.syncs.record(lead, sequence)?;
