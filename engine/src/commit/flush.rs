@@ -19,7 +19,7 @@ use crate::gate::Gate;
 use crate::health::Health;
 use crate::storage::{Batch, Storage};
 use crate::tuning::CurrentTuning;
-use crate::vbuckets::{VBuckets, Vb};
+use crate::vbuckets::Vb;
 use std::sync::Arc;
 use vbstore_core::Clock;
 use vbstore_metrics::EngineMetrics;
@@ -42,7 +42,6 @@ impl Flushed {
 /// Flushes what is dirty.
 pub(crate) struct Flush {
     pub(crate) gate: Arc<Gate>,
-    pub(crate) vbs: Arc<VBuckets>,
     pub(crate) dirty: Arc<DirtyList>,
     pub(crate) demand: Arc<Demand>,
     pub(crate) syncs: Arc<Syncs>,
