@@ -19,7 +19,7 @@ use crate::gate::Gate;
 use crate::health::Health;
 use crate::storage::{Batch, Storage};
 use crate::tuning::CurrentTuning;
-use crate::vbuckets::{VBuckets, Vb};
+use crate::vbuckets::Vb;
 use std::sync::Arc;
 use vbstore_core::Clock;
 use vbstore_metrics::EngineMetrics;
@@ -28,21 +28,20 @@ use vbstore_metrics::EngineMetrics;
 pub(super) struct Flushed {
     /// vBuckets whose changes were written.
     pub(super) vbuckets: usize,
-    /// Whether memory was freed.
-    has_freed: bool,
+    /// Whether memory was freed, or a cursor dropped so that it can be.
+    has_recovered: bool,
 }
 
 impl Flushed {
-    /// Returns whether there was nothing to do.
+    /// Returns whether there was nothing to do: another flush would find nothing either.
     pub(super) fn is_idle(&self) -> bool {
-        self.vbuckets == 0 && !self.has_freed
+        self.vbuckets == 0 && !self.has_recovered
     }
 }
 
 /// Flushes what is dirty.
 pub(crate) struct Flush {
     pub(crate) gate: Arc<Gate>,
-    pub(crate) vbs: Arc<VBuckets>,
     pub(crate) dirty: Arc<DirtyList>,
     pub(crate) demand: Arc<Demand>,
     pub(crate) syncs: Arc<Syncs>,
@@ -73,20 +72,23 @@ impl Flush {
         let done = if !taken.units.is_empty() {
             self.write_units(lead, &storage, &mut taken, sync)
         } else if self.health.is_degraded() {
-            self.probe(lead, &storage)
+            self.probe(lead, &storage).map(|()| true)
         } else if sync {
-            self.syncs.sync(lead, &storage)
+            self.syncs.sync(lead, &storage).map(|()| false)
         } else {
-            Ok(())
+            Ok(false)
         };
         match done {
-            Ok(()) => {
+            Ok(has_written) => {
                 let room = room.max(lead.room_awaited());
-                let has_freed = self.recovery.run(lead, room);
-                self.health.heal();
+                let has_recovered = self.recovery.run(lead, room);
+                // Only a write that succeeded says that there is space.
+                if has_written {
+                    self.health.heal();
+                }
                 Ok(Flushed {
                     vbuckets: taken.units.len(),
-                    has_freed,
+                    has_recovered,
                 })
             }
             Err(error) => {
@@ -138,17 +140,19 @@ impl Flush {
         units
     }
 
+    /// Writes what was taken. Returns false if all of it was left out, so that nothing was written.
     fn write_units(
         &self,
         lead: &mut Lead<'_>,
         storage: &Storage,
         taken: &mut TakenUnits<'_>,
         sync: bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.failpoints.pass(place::FLUSH_BUILD)?;
         let Built {
             batch,
             items,
+            replaced,
             failed,
         } = build(storage, &mut taken.units, &self.failpoints, &self.metrics)?;
         for (vb, error) in failed {
@@ -156,11 +160,10 @@ impl Flush {
         }
         taken.units.retain(|unit| !unit.vb.has_failed());
         if taken.units.is_empty() {
-            return if sync {
-                self.syncs.sync(lead, storage)
-            } else {
-                Ok(())
-            };
+            if sync {
+                self.syncs.sync(lead, storage)?;
+            }
+            return Ok(false);
         }
         let batch_bytes = batch.size();
 
@@ -198,6 +201,8 @@ impl Flush {
         let metrics = &self.metrics;
         metrics.flushes.add(1);
         metrics.flushed_items.add(items);
+        // Counted now that they are never built again: a flush that fails leaves out the same ones later.
+        metrics.replaced_items.add(replaced);
         metrics.flushed_bytes.add(batch_bytes);
         metrics.batch_items.observe(items);
         metrics.batch_bytes.observe(batch_bytes);
@@ -206,7 +211,7 @@ impl Flush {
         if sync {
             self.syncs.publish_all(lead);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves a vBucket out of this flush and of all later ones. ORDER: its failure is noted first, and
@@ -221,13 +226,11 @@ impl Flush {
         lead.wake_after(vb.cell.fire_all());
     }
 
-    /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
-    /// whether a full disk has space again.
+    /// Writes something that changes nothing and belongs to nobody: with nothing to flush, it is the only
+    /// way to learn whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
-        let first: &Arc<Vb> = self.vbs.first();
-        let state = first.cell.lock().state;
         let mut batch = Batch::new(storage);
-        batch.put_state(first.id(), &state)?;
+        batch.put_nothing()?;
         self.failpoints.pass(place::FLUSH_WRITE)?;
         let sequence = storage.write(batch, true)?;
         self.syncs.record(lead, sequence)?;

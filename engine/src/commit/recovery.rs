@@ -9,10 +9,11 @@
 //! # Protocol
 //! Done in the lead, by turns: a turn frees [`TURN_CHANGES`] changes at most, or one checkpoint, because
 //! every writer waits meanwhile. Where it stopped is kept for the next turn, which is asked for from the
-//! flusher; a writer that waits for room comes for turns of its own. All vBuckets are looked at once to
-//! free what everyone has read, and once to list the cursors that lag; after that a dropped cursor costs
-//! a look at its own vBucket. The list is as of that moment: a cursor that has read on since is looked at
-//! again before it is dropped, and takes its new place in the list.
+//! flusher; a writer that waits for room comes for turns of its own. Each turn begins by looking at all
+//! vBuckets for what everyone has read: streams have read on since the turn before. The cursors that lag
+//! are listed once; after that a dropped cursor costs a look at its own vBucket. The list is as of that
+//! moment: a cursor that has read on since is looked at again before it is dropped, and takes its new
+//! place in the list. A list that an earlier turn made is made again when it is used up.
 
 use super::demand::Demand;
 use super::lead::Lead;
@@ -66,7 +67,8 @@ impl Default for Progress {
 struct Turn {
     changes: usize,
     cursors: usize,
-    has_freed: bool,
+    /// A checkpoint was freed, or a cursor dropped.
+    has_progressed: bool,
 }
 
 impl MemoryRecovery {
@@ -88,7 +90,8 @@ impl MemoryRecovery {
     }
 
     /// Frees memory for one turn, if there is too little or somebody waits for room for so many bytes.
-    /// What is freed is dropped after the lead is resigned. Returns whether anything was freed.
+    /// What is freed is dropped after the lead is resigned. Returns whether anything was freed or a cursor
+    /// dropped: if so, another turn may free more.
     pub(super) fn run(&self, lead: &mut Lead<'_>, room: u64) -> bool {
         let tuning = self.tuning.get();
         let used = self.memory.used();
@@ -104,12 +107,12 @@ impl MemoryRecovery {
             let quota = tuning.memory_quota;
             target = target.min(if room > quota { quota } else { quota - room });
         }
-        let mut has_freed = false;
+        let mut has_progressed = false;
         if used > target {
             let mut turn = Turn {
                 changes: TURN_CHANGES,
                 cursors: TURN_CURSORS,
-                has_freed: false,
+                has_progressed: false,
             };
             let is_done = self.take_turn(lead, &mut progress, &mut turn, target);
             if is_done {
@@ -117,7 +120,7 @@ impl MemoryRecovery {
             } else if progress.is_recovering {
                 self.demand.flush();
             }
-            has_freed = turn.has_freed;
+            has_progressed = turn.has_progressed;
         } else {
             progress.is_recovering = false;
         }
@@ -125,7 +128,7 @@ impl MemoryRecovery {
             progress.lagging.clear();
         }
         *self.progress.lock() = progress;
-        has_freed
+        has_progressed
     }
 
     /// Frees all memory that everyone has read, and if `drops_cursors` also what not. For tests.
@@ -134,7 +137,7 @@ impl MemoryRecovery {
         let mut turn = Turn {
             changes: usize::MAX,
             cursors: if drops_cursors { usize::MAX } else { 0 },
-            has_freed: false,
+            has_progressed: false,
         };
         self.take_turn(lead, &mut Progress::default(), &mut turn, 0);
     }
@@ -148,16 +151,16 @@ impl MemoryRecovery {
         target: u64,
     ) -> bool {
         let is_over = |turn: &Turn| self.memory.used() <= target || turn.changes == 0;
-        if progress.lagging.is_empty() {
-            self.free_read(lead, progress, turn, target);
-            if is_over(turn) {
-                return self.memory.used() <= target;
-            }
-            self.list_lagging(progress);
-        }
+        self.free_read(lead, progress, turn, target);
+        let mut is_listed = false;
         while !is_over(turn) {
             let Some((bytes, id)) = progress.lagging.pop() else {
-                return true;
+                if is_listed {
+                    return true;
+                }
+                self.list_lagging(progress);
+                is_listed = true;
+                continue;
             };
             if turn.cursors == 0 {
                 progress.lagging.push((bytes, id));
@@ -202,7 +205,7 @@ impl MemoryRecovery {
         drop(inner);
         // A checkpoint is freed whole, so the last one of a turn may have more than is left.
         turn.changes -= sealed.entries().len().min(turn.changes);
-        turn.has_freed = true;
+        turn.has_progressed = true;
         self.metrics.checkpoints_freed.add(1);
         self.metrics.freed_bytes.add(sealed.memory());
         lead.free_after(sealed);
@@ -237,6 +240,7 @@ impl MemoryRecovery {
             .extend(next.map(|(_, lag)| (lag.bytes, vb.id())));
         if let Some(lag) = dropped {
             turn.cursors -= 1;
+            turn.has_progressed = true;
             self.metrics.cursors_dropped.add(1);
             tracing::info!(vb = %vb.id(), items = lag.items, bytes = lag.bytes, "cursor dropped");
         }

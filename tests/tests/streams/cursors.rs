@@ -9,7 +9,7 @@ use vbstore::{
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped, take};
-use vbstore_tests::{TestStore, vb};
+use vbstore_tests::{TestStore, put, vb};
 
 /// Writes, and gives back all memory that no cursor holds.
 fn memory_left_after_a_write(engine: &Engine) -> u64 {
@@ -227,5 +227,67 @@ fn cas_rises_with_the_seqno_whoever_writes() {
     let rises = |two: &[(Seqno, vbstore::Cas)]| two[0].0 < two[1].0 && two[0].1 < two[1].1;
     assert!(seen.windows(2).all(rises));
     drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn a_write_at_the_quota_waits_while_cursors_are_dropped_by_turns() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.memory_quota = 16 << 20;
+    let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let frozen = |n: u32| {
+        let name = format!("frozen-{n}");
+        let mut consumer = streams.consumer(&name, &ConsumerConfig::default()).unwrap();
+        open(&mut consumer, &StreamRequest::from_start(VB));
+        consumer
+    };
+    // More than one turn drops, and nothing can be freed before the last of them is.
+    let consumers: Vec<_> = (0..130).map(frozen).collect();
+    for n in 0..6 {
+        let change = Change::set(format!("key-{n}"), vec![0; 2 << 20]);
+        vb(&engine, 1).write(change, Durability::Synced).unwrap();
+    }
+    assert_eq!(engine.metrics().cursors_dropped.get(), 0);
+
+    let large = Change::set("large", vec![0; 6 << 20]);
+    vb(&engine, 0).write(large, Durability::Memory).unwrap();
+
+    assert_eq!(engine.metrics().cursors_dropped.get(), 130);
+    drop((consumers, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn each_turn_frees_what_everyone_has_read_before_it_drops_a_cursor() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.memory_quota = 16 << 20;
+    store.config.tuning.checkpoint_bytes_max = 64 << 10;
+    let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let frozen = |name, number| {
+        let mut consumer = streams.consumer(name, &ConsumerConfig::default()).unwrap();
+        open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+        consumer
+    };
+    let (large, small) = (frozen("large", 0), frozen("small", 1));
+    let mut written = 0;
+    while engine.checkpoint_memory() < 15 << 20 {
+        let number = u16::from(written % 3 == 0);
+        put(&vb(&engine, number), &format!("key-{written}"), "v");
+        written += 1;
+    }
+    // Dropping the one cursor is enough, but what it kept takes several turns to free.
+    engine.flush().unwrap();
+    let low = (16 << 20) / 100 * 70;
+    assert!(engine.checkpoint_memory() > low, "all in one turn");
+    while engine.checkpoint_memory() > low {
+        engine.step(BackgroundTask::Flusher).unwrap();
+    }
+
+    assert_eq!(engine.metrics().cursors_dropped.get(), 1);
+    assert_eq!(large.stats()[0].lag_items, None);
+    assert!(small.stats()[0].lag_items.is_some());
+    drop((large, small, streams));
     store.finish(engine);
 }
