@@ -479,12 +479,12 @@ fn two_writers(fails_at: Option<&'static str>) {
 }
 
 /// The vBucket is deleted while its branch begins: what begins after that is not of the old history.
-fn deleted_in_between() {
-    let world = World::new(None);
+fn deleted_in_between(fails_at: Option<&'static str>) {
+    let world = World::new(fails_at);
     let threads = [
-        world.spawn("writer", |world| {
+        world.spawn("writer", move |world| {
             let written = world.write();
-            assert!(matches!(written, Ok(_) | Err(Error::VbGone(_))));
+            assert!(fails_at.is_some() || written != Err(Error::DiskFull));
             world.write_until_done();
         }),
         world.spawn("deleter", World::delete),
@@ -534,7 +534,11 @@ fn two_writers_begin_one_branch_and_nobody_sees_it_before_its_sync() {
 
 #[test]
 fn a_deletion_in_between_ends_the_branch_that_was_due() {
-    check(10_000, deleted_in_between);
+    check(10_000, || {
+        deleted_in_between(None);
+        // On disk, and not published.
+        deleted_in_between(Some(place::BRANCH_PUBLISH));
+    });
 }
 
 #[test]

@@ -51,9 +51,9 @@ use vbstore_core::record::VbState;
 use vbstore_core::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use vbstore_core::{FailoverLog, ManualClock, Seqno, VbCell, VbId, VbUuid, Visibility};
 
-/// Bytes of a slice. The total has room for two, and each consumer for two.
+/// Bytes of a slice. The total has room for one, so has each consumer.
 const SLICE: u64 = 1_000;
-const BUFFER: u64 = 2 * SLICE;
+/// Slices of a backfill.
 const SLICES: u32 = 2;
 
 /// What a consumer gets of one backfill.
@@ -254,10 +254,10 @@ struct World {
 type Thread = thread::JoinHandle<()>;
 
 impl World {
-    /// Two places, one that may wait for one, and two consumers, one of each order, with one permit each.
+    /// Three places, one that may wait for one, and two consumers, one of each order, with one permit each.
     fn new() -> Arc<Self> {
         let clock = Arc::new(ManualClock::new());
-        let scheduler = Scheduler::new(2, 1, BUFFER, clock);
+        let scheduler = Scheduler::new(3, 1, SLICE, clock);
         let (ids, uuid) = (Ids::default(), VbUuid::new(1));
         let consumer = |order| {
             let id = ids.consumer();
@@ -266,7 +266,7 @@ impl World {
                 backfills_max: 2,
                 slices_max: 1,
             };
-            scheduler.buffers().add_consumer(id, BUFFER, 25, 1);
+            scheduler.buffers().add_consumer(id, SLICE, 25, 1);
             scheduler.add_consumer(id, limits);
             let mailbox = Mutex::new(Rank::Leaf, Mailbox::default());
             (id, mailbox, Condvar::new())
@@ -483,6 +483,7 @@ fn to_their_ends() {
         ending.push(world.spawn("opener", move |world| {
             world.open(consumer, false);
             let closed = world.open(consumer, false);
+            world.open(consumer, false);
             world.open(consumer, true);
             world.complete(consumer);
             world.close(consumer, closed.unwrap());
@@ -504,7 +505,7 @@ fn one_leaves() {
         world.open(consumer, false);
         world.complete(consumer);
     }
-    let [leaves, stays] = consumers;
+    let [stays, leaves] = consumers;
     let leaving = world.spawn("leaving reader", move |world| {
         world.take(leaves, 1);
         world.leave(leaves);
@@ -538,15 +539,15 @@ fn stopped_at_any_moment() {
 
 #[test]
 fn no_backfill_is_forgotten_or_run_twice() {
-    check(20_000, to_their_ends);
+    check(10_000, to_their_ends);
 }
 
 #[test]
 fn a_consumer_that_leaves_keeps_nothing_from_the_others() {
-    check(20_000, one_leaves);
+    check(10_000, one_leaves);
 }
 
 #[test]
 fn stopping_ends_workers_and_drops_what_waits() {
-    check(20_000, stopped_at_any_moment);
+    check(10_000, stopped_at_any_moment);
 }
