@@ -421,6 +421,7 @@ impl Drop for Charge {
 }
 
 // The model checker's locks work in its own tests only.
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(not(feature = "shuttle"))]
+#[cfg(test)]
 #[path = "buffers/tests.rs"]
 mod tests;

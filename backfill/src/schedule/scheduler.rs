@@ -345,5 +345,6 @@ impl<T: Task> Scheduler<T> {
 }
 
 // The model checker's locks work in its own tests only.
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(not(feature = "shuttle"))]
+#[cfg(test)]
 mod tests;

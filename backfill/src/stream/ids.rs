@@ -51,6 +51,11 @@ impl Ids {
     }
 
     #[cfg(test)]
+    pub(crate) const fn test_stream(number: u64) -> StreamId {
+        StreamId(number)
+    }
+
+    #[cfg(test)]
     pub(crate) const fn test_backfill(number: u64) -> BackfillId {
         BackfillId(number)
     }

@@ -84,10 +84,10 @@ fn submit(scheduler: &Scheduler<Idle>, number: u64) {
 }
 
 /// Runs the next backfill; panics if none is ready.
-fn run(scheduler: &Scheduler<Idle>) -> Box<Idle> {
+fn run(scheduler: &Scheduler<Idle>) -> Idle {
     let mut group = scheduler.try_next(1);
     scheduler.check();
-    group.pop().expect("a backfill that is ready")
+    *group.pop().expect("a backfill that is ready")
 }
 
 fn settle(scheduler: &Scheduler<Idle>, outcome: Outcome<Idle>, id: BackfillId) {
@@ -95,9 +95,9 @@ fn settle(scheduler: &Scheduler<Idle>, outcome: Outcome<Idle>, id: BackfillId) {
     scheduler.check();
 }
 
-fn snooze(scheduler: &Scheduler<Idle>, backfill: Box<Idle>, snooze: Snooze) {
+fn snooze(scheduler: &Scheduler<Idle>, backfill: Idle, snooze: Snooze) {
     let id = backfill.id;
-    settle(scheduler, Outcome::Snooze(backfill, snooze), id);
+    settle(scheduler, Outcome::Snooze(Box::new(backfill), snooze), id);
 }
 
 /// Ends the backfills that are ready, which must be these, and finds nothing left.
@@ -208,7 +208,7 @@ fn whatever_makes_a_backfill_ready_wakes_a_worker() {
     let NextGroup::Run(mut group) = told else {
         panic!("a backfill was submitted and no worker woken: {told:?}");
     };
-    let mut backfill = group.pop().unwrap();
+    let mut backfill = *group.pop().unwrap();
     let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
     snooze(&s, backfill, DURABLE);
     let told = next_after(&s, || watched.waker.wake_by_ref());
@@ -216,7 +216,7 @@ fn whatever_makes_a_backfill_ready_wakes_a_worker() {
         panic!("a snoozed backfill was woken and no worker: {told:?}");
     };
     let charges = full(&s);
-    snooze(&s, group.pop().unwrap(), Snooze::Room);
+    snooze(&s, *group.pop().unwrap(), Snooze::Room);
     let told = next_after(&s, || drop(charges));
     let NextGroup::Run(group) = told else {
         panic!("room was made and no worker woken: {told:?}");
