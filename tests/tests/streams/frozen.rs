@@ -7,7 +7,7 @@ use vbstore::{
     StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId, Visibility,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, on_disk, open, short, take};
+use vbstore_tests::following::{PATIENCE, VB, drain, on_disk, open, run_all, short, take};
 use vbstore_tests::replica::{History, Replica};
 use vbstore_tests::{TestStore, vb};
 
@@ -38,12 +38,12 @@ fn let_time_pass(
     let clock = store.clock.as_ref().unwrap();
     let mut taken = Vec::new();
     for _ in 0..30 {
-        while streams.step() {}
+        run_all(streams);
         // Its reader comes again and again; the others' do not.
         taken.extend(healthy.try_recv());
         clock.advance(Duration::from_millis(100));
     }
-    while streams.step() {}
+    run_all(streams);
     taken
 }
 
@@ -67,7 +67,7 @@ fn what_a_frozen_consumer_has_not_taken_is_given_to_one_that_takes() {
     let mut first_events = Vec::new();
     for consumer in &mut frozen {
         open(consumer, &StreamRequest::from_start(VB));
-        while streams.step() {}
+        run_all(&streams);
         first_events.push(consumer.try_recv().ok());
     }
     assert!(streams.stats().buffered_bytes > TOTAL / 2);
@@ -128,7 +128,7 @@ fn a_paused_stream_goes_on_wherever_it_was() {
             // Taking may find that it was paused, or that its cursor was dropped.
             let mut idle_rounds = 0;
             while *left > 0 && idle_rounds < 2 {
-                while streams.step() {}
+                run_all(&streams);
                 engine.flush().unwrap();
                 let Ok(event) = slow.try_recv() else {
                     idle_rounds += 1;
@@ -140,7 +140,7 @@ fn a_paused_stream_goes_on_wherever_it_was() {
             }
         };
         follow(&mut slow, &mut replica, &mut left);
-        while streams.step() {}
+        run_all(&streams);
         // Others are short, and it takes nothing.
         let mut greedy = consumer(&streams, "greedy");
         open(&mut greedy, &StreamRequest::from_start(VbId::new(2)));
@@ -185,7 +185,7 @@ fn a_paused_stream_ends_with_what_happened_meanwhile() {
     let pause = |request: &StreamRequest| {
         let mut frozen = consumer(&streams, "frozen");
         open(&mut frozen, request);
-        while streams.step() {}
+        run_all(&streams);
         frozen.try_recv().unwrap();
         let mut healthy = consumer(&streams, "healthy");
         open(&mut healthy, &StreamRequest::from_start(VB));
@@ -302,7 +302,7 @@ fn a_consumer_that_takes_of_one_stream_is_not_stalled_for_the_others() {
     while let Ok(event) = slow.try_recv() {
         events.push(event);
         clock.advance(Duration::from_millis(100));
-        while streams.step() {}
+        run_all(&streams);
     }
     assert_eq!(seqnos(&events).len(), 2_000);
     assert!(
@@ -314,7 +314,7 @@ fn a_consumer_that_takes_of_one_stream_is_not_stalled_for_the_others() {
     let pass = || {
         for _ in 0..8 {
             clock.advance(Duration::from_millis(100));
-            while streams.step() {}
+            run_all(&streams);
         }
     };
     pass();
@@ -403,7 +403,7 @@ fn an_end_comes_once_and_last_and_before_anything_of_another_stream() {
         consumer.close(VB);
         take(&mut consumer);
         open(&mut consumer, &StreamRequest::from_start(VB));
-        while streams.step() {}
+        run_all(&streams);
         consumer.try_recv().unwrap();
         assert!(consumer.close(VB));
         assert!(is_refused(&consumer.open(&resume)));
@@ -420,10 +420,10 @@ fn a_batch_that_is_kept_keeps_neither_the_engine_nor_the_store() {
     let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = consumer(&streams, "c");
     open(&mut consumer, &StreamRequest::from_start(VB));
-    let batch = consumer.next_batch(Duration::from_secs(60)).unwrap();
+    let batch = consumer.next_batch(PATIENCE).unwrap();
     // And one from memory.
     vb(&engine, 1).set("new", "v").unwrap();
-    let newer = consumer.next_batch(Duration::from_secs(60)).unwrap();
+    let newer = consumer.next_batch(PATIENCE).unwrap();
     drop((consumer, streams, engine));
     let engine = store.open();
     assert_eq!((batch.len(), newer.len()), (4, 2));
@@ -439,7 +439,7 @@ fn the_rest_of_a_batch_is_a_batch() {
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = consumer(&streams, "c");
     open(&mut consumer, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(&streams);
     for taken in 1..=3 {
         for _ in 0..taken {
             consumer.try_recv().unwrap();
@@ -460,7 +460,7 @@ fn the_rest_of_a_batch_is_a_batch() {
         consumer.close(VB);
         take(&mut consumer);
         open(&mut consumer, &StreamRequest::from_start(VB));
-        while streams.step() {}
+        run_all(&streams);
     }
     drop((consumer, streams));
     store.finish(engine);
@@ -708,7 +708,7 @@ fn while_the_disk_is_full_streams_of_what_is_synced_go_on() {
         open(&mut stuck, &StreamRequest::from_start(VbId::new(number)));
     }
     // They fall asleep for the sync before the disk is full, and keep their places.
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(streams.stats().snoozed, 4);
     for at in [place::SYNC, place::FLUSH_WRITE] {
         store.failpoints.nth(at, 0, u64::MAX, Action::Fail(full()));
@@ -719,14 +719,14 @@ fn while_the_disk_is_full_streams_of_what_is_synced_go_on() {
     engine.flush().unwrap_err();
     let mut healthy = consumer(&streams, "healthy");
     open(&mut healthy, &StreamRequest::from_start(VbId::new(5)));
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(short(&take(&mut healthy)), ["0..1 disk", "k@1"]);
     assert!(take(&mut stuck).is_empty());
     for at in [place::SYNC, place::FLUSH_WRITE] {
         store.failpoints.clear(at);
     }
     engine.flush().unwrap();
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(take(&mut stuck).len(), 8);
     drop((stuck, healthy, streams));
     store.finish(engine);
