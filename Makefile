@@ -54,12 +54,12 @@ cargo-test: ## only run the tests
 	@echo "==> tests"
 	@$(with_env) cargo test --profile bench --workspace --locked $(TEST_FLAGS)
 
-# The core alone, with the locks and atomics of a model checker: needs no RocksDB, and must not be
-# built where the rest is, which has the ordinary ones.
-model: ## only try many interleavings of the core
+# The core, and sources of other crates that its tests include, with the locks and atomics of a model
+# checker: needs no RocksDB, and must not be built where the rest is, which has the ordinary ones.
+model: ## only try many interleavings of core, scheduler and branches
 	@echo "==> model checking"
 	@cargo clippy --release --package vbstore-core --features shuttle --all-targets --target-dir "$(CARGO_TARGET_DIR)/model" --locked -- -D warnings
-	@cargo test --release --package vbstore-core --features shuttle --test interleavings --target-dir "$(CARGO_TARGET_DIR)/model" --locked
+	@cargo test --release --package vbstore-core --features shuttle --test interleavings --test scheduling --test branches --target-dir "$(CARGO_TARGET_DIR)/model" --locked
 # And the figures as another user of prometheus may have them.
 	@cargo test --release --package vbstore-metrics --features protobuf --target-dir "$(CARGO_TARGET_DIR)/model" --locked
 

@@ -1,17 +1,11 @@
 //! What can be configured.
 
+mod order;
+
+pub use order::Order;
+
 use std::time::Duration;
 use vbstore_engine::{Error, Result};
-
-/// In which order a consumer's backfills run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Order {
-    /// One slice each in turn.
-    #[default]
-    RoundRobin,
-    /// One after another, each to its end. A stream that waits its turn holds nothing.
-    Sequential,
-}
 
 /// Limits of all streams of an engine.
 #[derive(Clone, Debug)]

@@ -1,10 +1,9 @@
 //! The streams of an engine.
 
-use crate::backfill::{Context, SharedSlices};
+use crate::backfill::{Context, Scheduler, SharedSlices};
 use crate::config::{ConsumerConfig, StreamsConfig};
 use crate::consumer::Consumer;
 use crate::registry::Registry;
-use crate::schedule::Scheduler;
 use crate::stats::StreamsStats;
 use crate::stream::Ids;
 use crate::watchdog::Watchdog;

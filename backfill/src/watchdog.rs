@@ -9,9 +9,9 @@
 //! Both are properties of a consumer, never of one of its streams: as long as it takes events of one
 //! stream, the others wait their turn.
 
+use crate::backfill::Scheduler;
 use crate::delivery::AWAKE_FOR;
 use crate::registry::{Registry, Watched};
-use crate::schedule::Scheduler;
 use crate::stream::EndReason;
 use parking_lot::Mutex;
 use std::sync::Arc;

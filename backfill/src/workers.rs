@@ -10,10 +10,10 @@
 //! The last handle may be dropped on any thread, also on one of the workers (by a drop of the program
 //! that runs there): then a thread of its own joins them, since no thread can join itself.
 
-use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned};
+use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned, Scheduler};
 use crate::config::StreamsConfig;
 use crate::registry::Registry;
-use crate::schedule::{Group, NextGroup, Scheduler};
+use crate::schedule::{Group, NextGroup, Task};
 use crate::stream::{ConsumerId, Ids};
 use crate::watchdog::Watchdog;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use vbstore_engine::{Error, Result};
+use vbstore_engine::{Error, HealthState, Result};
 use vbstore_metrics::Registration;
 
 /// What the workers share.
@@ -155,7 +155,7 @@ impl Work {
 
     /// Plans, reads through one db snapshot, and finishes. A panic in one backfill's part ends its
     /// stream and no other.
-    fn invoke(&self, group: Group) {
+    fn invoke(&self, group: Group<Backfill>) {
         let context = &self.context;
         let mut planned = Vec::with_capacity(group.len());
         let mut asks = Vec::with_capacity(group.len());
@@ -209,7 +209,9 @@ impl Work {
 
     fn settle(&self, one: &Invoked, outcome: Outcome) {
         let (id, engine) = (one.lifeline.id(), &self.context.engine);
-        self.scheduler.settle(id, one.consumer, outcome, engine);
+        let is_disk_full = || matches!(engine.health(), HealthState::Degraded { .. });
+        self.scheduler
+            .settle(id, one.consumer, outcome, is_disk_full);
     }
 }
 
@@ -222,7 +224,7 @@ struct Invoked {
 impl Invoked {
     fn of(backfill: &Backfill) -> Self {
         Self {
-            consumer: backfill.stream().consumer,
+            consumer: backfill.consumer(),
             lifeline: backfill.lifeline(),
         }
     }

@@ -1,28 +1,51 @@
-//! The locks and atomics of the engine's tables: those of `parking_lot` and of the standard library,
-//! or, with the feature `shuttle`, those of a model checker that tries many interleavings of the very
-//! same code. Each mutex has its place in the order of locks ([`crate::lock_order`]).
+//! The locks, conditions and atomics of the engine's and the streams' tables: those of `parking_lot` and
+//! of the standard library, or, with the feature `shuttle`, those of a model checker that tries many
+//! interleavings of the very same code. Each mutex has its place in the order of locks
+//! ([`crate::lock_order`]).
 
 use crate::lock_order::{Held, Rank};
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 #[cfg(not(feature = "shuttle"))]
 mod plain {
-    pub(super) use parking_lot::{Mutex, MutexGuard};
+    pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::Duration;
 
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock()
+    }
+
+    pub(super) fn wait_for<'a, T>(
+        condvar: &Condvar,
+        mut guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let is_late = condvar.wait_for(&mut guard, timeout).timed_out();
+        (guard, is_late)
     }
 }
 
 #[cfg(feature = "shuttle")]
 mod checked {
     pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    pub(super) use shuttle::sync::{Mutex, MutexGuard};
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+    use std::time::Duration;
 
     #[expect(clippy::unwrap_used, reason = "a panic is what the checker looks for")]
     pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap()
+    }
+
+    /// No time passes for the checker: a notification that never comes is a deadlock, which it reports.
+    #[expect(clippy::unwrap_used, reason = "a panic is what the checker looks for")]
+    pub(super) fn wait_for<'a, T>(
+        condvar: &Condvar,
+        guard: MutexGuard<'a, T>,
+        _: Duration,
+    ) -> (MutexGuard<'a, T>, bool) {
+        (condvar.wait(guard).unwrap(), false)
     }
 }
 
@@ -47,7 +70,7 @@ pub struct Mutex<T> {
 pub struct MutexGuard<'a, T> {
     // ORDER: released first, counted as released second.
     inner: used::MutexGuard<'a, T>,
-    _held: Held,
+    held: Held,
 }
 
 impl<T> Mutex<T> {
@@ -67,7 +90,7 @@ impl<T> Mutex<T> {
         let held = Held::take(self.rank);
         MutexGuard {
             inner: used::lock(&self.inner),
-            _held: held,
+            held,
         }
     }
 }
@@ -83,5 +106,39 @@ impl<T> Deref for MutexGuard<'_, T> {
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         &mut self.inner
+    }
+}
+
+/// A condition of what a [`Mutex`] guards: a thread waits for it until another one notifies it.
+#[derive(Debug, Default)]
+pub struct Condvar(used::Condvar);
+
+impl Condvar {
+    /// Returns a condition that nobody waits for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Releases the mutex, waits for a notification up to `timeout`, and locks the mutex again. Returns
+    /// whether the time was over first. For the model checker time never is.
+    pub fn wait_for<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        timeout: Duration,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let MutexGuard { inner, held } = guard;
+        let (inner, is_late) = used::wait_for(&self.0, inner, timeout);
+        (MutexGuard { inner, held }, is_late)
+    }
+
+    /// Wakes one thread that waits.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes all threads that wait.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
     }
 }

@@ -1,11 +1,10 @@
 //! Streams against writers, flushes, freeing and dropping, under a model checker that chooses every
 //! interleaving of the very sources that ship (feature `shuttle`).
-//!
-//! A violation prints a schedule. `VBSTORE_SCHEDULE=<it>` replays it; `VBSTORE_SEED` chooses the
-//! first schedule tried, `VBSTORE_SCHEDULES` how many.
 
 #![cfg(feature = "shuttle")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod checker;
 
 use bytes::Bytes;
 use shuttle::thread;
@@ -390,12 +389,5 @@ fn churn() {
 
 #[test]
 fn no_interleaving_skips_or_repeats() {
-    let variable = |name: &str| std::env::var(name).ok();
-    if let Some(schedule) = variable("VBSTORE_SCHEDULE") {
-        return shuttle::replay(churn, &schedule);
-    }
-    let number =
-        |name: &str, default: u64| variable(name).map_or(default, |text| text.parse().unwrap());
-    let schedules = usize::try_from(number("VBSTORE_SCHEDULES", 10_000)).unwrap();
-    shuttle::check_random_with_seed(churn, number("VBSTORE_SEED", 1), schedules);
+    checker::check(10_000, churn);
 }

@@ -7,6 +7,10 @@ use crate::error::{Error, Result};
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a gate waits for somebody to arrive.
+const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// Every place there is.
 pub mod place {
@@ -106,10 +110,15 @@ struct GateState {
 impl Gate {
     /// Blocks until a thread has arrived. What is returned opens the gate when it is dropped, so that
     /// a test that fails meanwhile fails, and does not wait for ever for the thread at the gate.
+    ///
+    /// # Panics
+    /// When none arrives within a minute: whoever was to come sleeps.
     pub fn wait_for_arrival(&self) -> Arrival<'_> {
         let mut state = self.state.lock();
-        self.changed
-            .wait_while(&mut state, |state| state.arrived == 0);
+        let waited =
+            self.changed
+                .wait_while_for(&mut state, |state| state.arrived == 0, ARRIVAL_MAX);
+        assert!(!waited.timed_out(), "no thread arrives at the gate");
         Arrival(self)
     }
 

@@ -73,8 +73,9 @@ impl Wakers {
         }
     }
 
-    /// Returns wakers that are called at once.
-    pub(crate) fn inline() -> Self {
+    /// Returns wakers that are called at once, on the thread that posts them.
+    #[must_use]
+    pub fn inline() -> Self {
         Self { lanes: None }
     }
 

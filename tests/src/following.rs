@@ -2,9 +2,11 @@
 
 use crate::replica::History;
 use crate::{TestStore, vb};
+use std::collections::BTreeSet;
+use std::time::Duration;
 use vbstore::{
-    BackgroundTask, Change, Consumer, ConsumerConfig, Durability, Engine, Event, Opened,
-    StreamEvent, StreamRequest, Streams, StreamsConfig, VBucket, VbId,
+    BackgroundTask, Change, Clock, Consumer, ConsumerConfig, Durability, Engine, Event, Opened,
+    StreamEvent, StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VBucket, VbId,
 };
 
 /// The vBucket most tests use.
@@ -58,17 +60,84 @@ pub fn on_disk(store: &TestStore, keys: impl IntoIterator<Item = String>) -> Eng
     store.open()
 }
 
+/// How long a test waits for what must come. Only a lost wake-up takes so long.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Invocations of backfills after which they are taken to go on for ever.
+const STEPS_MAX: usize = 100_000;
+
+/// Streams that have ended: nothing more may come of them. No stream is opened meanwhile.
+#[derive(Default)]
+struct Ended(BTreeSet<VbId>);
+
+impl Ended {
+    fn note(&mut self, event: &StreamEvent) {
+        let is_first = !self.0.contains(&event.vb);
+        assert!(is_first, "an event after the end of its stream: {event:?}");
+        if matches!(event.event, Event::End(_)) {
+            self.0.insert(event.vb);
+        }
+    }
+}
+
+/// Waits for the next event; `None` if no stream is left. Panics if none comes, or comes only because
+/// the time was over: then the reader has found it by itself and nobody has woken it.
+pub fn next(consumer: &mut Consumer) -> Option<StreamEvent> {
+    let clock = SystemClock::new();
+    let received = consumer.recv_timeout(PATIENCE);
+    let what = match &received {
+        Ok(_) if clock.monotonic() < PATIENCE => return received.ok(),
+        Err(TryRecv::Ended) => return None,
+        Ok(event) => format!("nobody woke its reader for {event:?}"),
+        Err(TryRecv::Empty) => "nothing came".to_owned(),
+    };
+    panic!(
+        "{what} in {PATIENCE:?}, consumer {:?}, streams {:#?}",
+        consumer.name(),
+        consumer.stats()
+    );
+}
+
+/// Waits for an event that must come.
+pub fn expect_event(consumer: &mut Consumer) -> StreamEvent {
+    let event = next(consumer);
+    event.unwrap_or_else(|| panic!("no stream is left, consumer {:?}", consumer.name()))
+}
+
+/// Waits until no stream is left; returns everything that came.
+pub fn until_ended(consumer: &mut Consumer) -> Vec<StreamEvent> {
+    let mut ended = Ended::default();
+    let mut events = Vec::new();
+    while let Some(event) = next(consumer) {
+        ended.note(&event);
+        events.push(event);
+    }
+    events
+}
+
+/// Runs every backfill that can run.
+pub fn run_all(streams: &Streams) {
+    for _ in 0..STEPS_MAX {
+        if !streams.step() {
+            return;
+        }
+    }
+    panic!("backfills go on for ever: {:#?}", streams.stats());
+}
+
 /// Runs everything that can run, and takes everything there is.
 pub fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec<StreamEvent> {
+    let mut ended = Ended::default();
     let mut events = Vec::new();
     // Taking may find that a cursor was dropped, and make a backfill of it.
     let mut idle_rounds = 0;
-    for _ in 0..100_000 {
+    for _ in 0..STEPS_MAX {
         idle_rounds += 1;
         if streams.step() {
             idle_rounds = 0;
         }
         while let Ok(event) = consumer.try_recv() {
+            ended.note(&event);
             events.push(event);
             idle_rounds = 0;
         }
@@ -83,7 +152,10 @@ pub fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec
 
 /// Takes everything there is without running anything.
 pub fn take(consumer: &mut Consumer) -> Vec<StreamEvent> {
-    std::iter::from_fn(|| consumer.try_recv().ok()).collect()
+    let mut ended = Ended::default();
+    std::iter::from_fn(|| consumer.try_recv().ok())
+        .inspect(|event| ended.note(event))
+        .collect()
 }
 
 /// The seqnos of the changes among events.

@@ -2,8 +2,9 @@
 
 use super::plan::{Plan, below};
 use super::shared_slices::Kept;
-use super::task::{Backfill, Context, InHand, Outcome, Snooze, Step};
+use super::task::{Backfill, Context, InHand, Outcome, Step};
 use crate::delivery::{BATCH_BYTES, Batch, Charge, Chosen, NewsWaker, Next, Reading, Tail, choose};
+use crate::schedule::Snooze;
 use crate::stream::{EndReason, add, set};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -28,4 +28,4 @@ mod task;
 
 pub(crate) use plan::Planned;
 pub(crate) use shared_slices::SharedSlices;
-pub(crate) use task::{Backfill, Context, Lifeline, Outcome, Snooze};
+pub(crate) use task::{Backfill, Context, Lifeline, Outcome, Scheduler};

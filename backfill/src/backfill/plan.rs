@@ -1,7 +1,8 @@
 //! Step 1 of an invocation: what is to be read, or waited for.
 
-use super::task::{Backfill, Context, Outcome, Snooze, Step};
+use super::task::{Backfill, Context, Outcome, Step};
 use crate::delivery::Charge;
+use crate::schedule::Snooze;
 use crate::stream::EndReason;
 use std::sync::Arc;
 use vbstore_core::{Seqno, Visibility, u64_from};

@@ -3,7 +3,8 @@
 use super::divergence::Divergence;
 use super::shared_slices::{BackfillGuard, SharedSlices};
 use crate::delivery::{Batch, Buffers, Mailbox, Next, Reading, Watcher};
-use crate::stream::{BackfillId, EndReason, Stream};
+use crate::schedule::{self, Snooze, Task};
+use crate::stream::{BackfillId, ConsumerId, EndReason, Stream};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -53,28 +54,11 @@ pub(super) struct InHand {
     pub(super) since: Option<Duration>,
 }
 
-/// What a backfill waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Snooze {
-    /// Room in its consumer's buffer, or in the total.
-    Room,
-    /// That changes above this are as durable as that.
-    Durable {
-        visibility: Visibility,
-        above: Seqno,
-    },
-}
-
 /// What an invocation came to.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    /// It has more to do.
-    Again(Box<Backfill>),
-    /// It must wait.
-    Snooze(Box<Backfill>, Snooze),
-    /// It is over: the stream goes on from memory, or has ended.
-    Done,
-}
+pub(crate) type Outcome = schedule::Outcome<Backfill>;
+
+/// The scheduler of backfills.
+pub(crate) type Scheduler = schedule::Scheduler<Backfill>;
 
 /// What a step came to, within an invocation.
 pub(super) enum Step {
@@ -109,17 +93,8 @@ impl Backfill {
         })
     }
 
-    pub(crate) fn id(&self) -> BackfillId {
-        self.id
-    }
-
     pub(crate) fn stream(&self) -> &Arc<Stream> {
         &self.reading.stream
-    }
-
-    /// Notes that it waits for a worker from now on.
-    pub(crate) fn set_queued(&mut self) {
-        self.queued = self.clock.monotonic();
     }
 
     /// Returns what ends its stream from outside: for when an invocation panics.
@@ -129,15 +104,6 @@ impl Backfill {
             stream: Arc::clone(self.stream()),
             mailbox: Weak::clone(&self.mailbox),
         }
-    }
-
-    /// Returns what watches for the durability it waits for. `make` makes its waker the first time.
-    pub(crate) fn watcher(&mut self, make: impl FnOnce() -> Waker) -> Arc<Watcher> {
-        let (feed, generation) = (&self.reading.feed, self.reading.stream.generation);
-        let watcher = self
-            .watcher
-            .get_or_insert_with(|| Arc::new(Watcher::new(feed, generation, make())));
-        Arc::clone(watcher)
     }
 
     /// Converts the outcome of a step into the scheduler's.
@@ -167,6 +133,34 @@ impl Backfill {
 
     pub(super) fn age(&self) -> Duration {
         self.clock.monotonic().saturating_sub(self.begun)
+    }
+}
+
+impl Task for Backfill {
+    type Watcher = Watcher;
+
+    fn id(&self) -> BackfillId {
+        self.id
+    }
+
+    fn consumer(&self) -> ConsumerId {
+        self.stream().consumer
+    }
+
+    fn set_queued(&mut self) {
+        self.queued = self.clock.monotonic();
+    }
+
+    fn watcher(&mut self, make: impl FnOnce() -> Waker) -> Arc<Watcher> {
+        let (feed, generation) = (&self.reading.feed, self.reading.stream.generation);
+        let watcher = self
+            .watcher
+            .get_or_insert_with(|| Arc::new(Watcher::new(feed, generation, make())));
+        Arc::clone(watcher)
+    }
+
+    fn watch(watcher: &Watcher, visibility: Visibility, above: Seqno) -> bool {
+        watcher.watch(visibility, above)
     }
 }
 

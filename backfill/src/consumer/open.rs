@@ -3,6 +3,7 @@
 use super::Consumer;
 use crate::backfill::Backfill;
 use crate::delivery::{NewsWaker, Reading, Tail};
+use crate::schedule::Task;
 use crate::stream::{EndReason, Figures, Opened, Stream, StreamRequest, set};
 use std::sync::Arc;
 use vbstore_core::{Position, Resume, Seqno};

@@ -21,12 +21,16 @@
 //! # Locks
 //! One lock for all accounts, a leaf. [`OnRoom::room`] is called without it, and takes the lock of the
 //! scheduler: so a charge must not be dropped while that lock, or a mailbox's, is held.
+//!
+//! Nothing here knows the engine, so that a model checker tries these very sources
+//! (`core/tests/scheduling.rs`).
 
 use crate::stream::ConsumerId;
-use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
 use vbstore_core::{Clock, u64_from};
 
 /// Wakes what waits for room.
@@ -105,7 +109,7 @@ impl Buffers {
     ) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
-            state: Mutex::default(),
+            state: Mutex::new(Rank::Leaf, State::default()),
             on_room,
             clock,
         })
@@ -416,5 +420,8 @@ impl Drop for Charge {
     }
 }
 
+// The model checker's locks work in its own tests only.
+#[cfg(not(feature = "shuttle"))]
 #[cfg(test)]
+#[path = "buffers/tests.rs"]
 mod tests;

@@ -7,47 +7,47 @@
 //! whoever wakes it finds it.
 
 use super::queues::{Limits, QueueLengths, Queues, Removed, Sleep, Then};
-use crate::backfill::{Backfill, Outcome, Snooze};
+use super::task::{Outcome, Snooze, Task};
 use crate::delivery::{Buffers, OnRoom};
 use crate::stream::{BackfillId, ConsumerId, StreamState};
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 use vbstore_core::Clock;
-use vbstore_engine::{Engine, HealthState};
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::{Condvar, Mutex};
 
-pub(crate) struct Scheduler {
-    state: Mutex<State>,
+pub(crate) struct Scheduler<T> {
+    state: Mutex<State<T>>,
     changed: Condvar,
     buffers: Arc<Buffers>,
     me: Weak<Self>,
 }
 
 #[derive(Debug)]
-struct State {
+struct State<T> {
     queues: Queues,
     /// Those that do not run.
-    backfills: HashMap<BackfillId, Box<Backfill>>,
+    backfills: HashMap<BackfillId, Box<T>>,
     is_stopped: bool,
 }
 
 /// Backfills that run together. They stay in their boxes, which move between queues and workers.
-pub(crate) type Group = Vec<Box<Backfill>>;
+pub(crate) type Group<T> = Vec<Box<T>>;
 
 /// What a worker is to do.
 #[derive(Debug)]
-pub(crate) enum NextGroup {
+pub(crate) enum NextGroup<T> {
     /// Run these, to be read through one db snapshot.
-    Run(Group),
+    Run(Group<T>),
     /// The time is over.
     Late,
     /// End.
     Stop,
 }
 
-impl std::fmt::Debug for Scheduler {
+impl<T: Task> std::fmt::Debug for Scheduler<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scheduler")
             .field("lengths", &self.lengths())
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Scheduler {
     }
 }
 
-impl Scheduler {
+impl<T: Task> Scheduler<T> {
     /// `buffer_bytes_max` is the total of the buffers, which wake the scheduler.
     pub(crate) fn new(
         places_max: usize,
@@ -66,11 +66,14 @@ impl Scheduler {
         Arc::new_cyclic(|me: &Weak<Self>| {
             let on_room: Weak<Self> = Weak::clone(me);
             Self {
-                state: Mutex::new(State {
-                    queues: Queues::new(places_max, pending_max),
-                    backfills: HashMap::new(),
-                    is_stopped: false,
-                }),
+                state: Mutex::new(
+                    Rank::Leaf,
+                    State {
+                        queues: Queues::new(places_max, pending_max),
+                        backfills: HashMap::new(),
+                        is_stopped: false,
+                    },
+                ),
                 changed: Condvar::new(),
                 buffers: Buffers::new(buffer_bytes_max, on_room, clock),
                 me: Weak::clone(me),
@@ -98,13 +101,9 @@ impl Scheduler {
 
     /// Takes a backfill in. Gives it back if too many wait and it `may_be_refused`, or if the
     /// consumer is gone, or the workers are.
-    pub(crate) fn submit(
-        &self,
-        mut backfill: Box<Backfill>,
-        may_be_refused: bool,
-    ) -> Result<(), Box<Backfill>> {
+    pub(crate) fn submit(&self, mut backfill: Box<T>, may_be_refused: bool) -> Result<(), Box<T>> {
         backfill.set_queued();
-        let (id, consumer) = (backfill.id(), backfill.stream().consumer);
+        let (id, consumer) = (backfill.id(), backfill.consumer());
         let mut state = self.state.lock();
         if state.is_stopped || state.queues.submit(consumer, id, may_be_refused).is_err() {
             return Err(backfill);
@@ -117,7 +116,7 @@ impl Scheduler {
 
     /// Waits for something to run, up to `timeout`: up to `group_max` backfills of one consumer. The
     /// caller must settle each of them.
-    pub(crate) fn next(&self, group_max: usize, timeout: Duration) -> NextGroup {
+    pub(crate) fn next(&self, group_max: usize, timeout: Duration) -> NextGroup<T> {
         let mut state = self.state.lock();
         loop {
             if state.is_stopped {
@@ -127,24 +126,27 @@ impl Scheduler {
             if !group.is_empty() {
                 return NextGroup::Run(group);
             }
-            if self.changed.wait_for(&mut state, timeout).timed_out() {
+            let (locked, is_late) = self.changed.wait_for(state, timeout);
+            if is_late {
                 return NextGroup::Late;
             }
+            state = locked;
         }
     }
 
     /// The same without waiting; empty if there is nothing to run.
-    pub(crate) fn try_next(&self, group_max: usize) -> Group {
+    pub(crate) fn try_next(&self, group_max: usize) -> Group<T> {
         self.state.lock().pick(group_max)
     }
 
-    /// Settles a backfill that a worker has run, or that it has lost in a panic.
+    /// Settles a backfill that a worker has run, or that it has lost in a panic. `is_disk_full` is asked
+    /// if it waits for durability: it keeps no place then, since that may last.
     pub(crate) fn settle(
         &self,
         id: BackfillId,
         consumer: ConsumerId,
-        outcome: Outcome,
-        engine: &Engine,
+        outcome: Outcome<T>,
+        is_disk_full: impl FnOnce() -> bool,
     ) {
         let mut snoozed = None;
         let mut watcher = None;
@@ -157,7 +159,7 @@ impl Scheduler {
                     Snooze::Durable { .. } => {
                         watcher = Some(backfill.watcher(|| self.waker(id)));
                         Sleep::Durable {
-                            keeps_place: !matches!(engine.health(), HealthState::Degraded { .. }),
+                            keeps_place: !is_disk_full(),
                         }
                     }
                 };
@@ -181,7 +183,7 @@ impl Scheduler {
         let is_asleep = match (snoozed, watcher) {
             (Some(Snooze::Room), _) => self.buffers.is_still_refused(consumer),
             (Some(Snooze::Durable { visibility, above }), Some(watcher)) => {
-                stays && watcher.watch(visibility, above)
+                stays && T::watch(&watcher, visibility, above)
             }
             _ => true,
         };
@@ -262,10 +264,10 @@ impl Scheduler {
     }
 }
 
-impl OnRoom for Scheduler {
+impl<T: Task> OnRoom for Scheduler<T> {
     fn room(&self, consumer: ConsumerId) -> bool {
         let mut woken = false;
-        let mut state: MutexGuard<'_, State> = self.state.lock();
+        let mut state = self.state.lock();
         for id in state.queues.waiting_for_room(consumer) {
             woken |= state.queues.wake(id);
             if let Some(backfill) = state.backfills.get_mut(&id) {
@@ -280,17 +282,18 @@ impl OnRoom for Scheduler {
     }
 }
 
-impl State {
+impl<T: Task> State<T> {
     #[expect(
         clippy::expect_used,
-        reason = "what the queues list does not run is in the map"
+        clippy::unnecessary_box_returns,
+        reason = "what the queues list does not run is in the map, and stays in its box"
     )]
-    fn take(&mut self, id: BackfillId) -> Box<Backfill> {
+    fn take(&mut self, id: BackfillId) -> Box<T> {
         let backfill = self.backfills.remove(&id);
         backfill.expect("a listed backfill that is not there")
     }
 
-    fn pick(&mut self, group_max: usize) -> Group {
+    fn pick(&mut self, group_max: usize) -> Group<T> {
         let Some(first) = self.queues.pick() else {
             return Vec::new();
         };
@@ -305,13 +308,12 @@ impl State {
 }
 
 /// Wakes a backfill that waits for durability.
-#[derive(Debug)]
-struct SnoozeWaker {
-    scheduler: Weak<Scheduler>,
+struct SnoozeWaker<T> {
+    scheduler: Weak<Scheduler<T>>,
     backfill: BackfillId,
 }
 
-impl Wake for SnoozeWaker {
+impl<T: Task> Wake for SnoozeWaker<T> {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -322,3 +324,27 @@ impl Wake for SnoozeWaker {
         }
     }
 }
+
+/// For tests: everything that is counted is compared.
+#[cfg(test)]
+impl<T: Task> Scheduler<T> {
+    pub(crate) fn check(&self) {
+        let state = self.state.lock();
+        state.queues.check();
+        let lengths = state.queues.lengths();
+        let not_running = lengths.pending + lengths.ready + lengths.snoozed;
+        let is_whole = state.backfills.len() == not_running;
+        assert!(is_whole || state.is_stopped, "a backfill is lost");
+    }
+
+    pub(crate) fn assert_nothing_left(&self) {
+        let state = self.state.lock();
+        state.queues.assert_empty();
+        assert!(state.backfills.is_empty(), "a backfill is left");
+    }
+}
+
+// The model checker's locks work in its own tests only.
+#[cfg(not(feature = "shuttle"))]
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@
 //! rather than a jump by some margin alone, because a clock may stand behind by any time; and one
 //! reservation for the store, because one sync an hour costs nothing. Only CAS values that a caller
 //! restored are not covered: they are the caller's.
+//!
+//! A model checker tries this very source (`core/tests/branches.rs`).
 
 use super::committer::Committer;
 use super::lead::Lead;
@@ -20,10 +22,9 @@ use crate::storage::{Batch, Storage};
 use crate::vbuckets::Vb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use vbstore_core::lock_order::Rank;
 use vbstore_core::record::StoreState;
-use vbstore_core::sync::Mutex;
+use vbstore_core::sync::{AtomicU64, Mutex, Ordering};
 use vbstore_core::{Cas, Clock, FailoverLog, VbCell, VbId, VbInner, VbUuid};
 
 /// How far ahead of the clock CAS values are reserved, in microseconds: an hour.

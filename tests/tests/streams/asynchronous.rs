@@ -3,33 +3,44 @@
 use futures_core::Stream;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use vbstore::{
-    BackgroundTask, Consumer, ConsumerConfig, Engine, Event, HealthState, Seqno, StreamEvent,
-    StreamRequest, StreamState, Streams, StreamsConfig, Ticket, Visibility,
+    BackgroundTask, Clock, Consumer, ConsumerConfig, Engine, Event, HealthState, Seqno,
+    StreamEvent, StreamRequest, StreamState, Streams, StreamsConfig, SystemClock, Ticket,
+    Visibility,
 };
 use vbstore_engine::Feed;
-use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
+use vbstore_tests::following::{
+    PATIENCE, VB, drain, expect_event, on_disk, open, run_all, short, stepped, take,
+};
 use vbstore_tests::{TestStore, vb};
 
-struct Unpark(std::thread::Thread);
+/// Wakes a thread, and says that it was woken.
+struct Unpark(std::thread::Thread, AtomicBool);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
+        self.1.store(true, Ordering::SeqCst);
         self.0.unpark();
     }
 }
 
 /// Waits for the next event as a runtime would: polls, and sleeps until it is woken.
 fn next(consumer: &mut Consumer) -> Option<StreamEvent> {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let clock = SystemClock::new();
     loop {
-        match Pin::new(&mut *consumer).poll_next(&mut Context::from_waker(&waker)) {
-            Poll::Ready(event) => return event,
-            Poll::Pending => std::thread::park(),
+        let unpark = Arc::new(Unpark(std::thread::current(), AtomicBool::new(false)));
+        let waker = Waker::from(Arc::clone(&unpark));
+        if let Poll::Ready(event) = poll(consumer, &waker) {
+            return event;
+        }
+        while !unpark.1.load(Ordering::SeqCst) {
+            let left = PATIENCE.saturating_sub(clock.monotonic());
+            assert!(!left.is_zero(), "no waker called: {:#?}", consumer.stats());
+            std::thread::park_timeout(left);
         }
     }
 }
@@ -148,7 +159,7 @@ fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_nobody_else() {
     }
 
     // What a worker delivers.
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(planted.0.load(Ordering::SeqCst), 1);
     assert_eq!(flag.0.load(Ordering::SeqCst), 1);
     assert_eq!(streams.counters().panics.get(), 0, "not a slice's");
@@ -213,7 +224,7 @@ fn a_waker_that_is_replaced_is_dropped_under_no_lock() {
     };
     let thread = std::thread::Builder::new().name("polls".to_owned());
     let thread = thread.spawn(work).unwrap();
-    let ended = is_done.recv_timeout(std::time::Duration::from_secs(60));
+    let ended = is_done.recv_timeout(PATIENCE);
     assert!(
         ended != Err(std::sync::mpsc::RecvTimeoutError::Timeout),
         "deadlock"
@@ -286,7 +297,10 @@ fn a_waker_may_write_and_wait_for_durability() {
         // Others write meanwhile, and what the wakers wrote arrives.
         let waker = Waker::noop();
         let mut seen = std::collections::BTreeSet::new();
+        let clock = SystemClock::new();
         while !(seen.contains("by-consumer") && seen.contains("by-ticket")) {
+            let is_late = clock.monotonic() > PATIENCE;
+            assert!(!is_late, "only {seen:?} came: {:#?}", consumer.stats());
             vb(&engine, 1).set("other", "v").unwrap();
             while let Poll::Ready(Some(event)) = poll(&mut consumer, waker) {
                 let key = event.event.item().map(|item| item.key.clone());
@@ -331,15 +345,16 @@ fn a_waker_that_blocks_holds_up_no_writer_and_no_reader() {
     let waker = Waker::from(Arc::new(Blocks { woken, go_on }));
     assert!(poll(&mut blocked, &waker).is_pending());
     vb(&engine, 1).set("first", "v").unwrap();
-    let minute = std::time::Duration::from_secs(60);
-    is_woken.recv_timeout(minute).unwrap();
+    is_woken
+        .recv_timeout(PATIENCE)
+        .expect("a waker that is called");
     for n in 0..100 {
         vb(&engine, 1).set(format!("k{n}"), "v").unwrap();
     }
     engine.flush().unwrap();
     let mut changes = 0;
     while changes < 101 {
-        let event = other.recv_timeout(minute).unwrap();
+        let event = expect_event(&mut other);
         changes += usize::from(event.event.item().is_some());
     }
     // Closing waits for no waker.
@@ -362,7 +377,7 @@ fn thousands_of_followers_are_woken_and_each_has_everything() {
         .map(|_| {
             let mut consumer = streams.consumer("f", &ConsumerConfig::default()).unwrap();
             open(&mut consumer, &StreamRequest::from_start(VB));
-            while consumer.try_recv().is_ok() {}
+            take(&mut consumer);
             consumer
         })
         .collect();
@@ -376,11 +391,10 @@ fn thousands_of_followers_are_woken_and_each_has_everything() {
     assert_eq!(feed.watches(), 1_000);
     vb(&engine, 1).set("synced", "v").unwrap();
     assert_eq!(feed.watches(), 0);
-    let minute = std::time::Duration::from_secs(60);
     for follower in &mut followers {
         let mut keys = Vec::new();
         while keys.len() < 2 {
-            let event = follower.recv_timeout(minute).unwrap().event;
+            let event = expect_event(follower).event;
             keys.extend(event.item().map(|item| item.key.clone()));
         }
         assert_eq!(keys, ["memory", "synced"]);

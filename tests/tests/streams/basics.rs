@@ -1,12 +1,11 @@
 //! One stream: from disk, from memory, and from one to the other.
 
 use std::sync::Arc;
-use std::time::Duration;
 use vbstore::{
     BackgroundTask, Change, ConsumerConfig, Durability, EndReason, Event, Opened, Seqno, Source,
     StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId, Visibility,
 };
-use vbstore_tests::following::{VB, drain, short, stepped, write};
+use vbstore_tests::following::{VB, drain, expect_event, short, stepped, take, until_ended, write};
 use vbstore_tests::replica::{History, Replica};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
 
@@ -174,10 +173,7 @@ fn nothing_is_delivered_before_it_is_synced() {
         .open(&StreamRequest::from_start(VB).options(options))
         .unwrap();
     assert!(streams.step());
-    let mut events = Vec::new();
-    while let Ok(event) = eager.try_recv() {
-        events.push(event);
-    }
+    let events = take(&mut eager);
     assert_eq!(short(&events), ["0..3 disk", "a@2", "b@3"]);
     assert!(vb.seqnos().unwrap().synced < last.seqno);
     drop((consumer, eager, streams, vb));
@@ -306,7 +302,7 @@ fn a_threaded_consumer_follows_while_others_write() {
     let mut events = Vec::new();
     let high = writer.join().unwrap();
     while consumer.position(VB).unwrap().seqno < high {
-        let event = consumer.recv_timeout(Duration::from_secs(60)).unwrap();
+        let event = expect_event(&mut consumer);
         events.push((event, consumer.position(VB).unwrap()));
     }
     // The writer notes a change after it was made, so the comparison has to wait for it.
@@ -318,8 +314,11 @@ fn a_threaded_consumer_follows_while_others_write() {
     assert!(events.iter().any(|(e, _)| matches!(&e.event,
         Event::SnapshotMarker(m) if m.source == Source::Memory)));
     engine.close().unwrap();
-    let last = std::iter::from_fn(|| consumer.recv()).last().unwrap();
-    assert!(matches!(last.event, Event::End(EndReason::Shutdown)));
+    let rest = until_ended(&mut consumer);
+    assert!(matches!(
+        rest.last().unwrap().event,
+        Event::End(EndReason::Shutdown)
+    ));
     drop((consumer, streams, vb, engine));
     let engine = store.open();
     store.finish(engine);

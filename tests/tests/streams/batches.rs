@@ -5,7 +5,7 @@ use vbstore::{
     Change, Durability, Seqno, StreamOptions, StreamRequest, Streams, StreamsConfig, TryRecv,
     Visibility,
 };
-use vbstore_tests::following::{VB, consumer, keys, on_disk, open, take};
+use vbstore_tests::following::{PATIENCE, VB, consumer, keys, on_disk, open, run_all, take};
 use vbstore_tests::{TestStore, vb};
 
 #[test]
@@ -15,10 +15,10 @@ fn a_batch_that_is_kept_keeps_neither_the_engine_nor_the_store() {
     let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = consumer(&streams, "c");
     open(&mut consumer, &StreamRequest::from_start(VB));
-    let batch = consumer.next_batch(Duration::from_secs(60)).unwrap();
+    let batch = consumer.next_batch(PATIENCE).unwrap();
     // And one from memory.
     vb(&engine, 1).set("new", "v").unwrap();
-    let newer = consumer.next_batch(Duration::from_secs(60)).unwrap();
+    let newer = consumer.next_batch(PATIENCE).unwrap();
     drop((consumer, streams, engine));
     let engine = store.open();
     assert_eq!((batch.len(), newer.len()), (4, 2));
@@ -34,7 +34,7 @@ fn the_rest_of_a_batch_is_a_batch() {
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = consumer(&streams, "c");
     open(&mut consumer, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(&streams);
     for taken in 1..=3 {
         for _ in 0..taken {
             consumer.try_recv().unwrap();
@@ -55,7 +55,7 @@ fn the_rest_of_a_batch_is_a_batch() {
         consumer.close(VB);
         take(&mut consumer);
         open(&mut consumer, &StreamRequest::from_start(VB));
-        while streams.step() {}
+        run_all(&streams);
     }
     drop((consumer, streams));
     store.finish(engine);

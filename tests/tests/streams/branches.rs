@@ -6,7 +6,7 @@ use vbstore::{
     Change, Consumer, ConsumerConfig, Durability, Engine, Event, Opened, Position, RollbackReason,
     Seqno, StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, VbUuid, Visibility,
 };
-use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped};
+use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped, take};
 use vbstore_tests::{TestStore, vb};
 
 fn visibility(visibility: Visibility) -> StreamOptions {
@@ -43,7 +43,7 @@ fn marker_branches(events: &[StreamEvent]) -> Vec<VbUuid> {
 fn answer(consumer: &mut Consumer, position: Position) -> Opened {
     let opened = consumer.open(&StreamRequest::resume(VB, position)).unwrap();
     consumer.close(VB);
-    while consumer.try_recv().is_ok() {}
+    take(consumer);
     opened
 }
 
@@ -145,12 +145,12 @@ fn a_branch_that_is_on_disk_and_not_yet_published_can_be_resumed_from() {
 
         assert!(streams.step());
 
-        let events: Vec<_> = std::iter::from_fn(|| consumer.try_recv().ok()).collect();
+        let events = take(&mut consumer);
         assert_eq!(short(&events), ["0..6 disk", "key-0000@1", "key-0001@2"]);
         let position = consumer.position(VB).unwrap();
         assert_ne!(position.vb_uuid, old, "the view shows the new branch");
         consumer.close(VB);
-        while consumer.try_recv().is_ok() {}
+        take(&mut consumer);
         assert_eq!(answer(&mut consumer, position), Opened::Continue);
         drop(arrival);
         assert_eq!(writer.join().unwrap(), 7);

@@ -8,7 +8,9 @@ use vbstore::{
     StreamRequest, StreamState, Streams, StreamsConfig, VbId,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped, take};
+use vbstore_tests::following::{
+    VB, drain, expect_event, keys, on_disk, open, run_all, short, stepped, take,
+};
 use vbstore_tests::{TestStore, put, vb};
 
 /// Writes, and gives back all memory that no cursor holds.
@@ -54,7 +56,7 @@ fn a_stream_that_ends_with_what_is_on_disk_takes_no_place_in_memory() {
         &mut consumer,
         &StreamRequest::from_start(VB).until(Seqno::new(3)),
     );
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(memory_left_after_a_write(&engine), 0);
     let events = short(&take(&mut consumer));
     assert_eq!(events[0], "0..3 disk");
@@ -215,7 +217,7 @@ fn cas_rises_with_the_seqno_whoever_writes() {
             name.spawn_scoped(scope, writes).unwrap();
         }
         while seen.len() < 1_000 {
-            let event = consumer.recv_timeout(Duration::from_secs(60)).unwrap();
+            let event = expect_event(&mut consumer);
             seen.extend(
                 event
                     .event

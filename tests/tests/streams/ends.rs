@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use vbstore::{Error, Event, Seqno, StreamRequest, Streams, StreamsConfig, TryRecv};
-use vbstore_tests::following::{VB, consumer, drain, keys, on_disk, open, short, take};
+use vbstore_tests::following::{VB, consumer, drain, keys, on_disk, open, run_all, short, take};
 use vbstore_tests::{TestStore, vb};
 
 #[test]
@@ -81,7 +81,7 @@ fn an_end_comes_once_and_last_and_before_anything_of_another_stream() {
         consumer.close(VB);
         take(&mut consumer);
         open(&mut consumer, &StreamRequest::from_start(VB));
-        while streams.step() {}
+        run_all(&streams);
         consumer.try_recv().unwrap();
         assert!(consumer.close(VB));
         assert!(is_refused(&consumer.open(&resume)));

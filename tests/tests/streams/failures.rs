@@ -9,7 +9,9 @@ use vbstore::{
     StreamsConfig, TryRecv, VbId, Visibility,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
+use vbstore_tests::following::{
+    PATIENCE, VB, drain, expect_event, on_disk, open, run_all, short, stepped, take,
+};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
 
 fn keys(count: usize) -> impl Iterator<Item = String> {
@@ -79,16 +81,24 @@ fn closing_the_engine_ends_whatever_waits() {
     let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
     open(&mut consumer, &StreamRequest::from_start(VB));
     for _ in 0..7 {
-        consumer.recv_timeout(Duration::from_secs(60)).unwrap();
+        expect_event(&mut consumer);
     }
-    std::thread::scope(|scope| {
-        let waiting = std::thread::Builder::new().name("reader".to_owned());
-        let waiting = waiting.spawn_scoped(scope, || consumer.recv()).unwrap();
-        engine.close().unwrap();
-        let last = waiting.join().unwrap().unwrap();
-        assert!(matches!(last.event, Event::End(EndReason::Shutdown)));
-    });
-    assert!(consumer.recv().is_none());
+    // Not scoped: a reader that nobody wakes is left behind.
+    let (reports, report) = std::sync::mpsc::sync_channel(1);
+    let reader = std::thread::Builder::new().name("reader".to_owned());
+    let read = move || {
+        let events = [consumer.recv(), consumer.recv()];
+        reports.send((consumer, events)).unwrap();
+    };
+    let reader = reader.spawn(read).unwrap();
+    engine.close().unwrap();
+    let report = report.recv_timeout(PATIENCE);
+    let (mut consumer, events) = report.expect("a reader that the close wakes");
+    reader.join().unwrap();
+    let [Some(last), None] = events else {
+        panic!("{events:?}");
+    };
+    assert!(matches!(last.event, Event::End(EndReason::Shutdown)));
     let refused = consumer.open(&StreamRequest::from_start(VB));
     assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     drop((consumer, streams, engine));
@@ -215,7 +225,7 @@ fn a_consumer_dropped_in_the_middle_of_a_slice_leaves_nothing() {
             .unwrap();
         open(&mut next, &StreamRequest::from_start(VB));
         for _ in 0..601 {
-            next.recv_timeout(Duration::from_secs(60)).unwrap();
+            expect_event(&mut next);
         }
         drop(next);
     }
@@ -379,7 +389,7 @@ fn frozen(streams: &Streams) -> Consumer {
     };
     let mut consumer = streams.consumer("frozen", &config).unwrap();
     open(&mut consumer, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(streams);
     consumer
 }
 

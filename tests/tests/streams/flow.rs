@@ -6,7 +6,7 @@ use vbstore::{
     StreamState, Streams, StreamsConfig, TryRecv, VbId,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
+use vbstore_tests::following::{VB, drain, on_disk, open, run_all, short, stepped, take};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
 
 fn keys(count: usize) -> impl Iterator<Item = String> {
@@ -27,7 +27,7 @@ fn a_frozen_consumer_holds_its_buffer_and_nothing_else() {
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut frozen = streams.consumer("frozen", &limited(10_000)).unwrap();
     open(&mut frozen, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(&streams);
     let stats = frozen.stats();
     assert_eq!(stats[0].state, StreamState::Snoozed);
     assert!(frozen.buffered_bytes() > 5_000 && frozen.buffered_bytes() <= 10_000);
@@ -66,7 +66,7 @@ fn one_item_always_passes() {
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = streams.consumer("small", &limited(1)).unwrap();
     open(&mut consumer, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(&streams);
     assert!(
         consumer.buffered_bytes() < (1 << 20) + 1_000,
         "one at a time"
@@ -99,7 +99,7 @@ fn streams_that_wait_for_room_get_it_in_turn() {
     }
     // After a few rounds everyone has had something.
     for _ in 0..64 {
-        while streams.step() {}
+        run_all(&streams);
         take(&mut consumer);
     }
     let stats = consumer.stats();
@@ -238,7 +238,7 @@ fn a_frozen_consumer_takes_no_place_from_others() {
     let streams = Streams::stepped(&engine, &config).unwrap();
     let mut frozen = streams.consumer("frozen", &limited(2_000)).unwrap();
     open(&mut frozen, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(&streams);
     let mut other = streams
         .consumer("other", &ConsumerConfig::default())
         .unwrap();
@@ -267,7 +267,7 @@ fn streams_of_one_vbucket_share_slices_where_they_may() {
         &mut follower,
         &StreamRequest::from_start(VB).options(keys_only),
     );
-    while streams.step() {}
+    run_all(&streams);
     let slices = |c: &vbstore::Consumer| (c.stats()[0].slices, c.stats()[0].shared_slices);
     let ((led, _), (own, shared)) = (slices(&leader), slices(&follower));
     assert_eq!(led + own, 10, "{led} {own} {shared}");
@@ -288,11 +288,11 @@ fn streams_of_one_vbucket_share_slices_where_they_may() {
     let mut early = consumer("early");
     open(&mut frozen, &StreamRequest::from_start(VB));
     open(&mut early, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(frozen.stats()[0].state, StreamState::Snoozed);
     let mut late = consumer("late");
     open(&mut late, &StreamRequest::from_start(VB));
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(slices(&late), (10, 0));
     drop((leader, follower, frozen, early, late, streams));
     store.finish(engine);

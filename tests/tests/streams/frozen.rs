@@ -7,7 +7,9 @@ use vbstore::{
     StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, consumer, drain, keys, on_disk, open, seqnos, short, take};
+use vbstore_tests::following::{
+    VB, consumer, drain, keys, on_disk, open, run_all, seqnos, short, take,
+};
 use vbstore_tests::replica::{History, Replica};
 use vbstore_tests::{TestStore, vb};
 
@@ -26,12 +28,12 @@ fn let_time_pass(store: &TestStore, streams: &Streams, healthy: &mut Consumer) -
     let clock = store.clock.as_ref().unwrap();
     let mut taken = Vec::new();
     for _ in 0..30 {
-        while streams.step() {}
+        run_all(streams);
         // Its reader comes again and again; the others' do not.
         taken.extend(healthy.try_recv());
         clock.advance(Duration::from_millis(100));
     }
-    while streams.step() {}
+    run_all(streams);
     taken
 }
 
@@ -50,7 +52,7 @@ fn what_a_frozen_consumer_has_not_taken_is_given_to_one_that_takes() {
     let mut first_events = Vec::new();
     for consumer in &mut frozen {
         open(consumer, &StreamRequest::from_start(VB));
-        while streams.step() {}
+        run_all(&streams);
         first_events.push(consumer.try_recv().ok());
     }
     assert!(streams.stats().buffered_bytes > TOTAL / 2);
@@ -111,7 +113,7 @@ fn a_paused_stream_goes_on_wherever_it_was() {
             // Taking may find that it was paused, or that its cursor was dropped.
             let mut idle_rounds = 0;
             while *left > 0 && idle_rounds < 2 {
-                while streams.step() {}
+                run_all(&streams);
                 engine.flush().unwrap();
                 let Ok(event) = slow.try_recv() else {
                     idle_rounds += 1;
@@ -123,7 +125,7 @@ fn a_paused_stream_goes_on_wherever_it_was() {
             }
         };
         follow(&mut slow, &mut replica, &mut left);
-        while streams.step() {}
+        run_all(&streams);
         // Others are short, and it takes nothing.
         let mut greedy = consumer(&streams, "greedy");
         open(&mut greedy, &StreamRequest::from_start(VbId::new(2)));
@@ -168,7 +170,7 @@ fn a_paused_stream_ends_with_what_happened_meanwhile() {
     let pause = |request: &StreamRequest| {
         let mut frozen = consumer(&streams, "frozen");
         open(&mut frozen, request);
-        while streams.step() {}
+        run_all(&streams);
         frozen.try_recv().unwrap();
         let mut healthy = consumer(&streams, "healthy");
         open(&mut healthy, &StreamRequest::from_start(VB));
@@ -285,7 +287,7 @@ fn a_consumer_that_takes_of_one_stream_is_not_stalled_for_the_others() {
     while let Ok(event) = slow.try_recv() {
         events.push(event);
         clock.advance(Duration::from_millis(100));
-        while streams.step() {}
+        run_all(&streams);
     }
     assert_eq!(seqnos(&events).len(), 2_000);
     assert!(
@@ -297,7 +299,7 @@ fn a_consumer_that_takes_of_one_stream_is_not_stalled_for_the_others() {
     let pass = || {
         for _ in 0..8 {
             clock.advance(Duration::from_millis(100));
-            while streams.step() {}
+            run_all(&streams);
         }
     };
     pass();

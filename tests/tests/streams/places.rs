@@ -2,7 +2,7 @@
 
 use vbstore::{Change, Consumer, Durability, Error, StreamRequest, Streams, StreamsConfig, VbId};
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, consumer, drain, open, short, take};
+use vbstore_tests::following::{VB, consumer, drain, open, run_all, short, take};
 use vbstore_tests::{TestStore, vb};
 
 fn full() -> Error {
@@ -79,7 +79,7 @@ fn while_the_disk_is_full_streams_of_what_is_synced_go_on() {
         open(&mut stuck, &StreamRequest::from_start(VbId::new(number)));
     }
     // They fall asleep for the sync before the disk is full, and keep their places.
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(streams.stats().snoozed, 4);
     for at in [place::SYNC, place::FLUSH_WRITE] {
         store.failpoints.nth(at, 0, u64::MAX, Action::Fail(full()));
@@ -90,14 +90,14 @@ fn while_the_disk_is_full_streams_of_what_is_synced_go_on() {
     engine.flush().unwrap_err();
     let mut healthy = consumer(&streams, "healthy");
     open(&mut healthy, &StreamRequest::from_start(VbId::new(5)));
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(short(&take(&mut healthy)), ["0..1 disk", "k@1"]);
     assert!(take(&mut stuck).is_empty());
     for at in [place::SYNC, place::FLUSH_WRITE] {
         store.failpoints.clear(at);
     }
     engine.flush().unwrap();
-    while streams.step() {}
+    run_all(&streams);
     assert_eq!(take(&mut stuck).len(), 8);
     drop((stuck, healthy, streams));
     store.finish(engine);

@@ -2,14 +2,15 @@
 //! a view of the disk, and none is forgotten.
 
 use std::sync::Arc;
-use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
 use vbstore::{
     Change, Consumer, ConsumerConfig, Durability, EndReason, Engine, Event, Position, Seqno,
     StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId, Visibility,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped, take};
+use vbstore_tests::following::{
+    VB, drain, expect_event, keys, on_disk, open, run_all, short, stepped, take,
+};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
 
 fn views(engine: &Engine) -> u64 {
@@ -51,7 +52,7 @@ fn waiting(engine: &Engine, streams: &Streams, wait: Wait) -> Consumer {
             StreamState::Ready
         }
         Wait::Room | Wait::Sync => {
-            while streams.step() {}
+            run_all(streams);
             StreamState::Snoozed
         }
     };
@@ -160,7 +161,7 @@ fn closing_the_engine_waits_for_a_slice_that_is_being_read() {
         assert!(step.join().unwrap());
         close.unwrap().join().unwrap().unwrap();
     });
-    while streams.step() {}
+    run_all(&streams);
     let events = take(&mut consumer);
     assert_eq!(short(&events).last().unwrap(), "end shutdown");
     assert_eq!(engine.metrics().db_snapshots.open_now(), 0);
@@ -308,7 +309,7 @@ fn a_slice_shows_nothing_that_came_after_its_view() {
     });
     let mut events = Vec::new();
     for _ in 0..4 {
-        events.push(consumer.recv_timeout(Duration::from_secs(60)).unwrap());
+        events.push(expect_event(&mut consumer));
     }
     assert_eq!(short(&events), ["0..4 disk", "b@2", "-a@3", "c@4"]);
     let Event::SnapshotMarker(marker) = &events[0].event else {

@@ -3,7 +3,7 @@ use crate::stream::Ids;
 use vbstore_core::ManualClock;
 
 #[derive(Default)]
-struct Woken(Mutex<Vec<ConsumerId>>);
+struct Woken(parking_lot::Mutex<Vec<ConsumerId>>);
 
 impl OnRoom for Woken {
     fn room(&self, consumer: ConsumerId) -> bool {

@@ -39,3 +39,6 @@ pub(crate) use look::{Seen, SeenSource};
 pub(crate) use reader::Found;
 pub(crate) use state::Mailbox;
 pub(crate) use waker::NewsWaker;
+
+#[cfg(test)]
+mod tests;

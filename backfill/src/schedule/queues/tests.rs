@@ -27,7 +27,7 @@ fn queues(places_max: usize, pending_max: usize) -> Queues {
 
 impl Queues {
     /// Compares every count with what the tasks have, and every line with their states.
-    fn check(&self) {
+    pub(in super::super) fn check(&self) {
         let mut places = 0;
         let mut pending = 0;
         let mut by_consumer: HashMap<ConsumerId, (usize, usize)> = HashMap::new();
@@ -79,6 +79,13 @@ impl Queues {
         }
         // Nothing that may begin waits while there is a place.
         assert!(self.waiting.is_empty() || self.places.out() >= self.places_max);
+    }
+
+    /// Nothing is there, and nothing is counted.
+    pub(in super::super) fn assert_empty(&self) {
+        self.check();
+        assert_eq!(self.lengths(), QueueLengths::default());
+        assert_eq!((self.places.out(), self.pending.out()), (0, 0));
     }
 }
 
@@ -249,8 +256,7 @@ fn a_consumer_that_goes_takes_everything_with_it() {
     q.check();
     q.settle(b(9), Then::Done);
     q.check();
-    assert_eq!(q.lengths(), QueueLengths::default());
-    assert_eq!((q.places.out(), q.pending.out()), (0, 0));
+    q.assert_empty();
 }
 
 #[test]
@@ -340,7 +346,6 @@ fn random_walks_keep_every_count_and_forget_nobody() {
             q.settle(id, Then::Done);
             q.check();
         }
-        assert_eq!(q.lengths(), QueueLengths::default(), "seed {seed}");
-        assert_eq!((q.places.out(), q.pending.out()), (0, 0));
+        q.assert_empty();
     }
 }

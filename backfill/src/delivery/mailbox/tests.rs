@@ -1,0 +1,229 @@
+use super::state::Source;
+use super::*;
+use crate::config::Order;
+use crate::delivery::batch::{Batch, Changes};
+use crate::stream::{BackfillId, EndReason, Event, Figures, Ids, Stream, StreamId, StreamOptions};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+use vbstore_core::{Clock, Seqno, SystemClock, VbId};
+use vbstore_engine::Wakers;
+
+const STREAM: StreamId = Ids::test_stream(1);
+const BACKFILL: BackfillId = Ids::test_backfill(1);
+const VB: VbId = VbId::new(1);
+/// How long a reader that is to be woken is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn mailbox() -> Arc<Mailbox> {
+    let wakers = Wakers::inline();
+    Arc::new(Mailbox::new(Order::RoundRobin, Arc::default(), wakers))
+}
+
+fn stream() -> Arc<Stream> {
+    Arc::new(Stream {
+        id: STREAM,
+        consumer: Ids::test_consumer(1),
+        vb: VB,
+        generation: 0,
+        options: StreamOptions::default(),
+        end: Seqno::MAX,
+        figures: Figures::default(),
+    })
+}
+
+/// A batch of one event.
+fn batch(seqno: u64) -> Batch {
+    let advance = Some(Seqno::new(seqno));
+    Batch::new(stream(), None, Changes::None, advance, None)
+}
+
+/// A stream that a backfill reads.
+fn on_disk() -> Arc<Mailbox> {
+    let mailbox = mailbox();
+    mailbox.begin_on_disk(&stream(), BACKFILL);
+    mailbox
+}
+
+/// A stream in memory whose tail its reader has.
+fn in_memory() -> Arc<Mailbox> {
+    let mailbox = on_disk();
+    let mut state = mailbox.state.lock();
+    state.entry_mut(STREAM).source = Source::Memory(None);
+    drop(state);
+    mailbox
+}
+
+/// Takes everything there is, as short words.
+fn take(mailbox: &Mailbox) -> Vec<String> {
+    let mut taken = Vec::new();
+    // More would be for ever.
+    while taken.len() < 10 {
+        match mailbox.find() {
+            Found::Batch => {}
+            Found::Ended => {
+                taken.push("ended".to_owned());
+                return taken;
+            }
+            Found::Nothing => return taken,
+            found => panic!("{found:?}"),
+        }
+        while let Some((_, event)) = mailbox.take_event() {
+            taken.push(match event {
+                Event::SeqnoAdvanced(seqno) => format!("to {seqno}"),
+                Event::End(reason) => format!("end {}", reason.name()),
+                event => panic!("{event:?}"),
+            });
+        }
+    }
+    taken
+}
+
+fn deliver(mailbox: &Mailbox, batch: Option<Batch>, next: Next) {
+    mailbox.deliver(STREAM, BACKFILL, batch, next);
+}
+
+fn end(mailbox: &Mailbox, reason: EndReason) {
+    mailbox.end(STREAM, reason);
+}
+
+/// Whatever a reader waits for: its name, the mailbox before it, and what brings it.
+type News = (&'static str, fn() -> Arc<Mailbox>, fn(&Arc<Mailbox>));
+
+const NEWS: [News; 5] = [
+    ("a stream that begins", mailbox, |mailbox| {
+        mailbox.begin_on_disk(&stream(), BACKFILL);
+    }),
+    ("a batch of a worker", on_disk, |mailbox| {
+        deliver(mailbox, Some(batch(1)), Next::Disk);
+    }),
+    ("an end of a worker", on_disk, |mailbox| {
+        deliver(mailbox, None, Next::End(EndReason::ReachedEnd));
+    }),
+    ("an end from outside", on_disk, |mailbox| {
+        end(mailbox, EndReason::Closed);
+    }),
+    ("changes in memory", in_memory, |mailbox| {
+        NewsWaker::waker(&Arc::downgrade(mailbox), STREAM).wake();
+    }),
+];
+
+#[test]
+fn what_arrives_wakes_a_task_once() {
+    for (what, mailbox, arrives) in NEWS {
+        let mailbox = mailbox();
+        let counted: Arc<Counted> = Arc::default();
+        let waker = Waker::from(Arc::clone(&counted));
+        let woken = || counted.0.load(Ordering::SeqCst);
+        drop(mailbox.state.lock().waker.replace(waker));
+        assert_eq!(woken(), 0, "{what}");
+        arrives(&mailbox);
+        assert_eq!(woken(), 1, "{what}");
+        // Until the task polls again it is not waiting.
+        end(&mailbox, EndReason::Shutdown);
+        assert_eq!(woken(), 1, "{what}");
+    }
+}
+
+#[test]
+fn what_arrives_wakes_a_thread_that_waits() {
+    // Whether the reader waits by then is chance; in some of the rounds it does.
+    for (what, mailbox, arrives) in NEWS.iter().skip(1).cycle().take(400) {
+        let mailbox = mailbox();
+        let (clock, ready) = (SystemClock::new(), Barrier::new(2));
+        std::thread::scope(|scope| {
+            let reader = std::thread::Builder::new().name("reader".to_owned());
+            let wait = || {
+                ready.wait();
+                drop(mailbox.wait(Some(PATIENCE)));
+            };
+            let reader = reader.spawn_scoped(scope, wait).unwrap();
+            ready.wait();
+            for _ in 0..20 {
+                std::thread::yield_now();
+            }
+            arrives(&mailbox);
+            reader.join().unwrap();
+        });
+        assert!(clock.monotonic() < PATIENCE, "nobody woke it for {what}");
+    }
+}
+
+#[test]
+fn news_of_a_stream_in_memory_puts_it_in_its_turn_once() {
+    let mailbox = in_memory();
+    let waker = NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM);
+    for _ in 0..2 {
+        waker.wake_by_ref();
+        assert_eq!(mailbox.state.lock().memory, [STREAM]);
+    }
+    // Of one that is not in memory any more: nothing.
+    let mailbox = on_disk();
+    NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM).wake();
+    assert!(mailbox.state.lock().memory.is_empty());
+    // Nor does it keep the mailbox.
+    let waker = NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM);
+    drop(mailbox);
+    waker.wake();
+}
+
+#[test]
+fn an_end_comes_once_and_last_whoever_brings_it() {
+    type Brings = (&'static str, fn(&Mailbox));
+    let all: [Brings; 3] = [
+        ("reached_end", |mailbox| {
+            deliver(mailbox, Some(batch(2)), Next::End(EndReason::ReachedEnd));
+        }),
+        ("closed", |mailbox| end(mailbox, EndReason::Closed)),
+        ("stalled", |mailbox| end(mailbox, EndReason::Stalled)),
+    ];
+    for (name, first) in all {
+        for (_, second) in all {
+            for (_, third) in all {
+                let mailbox = on_disk();
+                deliver(&mailbox, Some(batch(1)), Next::Disk);
+                first(&mailbox);
+                second(&mailbox);
+                third(&mailbox);
+                let is_reached = name == "reached_end";
+                let mut expected = Vec::new();
+                if is_reached {
+                    expected.extend(["to 1", "to 2"].map(str::to_owned));
+                }
+                expected.extend([format!("end {name}"), "ended".to_owned()]);
+                assert_eq!(take(&mailbox), expected);
+                assert_eq!(mailbox.counters.closed.of(name).get(), 1);
+                // Late ones find no stream.
+                second(&mailbox);
+                assert_eq!(take(&mailbox), ["ended"]);
+                assert_eq!(mailbox.of_vb(VB), None);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_another_backfill_brings_is_dropped() {
+    let mailbox = on_disk();
+    let other = Ids::test_backfill(2);
+    mailbox.deliver(
+        STREAM,
+        other,
+        Some(batch(1)),
+        Next::End(EndReason::ReachedEnd),
+    );
+    assert!(take(&mailbox).is_empty());
+    deliver(&mailbox, Some(batch(1)), Next::Disk);
+    assert_eq!(take(&mailbox), ["to 1"]);
+}

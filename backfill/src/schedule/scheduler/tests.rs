@@ -1,0 +1,229 @@
+use super::*;
+use crate::config::Order;
+use crate::delivery::Charge;
+use crate::stream::Ids;
+use std::sync::atomic::{AtomicBool, Ordering};
+use vbstore_core::{ManualClock, Seqno, Visibility};
+
+const C: ConsumerId = Ids::test_consumer(1);
+const DURABLE: Snooze = Snooze::Durable {
+    visibility: Visibility::Synced,
+    above: Seqno::ZERO,
+};
+/// How long a thread that is to be woken is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A backfill that does nothing.
+#[derive(Debug)]
+struct Idle {
+    id: BackfillId,
+    watcher: Option<Arc<Watched>>,
+}
+
+/// What a backfill waits for: holds the waker until it is called.
+#[derive(Debug)]
+struct Watched {
+    waker: Waker,
+    is_durable: AtomicBool,
+}
+
+impl Task for Idle {
+    type Watcher = Watched;
+
+    fn id(&self) -> BackfillId {
+        self.id
+    }
+
+    fn consumer(&self) -> ConsumerId {
+        C
+    }
+
+    fn set_queued(&mut self) {}
+
+    fn watcher(&mut self, make: impl FnOnce() -> Waker) -> Arc<Watched> {
+        let new = || {
+            Arc::new(Watched {
+                waker: make(),
+                is_durable: AtomicBool::new(false),
+            })
+        };
+        Arc::clone(self.watcher.get_or_insert_with(new))
+    }
+
+    fn watch(watcher: &Watched, _: Visibility, _: Seqno) -> bool {
+        !watcher.is_durable.load(Ordering::SeqCst)
+    }
+}
+
+/// A scheduler with one consumer, whose buffer has room for two slices of 1,000 bytes.
+fn scheduler(slices_max: usize) -> Arc<Scheduler<Idle>> {
+    let scheduler = Scheduler::new(4, 4, 1 << 20, Arc::new(ManualClock::new()));
+    let limits = Limits {
+        order: Order::RoundRobin,
+        backfills_max: 4,
+        slices_max,
+    };
+    scheduler.buffers().add_consumer(C, 2_000, 25, 2);
+    scheduler.buffers().visit(C, true);
+    scheduler.add_consumer(C, limits);
+    scheduler
+}
+
+/// Fills its buffer.
+fn full(scheduler: &Scheduler<Idle>) -> [Charge; 2] {
+    let buffers = scheduler.buffers();
+    let charges = [1, 2].map(|_| buffers.reserve(C, 1_000).unwrap());
+    assert!(buffers.reserve(C, 1_000).is_err());
+    charges
+}
+
+fn submit(scheduler: &Scheduler<Idle>, number: u64) {
+    let id = Ids::test_backfill(number);
+    let idle = Box::new(Idle { id, watcher: None });
+    scheduler.submit(idle, true).unwrap();
+}
+
+/// Runs the next backfill; panics if none is ready.
+fn run(scheduler: &Scheduler<Idle>) -> Idle {
+    let mut group = scheduler.try_next(1);
+    scheduler.check();
+    *group.pop().expect("a backfill that is ready")
+}
+
+fn settle(scheduler: &Scheduler<Idle>, outcome: Outcome<Idle>, id: BackfillId) {
+    scheduler.settle(id, C, outcome, || false);
+    scheduler.check();
+}
+
+fn snooze(scheduler: &Scheduler<Idle>, backfill: Idle, snooze: Snooze) {
+    let id = backfill.id;
+    settle(scheduler, Outcome::Snooze(Box::new(backfill), snooze), id);
+}
+
+/// Ends the backfills that are ready, which must be these, and finds nothing left.
+fn end(scheduler: &Scheduler<Idle>, numbers: &[u64]) {
+    for number in numbers {
+        let backfill = run(scheduler);
+        assert_eq!(backfill.id, Ids::test_backfill(*number));
+        settle(scheduler, Outcome::Done, backfill.id);
+    }
+    assert!(scheduler.try_next(1).is_empty());
+    scheduler.assert_nothing_left();
+}
+
+#[test]
+fn a_snoozed_backfill_is_ready_once_its_waker_is_called() {
+    let s = scheduler(4);
+    submit(&s, 1);
+    let mut backfill = run(&s);
+    let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
+    snooze(&s, backfill, DURABLE);
+    assert_eq!(s.lengths().snoozed, 1);
+    assert!(s.try_next(1).is_empty(), "woken by nobody");
+
+    watched.waker.wake_by_ref();
+
+    assert_eq!(s.lengths().ready, 1);
+    // Another call wakes nothing twice.
+    watched.waker.wake_by_ref();
+    end(&s, &[1]);
+    watched.waker.wake_by_ref();
+    s.assert_nothing_left();
+}
+
+#[test]
+fn what_came_true_before_a_backfill_was_snoozed_wakes_it() {
+    let s = scheduler(4);
+    submit(&s, 1);
+    let mut backfill = run(&s);
+    let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
+    // The call comes while it runs, so it wakes nothing.
+    watched.is_durable.store(true, Ordering::SeqCst);
+    watched.waker.wake_by_ref();
+    snooze(&s, backfill, DURABLE);
+    end(&s, &[1]);
+
+    // Room that came while it ran.
+    submit(&s, 2);
+    let backfill = run(&s);
+    let charges = full(&s);
+    drop(charges);
+    snooze(&s, backfill, Snooze::Room);
+    end(&s, &[2]);
+}
+
+#[test]
+fn room_wakes_those_that_wait_for_it() {
+    let s = scheduler(4);
+    let charges = full(&s);
+    for number in [1, 2] {
+        submit(&s, number);
+        snooze(&s, run(&s), Snooze::Room);
+    }
+    assert_eq!(s.lengths().snoozed, 2);
+
+    drop(charges);
+
+    assert_eq!(s.lengths().ready, 2);
+    end(&s, &[1, 2]);
+}
+
+#[test]
+fn who_was_woken_for_room_passes_on_what_is_left() {
+    for is_removed in [false, true] {
+        // One at a time is woken.
+        let s = scheduler(1);
+        let charges = full(&s);
+        for number in [1, 2] {
+            submit(&s, number);
+            snooze(&s, run(&s), Snooze::Room);
+        }
+        drop(charges);
+        assert_eq!((s.lengths().ready, s.lengths().snoozed), (1, 1));
+        if is_removed {
+            s.remove(Ids::test_backfill(1), C);
+        } else {
+            settle(&s, Outcome::Done, run(&s).id);
+        }
+        assert_eq!((s.lengths().ready, s.lengths().snoozed), (1, 0));
+        end(&s, &[2]);
+    }
+}
+
+/// Runs `wakes` while a thread waits for a backfill to run, and returns what it was told.
+fn next_after(s: &Arc<Scheduler<Idle>>, wakes: impl FnOnce()) -> NextGroup<Idle> {
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().name("worker".to_owned());
+        let worker = worker.spawn_scoped(scope, || s.next(1, PATIENCE)).unwrap();
+        // Whether it waits by now or not, it must be told.
+        wakes();
+        worker.join().unwrap()
+    })
+}
+
+#[test]
+fn whatever_makes_a_backfill_ready_wakes_a_worker() {
+    let s = scheduler(4);
+    let told = next_after(&s, || submit(&s, 1));
+    let NextGroup::Run(mut group) = told else {
+        panic!("a backfill was submitted and no worker woken: {told:?}");
+    };
+    let mut backfill = *group.pop().unwrap();
+    let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
+    snooze(&s, backfill, DURABLE);
+    let told = next_after(&s, || watched.waker.wake_by_ref());
+    let NextGroup::Run(mut group) = told else {
+        panic!("a snoozed backfill was woken and no worker: {told:?}");
+    };
+    let charges = full(&s);
+    snooze(&s, *group.pop().unwrap(), Snooze::Room);
+    let told = next_after(&s, || drop(charges));
+    let NextGroup::Run(group) = told else {
+        panic!("room was made and no worker woken: {told:?}");
+    };
+    drop(group);
+    settle(&s, Outcome::Done, Ids::test_backfill(1));
+    let told = next_after(&s, || s.stop());
+    assert!(matches!(told, NextGroup::Stop), "{told:?}");
+    s.assert_nothing_left();
+}
