@@ -185,13 +185,15 @@ impl Closing {
     }
 
     /// Checks that what is counted of the memory of checkpoints is what they have. Nothing changes it any
-    /// more: every operation has left, and the last flush is done.
+    /// more: every operation has left, and the last flush is done. A write that comes now may still reserve
+    /// room before the gate refuses it; beside one nothing is checked.
     #[cfg(debug_assertions)]
     fn check_memory(&self) {
         let memory = |vb: &Arc<Vb>| vb.cell.lock().checkpoints.memory();
         let found: u64 = self.services.vbs.iter().map(memory).sum();
-        let counted = self.services.memory.used();
-        assert_eq!(counted, found, "the memory of checkpoints is miscounted");
+        if let Some(counted) = self.services.memory.used_by_checkpoints() {
+            assert_eq!(counted, found, "the memory of checkpoints is miscounted");
+        }
     }
 
     fn close_storage(&self, storage: Storage, is_flushed: bool) -> Result<()> {

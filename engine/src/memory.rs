@@ -58,6 +58,19 @@ impl Memory {
         self.used.load(Ordering::Acquire)
     }
 
+    /// Returns the bytes of all checkpoints alone; `None` if a reservation is under way. For checks of the
+    /// count.
+    #[cfg(debug_assertions)]
+    pub(crate) fn used_by_checkpoints(&self) -> Option<u64> {
+        // ORDER: looked at before and after: a reservation that was counted in between is under way still,
+        // or has ended since.
+        let reservations = || (self.releases(), self.reserved.load(Ordering::SeqCst));
+        let before = reservations();
+        let used = self.used();
+        let is_settled = before.1 == 0 && reservations() == before;
+        is_settled.then_some(used)
+    }
+
     /// Returns whether there is room for so many bytes now.
     pub(crate) fn has_room(&self, bytes: u64, quota: u64) -> bool {
         has_room(self.used(), bytes, quota)
