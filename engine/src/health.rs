@@ -166,7 +166,15 @@ impl Health {
     }
 
     /// Returns whether the error changed the state.
+    ///
+    /// # Panics
+    /// When it is no failure of the store: an operation that came too late, or in another process. As a
+    /// failure it would keep the close from flushing what was acknowledged.
     fn enter(&self, error: &Error) -> bool {
+        assert!(
+            !matches!(error, Error::Closed | Error::Forked { .. }),
+            "noted as a failure: {error}"
+        );
         let detail = match error {
             Error::DiskFull { detail } => detail,
             Error::Failed { cause } => return self.enter_failed(cause.text()),
@@ -248,5 +256,11 @@ mod tests {
             panic!("not failed")
         };
         assert_eq!(cause.to_string(), "first: cause");
+    }
+
+    #[test]
+    #[should_panic(expected = "noted as a failure")]
+    fn a_refusal_of_the_close_is_no_failure() {
+        health().enter(&Error::Closed);
     }
 }

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::storage::Batch;
+use crate::storage::{Batch, Storage};
 use crate::vbuckets::Vb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,7 +113,10 @@ impl Branches {
             // A leader before this one may have taken it from the list, and failed.
             let mut waiting = std::mem::take(&mut *self.waiting.lock());
             waiting.insert(vb.id(), Arc::clone(vb));
-            self.begin(lead, &waiting).inspect_err(|error| {
+            // Outside of what is noted: that others refuse is no failure of the store.
+            let storage = self.gate.lend()?;
+            self.health.check()?;
+            self.begin(lead, &storage, &waiting).inspect_err(|error| {
                 lead.run_after(self.health.note(error));
             })
         })
@@ -125,10 +128,13 @@ impl Branches {
         self.waiting.lock().len()
     }
 
-    fn begin(&self, lead: &mut Lead<'_>, waiting: &BTreeMap<VbId, Arc<Vb>>) -> Result<()> {
-        let storage = self.gate.lend()?;
-        self.health.check()?;
-        let mut batch = Batch::new(&storage);
+    fn begin(
+        &self,
+        lead: &mut Lead<'_>,
+        storage: &Storage,
+        waiting: &BTreeMap<VbId, Arc<Vb>>,
+    ) -> Result<()> {
+        let mut batch = Batch::new(storage);
         let mut begun = Vec::new();
         for (id, vb) in waiting {
             let uuid = VbUuid::from_random(rand::random());

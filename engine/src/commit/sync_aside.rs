@@ -28,6 +28,7 @@ use crate::error::Result;
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
+use crate::storage::Storage;
 use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::Clock;
@@ -51,8 +52,8 @@ struct Noted {
 }
 
 impl SyncAside {
-    /// Syncs what is persisted now; see the module's comment. The caller does not have the lead. An
-    /// error has been noted in the health.
+    /// Syncs what is persisted now; see the module's comment. The caller does not have the lead. A
+    /// failure has been noted in the health.
     pub(crate) fn run(&self) -> Result<()> {
         let noted = self.committer.with_lead(|_| {
             self.health.check()?;
@@ -61,17 +62,15 @@ impl SyncAside {
         let Some(noted) = noted else {
             return Ok(());
         };
-        let synced = self.failpoints.pass(place::SYNC).and_then(|()| {
-            let start = self.clock.monotonic();
-            self.gate.lend_while_closing()?.sync()?;
-            self.syncs.count(start);
-            Ok(())
-        });
-        let published = synced.and_then(|()| {
-            self.committer
-                .with_lead(|lead| self.publish_as_leader(lead, &noted))
-        });
-        published.inspect_err(|error| self.health.note(error).run())
+        // Outside of what is noted: a close that has taken the storage since has synced all of it.
+        let storage = self.gate.lend_while_closing()?;
+        let synced = self.sync(&storage);
+        drop(storage);
+        synced.inspect_err(|error| self.health.note(error).run())?;
+        self.committer.with_lead(|lead| {
+            self.publish_as_leader(lead, &noted)
+                .inspect_err(|error| lead.run_after(self.health.note(error)))
+        })
     }
 
     /// Step 1. `None` if all is synced.
@@ -85,6 +84,15 @@ impl SyncAside {
             vbs,
             at: self.clock.monotonic(),
         }))
+    }
+
+    /// Step 2.
+    fn sync(&self, storage: &Storage) -> Result<()> {
+        self.failpoints.pass(place::SYNC)?;
+        let start = self.clock.monotonic();
+        storage.sync()?;
+        self.syncs.count(start);
+        Ok(())
     }
 
     /// Step 3.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
-use vbstore::{Change, Durability, Error};
+use vbstore::{Change, Durability, Error, HealthState};
+use vbstore_engine::raw;
 use vbstore_tests::{TestStore, branches_after_a_change, put, vb};
 
 #[test]
@@ -250,5 +251,43 @@ fn every_close_has_the_same_outcome() {
     }
     drop((engine, other));
     let engine = store.open();
+    store.finish(engine);
+}
+
+#[test]
+fn a_branch_that_is_due_while_the_engine_closes_fails_neither_the_close_nor_the_engine() {
+    let store = TestStore::stepped();
+    store.crash(store.open());
+    let engine = store.open();
+    put(&vb(&engine, 2), "acknowledged", "v");
+    let gate = Arc::new(Gate::default());
+    let wait = Action::Wait(Arc::clone(&gate));
+    store.failpoints.once(place::BRANCH_WRITE, wait);
+    std::thread::scope(|scope| {
+        let write = |number| {
+            let vb = vb(&engine, number);
+            move || vb.write(Change::set("late", "v"), Durability::Memory)
+        };
+        let leads = scope.spawn(write(0));
+        let arrival = gate.wait_for_arrival();
+        let waits = scope.spawn(write(1));
+        while raw::waiting_for_branch(&engine) == 0 {
+            std::thread::yield_now();
+        }
+        let closes = scope.spawn(|| engine.close());
+        while !matches!(vb(&engine, 3).get("k"), Err(Error::Closed)) {
+            std::thread::yield_now();
+        }
+        drop(arrival);
+        for writer in [leads, waits] {
+            let refused = writer.join().unwrap();
+            assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+        }
+        closes.join().unwrap().unwrap();
+    });
+    assert!(matches!(engine.health(), HealthState::Open));
+    drop(engine);
+    let engine = store.open();
+    assert!(vb(&engine, 2).get("acknowledged").unwrap().is_some());
     store.finish(engine);
 }
