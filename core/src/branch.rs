@@ -19,7 +19,9 @@
 //!   that the failover log in memory does not know.
 //! - Until the batch is written no change is assigned, so nothing else changes the vBucket's state but
 //!   whoever has the lead.
-//! - An attempt that fails keeps the name of the branch for the next one.
+//! - An attempt whose batch is not written keeps the name of the branch for the next one. Once the batch
+//!   is written the branch is published whatever follows: state record and failover log name the same
+//!   branch, in memory as on disk, before anything else can write one of them.
 
 use crate::failover_log::FailoverLog;
 use crate::ids::{Cas, Seqno, VbUuid};

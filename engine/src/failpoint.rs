@@ -37,7 +37,8 @@ pub mod place {
     pub const OPEN_BRANCH: &str = "open.branch";
     /// The branches that are due in some vBuckets are about to be written.
     pub const BRANCH_WRITE: &str = "branch.write";
-    /// They are written and synced, and nobody has been told.
+    /// They are written and synced, and nobody has been told. Failing here keeps none of them from having
+    /// begun.
     pub const BRANCH_PUBLISH: &str = "branch.publish";
     /// A stream is about to open a view of the disk.
     pub const SLICE_OPEN: &str = "slice.open";

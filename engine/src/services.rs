@@ -146,7 +146,6 @@ impl Services {
         });
         let flush = Flush {
             gate: Arc::clone(&gate),
-            vbs: Arc::clone(&vbs),
             dirty: Arc::clone(&dirty),
             demand: Arc::clone(&demand),
             syncs: Arc::clone(&syncs),

@@ -158,12 +158,6 @@ impl VBuckets {
         &self.0[VbId::of_key(key, self.count()).index()]
     }
 
-    /// Returns the vBucket 0, which every store has.
-    #[expect(clippy::indexing_slicing, reason = "a store has at least one vBucket")]
-    pub(crate) fn first(&self) -> &Arc<Vb> {
-        &self.0[0]
-    }
-
     /// Returns the vBucket of a number that this table gave out.
     #[expect(clippy::indexing_slicing, reason = "the number is of this table")]
     pub(crate) fn at(&self, id: VbId) -> &Arc<Vb> {

@@ -159,9 +159,10 @@ impl Branches {
         let start = self.clock.monotonic();
         let sequence = storage.write(batch, true)?;
         self.syncs.count(start);
-        self.failpoints.pass(place::BRANCH_PUBLISH)?;
-        // The sync covered every batch before this one too.
-        self.syncs.record(lead, sequence)?;
+        // From here on the branches are on disk and have begun, whatever follows: whoever wrote the state
+        // of memory next would put another branch beside the failover log of this one.
+        let witnessed = self.syncs.record(lead, sequence);
+        let passed = self.failpoints.pass(place::BRANCH_PUBLISH);
         for (vb, state) in begun {
             vb.cell.publish_branch();
             let (uuid, seqno) = (state.uuid, state.high_seqno);
@@ -170,6 +171,9 @@ impl Branches {
         if let Some(reserved) = reserved {
             self.cas_reserved.store(reserved.get(), Ordering::Release);
         }
+        witnessed?;
+        passed?;
+        // The sync covered every batch before this one too.
         self.syncs.publish_all(lead);
         Ok(())
     }

@@ -19,7 +19,7 @@ use crate::gate::Gate;
 use crate::health::Health;
 use crate::storage::{Batch, Storage};
 use crate::tuning::CurrentTuning;
-use crate::vbuckets::{VBuckets, Vb};
+use crate::vbuckets::Vb;
 use std::sync::Arc;
 use vbstore_core::Clock;
 use vbstore_metrics::EngineMetrics;
@@ -42,7 +42,6 @@ impl Flushed {
 /// Flushes what is dirty.
 pub(crate) struct Flush {
     pub(crate) gate: Arc<Gate>,
-    pub(crate) vbs: Arc<VBuckets>,
     pub(crate) dirty: Arc<DirtyList>,
     pub(crate) demand: Arc<Demand>,
     pub(crate) syncs: Arc<Syncs>,
@@ -221,13 +220,11 @@ impl Flush {
         lead.wake_after(vb.cell.fire_all());
     }
 
-    /// Writes something that changes nothing: with nothing to flush, it is the only way to learn
-    /// whether a full disk has space again.
+    /// Writes something that changes nothing and belongs to nobody: with nothing to flush, it is the only
+    /// way to learn whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
-        let first: &Arc<Vb> = self.vbs.first();
-        let state = first.cell.lock().state;
         let mut batch = Batch::new(storage);
-        batch.put_state(first.id(), &state)?;
+        batch.put_nothing()?;
         self.failpoints.pass(place::FLUSH_WRITE)?;
         let sequence = storage.write(batch, true)?;
         self.syncs.record(lead, sequence)?;

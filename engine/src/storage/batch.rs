@@ -10,6 +10,9 @@ use rocksdb::{WriteBatch, WriteOptions};
 use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 
+/// The key of no record.
+const NOBODYS: &[u8] = b"probe";
+
 /// Collects what one write puts on disk.
 pub(crate) struct Batch<'s> {
     storage: &'s Storage,
@@ -100,6 +103,12 @@ impl<'s> Batch<'s> {
         let family = self.storage.family(DEFAULT)?;
         self.inner
             .put_cf(family, StoreState::STORAGE_KEY, &self.scratch);
+        Ok(())
+    }
+
+    /// Puts what changes nothing: the deletion of a record that no store has.
+    pub(crate) fn put_nothing(&mut self) -> Result<()> {
+        self.inner.delete_cf(self.storage.family(DEFAULT)?, NOBODYS);
         Ok(())
     }
 

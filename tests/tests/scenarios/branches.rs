@@ -257,3 +257,30 @@ fn a_clock_that_runs_ahead_of_its_reservation_costs_one_sync() {
     assert_eq!(branches(&vb(&engine, 0)), 1);
     store.finish(engine);
 }
+
+#[test]
+fn a_branch_that_is_on_disk_has_begun_though_what_follows_it_found_the_disk_full() {
+    for place in [place::BRANCH_PUBLISH, place::FLUSH_WITNESS] {
+        let store = TestStore::stepped();
+        let engine = store.open();
+        vb(&engine, 0).set("k", "v").unwrap();
+        let engine = crashed(&store, engine);
+        let full = Error::DiskFull {
+            detail: "planted".into(),
+        };
+        store.failpoints.once(place, Action::Fail(full));
+        let refused = vb(&engine, 0).set("k", "w");
+        assert!(matches!(refused, Err(Error::DiskFull { .. })), "{place}");
+        // Finds that there is space again, and writes something to find it.
+        engine.step(BackgroundTask::Flusher).unwrap();
+        engine.close().unwrap();
+        drop(engine);
+
+        let engine = store.open();
+
+        assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "v");
+        assert_eq!(seqnos(&vb(&engine, 0)), [1, 0], "{place}");
+        assert_eq!(branches_after_a_change(&vb(&engine, 0)), 2, "{place}");
+        store.finish(engine);
+    }
+}
