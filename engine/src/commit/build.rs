@@ -42,6 +42,8 @@ pub(super) struct Built<'s> {
     pub(super) batch: Batch<'s>,
     /// Changes in the batch.
     pub(super) items: u64,
+    /// Changes of the units in the batch that it leaves out, because a newer one of their key is in it.
+    pub(super) replaced: u64,
     /// The vBuckets that are not in the batch, and why.
     pub(super) failed: Vec<(Arc<Vb>, Error)>,
 }
@@ -57,6 +59,8 @@ struct Row<'u> {
 /// What a unit puts into the batch.
 struct Plan<'u> {
     rows: Vec<Row<'u>>,
+    /// Changes that are left out.
+    replaced: u64,
     /// The vBucket's state after it.
     state: VbState,
 }
@@ -71,6 +75,7 @@ pub(super) fn build<'s>(
     let mut built = Built {
         batch: Batch::new(storage),
         items: 0,
+        replaced: 0,
         failed: Vec::new(),
     };
     for unit in units {
@@ -80,6 +85,7 @@ pub(super) fn build<'s>(
             Ok(plan) => {
                 put(&mut built.batch, unit, &plan)?;
                 built.items += number_of(plan.rows.len());
+                built.replaced += plan.replaced;
                 unit.state = plan.state;
             }
             Err(error) => built.failed.push((Arc::clone(&unit.vb), error)),
@@ -95,6 +101,7 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
     let mut looked_up = looked_up.into_iter();
     let mut state = unit.state;
     let mut rows = Vec::new();
+    let mut replaced = 0;
     let newest = newest_of_each_key(unit);
     // What the changes that are not written were going to replace.
     let mut passed_on: HashMap<&[u8], Option<ItemMeta>> = HashMap::new();
@@ -109,6 +116,7 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
         let previous = passed_on.remove(&*item.key).unwrap_or(previous);
         if newest.get(&*item.key).is_some_and(|newest| *newest > seqno) {
             passed_on.insert(&item.key, previous);
+            replaced += 1;
             continue;
         }
         let prev_seqno = previous.map_or(Seqno::ZERO, |previous| previous.seqno);
@@ -127,7 +135,11 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
             previous,
         });
     }
-    Ok(Plan { rows, state })
+    Ok(Plan {
+        rows,
+        replaced,
+        state,
+    })
 }
 
 /// Returns the newest change of each key, if there may be several of one.

@@ -148,6 +148,7 @@ impl Flush {
         let Built {
             batch,
             items,
+            replaced,
             failed,
         } = build(storage, &mut taken.units, &self.failpoints, &self.metrics)?;
         for (vb, error) in failed {
@@ -197,6 +198,8 @@ impl Flush {
         let metrics = &self.metrics;
         metrics.flushes.add(1);
         metrics.flushed_items.add(items);
+        // Counted now that they are never built again: a flush that fails leaves out the same ones later.
+        metrics.replaced_items.add(replaced);
         metrics.flushed_bytes.add(batch_bytes);
         metrics.batch_items.observe(items);
         metrics.batch_bytes.observe(batch_bytes);

@@ -11,7 +11,7 @@ use vbstore::{
 use vbstore_engine::raw;
 use vbstore_tests::figures::{assert_complete, assert_identities, by};
 use vbstore_tests::following::{VB, drain, on_disk, open, stepped, take};
-use vbstore_tests::{TestStore, vb};
+use vbstore_tests::{TestStore, put, vb};
 
 fn keys(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|n| format!("key-{n:04}"))
@@ -379,5 +379,31 @@ fn an_engine_has_one_set_of_streams_at_a_time() {
     ));
     drop(streams);
     drop(Streams::stepped(&engine, &StreamsConfig::default()).unwrap());
+    store.finish(engine);
+}
+
+#[test]
+fn changes_that_a_batch_leaves_out_count_as_replaced_once_it_is_written() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.checkpoint_bytes_max = 4 << 10;
+    let engine = store.open();
+    for _ in 0..6 {
+        // A checkpoint each.
+        put(&vb(&engine, 1), "k", &"v".repeat(5_000));
+    }
+    let full = Error::DiskFull {
+        detail: "planted".into(),
+    };
+    store
+        .failpoints
+        .once(place::FLUSH_WRITE, Action::Fail(full));
+    assert!(matches!(engine.flush(), Err(Error::DiskFull { .. })));
+    engine.flush().unwrap();
+
+    let snapshot = engine.metrics_snapshot().unwrap();
+    let value = |metric| snapshot.value(metric).unwrap();
+    assert_eq!(value(&names::WRITTEN_ITEMS), 6.0);
+    assert_eq!(value(&names::PERSIST_ITEMS), 1.0);
+    assert_eq!(value(&names::CHECKPOINT_ITEMS_REPLACED), 5.0);
     store.finish(engine);
 }
