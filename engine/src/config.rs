@@ -68,7 +68,8 @@ pub struct Tuning {
     /// Share of the quota, in percent, down to which they are freed, from 1 and below the high
     /// mark. Default: 70.
     pub memory_low_percent: u8,
-    /// How long a write waits at the memory quota, from 0. Default: 5 s.
+    /// How long a write waits at the memory quota, from 0. Default: 5 s. It is refused at once if waiting
+    /// would free nothing, because all that takes memory is in vBuckets that cannot be flushed.
     pub busy_timeout: Duration,
     /// How long a change may stay in memory only, from 1 ms. Default: 100 ms. Lowering it bounds
     /// what a [`Durability::Memory`] write can lose, at the cost of smaller batches.

@@ -28,14 +28,14 @@ use vbstore_metrics::EngineMetrics;
 pub(super) struct Flushed {
     /// vBuckets whose changes were written.
     pub(super) vbuckets: usize,
-    /// Whether memory was freed.
-    has_freed: bool,
+    /// Whether memory was freed, or a cursor dropped so that it can be.
+    has_recovered: bool,
 }
 
 impl Flushed {
-    /// Returns whether there was nothing to do.
+    /// Returns whether there was nothing to do: another flush would find nothing either.
     pub(super) fn is_idle(&self) -> bool {
-        self.vbuckets == 0 && !self.has_freed
+        self.vbuckets == 0 && !self.has_recovered
     }
 }
 
@@ -81,11 +81,11 @@ impl Flush {
         match done {
             Ok(()) => {
                 let room = room.max(lead.room_awaited());
-                let has_freed = self.recovery.run(lead, room);
+                let has_recovered = self.recovery.run(lead, room);
                 self.health.heal();
                 Ok(Flushed {
                     vbuckets: taken.units.len(),
-                    has_freed,
+                    has_recovered,
                 })
             }
             Err(error) => {

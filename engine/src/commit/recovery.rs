@@ -66,7 +66,8 @@ impl Default for Progress {
 struct Turn {
     changes: usize,
     cursors: usize,
-    has_freed: bool,
+    /// A checkpoint was freed, or a cursor dropped.
+    has_progressed: bool,
 }
 
 impl MemoryRecovery {
@@ -88,7 +89,8 @@ impl MemoryRecovery {
     }
 
     /// Frees memory for one turn, if there is too little or somebody waits for room for so many bytes.
-    /// What is freed is dropped after the lead is resigned. Returns whether anything was freed.
+    /// What is freed is dropped after the lead is resigned. Returns whether anything was freed or a cursor
+    /// dropped: if so, another turn may free more.
     pub(super) fn run(&self, lead: &mut Lead<'_>, room: u64) -> bool {
         let tuning = self.tuning.get();
         let used = self.memory.used();
@@ -104,12 +106,12 @@ impl MemoryRecovery {
             let quota = tuning.memory_quota;
             target = target.min(if room > quota { quota } else { quota - room });
         }
-        let mut has_freed = false;
+        let mut has_progressed = false;
         if used > target {
             let mut turn = Turn {
                 changes: TURN_CHANGES,
                 cursors: TURN_CURSORS,
-                has_freed: false,
+                has_progressed: false,
             };
             let is_done = self.take_turn(lead, &mut progress, &mut turn, target);
             if is_done {
@@ -117,7 +119,7 @@ impl MemoryRecovery {
             } else if progress.is_recovering {
                 self.demand.flush();
             }
-            has_freed = turn.has_freed;
+            has_progressed = turn.has_progressed;
         } else {
             progress.is_recovering = false;
         }
@@ -125,7 +127,7 @@ impl MemoryRecovery {
             progress.lagging.clear();
         }
         *self.progress.lock() = progress;
-        has_freed
+        has_progressed
     }
 
     /// Frees all memory that everyone has read, and if `drops_cursors` also what not. For tests.
@@ -134,7 +136,7 @@ impl MemoryRecovery {
         let mut turn = Turn {
             changes: usize::MAX,
             cursors: if drops_cursors { usize::MAX } else { 0 },
-            has_freed: false,
+            has_progressed: false,
         };
         self.take_turn(lead, &mut Progress::default(), &mut turn, 0);
     }
@@ -202,7 +204,7 @@ impl MemoryRecovery {
         drop(inner);
         // A checkpoint is freed whole, so the last one of a turn may have more than is left.
         turn.changes -= sealed.entries().len().min(turn.changes);
-        turn.has_freed = true;
+        turn.has_progressed = true;
         self.metrics.checkpoints_freed.add(1);
         self.metrics.freed_bytes.add(sealed.memory());
         lead.free_after(sealed);
@@ -237,6 +239,7 @@ impl MemoryRecovery {
             .extend(next.map(|(_, lag)| (lag.bytes, vb.id())));
         if let Some(lag) = dropped {
             turn.cursors -= 1;
+            turn.has_progressed = true;
             self.metrics.cursors_dropped.add(1);
             tracing::info!(vb = %vb.id(), items = lag.items, bytes = lag.bytes, "cursor dropped");
         }

@@ -9,7 +9,7 @@ use vbstore::{
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
-use vbstore_tests::{TestStore, vb};
+use vbstore_tests::{TestStore, put, vb};
 
 fn keys(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|n| format!("key-{n:04}"))
@@ -231,5 +231,33 @@ fn cas_rises_with_the_seqno_whoever_writes() {
     let rises = |two: &[(Seqno, vbstore::Cas)]| two[0].0 < two[1].0 && two[0].1 < two[1].1;
     assert!(seen.windows(2).all(rises));
     drop((consumer, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn a_write_at_the_quota_waits_while_cursors_are_dropped_by_turns() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.memory_quota = 16 << 20;
+    let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let frozen = |n: u32| {
+        let name = format!("frozen-{n}");
+        let mut consumer = streams.consumer(&name, &ConsumerConfig::default()).unwrap();
+        open(&mut consumer, &StreamRequest::from_start(VB));
+        consumer
+    };
+    // More than one turn drops, and nothing can be freed before the last of them is.
+    let consumers: Vec<_> = (0..130).map(frozen).collect();
+    for n in 0..6 {
+        let change = Change::set(format!("key-{n}"), vec![0; 2 << 20]);
+        vb(&engine, 1).write(change, Durability::Synced).unwrap();
+    }
+    assert_eq!(engine.metrics().cursors_dropped.get(), 0);
+
+    let large = Change::set("large", vec![0; 6 << 20]);
+    vb(&engine, 0).write(large, Durability::Memory).unwrap();
+
+    assert_eq!(engine.metrics().cursors_dropped.get(), 130);
+    drop((consumers, streams));
     store.finish(engine);
 }
