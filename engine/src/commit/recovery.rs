@@ -9,10 +9,11 @@
 //! # Protocol
 //! Done in the lead, by turns: a turn frees [`TURN_CHANGES`] changes at most, or one checkpoint, because
 //! every writer waits meanwhile. Where it stopped is kept for the next turn, which is asked for from the
-//! flusher; a writer that waits for room comes for turns of its own. All vBuckets are looked at once to
-//! free what everyone has read, and once to list the cursors that lag; after that a dropped cursor costs
-//! a look at its own vBucket. The list is as of that moment: a cursor that has read on since is looked at
-//! again before it is dropped, and takes its new place in the list.
+//! flusher; a writer that waits for room comes for turns of its own. Each turn begins by looking at all
+//! vBuckets for what everyone has read: streams have read on since the turn before. The cursors that lag
+//! are listed once; after that a dropped cursor costs a look at its own vBucket. The list is as of that
+//! moment: a cursor that has read on since is looked at again before it is dropped, and takes its new
+//! place in the list. A list that an earlier turn made is made again when it is used up.
 
 use super::demand::Demand;
 use super::lead::Lead;
@@ -150,16 +151,16 @@ impl MemoryRecovery {
         target: u64,
     ) -> bool {
         let is_over = |turn: &Turn| self.memory.used() <= target || turn.changes == 0;
-        if progress.lagging.is_empty() {
-            self.free_read(lead, progress, turn, target);
-            if is_over(turn) {
-                return self.memory.used() <= target;
-            }
-            self.list_lagging(progress);
-        }
+        self.free_read(lead, progress, turn, target);
+        let mut is_listed = false;
         while !is_over(turn) {
             let Some((bytes, id)) = progress.lagging.pop() else {
-                return true;
+                if is_listed {
+                    return true;
+                }
+                self.list_lagging(progress);
+                is_listed = true;
+                continue;
             };
             if turn.cursors == 0 {
                 progress.lagging.push((bytes, id));

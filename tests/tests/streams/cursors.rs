@@ -261,3 +261,37 @@ fn a_write_at_the_quota_waits_while_cursors_are_dropped_by_turns() {
     drop((consumers, streams));
     store.finish(engine);
 }
+
+#[test]
+fn each_turn_frees_what_everyone_has_read_before_it_drops_a_cursor() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.memory_quota = 16 << 20;
+    store.config.tuning.checkpoint_bytes_max = 64 << 10;
+    let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let frozen = |name, number| {
+        let mut consumer = streams.consumer(name, &ConsumerConfig::default()).unwrap();
+        open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+        consumer
+    };
+    let (large, small) = (frozen("large", 0), frozen("small", 1));
+    let mut written = 0;
+    while engine.checkpoint_memory() < 15 << 20 {
+        let number = u16::from(written % 3 == 0);
+        put(&vb(&engine, number), &format!("key-{written}"), "v");
+        written += 1;
+    }
+    // Dropping the one cursor is enough, but what it kept takes several turns to free.
+    engine.flush().unwrap();
+    let low = (16 << 20) / 100 * 70;
+    assert!(engine.checkpoint_memory() > low, "all in one turn");
+    while engine.checkpoint_memory() > low {
+        engine.step(BackgroundTask::Flusher).unwrap();
+    }
+
+    assert_eq!(engine.metrics().cursors_dropped.get(), 1);
+    assert_eq!(large.stats()[0].lag_items, None);
+    assert!(small.stats()[0].lag_items.is_some());
+    drop((large, small, streams));
+    store.finish(engine);
+}
