@@ -1,7 +1,7 @@
 //! Whether the engine takes writes.
 //!
 //! ```text
-//! Open -> Degraded (disk full) -> Open        by itself, when a flush succeeds again
+//! Open -> Degraded (disk full) -> Open        by itself, when a flush writes something again
 //! Open, Degraded -> Failed (anything else)    only opening again leaves it
 //! ```
 //! The first cause of a failure is kept; what fails later because of it does not replace it.
@@ -205,7 +205,7 @@ impl Health {
         true
     }
 
-    /// A flush has succeeded: space is back.
+    /// A flush has written something: space is back.
     pub(crate) fn heal(&self) {
         if !self.is_degraded() {
             return;

@@ -72,17 +72,20 @@ impl Flush {
         let done = if !taken.units.is_empty() {
             self.write_units(lead, &storage, &mut taken, sync)
         } else if self.health.is_degraded() {
-            self.probe(lead, &storage)
+            self.probe(lead, &storage).map(|()| true)
         } else if sync {
-            self.syncs.sync(lead, &storage)
+            self.syncs.sync(lead, &storage).map(|()| false)
         } else {
-            Ok(())
+            Ok(false)
         };
         match done {
-            Ok(()) => {
+            Ok(has_written) => {
                 let room = room.max(lead.room_awaited());
                 let has_recovered = self.recovery.run(lead, room);
-                self.health.heal();
+                // Only a write that succeeded says that there is space.
+                if has_written {
+                    self.health.heal();
+                }
                 Ok(Flushed {
                     vbuckets: taken.units.len(),
                     has_recovered,
@@ -137,13 +140,14 @@ impl Flush {
         units
     }
 
+    /// Writes what was taken. Returns false if all of it was left out, so that nothing was written.
     fn write_units(
         &self,
         lead: &mut Lead<'_>,
         storage: &Storage,
         taken: &mut TakenUnits<'_>,
         sync: bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.failpoints.pass(place::FLUSH_BUILD)?;
         let Built {
             batch,
@@ -156,11 +160,10 @@ impl Flush {
         }
         taken.units.retain(|unit| !unit.vb.has_failed());
         if taken.units.is_empty() {
-            return if sync {
-                self.syncs.sync(lead, storage)
-            } else {
-                Ok(())
-            };
+            if sync {
+                self.syncs.sync(lead, storage)?;
+            }
+            return Ok(false);
         }
         let batch_bytes = batch.size();
 
@@ -208,7 +211,7 @@ impl Flush {
         if sync {
             self.syncs.publish_all(lead);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Leaves a vBucket out of this flush and of all later ones. ORDER: its failure is noted first, and

@@ -4,7 +4,10 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, DB, Options};
 use std::path::PathBuf;
 use std::sync::Arc;
 use vbstore::failpoint::{Action, place};
-use vbstore::{Change, Counts, Durability, Engine, Error, HealthState, Seqno, StreamRequest, VbId};
+use vbstore::{
+    BackgroundTask, Change, Counts, Durability, Engine, Error, HealthState, Seqno, StreamRequest,
+    VbId,
+};
 use vbstore_core::record::VbState;
 use vbstore_engine::raw::{
     FamilyOptions, StorageConfig, forget_memory, key_family, purge_tombstones, seqno_family,
@@ -308,4 +311,35 @@ fn a_vbucket_with_spoilt_blocks_can_be_deleted() {
     vb(&engine, 0).set(key(1), "v").unwrap();
     assert_others_write(&engine);
     engine.close().unwrap();
+}
+
+#[test]
+fn a_flush_that_leaves_everything_out_does_not_find_space_on_a_full_disk() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let vb0 = vb(&engine, 0);
+    put(&vb0, "gone", "v");
+    vb0.delete("gone").unwrap();
+    put(&vb0, "last", "v");
+    engine.flush().unwrap();
+    forget_memory(&engine, true).unwrap();
+    put(&vb0, "gone", "back");
+    purge_tombstones(&engine, VbId::new(0), Seqno::new(2)).unwrap();
+    let full = Error::DiskFull {
+        detail: "planted".into(),
+    };
+    store
+        .failpoints
+        .once(place::FLUSH_WRITE, Action::Fail(full));
+    assert!(matches!(engine.flush(), Err(Error::DiskFull { .. })));
+    store.failpoints.once(place::FLUSH_LOOK_UP, out_of_memory());
+
+    engine.step(BackgroundTask::Flusher).unwrap();
+
+    let health = engine.health();
+    assert!(matches!(health, HealthState::Degraded { .. }), "{health:?}");
+    engine.step(BackgroundTask::Flusher).unwrap();
+    assert!(matches!(engine.health(), HealthState::Open));
+    drop(vb0);
+    engine.close().unwrap_err();
 }
