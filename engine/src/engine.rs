@@ -209,12 +209,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::DiskFull`], [`crate::Error::Closed`];
+    /// [`crate::Error::Failed`] if the store's directory was moved, replaced or removed, which fails the engine;
     /// [`crate::Error::Io`] if RocksDB counted a background error meanwhile, whichever vBucket it was met
     /// in: RocksDB's call tells nothing, and the next write names the cause.
     pub fn compact(&self, vb: VbId) -> Result<()> {
-        let vb = self.services().vbs.get(vb)?;
-        self.services().home.check()?;
-        self.services().gate.lend()?.compact(vb.id())
+        let services = self.services();
+        let vb = services.vbs.get(vb)?;
+        // A closed engine has no say in what became of its directory.
+        drop(services.gate.lend()?);
+        services
+            .home
+            .check()
+            .inspect_err(|error| services.health.note(error).run())?;
+        services.gate.lend()?.compact(vb.id())
     }
 
     /// Deletes everything a vBucket holds and gives it a new uuid; seqnos begin at 1 again. Durable

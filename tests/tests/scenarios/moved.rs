@@ -116,3 +116,16 @@ fn a_store_whose_files_were_removed_is_noticed() {
     assert!(noticed.is_err());
     assert_failed(&engine, "emptied while the store was open");
 }
+
+#[test]
+fn a_store_that_was_moved_is_noticed_by_a_compaction() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    std::fs::rename(store.path(), store.path().with_file_name("elsewhere")).unwrap();
+
+    let refused = engine.compact(vb(&engine, 0).id());
+
+    assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
+    assert_failed(&engine, "moved or removed while the store was open");
+    engine.close().unwrap_err();
+}
