@@ -459,7 +459,7 @@ impl VbCell {
     pub fn hold_memory(&self, generation: u64) -> Result<CursorId, Gone> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
-        inner.checkpoints.register_on_disk().map_err(|_| Gone)
+        Ok(inner.checkpoints.register_on_disk())
     }
 
     /// Takes a cursor away.

@@ -111,7 +111,6 @@ impl Committer {
                     return Some(Ok(()));
                 }
             }
-            Want::Lead => return None,
         }
         if let Err(unhealthy) = self.health.check() {
             return Some(Err(unhealthy));
@@ -146,7 +145,7 @@ impl Committer {
                 return answer;
             }
             let candidate = Candidate::new();
-            match self.queue.join(want, |want| self.is_settled(want)) {
+            match self.queue.join(Some(want), |want| self.is_settled(want)) {
                 Joined::Fulfilled => {}
                 Joined::Leads => {
                     let seen = self.memory.releases();
@@ -185,7 +184,7 @@ impl Committer {
     pub(crate) fn with_lead<R>(&self, work: impl FnOnce(&mut Lead<'_>) -> Result<R>) -> Result<R> {
         self.gate.opener().check_id()?;
         let candidate = Candidate::new();
-        if let Joined::Waits(slot) = self.queue.join(&Want::Lead, |_| false) {
+        if let Joined::Waits(slot) = self.queue.join(None, |_| false) {
             while !slot.was_handed_lead() {
                 slot.park(None, &self.queue);
             }

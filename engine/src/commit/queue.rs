@@ -94,7 +94,8 @@ enum Sleeper {
 }
 
 struct Waiting {
-    want: Want,
+    /// `None` for the lead itself.
+    want: Option<Want>,
     sleeper: Sleeper,
 }
 
@@ -149,10 +150,10 @@ impl CommitQueue {
         self.real.monotonic()
     }
 
-    /// Step 2 of the protocol.
-    pub(super) fn join(&self, want: &Want, is_settled: impl Fn(&Want) -> bool) -> Joined {
+    /// Step 2 of the protocol. Without a want it is the lead itself that is waited for.
+    pub(super) fn join(&self, want: Option<&Want>, is_settled: impl Fn(&Want) -> bool) -> Joined {
         let mut queue = self.queue.lock();
-        if is_settled(want) {
+        if want.is_some_and(is_settled) {
             return Joined::Fulfilled;
         }
         if !queue.is_led {
@@ -162,7 +163,7 @@ impl CommitQueue {
         let slot = Slot::new();
         let sleeper = Sleeper::Thread(Arc::clone(&slot));
         queue.waiting.push_back(Waiting {
-            want: want.clone(),
+            want: want.cloned(),
             sleeper,
         });
         Joined::Waits(slot)
@@ -179,7 +180,7 @@ impl CommitQueue {
     ) -> bool {
         // Cloning and dropping a waker runs the program's code: never under the lock.
         let waiting = Waiting {
-            want: want.clone(),
+            want: Some(want.clone()),
             sleeper: Sleeper::Task(id, waker.clone()),
         };
         let mut queue = self.queue.lock();
@@ -220,7 +221,7 @@ impl CommitQueue {
         let mut heir = None;
         let mut still = VecDeque::with_capacity(queue.waiting.len());
         for waiting in queue.waiting.drain(..) {
-            if is_settled(&waiting.want) {
+            if waiting.want.as_ref().is_some_and(&is_settled) {
                 woken.push(waiting.sleeper);
             } else if let (None, Sleeper::Thread(slot)) = (&heir, &waiting.sleeper) {
                 heir = Some(Arc::clone(slot));
@@ -251,8 +252,8 @@ impl CommitQueue {
     /// Returns the most bytes that anybody in the queue waits for room for.
     pub(super) fn room_awaited(&self) -> u64 {
         let queue = self.queue.lock();
-        let rooms = queue.waiting.iter().map(|waiting| waiting.want.room());
-        rooms.max().unwrap_or(0)
+        let rooms = queue.waiting.iter().filter_map(|w| w.want.as_ref());
+        rooms.map(Want::room).max().unwrap_or(0)
     }
 
     /// Returns whether somebody in the queue waits for a sync.
@@ -261,7 +262,7 @@ impl CommitQueue {
             .lock()
             .waiting
             .iter()
-            .any(|waiting| waiting.want.wants_sync())
+            .any(|waiting| waiting.want.as_ref().is_some_and(Want::wants_sync))
     }
 }
 
