@@ -12,9 +12,9 @@
 //!    hand it the lead.
 //!
 //! A leader resigns after its flush has been published: under the queue's lock it takes everybody
-//! out who has what they want, hands the lead to the first thread that has not, or to nobody. Wakers,
-//! and the values of changes that were freed, are the program's own code: the leader collects them
-//! and runs them after it has resigned, when it holds nothing.
+//! out who has what they want, hands the lead to the first thread that has not, or to nobody. Wakers
+//! may be the program's own code, and freeing changes takes time that nobody should wait for: the leader
+//! collects both and comes to them after it has resigned, when it holds nothing.
 //!
 //! Why nobody is forgotten: the flush publishes *before* the leader takes the queue's lock, and a
 //! thread looks *after* it has taken it. Either the thread sees what was published, or the leader
