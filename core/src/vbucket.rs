@@ -1,14 +1,21 @@
 //! One vBucket in memory: its lock, what the lock guards, and how far it is durable.
 //!
 //! # Protocol
-//! Everything but the two published seqnos is read and changed under the cell's lock.
+//! What [`VbInner`] has is read and changed under the cell's lock. The four atomic fields beside it are
+//! read without it by whoever looks; they are changed with the lead of the flush only, or under the lock.
 //!
-//! - `persisted` and `synced` are raised by whoever leads the flush, after the write they speak of
-//!   has returned: stored first, then the lock is taken and the watches they fulfil are fired.
-//!   [`VbCell::watch`] looks and registers under the same lock. So either the publisher finds the
-//!   watch, or the watcher finds what was published: no wake-up is lost.
-//! - A deletion stores `generation` first and then sets both back to 0, so whoever reads one of them
-//!   and *then* finds the generation unchanged has read it of that generation.
+//! - `persisted` and `synced` are raised by the leader, after the write they speak of has returned.
+//!   `persisted` is stored under the lock, together with the state that it is of; `synced`, which nothing
+//!   under the lock belongs to, is stored before the lock is taken. Either way the publisher looks for
+//!   watches under the lock and after it has stored, and [`VbCell::watch`] looks and registers under the
+//!   same lock. If the publisher comes first, the watcher finds what was published; if the watcher does,
+//!   the publisher finds the watch: no wake-up is lost.
+//! - `generation` is changed by a deletion, under the lock: first, and then both seqnos are set back to 0.
+//!   So whoever reads one of them and *then* finds the generation unchanged has read it of that
+//!   generation.
+//! - `is_branch_due` changes once, from true to false, under the lock and after the branch is on disk.
+//!   A writer that still reads true comes for the lead and looks again; one that reads false goes on, and
+//!   a seqno is assigned under the lock.
 //! - A stream is admitted, joins memory and reads it under the lock: no failover entry, no purge and
 //!   no deletion comes in between, and what is announced from memory is sealed before the lock is
 //!   given back.
@@ -459,7 +466,7 @@ impl VbCell {
     pub fn hold_memory(&self, generation: u64) -> Result<CursorId, Gone> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
-        inner.checkpoints.register_on_disk().map_err(|_| Gone)
+        Ok(inner.checkpoints.register_on_disk())
     }
 
     /// Takes a cursor away.

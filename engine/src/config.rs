@@ -49,7 +49,8 @@ pub struct Config {
     /// of file descriptors). RocksDB: `max_open_files`.
     pub open_files_max: Option<u32>,
     /// How long closing may take to put everything into files, from 0. Default: 10 s. What is not
-    /// done by then is recovered from the log by the next open, which then takes longer.
+    /// done by then is recovered from the log by the next open, which then takes longer. Not counted is
+    /// what runs when it begins and is finished first: operations, and the compaction of a deleted vBucket.
     pub close_timeout: Duration,
     /// What can be changed while the engine is open.
     pub tuning: Tuning,

@@ -13,7 +13,7 @@
 //! 6. *leaves*, never two at once: dirty list, ledger, health, witness, tuning, signals.
 //!
 //! A thread that waits for durability, for room or for the lead holds none of them, and neither does
-//! one that runs the program's code ([`crate::wakes`]).
+//! one that calls wakers or frees changes ([`crate::wakes`]).
 
 use crate::commit::{
     Branches, Committer, Deleter, Demand, DirtyList, Flush, Ledger, MemoryRecovery, SyncAside,

@@ -1,7 +1,8 @@
-//! What runs once a thread holds no lock: wakers, and the destruction of values.
+//! What is done once a thread holds no lock: calling wakers, and freeing changes.
 //!
-//! Both are the program's own code. It may call the engine, block, or drop the last handle, so it
-//! never runs under a lock or in the lead.
+//! A waker may take locks of its own and of the engine. Changes are ours, values included, but a
+//! checkpoint has thousands, and freeing them takes time that nobody should wait for under a lock or in
+//! the lead.
 
 use crate::wakers::Wakers;
 use std::sync::Arc;

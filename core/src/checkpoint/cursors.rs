@@ -130,6 +130,11 @@ impl Checkpoints {
         if position < self.freed_upto || position > self.high_seqno {
             return Err(NotInMemory);
         }
+        Ok(self.register_at(position))
+    }
+
+    /// Registers a cursor at a seqno above which nothing was freed.
+    fn register_at(&mut self, position: Seqno) -> CursorId {
         let begins_in_open = self.open.entries.keys().next();
         if begins_in_open.is_some_and(|first| *first <= position) {
             self.seal();
@@ -154,17 +159,22 @@ impl Checkpoints {
             }
         };
         self.check_cursor(&cursor);
-        Ok(self.cursors.insert(cursor))
+        self.cursors.insert(cursor)
     }
 
     /// Registers a cursor after everything that is on disk: whatever a later view of the disk ends
     /// with, what comes after it stays in memory until the cursor is removed or dropped. A checkpoint
     /// that a flush is writing just now is kept too: the view may not have it yet.
     ///
-    /// # Errors
-    /// Never: nothing that is not on disk was freed.
-    pub fn register_on_disk(&mut self) -> Result<CursorId, NotInMemory> {
-        self.register(self.on_disk())
+    /// # Panics
+    /// When something that is not on disk was freed: a fault of this module.
+    pub fn register_on_disk(&mut self) -> CursorId {
+        let (on_disk, freed_upto) = (self.on_disk(), self.freed_upto);
+        assert!(
+            freed_upto <= on_disk,
+            "freed up to {freed_upto}, on disk up to {on_disk}"
+        );
+        self.register_at(on_disk)
     }
 
     /// Takes a cursor away; nothing happens if it is gone.

@@ -48,8 +48,8 @@ pub struct Appended {
     pub added: u64,
     /// Memory given back by the change that was replaced, in bytes.
     pub removed: u64,
-    /// The change that was replaced in the open checkpoint. Dropping its value may run the program's
-    /// code, so the caller drops it after the lock is released.
+    /// The change that was replaced in the open checkpoint. Freeing it takes time, so the caller drops it
+    /// after the lock is released.
     pub replaced: Option<Arc<Item>>,
 }
 

@@ -32,10 +32,15 @@ const RESERVED_MICROS: u64 = 3_600_000_000;
 /// A reservation with less left than this, in microseconds, is renewed with whatever else is written.
 const RENEWED_MICROS: u64 = RESERVED_MICROS / 2;
 
+/// Returns what a clock says in microseconds, at most what can be reserved: a clock may be off the scale.
+fn micros_of(clock: &dyn Clock) -> u64 {
+    clock.wall_micros().min(Cas::RESTORED_MAX.get())
+}
+
 /// Returns up to which CAS a store that is opened now may believe its clock. A clock that is off the
 /// scale reserves all there is.
 pub(crate) fn reserved_at(clock: &dyn Clock) -> Cas {
-    Cas::new(clock.wall_micros().saturating_add(RESERVED_MICROS)).min(Cas::RESTORED_MAX)
+    Cas::new(micros_of(clock) + RESERVED_MICROS).min(Cas::RESTORED_MAX)
 }
 
 /// Begins branches that are due, and reserves CAS values.
@@ -78,12 +83,12 @@ impl Branches {
 
     /// Returns whether changes of a vBucket may be given seqnos and CAS values now. Takes no lock.
     pub(crate) fn is_ready(&self, cell: &VbCell) -> bool {
-        !cell.is_branch_due() && self.clock.wall_micros() <= self.cas_reserved().get()
+        !cell.is_branch_due() && micros_of(&*self.clock) <= self.cas_reserved().get()
     }
 
     /// Returns the microseconds from which a CAS is made: those of the clock, at most what is reserved.
     pub(crate) fn cas_micros(&self) -> u64 {
-        self.clock.wall_micros().min(self.cas_reserved().get())
+        micros_of(&*self.clock).min(self.cas_reserved().get())
     }
 
     /// Returns the failover log of a vBucket that begins with this branch at seqno 0.
@@ -183,10 +188,11 @@ impl Branches {
         Cas::new(self.cas_reserved.load(Ordering::Acquire))
     }
 
-    /// Returns up to where to reserve, if little is left of the reservation.
+    /// Returns up to where to reserve, if little is left of the reservation and there is more to reserve.
     fn renewed(&self) -> Option<Cas> {
-        let left = self.cas_reserved().get();
-        let left = left.saturating_sub(self.clock.wall_micros());
-        (left < RENEWED_MICROS).then(|| reserved_at(&*self.clock).max(self.cas_reserved()))
+        let reserved = self.cas_reserved();
+        let left = reserved.get().saturating_sub(micros_of(&*self.clock));
+        let next = reserved_at(&*self.clock);
+        (left < RENEWED_MICROS && next > reserved).then_some(next)
     }
 }

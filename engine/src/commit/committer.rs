@@ -12,9 +12,9 @@
 //!    hand it the lead.
 //!
 //! A leader resigns after its flush has been published: under the queue's lock it takes everybody
-//! out who has what they want, hands the lead to the first thread that has not, or to nobody. Wakers,
-//! and the values of changes that were freed, are the program's own code: the leader collects them
-//! and runs them after it has resigned, when it holds nothing.
+//! out who has what they want, hands the lead to the first thread that has not, or to nobody. Wakers
+//! may be the program's own code, and freeing changes takes time that nobody should wait for: the leader
+//! collects both and comes to them after it has resigned, when it holds nothing.
 //!
 //! Why nobody is forgotten: the flush publishes *before* the leader takes the queue's lock, and a
 //! thread looks *after* it has taken it. Either the thread sees what was published, or the leader
@@ -111,7 +111,6 @@ impl Committer {
                     return Some(Ok(()));
                 }
             }
-            Want::Lead => return None,
         }
         if let Err(unhealthy) = self.health.check() {
             return Some(Err(unhealthy));
@@ -146,7 +145,7 @@ impl Committer {
                 return answer;
             }
             let candidate = Candidate::new();
-            match self.queue.join(want, |want| self.is_settled(want)) {
+            match self.queue.join(Some(want), |want| self.is_settled(want)) {
                 Joined::Fulfilled => {}
                 Joined::Leads => {
                     let seen = self.memory.releases();
@@ -185,7 +184,7 @@ impl Committer {
     pub(crate) fn with_lead<R>(&self, work: impl FnOnce(&mut Lead<'_>) -> Result<R>) -> Result<R> {
         self.gate.opener().check_id()?;
         let candidate = Candidate::new();
-        if let Joined::Waits(slot) = self.queue.join(&Want::Lead, |_| false) {
+        if let Joined::Waits(slot) = self.queue.join(None, |_| false) {
             while !slot.was_handed_lead() {
                 slot.park(None, &self.queue);
             }

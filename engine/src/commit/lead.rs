@@ -8,8 +8,8 @@ use vbstore_core::lock_order::{Held, Rank};
 use vbstore_core::vbucket::Fired;
 use vbstore_core::{Checkpoints, Sealed};
 
-/// The lead. Dropping it resigns, and only then runs what was collected meanwhile: wakers and the
-/// destruction of values are the program's code.
+/// The lead. Dropping it resigns, and only then does what was collected meanwhile: calling wakers and
+/// freeing changes ([`crate::wakes`]).
 pub(crate) struct Lead<'a> {
     queue: &'a CommitQueue,
     is_settled: &'a dyn Fn(&Want) -> bool,

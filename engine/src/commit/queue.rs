@@ -4,7 +4,7 @@ use super::want::Want;
 use crate::wakers::Wakers;
 use crossbeam::sync::{Parker, Unparker};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Waker;
@@ -87,29 +87,100 @@ impl Slot {
     }
 }
 
-enum Sleeper {
-    Thread(Arc<Slot>),
-    /// A ticket's waker; the number tells whose, so that it can be replaced.
-    Task(u64, Waker),
+/// A thread that waits.
+struct Thread {
+    /// `None` for the lead itself.
+    want: Option<Want>,
+    slot: Arc<Slot>,
 }
 
-struct Waiting {
+impl Thread {
+    fn is_settled(&self, is_settled: impl Fn(&Want) -> bool) -> bool {
+        self.want.as_ref().is_some_and(is_settled)
+    }
+}
+
+/// A ticket that waits.
+struct Task {
     want: Want,
-    sleeper: Sleeper,
+    waker: Waker,
 }
 
+/// Who waits. A program may have many thousand tickets in flight: registering one again and dropping it
+/// must not look at all of them, nor each flush more often than once, when it resigns.
 #[derive(Default)]
 struct Queue {
     is_led: bool,
-    waiting: VecDeque<Waiting>,
+    /// In the order in which they came.
+    threads: VecDeque<Thread>,
+    /// By the number of the ticket.
+    tasks: BTreeMap<u64, Task>,
+    wanted: Wanted,
+}
+
+/// What all who are in the queue want.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    /// How many want a sync.
+    syncs: usize,
+    /// For so many bytes, how many want room.
+    rooms: BTreeMap<u64, usize>,
+}
+
+impl Wanted {
+    fn add(&mut self, want: &Want) {
+        self.syncs += usize::from(want.wants_sync());
+        if let Want::Room { bytes } = want {
+            *self.rooms.entry(*bytes).or_insert(0) += 1;
+        }
+    }
+
+    /// Takes off a want that was added.
+    fn remove(&mut self, want: &Want) {
+        self.syncs -= usize::from(want.wants_sync());
+        if let Want::Room { bytes } = want {
+            let left = self
+                .rooms
+                .remove(bytes)
+                .and_then(|count| count.checked_sub(1));
+            assert!(left.is_some(), "nobody was counted who wants {bytes} bytes");
+            if let Some(left) = left.filter(|left| *left > 0) {
+                self.rooms.insert(*bytes, left);
+            }
+        }
+    }
 }
 
 impl Queue {
-    /// Takes a ticket's waker out. There is at most one a ticket.
-    fn take_task(&mut self, id: u64) -> Option<Waiting> {
-        let of_ticket = |w: &Waiting| matches!(w.sleeper, Sleeper::Task(other, _) if other == id);
-        let place = self.waiting.iter().position(of_ticket)?;
-        self.waiting.remove(place)
+    fn put_thread(&mut self, thread: Thread) {
+        if let Some(want) = &thread.want {
+            self.wanted.add(want);
+        }
+        self.threads.push_back(thread);
+    }
+
+    fn put_task(&mut self, id: u64, task: Task) {
+        self.wanted.add(&task.want);
+        let before = self.tasks.insert(id, task);
+        assert!(before.is_none(), "ticket {id} is in the queue already");
+    }
+
+    /// Takes a ticket's waker out.
+    fn take_task(&mut self, id: u64) -> Option<Task> {
+        let task = self.tasks.remove(&id)?;
+        self.wanted.remove(&task.want);
+        Some(task)
+    }
+
+    /// Takes out the threads that one says of.
+    fn take_threads(&mut self, is_taken: impl FnMut(&Thread) -> bool) -> VecDeque<Thread> {
+        let all = std::mem::take(&mut self.threads);
+        let (taken, left): (VecDeque<_>, _) = all.into_iter().partition(is_taken);
+        self.threads = left;
+        for want in taken.iter().filter_map(|thread| thread.want.as_ref()) {
+            self.wanted.remove(want);
+        }
+        taken
     }
 }
 
@@ -149,10 +220,10 @@ impl CommitQueue {
         self.real.monotonic()
     }
 
-    /// Step 2 of the protocol.
-    pub(super) fn join(&self, want: &Want, is_settled: impl Fn(&Want) -> bool) -> Joined {
+    /// Step 2 of the protocol. Without a want it is the lead itself that is waited for.
+    pub(super) fn join(&self, want: Option<&Want>, is_settled: impl Fn(&Want) -> bool) -> Joined {
         let mut queue = self.queue.lock();
-        if is_settled(want) {
+        if want.is_some_and(is_settled) {
             return Joined::Fulfilled;
         }
         if !queue.is_led {
@@ -160,10 +231,9 @@ impl CommitQueue {
             return Joined::Leads;
         }
         let slot = Slot::new();
-        let sleeper = Sleeper::Thread(Arc::clone(&slot));
-        queue.waiting.push_back(Waiting {
-            want: want.clone(),
-            sleeper,
+        queue.put_thread(Thread {
+            want: want.cloned(),
+            slot: Arc::clone(&slot),
         });
         Joined::Waits(slot)
     }
@@ -178,18 +248,18 @@ impl CommitQueue {
         is_settled: impl Fn(&Want) -> bool,
     ) -> bool {
         // Cloning and dropping a waker runs the program's code: never under the lock.
-        let waiting = Waiting {
+        let task = Task {
             want: want.clone(),
-            sleeper: Sleeper::Task(id, waker.clone()),
+            waker: waker.clone(),
         };
         let mut queue = self.queue.lock();
         let replaced = queue.take_task(id);
         let must_wait = !is_settled(want);
         let refused = if must_wait {
-            queue.waiting.push_back(waiting);
+            queue.put_task(id, task);
             None
         } else {
-            Some(waiting)
+            Some(task)
         };
         drop(queue);
         drop((replaced, refused));
@@ -205,45 +275,40 @@ impl CommitQueue {
     /// Takes a thread out of the queue. Returns true if it had been handed the lead.
     pub(super) fn leave(&self, slot: &Arc<Slot>) -> bool {
         let mut queue = self.queue.lock();
-        queue
-            .waiting
-            .retain(|w| !matches!(&w.sleeper, Sleeper::Thread(other) if Arc::ptr_eq(other, slot)));
+        queue.take_threads(|thread| Arc::ptr_eq(&thread.slot, slot));
         slot.was_handed_lead()
     }
 
     /// The leader resigns: wakes every thread whose want is settled and hands on the lead. Returns the
     /// wakers of tickets that are settled, which are called once the caller holds no lock.
     pub(super) fn resign(&self, is_settled: impl Fn(&Want) -> bool) -> TicketWakers {
-        let mut woken = Vec::new();
         let mut queue = self.queue.lock();
         assert!(queue.is_led, "resigned without the lead");
-        let mut heir = None;
-        let mut still = VecDeque::with_capacity(queue.waiting.len());
-        for waiting in queue.waiting.drain(..) {
-            if is_settled(&waiting.want) {
-                woken.push(waiting.sleeper);
-            } else if let (None, Sleeper::Thread(slot)) = (&heir, &waiting.sleeper) {
-                heir = Some(Arc::clone(slot));
-            } else {
-                still.push_back(waiting);
-            }
-        }
-        queue.waiting = still;
+        let woken = queue.take_threads(|thread| thread.is_settled(&is_settled));
+        let tasks = queue.tasks.iter();
+        let settled: Vec<u64> = tasks
+            .filter(|(_, task)| is_settled(&task.want))
+            .map(|(id, _)| *id)
+            .collect();
+        let tasks: Vec<Task> = settled
+            .into_iter()
+            .filter_map(|id| queue.take_task(id))
+            .collect();
+        let heir = queue.threads.pop_front();
         queue.is_led = heir.is_some();
         if let Some(heir) = heir {
+            if let Some(want) = &heir.want {
+                queue.wanted.remove(want);
+            }
             // Under the lock, so that a thread that leaves cannot miss it.
-            heir.set(LEADS);
+            heir.slot.set(LEADS);
         }
         drop(queue);
-        let mut wakers = Vec::new();
-        for sleeper in woken {
-            match sleeper {
-                Sleeper::Thread(slot) => slot.set(WOKEN),
-                Sleeper::Task(_, waker) => wakers.push(waker),
-            }
+        for thread in woken {
+            thread.slot.set(WOKEN);
         }
         TicketWakers {
-            wakers,
+            wakers: tasks.into_iter().map(|task| task.waker).collect(),
             calls: self.wakers.clone(),
         }
     }
@@ -251,21 +316,17 @@ impl CommitQueue {
     /// Returns the most bytes that anybody in the queue waits for room for.
     pub(super) fn room_awaited(&self) -> u64 {
         let queue = self.queue.lock();
-        let rooms = queue.waiting.iter().map(|waiting| waiting.want.room());
-        rooms.max().unwrap_or(0)
+        let most = queue.wanted.rooms.last_key_value();
+        most.map_or(0, |(bytes, _)| *bytes)
     }
 
     /// Returns whether somebody in the queue waits for a sync.
     pub(super) fn is_sync_awaited(&self) -> bool {
-        self.queue
-            .lock()
-            .waiting
-            .iter()
-            .any(|waiting| waiting.want.wants_sync())
+        self.queue.lock().wanted.syncs > 0
     }
 }
 
-/// Wakers of tickets that are settled: the program's code, to be called without any lock.
+/// Wakers of tickets that are settled: the program's code, which is posted without any lock.
 #[must_use = "call `wake` once no lock is held"]
 pub(super) struct TicketWakers {
     wakers: Vec<Waker>,
@@ -277,5 +338,93 @@ impl TicketWakers {
         for waker in self.wakers {
             self.calls.post(waker);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::durability::Durability;
+    use crate::vbuckets::Vb;
+    use std::cell::Cell;
+    use vbstore_core::record::VbState;
+    use vbstore_core::{FailoverLog, Seqno, VbCell, VbId, VbUuid};
+
+    fn durable(seqno: u64, level: Durability) -> Want {
+        let uuid = VbUuid::new(1);
+        let cell = VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid, 0));
+        Want::Durable {
+            vb: Arc::new(Vb::new(cell)),
+            generation: 0,
+            seqno: Seqno::new(seqno),
+            level,
+        }
+    }
+
+    /// What is wanted by those who are in the queue, counted one by one.
+    fn counted(queue: &CommitQueue) -> Wanted {
+        let queue = queue.queue.lock();
+        let mut wanted = Wanted::default();
+        let threads = queue.threads.iter().filter_map(|t| t.want.as_ref());
+        threads.for_each(|want| wanted.add(want));
+        queue.tasks.values().for_each(|task| wanted.add(&task.want));
+        wanted
+    }
+
+    #[test]
+    fn what_is_wanted_is_what_those_in_the_queue_want() {
+        let queue = CommitQueue::new(Wakers::inline());
+        let waker = Waker::noop();
+        // What is synced up to now.
+        let synced = Cell::new(0);
+        let is_settled = |want: &Want| match want {
+            Want::Durable { seqno, .. } => seqno.get() <= synced.get(),
+            Want::Room { .. } => false,
+        };
+        let wants = [
+            durable(1, Durability::Synced),
+            durable(2, Durability::Logged),
+            durable(3, Durability::Synced),
+        ];
+        let check = |syncs, room| {
+            let queue = (counted(&queue), &queue);
+            assert_eq!(queue.0, queue.1.queue.lock().wanted);
+            assert_eq!((queue.0.syncs, queue.1.room_awaited()), (syncs, room));
+            assert_eq!(queue.1.is_sync_awaited(), syncs > 0);
+        };
+        assert!(matches!(queue.join(None, is_settled), Joined::Leads));
+        for (id, want) in (0..).zip(&wants) {
+            assert!(queue.register(id, want, waker, is_settled));
+            assert!(queue.register(id, want, waker, is_settled), "again");
+        }
+        check(2, 0);
+        let rooms = [10, 30, 10].map(|bytes| queue.join(Some(&Want::Room { bytes }), is_settled));
+        check(2, 30);
+        let [
+            Joined::Waits(first),
+            Joined::Waits(second),
+            Joined::Waits(third),
+        ] = rooms
+        else {
+            panic!("somebody need not wait");
+        };
+        assert!(!queue.leave(&third));
+        check(2, 30);
+
+        synced.set(1);
+        queue.resign(is_settled).wake();
+        assert!(first.was_handed_lead(), "who came first leads next");
+        check(1, 30);
+        assert!(!queue.register(0, &wants[0], waker, is_settled), "settled");
+        queue.unregister(2);
+        queue.unregister(2);
+        check(0, 30);
+        queue.resign(is_settled).wake();
+        assert!(second.was_handed_lead());
+        check(0, 0);
+        synced.set(2);
+        queue.resign(is_settled).wake();
+        assert_eq!(queue.queue.lock().tasks.len(), 0);
+        assert!(matches!(queue.join(None, is_settled), Joined::Leads));
     }
 }

@@ -51,7 +51,7 @@ impl Ticket {
     ) -> Self {
         let level = match &want {
             Want::Durable { level, .. } => *level,
-            Want::Room { .. } | Want::Lead => Durability::Memory,
+            Want::Room { .. } => Durability::Memory,
         };
         if level > Durability::Memory {
             demand.flush();

@@ -1,4 +1,4 @@
-//! What a thread or a ticket waits for.
+//! What a thread or a ticket waits for, other than the lead.
 
 use crate::durability::Durability;
 use crate::error::Error;
@@ -18,8 +18,6 @@ pub(crate) enum Want {
     },
     /// That there is room in memory for so many bytes.
     Room { bytes: u64 },
-    /// The lead.
-    Lead,
 }
 
 impl Want {
@@ -37,7 +35,7 @@ impl Want {
     pub(super) fn room(&self) -> u64 {
         match self {
             Self::Room { bytes } => *bytes,
-            Self::Durable { .. } | Self::Lead => 0,
+            Self::Durable { .. } => 0,
         }
     }
 
@@ -53,9 +51,6 @@ impl Want {
             },
             Self::Room { .. } => Error::Busy {
                 what: "memory quota",
-            },
-            Self::Lead => Error::Busy {
-                what: "the lead of the flush",
             },
         }
     }

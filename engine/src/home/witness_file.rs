@@ -8,15 +8,32 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use vbstore_core::StoreUuid;
 use vbstore_core::witness::{FILE_LEN, SLOT_LEN, Witness};
 
 /// The open witness. One thread at a time, the one that leads the flush, writes to it.
 #[derive(Debug)]
 pub(crate) struct WitnessFile {
-    file: File,
+    file: Arc<File>,
     newest: Witness,
-    is_synced: bool,
+    /// The generation of the newest record that is known to be synced.
+    synced: u64,
+}
+
+/// A record that is not synced yet, to be synced without holding up whoever records the next one.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    file: Arc<File>,
+    generation: u64,
+}
+
+impl Unsynced {
+    /// Syncs the file. [`WitnessFile::note_synced`] takes note of it.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let synced = self.file.sync_data();
+        synced.map_err(|e| Error::io("sync the witness", e))
+    }
 }
 
 impl WitnessFile {
@@ -38,11 +55,16 @@ impl WitnessFile {
             .write(true)
             .open(path)
             .map_err(|e| Error::io("open the witness", e))?;
-        Ok(Self {
-            file,
+        Ok(Self::synced(file, newest))
+    }
+
+    /// Returns the witness of a file all of which is synced.
+    fn synced(file: File, newest: Witness) -> Self {
+        Self {
+            file: Arc::new(file),
             newest,
-            is_synced: true,
-        })
+            synced: newest.generation,
+        }
     }
 
     /// Opens an existing one.
@@ -62,11 +84,7 @@ impl WitnessFile {
         if newest.store != store {
             return Err(Error::corrupt_file(WITNESS, "belongs to another store"));
         }
-        Ok(Self {
-            file,
-            newest,
-            is_synced: true,
-        })
+        Ok(Self::synced(file, newest))
     }
 
     /// Puts a new file with the same content in place of this one, synced: a copy of the store that was
@@ -110,33 +128,29 @@ impl WitnessFile {
             .write_all_at(&next.encode(), next.slot() * count(SLOT_LEN))
             .map_err(|e| Error::io("write the witness", e))?;
         self.newest = next;
-        self.is_synced = false;
         Ok(())
     }
 
     /// Syncs what was recorded, if anything was since the last time.
     pub(crate) fn sync(&mut self) -> Result<()> {
-        if !self.is_synced {
-            self.file
-                .sync_data()
-                .map_err(|e| Error::io("sync the witness", e))?;
-            self.is_synced = true;
+        if let Some(record) = self.unsynced() {
+            record.sync()?;
+            self.note_synced(&record);
         }
         Ok(())
     }
 
-    /// Returns a second handle of the file to sync without holding up whoever records, or `None`
-    /// if nothing was recorded since the last sync.
-    pub(crate) fn take_unsynced(&mut self) -> Result<Option<File>> {
-        if self.is_synced {
-            return Ok(None);
-        }
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|e| Error::io("sync the witness", e))?;
-        self.is_synced = true;
-        Ok(Some(file))
+    /// Returns the newest record, or `None` if it is known to be synced.
+    pub(crate) fn unsynced(&self) -> Option<Unsynced> {
+        (self.synced < self.newest.generation).then(|| Unsynced {
+            file: Arc::clone(&self.file),
+            generation: self.newest.generation,
+        })
+    }
+
+    /// A record has been synced, and with it all before it.
+    pub(crate) fn note_synced(&mut self, record: &Unsynced) {
+        self.synced = self.synced.max(record.generation);
     }
 }
 
@@ -154,4 +168,36 @@ pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
             file.sync_all()
         })
         .map_err(|e| Error::io(context(), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    #[test]
+    fn a_record_is_unsynced_until_its_own_sync_is_noted() {
+        let file = memfd_create("witness", MemfdFlags::CLOEXEC).unwrap();
+        let newest = Witness {
+            store: StoreUuid::new([1; 16]),
+            generation: 0,
+            rocks_sequence: 0,
+            clean_digest: 0,
+            files_digest: 0,
+        };
+        let mut witness = WitnessFile::synced(file.into(), newest);
+        assert!(witness.unsynced().is_none(), "nothing was recorded");
+        witness.record(1, 0).unwrap();
+        // A sync that fails is not noted.
+        drop(witness.unsynced().unwrap());
+        let first = witness.unsynced().unwrap();
+        first.sync().unwrap();
+        witness.record(2, 0).unwrap();
+        witness.note_synced(&first);
+        assert!(witness.unsynced().is_some(), "recorded during the sync");
+        witness.sync().unwrap();
+        assert!(witness.unsynced().is_none());
+        witness.note_synced(&first);
+        assert!(witness.unsynced().is_none());
+    }
 }

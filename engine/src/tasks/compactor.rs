@@ -25,7 +25,8 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         .home
         .check()
         .inspect_err(|error| services.health.note(error).run())?;
-    // The close need not wait for it.
+    // A close that has begun need not wait for one more. It does wait for one that runs: what RocksDB can
+    // be told to stop includes the flushes that the close has yet to do.
     let Ok(storage) = services.gate.lend() else {
         return Ok(Next::OnSignal);
     };

@@ -44,6 +44,10 @@ fn step(task: BackgroundTask, services: &Services) -> Option<Next> {
         Err(_) => {
             let cause = format!("{} panicked", task.thread_name());
             services.health.fail(cause).run();
+            // If it was the flusher, nobody else may come to lead any more: who waits is told why here.
+            if let Err(error) = services.committer.let_all_look() {
+                tracing::debug!(?task, %error, "nobody is told of the panic");
+            }
             None
         }
     }

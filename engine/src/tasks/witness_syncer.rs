@@ -1,6 +1,6 @@
 //! Syncs the witness.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::services::Services;
 use crate::signals::Next;
 use std::time::Duration;
@@ -13,12 +13,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// nothing recorded it waits for a signal.
 pub(super) fn step(services: &Services) -> Result<Next> {
     // Synced without the lock: whoever leads a flush records meanwhile.
-    let unsynced = services.witness.lock().take_unsynced()?;
-    let Some(file) = unsynced else {
+    let unsynced = services.witness.lock().unsynced();
+    let Some(record) = unsynced else {
         return Ok(Next::OnSignal);
     };
-    file.sync_data()
-        .map_err(|e| Error::io("sync the witness", e))
+    record
+        .sync()
         .inspect_err(|error| services.health.note(error).run())?;
+    services.witness.lock().note_synced(&record);
     Ok(Next::NotBefore(INTERVAL))
 }

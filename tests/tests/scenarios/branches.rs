@@ -284,3 +284,29 @@ fn a_branch_that_is_on_disk_has_begun_though_what_follows_it_found_the_disk_full
         store.finish(engine);
     }
 }
+
+#[test]
+fn a_clock_off_the_scale_is_reserved_once() {
+    for micros in [(1 << 62) + 1, u64::MAX] {
+        let store = TestStore::stepped();
+        let clock = Arc::clone(store.clock.as_ref().unwrap());
+        let engine = store.open();
+        put(&vb(&engine, 0), "k", "v");
+        clock.set_wall_micros(micros);
+        let endless = Error::Busy {
+            what: "a planted end of what would not end",
+        };
+        store
+            .failpoints
+            .nth(place::BRANCH_WRITE, 1, 1, Action::Fail(endless));
+        for n in 0..3 {
+            assert_eq!(put(&vb(&engine, 0), "k", "v").cas.get(), (1 << 62) + n);
+        }
+        engine.close().unwrap();
+        drop(engine);
+        let engine = store.open();
+        assert_eq!(put(&vb(&engine, 0), "k", "v").cas.get(), (1 << 62) + 3);
+        assert_eq!(store.failpoints.hits(place::BRANCH_WRITE), 1);
+        store.finish(engine);
+    }
+}

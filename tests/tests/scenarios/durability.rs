@@ -1,10 +1,12 @@
 //! What was acknowledged is as durable as was asked.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
-use vbstore::{BackgroundTask, Change, Durability, Error, Seqno, Tuning};
+use vbstore::{BackgroundTask, Change, Clock, Durability, Error, Seqno, SystemClock, Tuning};
 use vbstore_tests::{TestStore, put, vb};
 
 #[test]
@@ -269,4 +271,62 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
     });
     put(&vb(&engine, 1), "more", "1");
     store.finish(engine);
+}
+
+/// A clock that panics on the flusher's thread once it is set to, and the test has come to the barrier.
+#[derive(Debug)]
+struct Trap {
+    is_set: AtomicBool,
+    barrier: Barrier,
+    clock: SystemClock,
+}
+
+impl Clock for Trap {
+    fn wall_micros(&self) -> u64 {
+        self.clock.wall_micros()
+    }
+
+    fn monotonic(&self) -> Duration {
+        let is_flusher = std::thread::current().name() == Some("vbstore-flusher");
+        if is_flusher && self.is_set.load(Ordering::SeqCst) {
+            self.barrier.wait();
+            panic!("planted");
+        }
+        self.clock.monotonic()
+    }
+}
+
+struct Tells(Sender<()>);
+
+impl Wake for Tells {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).unwrap();
+    }
+}
+
+#[test]
+fn a_ticket_is_woken_when_the_flusher_panics() {
+    let store = TestStore::threaded();
+    let trap = Arc::new(Trap {
+        is_set: AtomicBool::new(false),
+        barrier: Barrier::new(2),
+        clock: SystemClock::new(),
+    });
+    let clock = Arc::clone(&trap);
+    let engine = store.builder().clock(clock).open().unwrap();
+    trap.is_set.store(true, Ordering::SeqCst);
+    let mut ticket = Box::pin(vb(&engine, 0).set_nowait("k", "v").unwrap());
+    let (tells, told) = channel();
+    let waker = Waker::from(Arc::new(Tells(tells)));
+    let mut context = Context::from_waker(&waker);
+    assert!(Future::poll(ticket.as_mut(), &mut context).is_pending());
+    trap.barrier.wait();
+
+    told.recv_timeout(Duration::from_secs(60)).unwrap();
+
+    let outcome = Future::poll(ticket.as_mut(), &mut context);
+    let is_failed = matches!(outcome, Poll::Ready(Err(Error::Failed { .. })));
+    assert!(is_failed, "{outcome:?}");
+    drop(ticket);
+    engine.close().unwrap_err();
 }

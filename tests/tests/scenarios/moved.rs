@@ -126,6 +126,6 @@ fn a_store_that_was_moved_is_noticed_by_a_compaction() {
     let refused = engine.compact(vb(&engine, 0).id());
 
     assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
-    assert_failed(&engine, "moved or replaced while the store was open");
+    assert_failed(&engine, "moved or removed while the store was open");
     engine.close().unwrap_err();
 }
