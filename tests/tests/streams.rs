@@ -11,5 +11,6 @@ mod streams {
     mod flow;
     mod frozen;
     mod histories;
+    mod readers;
     mod waiting;
 }

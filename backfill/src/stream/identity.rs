@@ -3,8 +3,9 @@
 use super::figures::Figures;
 use super::request::StreamOptions;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vbstore_core::{Seqno, VbId};
+use vbstore_core::{Reader, Seqno, VbId};
 
 /// Identifies a consumer among all that the streams of an engine ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,5 +72,8 @@ pub(crate) struct Stream {
     pub(crate) options: StreamOptions,
     /// The end that was asked for.
     pub(crate) end: Seqno,
+    /// What its consumer has taken, as its vBucket knows it. What keeps it registered there is in the
+    /// mailbox.
+    pub(crate) reader: Arc<Reader>,
     pub(crate) figures: Figures,
 }

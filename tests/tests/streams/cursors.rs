@@ -7,6 +7,7 @@ use vbstore::{
     BackgroundTask, Change, ConsumerConfig, Durability, Engine, FilterDigest, Position, Seqno,
     StreamRequest, StreamState, Streams, StreamsConfig, VbId,
 };
+use vbstore_core::Taker;
 use vbstore_engine::raw;
 use vbstore_tests::following::{VB, drain, on_disk, open, short, stepped, take};
 use vbstore_tests::{TestStore, vb};
@@ -77,6 +78,7 @@ fn a_place_in_memory_that_nobody_takes_is_given_up() {
             &Position::default(),
             FilterDigest::of(b"", false),
             Seqno::MAX,
+            &Taker::new(Duration::ZERO),
         )
         .unwrap();
     assert!(memory_left_after_a_write(&engine) > 0, "it is held");
