@@ -61,7 +61,8 @@ pub use vbstore_engine::{
     BackgroundTask, Builder, Cause, Change, Config, DiskUsage, Document, Durability, Engine, Error,
     ErrorKind, HealthState, KEY_BYTES_LIMIT, KeyRange, Page, PageEntry, PageForm, Problem, Result,
     RocksSnapshots, SeqnoRange, Seqnos, Slice, SliceBudget, SliceEnd, SliceItem, Ticket, Tuning,
-    VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT, VBucket, VbCounts, Verification, Written, failpoint,
+    VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT, VBucket, VbCounts, VbReaders, Verification, Written,
+    failpoint,
 };
 pub use vbstore_metrics::{
     self as metrics, DbSnapshots, EngineMetrics, HOLD_BOUNDS_MICROS, Holder, LongHold,

@@ -17,14 +17,6 @@ pub(crate) struct Registry {
 struct Listed {
     name: Arc<str>,
     mailbox: Weak<Mailbox>,
-    idle: Idle,
-}
-
-/// What was seen of a consumer when somebody looked last: events taken, and when that changed.
-#[derive(Clone, Copy, Debug)]
-struct Idle {
-    taken: u64,
-    since: Duration,
 }
 
 /// A consumer that is there.
@@ -43,20 +35,10 @@ pub(crate) struct Watched {
 }
 
 impl Registry {
-    pub(crate) fn add(
-        &self,
-        id: ConsumerId,
-        name: Arc<str>,
-        mailbox: &Arc<Mailbox>,
-        now: Duration,
-    ) {
+    pub(crate) fn add(&self, id: ConsumerId, name: Arc<str>, mailbox: &Arc<Mailbox>) {
         let listed = Listed {
             name,
             mailbox: Arc::downgrade(mailbox),
-            idle: Idle {
-                taken: 0,
-                since: now,
-            },
         };
         let before = self.consumers.lock().insert(id, listed);
         assert!(before.is_none(), "a consumer is added twice");
@@ -72,29 +54,17 @@ impl Registry {
         consumers.iter().filter_map(Listed::present).collect()
     }
 
-    /// Looks at all consumers at `now`. The more often, the more exactly it is known since when one
-    /// takes nothing; it is never longer than it has.
+    /// Looks at all consumers at `now`; see [`vbstore_core::Taker::look`].
     pub(crate) fn watch(&self, now: Duration) -> Vec<Watched> {
-        let mut watched = Vec::new();
-        for present in self.present() {
-            // Asked without the lock of the registry.
-            let (taken, owes) = (present.mailbox.taken(), present.mailbox.owes());
-            let mut consumers = self.consumers.lock();
-            let Some(listed) = consumers.get_mut(&present.id) else {
-                // Removed meanwhile.
-                continue;
-            };
-            if !owes || listed.idle.taken != taken {
-                listed.idle = Idle { taken, since: now };
-            }
-            let idle_since = owes.then_some(listed.idle.since);
-            drop(consumers);
-            watched.push(Watched {
+        let look = |present: Present| {
+            let mailbox = &present.mailbox;
+            let idle_since = mailbox.taker().look(now, mailbox.owes());
+            Watched {
                 present,
                 idle_since,
-            });
-        }
-        watched
+            }
+        };
+        self.present().into_iter().map(look).collect()
     }
 }
 

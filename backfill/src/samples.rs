@@ -56,7 +56,7 @@ impl Work {
             sums.diverging += is_set(&figures.is_diverging);
             sums.stalled += is_set(&figures.is_stalled);
             // A stream that accepts what is not synced may be beyond it.
-            let lag = synced.saturating_sub(get(&figures.taken_seqno));
+            let lag = synced.saturating_sub(stream.reader.taken().get());
             sums.max_lag = sums.max_lag.max(lag);
         }
         sums

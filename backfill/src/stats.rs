@@ -62,7 +62,7 @@ impl StreamStats {
             consumer: Arc::clone(consumer),
             vb: stream.vb,
             state: state_of(seen.source, queued),
-            taken_seqno: Seqno::new(get(&figures.taken_seqno)),
+            taken_seqno: stream.reader.taken(),
             read_seqno: Seqno::new(get(&figures.read_seqno)),
             announced_seqno: Seqno::new(get(&figures.announced_seqno)),
             slices: get(&figures.slices),

@@ -11,6 +11,7 @@
 //! | [`failover_log`] | the branches of a vBucket's history |
 //! | [`resume`] | where a consumer is, and whether it may go on from there |
 //! | [`progress`] | how far a stream has read, and the markers it owes |
+//! | [`readers`] | the streams in progress of a vBucket, and what was taken of them |
 //! | [`vbucket`] | one vBucket in memory: lock, published seqnos, watches |
 //! | [`filter`] | what a consumer wants of a vBucket's changes, as a digest |
 //! | [`show`] | what debug output shows of keys and values |
@@ -30,6 +31,7 @@ pub mod item;
 pub mod lock_order;
 pub mod number;
 pub mod progress;
+pub mod readers;
 pub mod record;
 pub mod resume;
 pub mod show;
@@ -48,6 +50,7 @@ pub use ids::{Cas, Seqno, StoreUuid, VbId, VbUuid};
 pub use item::{Item, ItemKind, ItemMeta};
 pub use number::u64_from;
 pub use progress::{Marker, Progress, Source};
+pub use readers::{Reader, ReaderFigures, ReaderGuard, Readers, Taker};
 pub use record::RecordError;
 pub use resume::{Position, Resume, RollbackReason};
-pub use vbucket::{Admission, SealTime, VbCell, VbInner, Visibility};
+pub use vbucket::{Admission, SealTime, Start, VbCell, VbInner, Visibility};

@@ -18,7 +18,8 @@
 //!   a seqno is assigned under the lock.
 //! - A stream is admitted, joins memory and reads it under the lock: no failover entry, no purge and
 //!   no deletion comes in between, and what is announced from memory is sealed before the lock is
-//!   given back.
+//!   given back. Its admission registers it as a reader in the same critical section;
+//!   `core/src/readers.rs` says what that is for.
 //! - A stream that accepts changes from memory is shown sealed checkpoints only. Sealing at each of
 //!   its reads would end group commit and de-duplication, so such streams seal the open checkpoint at
 //!   most once in a flush interval, all of a vBucket's together; otherwise they wait until a flush
@@ -33,11 +34,13 @@ use crate::filter::FilterDigest;
 use crate::ids::{Cas, Seqno, VbId, VbUuid};
 use crate::lock_order::Rank;
 use crate::progress::Progress;
+use crate::readers::{ReaderGuard, Readers, Taker};
 use crate::record::VbState;
 use crate::resume::{Malformed, Position, Resume, check_end, check_position, decide};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::watches::{FiredWatches, Watches};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -104,6 +107,8 @@ pub struct VbInner {
     pub failover_log: FailoverLog,
     /// The largest CAS given out.
     pub max_cas: Cas,
+    /// The streams in progress of this generation.
+    pub readers: Arc<Readers>,
     /// Why the generation before this one ended; `None` for the first since the engine was opened.
     pub generation_end: Option<GenerationEnd>,
     /// Whether the vBucket is on the dirty list.
@@ -157,17 +162,26 @@ pub struct SealTime {
     pub interval: Duration,
 }
 
-/// What came of a request for a stream.
+/// Where a stream that may go on begins; if it has a cursor it never needs the disk.
 #[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Where it begins.
+    pub progress: Progress,
+    /// Which life of the vBucket it is of.
+    pub generation: u64,
+    /// Its place in memory, if memory holds everything above its position.
+    pub cursor: Option<CursorId>,
+}
+
+/// What came of a request for a stream.
+#[derive(Debug)]
 pub enum Admission {
-    /// It goes on from here; if it has a cursor it never needs the disk.
+    /// It goes on, and is a reader of the vBucket until the guard is dropped.
     Admitted {
         /// Where it begins.
-        progress: Progress,
-        /// Which life of the vBucket it is of.
-        generation: u64,
-        /// Its place in memory, if memory holds everything above its position.
-        cursor: Option<CursorId>,
+        start: Start,
+        /// Keeps it registered.
+        reader: ReaderGuard,
     },
     /// The consumer must go back first.
     Refused(Resume),
@@ -190,6 +204,7 @@ impl VbCell {
                     max_cas: state.max_cas,
                     state,
                     failover_log,
+                    readers: Readers::new(),
                     generation_end: None,
                     is_dirty: false,
                     beginning: None,
@@ -344,6 +359,7 @@ impl VbCell {
         let forgotten = inner.checkpoints.reset();
         inner.state = state;
         inner.failover_log = failover_log;
+        inner.readers = Readers::new();
         inner.generation_end = Some(end);
         inner.max_cas = state.max_cas;
         inner.beginning = None;
@@ -401,8 +417,9 @@ impl VbCell {
         self.lock().watches.len()
     }
 
-    /// Answers a request: decides whether the consumer may go on, and gives it a cursor if memory
-    /// serves it from the start. All in one step, so that no failover entry comes in between.
+    /// Answers a request: decides whether the consumer may go on, gives it a cursor if memory serves it
+    /// from the start, and registers it as a reader. All in one step, so that neither a failover entry
+    /// nor a purge comes in between.
     ///
     /// # Errors
     /// [`Malformed`]: bounds of the position that no consumer can have, or, if the consumer may go on,
@@ -412,22 +429,29 @@ impl VbCell {
         request: &Position,
         filter: FilterDigest,
         end_wanted: Seqno,
+        taker: &Arc<Taker>,
     ) -> Result<Admission, Malformed> {
-        check_position(request)?;
         let mut inner = self.lock();
-        let (high, purge) = (inner.checkpoints.high_seqno(), inner.state.purge_seqno);
-        let answer = decide(request, filter, &inner.failover_log, high, purge);
-        if answer != Resume::Continue {
-            return Ok(Admission::Refused(answer));
-        }
-        check_end(request, end_wanted)?;
-        let progress = Progress::new(request, inner.state.uuid, purge, end_wanted);
-        let cursor = inner.join(progress.position()).ok();
-        Ok(Admission::Admitted {
-            progress,
-            generation: self.generation(),
-            cursor,
-        })
+        let start = match inner.start(self, request, filter, end_wanted)? {
+            Ok(start) => start,
+            Err(answer) => return Ok(Admission::Refused(answer)),
+        };
+        let reader = inner.readers.register(request.seqno, taker);
+        Ok(Admission::Admitted { start, reader })
+    }
+
+    /// Answers a stream that goes on, from what was taken of it, after its buffers were given back. It
+    /// is a reader already, and is not registered again. It has to go back first if something it
+    /// needed was removed nevertheless.
+    ///
+    /// # Errors
+    /// [`Malformed`]: bounds of the position that no consumer can have.
+    pub fn readmit(
+        &self,
+        position: &Position,
+        filter: FilterDigest,
+    ) -> Result<Result<Start, Resume>, Malformed> {
+        self.lock().start(self, position, filter, Seqno::MAX)
     }
 
     /// Returns whether `vb_uuid` is a branch of this life of the vBucket. `vb_uuid` was read from disk:
@@ -520,6 +544,31 @@ impl VbCell {
 }
 
 impl VbInner {
+    /// Decides whether a consumer may go on, and gives it a cursor if memory serves it. `cell` is the
+    /// one this belongs to.
+    fn start(
+        &mut self,
+        cell: &VbCell,
+        request: &Position,
+        filter: FilterDigest,
+        end_wanted: Seqno,
+    ) -> Result<Result<Start, Resume>, Malformed> {
+        check_position(request)?;
+        let (high, purge) = (self.checkpoints.high_seqno(), self.state.purge_seqno);
+        let answer = decide(request, filter, &self.failover_log, high, purge);
+        if answer != Resume::Continue {
+            return Ok(Err(answer));
+        }
+        check_end(request, end_wanted)?;
+        let progress = Progress::new(request, self.state.uuid, purge, end_wanted);
+        let cursor = self.join(progress.position()).ok();
+        Ok(Ok(Start {
+            progress,
+            generation: cell.generation(),
+            cursor,
+        }))
+    }
+
     /// A cursor behind the purge seqno could miss deletions: such a stream reads the disk first,
     /// where the view says what was purged.
     fn join(&mut self, position: Seqno) -> Result<CursorId, NotInMemory> {

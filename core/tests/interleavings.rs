@@ -1,4 +1,4 @@
-//! Streams against writers, flushes, freeing and dropping, under a model checker that chooses every
+//! Streams against writers, flushes, freeing, dropping and purges, under a model checker that chooses every
 //! interleaving of the very sources that ship (feature `shuttle`).
 
 #![cfg(feature = "shuttle")]
@@ -15,10 +15,11 @@ use std::time::Duration;
 use vbstore_core::lock_order::Rank;
 use vbstore_core::progress::View;
 use vbstore_core::record::VbState;
-use vbstore_core::sync::{Mutex, MutexGuard};
+use vbstore_core::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use vbstore_core::{
     Admission, Cas, CursorId, FailoverLog, FilterDigest, Item, ItemKind, ItemMeta, Marker,
-    Position, Progress, ReadLimit, SealTime, Seqno, VbCell, VbId, VbInner, VbUuid, Visibility,
+    Position, Progress, ReadLimit, ReaderFigures, ReaderGuard, Resume, RollbackReason, SealTime,
+    Seqno, Start, Taker, VbCell, VbId, VbInner, VbUuid, Visibility,
 };
 
 const VB: VbId = VbId::new(0);
@@ -189,16 +190,9 @@ impl Follower {
         let world = Arc::clone(&self.world);
         let cell = &world.cell;
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let Admission::Admitted {
-            mut progress,
-            generation,
-            mut cursor,
-        } = cell
-            .admit(&self.position, FilterDigest::of(b"", false), Seqno::MAX)
-            .unwrap()
-        else {
-            panic!("refused from the start");
-        };
+        let (start, reader) = admit(cell, &self.position).unwrap();
+        let (mut progress, generation, mut cursor) =
+            (start.progress, start.generation, start.cursor);
         while self.position.seqno.get() < last {
             let above = match cursor {
                 Some(id) => match self.read_memory(&mut progress, generation, id) {
@@ -215,6 +209,7 @@ impl Follower {
                     Some(above) => above,
                 },
             };
+            reader.reader().take(self.position.seqno);
             if cell.watch(generation, above.0, above.1, &waker, Duration::ZERO) {
                 thread::park();
             }
@@ -382,12 +377,110 @@ fn churn() {
     for thread in threads {
         thread.join().unwrap();
     }
-    let checkpoints = &world.cell.lock().checkpoints;
+    let inner = world.cell.lock();
+    let (checkpoints, readers) = (&inner.checkpoints, &inner.readers);
     assert_eq!(checkpoints.cursors(), 0, "a cursor was left behind");
+    assert_eq!(readers.figures().count, 0, "a reader was left behind");
     assert!(!checkpoints.has_unflushed());
+}
+
+/// Has a stream admitted; the refusal if it must go back.
+fn admit(cell: &VbCell, position: &Position) -> Result<(Start, ReaderGuard), Resume> {
+    let taker = Taker::new(Duration::ZERO);
+    match cell.admit(position, FilterDigest::of(b"", false), Seqno::MAX, &taker) {
+        Ok(Admission::Admitted { start, reader }) => Ok((start, reader)),
+        Ok(Admission::Refused(answer)) => Err(answer),
+        Err(malformed) => panic!("{malformed:?}"),
+    }
+}
+
+/// A purge as it will decide: under the vBucket's lock it asks for the lowest that a stream in progress
+/// has taken, purges up to it, and raises the purge seqno before it releases the lock. Never the highest
+/// seqno.
+fn purge(cell: &VbCell) {
+    let mut inner = cell.lock();
+    let high = inner.checkpoints.high_seqno().get();
+    let lowest = inner.readers.figures().lowest_taken;
+    let upto = lowest.map_or(high - 1, |lowest| lowest.get().min(high - 1));
+    inner.state.purge_seqno = inner.state.purge_seqno.max(Seqno::new(upto));
+}
+
+/// Streams that come, take and go beside purges: from an admission on no purge passes what was taken,
+/// and a stream that comes too late for one is told so.
+fn purges() {
+    const HIGH: u64 = 4;
+    let world = World::new(HIGH);
+    for _ in 0..HIGH {
+        world.write("a");
+    }
+    let begun = Arc::new(AtomicU64::new(0));
+    let ended = Arc::new(AtomicU64::new(0));
+    let mut threads = Vec::new();
+    for from in 1..HIGH {
+        let (world, begun, ended) = (Arc::clone(&world), Arc::clone(&begun), Arc::clone(&ended));
+        threads.push(thread::spawn(move || {
+            let cell = &world.cell;
+            let seqno = Seqno::new(from);
+            let position = Position {
+                vb_uuid: UUID,
+                seqno,
+                snap_start: seqno,
+                snap_end: seqno,
+                ..Position::default()
+            };
+            let purged = || cell.lock().state.purge_seqno;
+            begun.fetch_add(1, Ordering::SeqCst);
+            match admit(cell, &position) {
+                Err(answer) => {
+                    let reason = RollbackReason::Purged;
+                    let to = Seqno::ZERO;
+                    assert_eq!(answer, Resume::Rollback { to, reason });
+                    assert!(purged() > seqno, "refused without a reason");
+                }
+                Ok((_, guard)) => {
+                    for taken in from..=HIGH {
+                        guard.reader().take(Seqno::new(taken));
+                        assert!(purged().get() <= taken, "{} of {taken}", purged());
+                    }
+                    let figures = cell.lock().readers.figures();
+                    assert!(figures.lowest_taken <= Some(Seqno::new(HIGH)));
+                    assert!(figures.count >= 1, "a reader is not counted");
+                    drop(guard);
+                }
+            }
+            ended.fetch_add(1, Ordering::SeqCst);
+        }));
+    }
+    {
+        let (world, begun, ended) = (Arc::clone(&world), Arc::clone(&begun), Arc::clone(&ended));
+        threads.push(thread::spawn(move || {
+            for _ in 0..3 {
+                purge(&world.cell);
+                // Without the vBucket's lock, as a scrape asks.
+                let readers = Arc::clone(&world.cell.lock().readers);
+                let ended = ended.load(Ordering::SeqCst);
+                let count = readers.figures().count;
+                let begun = begun.load(Ordering::SeqCst);
+                assert!(count <= begun - ended, "{count} of {begun} - {ended}");
+            }
+        }));
+    }
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let inner = world.cell.lock();
+    assert_eq!(inner.readers.figures(), ReaderFigures::default());
+    drop(inner);
+    purge(&world.cell);
+    assert_eq!(world.cell.lock().state.purge_seqno, Seqno::new(HIGH - 1));
 }
 
 #[test]
 fn no_interleaving_skips_or_repeats() {
     checker::check(10_000, churn);
+}
+
+#[test]
+fn no_purge_passes_a_stream_in_progress() {
+    checker::check(10_000, purges);
 }

@@ -18,8 +18,8 @@ use vbstore_core::checkpoint::{MemoryRead, NotInMemory};
 use vbstore_core::resume::Malformed;
 use vbstore_core::vbucket::Gone;
 use vbstore_core::{
-    Admission, CursorId, CursorLag, FilterDigest, Position, Progress, ReadLimit, Resume, SealTime,
-    Seqno, VbCell, VbId, VbUuid, Visibility,
+    Admission, CursorId, CursorLag, FilterDigest, Position, Progress, ReadLimit, Reader, Resume,
+    SealTime, Seqno, Taker, VbCell, VbId, VbUuid, Visibility,
 };
 use vbstore_metrics::Holder;
 
@@ -44,17 +44,34 @@ pub struct CursorGuard {
     opener: Opener,
 }
 
+/// Keeps a stream registered with its vBucket as a reader until it is dropped. Holds neither the engine
+/// nor the stream. Dropping it takes a lock.
+#[derive(Debug)]
+pub struct ReaderGuard {
+    guard: vbstore_core::ReaderGuard,
+    opener: Opener,
+}
+
+/// Where a stream goes on.
+#[derive(Debug)]
+pub struct Start {
+    /// Where it begins.
+    pub progress: Progress,
+    /// Which life of the vBucket it is of.
+    pub generation: u64,
+    /// Its place in memory; `None` if the disk has to be read first.
+    pub cursor: Option<CursorGuard>,
+}
+
 /// What came of a request.
 #[derive(Debug)]
 pub enum Admitted {
     /// It goes on.
     Continue {
         /// Where it begins.
-        progress: Progress,
-        /// Which life of the vBucket it is of.
-        generation: u64,
-        /// Its place in memory; `None` if the disk has to be read first.
-        cursor: Option<CursorGuard>,
+        start: Start,
+        /// Keeps it registered as a reader of the vBucket.
+        reader: ReaderGuard,
     },
     /// The consumer must go back first.
     Rollback(Resume),
@@ -75,6 +92,22 @@ impl Drop for CursorGuard {
     fn drop(&mut self) {
         if !self.opener.is_other() {
             self.vb.cell.leave(self.id);
+        }
+    }
+}
+
+impl ReaderGuard {
+    /// Returns what the consumer notes in what it has taken. Keeping it keeps nothing registered.
+    #[must_use]
+    pub fn reader(&self) -> &Arc<Reader> {
+        self.guard.reader()
+    }
+}
+
+impl Drop for ReaderGuard {
+    fn drop(&mut self) {
+        if self.opener.is_other() {
+            self.guard.leave_registered();
         }
     }
 }
@@ -125,6 +158,10 @@ impl Engine {
     }
 }
 
+fn malformed(Malformed { field, detail }: Malformed) -> Error {
+    Error::invalid(field, detail)
+}
+
 impl Feed {
     fn services(&self) -> &Services {
         &self.handle.services
@@ -138,11 +175,23 @@ impl Feed {
         Error::VbGone { vb: self.vb.id() }
     }
 
+    fn opener(&self) -> Opener {
+        self.services().gate.opener().clone()
+    }
+
     fn guard(&self, id: CursorId) -> CursorGuard {
         CursorGuard {
             vb: Arc::clone(&self.vb),
             id,
-            opener: self.services().gate.opener().clone(),
+            opener: self.opener(),
+        }
+    }
+
+    fn start(&self, start: vbstore_core::Start) -> Start {
+        Start {
+            progress: start.progress,
+            generation: start.generation,
+            cursor: start.cursor.map(|id| self.guard(id)),
         }
     }
 
@@ -152,28 +201,45 @@ impl Feed {
         self.vb.id()
     }
 
-    /// Answers a request for a stream, and gives it a cursor if memory serves it from the start.
+    /// Answers a request for a stream of the consumer that `taker` is of, gives it a cursor if memory
+    /// serves it from the start, and registers it as a reader.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::Closed`].
-    pub fn admit(&self, request: &Position, filter: FilterDigest, end: Seqno) -> Result<Admitted> {
+    pub fn admit(
+        &self,
+        request: &Position,
+        filter: FilterDigest,
+        end: Seqno,
+        taker: &Arc<Taker>,
+    ) -> Result<Admitted> {
         drop(self.services().gate.lend()?);
-        let admission = self
-            .cell()
-            .admit(request, filter, end)
-            .map_err(|Malformed { field, detail }| Error::invalid(field, detail))?;
-        Ok(match admission {
+        let admission = self.cell().admit(request, filter, end, taker);
+        Ok(match admission.map_err(malformed)? {
             Admission::Refused(answer) => Admitted::Rollback(answer),
-            Admission::Admitted {
-                progress,
-                generation,
-                cursor,
-            } => Admitted::Continue {
-                progress,
-                generation,
-                cursor: cursor.map(|id| self.guard(id)),
+            Admission::Admitted { start, reader } => Admitted::Continue {
+                start: self.start(start),
+                reader: ReaderGuard {
+                    guard: reader,
+                    opener: self.opener(),
+                },
             },
         })
+    }
+
+    /// Answers a stream that goes on from what was taken of it, after its buffers were given back: what
+    /// to go back to if it cannot. It is a reader already.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn readmit(
+        &self,
+        position: &Position,
+        filter: FilterDigest,
+    ) -> Result<std::result::Result<Start, Resume>> {
+        drop(self.services().gate.lend()?);
+        let answer = self.cell().readmit(position, filter).map_err(malformed)?;
+        Ok(answer.map(|start| self.start(start)))
     }
 
     /// Gives a stream that has read everything up to `position` a cursor after it, if memory serves

@@ -65,11 +65,11 @@ pub use config::{
 pub use durability::Durability;
 pub use engine::{DiskUsage, Engine, RocksSnapshots};
 pub use error::{Cause, Error, ErrorKind, Result};
-pub use feed::{Admitted, CursorGuard, Feed, FeedRead};
+pub use feed::{Admitted, CursorGuard, Feed, FeedRead, ReaderGuard, Start};
 pub use health::HealthState;
 pub use read::{Document, KeyRange, Page, PageEntry, PageForm};
 pub use slice::{Ask, SeqnoRange, Slice, SliceEnd, SliceItem};
 pub use tasks::BackgroundTask;
-pub use vbucket::{Seqnos, VBucket, VbCounts};
+pub use vbucket::{Seqnos, VBucket, VbCounts, VbReaders};
 pub use verify::{Problem, Verification};
 pub use wakers::Wakers;

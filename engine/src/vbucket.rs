@@ -64,6 +64,21 @@ pub struct VbCounts {
     pub as_of: Seqno,
 }
 
+/// The streams in progress of a vBucket: from their opening until their end is taken, they are closed,
+/// or their consumers are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VbReaders {
+    /// How many there are.
+    pub count: u64,
+    /// The least seqno up to which one of their consumers has taken everything; `None` if there is no
+    /// stream. What is only buffered counts as not taken.
+    pub lowest_taken: Option<Seqno>,
+    /// For how long one of their consumers has taken nothing, of any of its streams, although there was
+    /// something to take: the longest, zero if all take. Noticed when consumers are looked at, at least
+    /// every quarter of the stall limit.
+    pub idle: Duration,
+}
+
 impl VBucket {
     pub(crate) fn new(handle: Arc<Handle>, vb: Arc<Vb>) -> Self {
         Self { handle, vb }
@@ -317,6 +332,24 @@ impl VBucket {
         Ok(VbCounts {
             counts: inner.state.counts,
             as_of: inner.state.high_seqno,
+        })
+    }
+
+    /// Returns which streams of it are in progress. Takes the vBucket's lock for a moment, then as long
+    /// as it has streams.
+    ///
+    /// # Errors
+    /// [`Error::Forked`]; the engine may be closed.
+    pub fn readers(&self) -> Result<VbReaders> {
+        self.services().gate.check_process()?;
+        let readers = Arc::clone(&self.vb.cell.lock().readers);
+        let figures = readers.figures();
+        let now = self.services().clock.monotonic();
+        let idle = figures.idle_since.map(|since| now.saturating_sub(since));
+        Ok(VbReaders {
+            count: figures.count,
+            lowest_taken: figures.lowest_taken,
+            idle: idle.unwrap_or_default(),
         })
     }
 

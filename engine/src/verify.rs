@@ -216,38 +216,44 @@ impl Check {
             } else {
                 counts.tombstones += 1;
             }
-            match documents.get(&meta.seqno) {
-                None => self.note(
-                    Some(meta.seqno),
-                    Some(key),
-                    "index entry without a document",
-                ),
-                Some(document) if document.key != key => {
-                    let other = String::from_utf8_lossy(&document.key);
-                    let detail = format!("index entry whose document is of key {other:?}");
-                    self.note(Some(meta.seqno), Some(key), detail);
-                }
-                Some(document) => {
-                    unclaimed.remove(&meta.seqno);
-                    if document.meta != meta {
-                        let detail = format!(
-                            "index entry says {meta:?}, its document says {:?}",
-                            document.meta
-                        );
-                        self.note(Some(meta.seqno), Some(key), detail);
-                    }
-                }
+            if self.check_entry(key, meta, documents.get(&meta.seqno)) {
+                unclaimed.remove(&meta.seqno);
             }
             Ok(true)
         })?;
         for (seqno, document) in unclaimed {
-            self.note(
-                Some(seqno),
-                Some(&document.key),
-                "document without an index entry",
-            );
+            self.check_unclaimed(seqno, document);
         }
         Ok(counts)
+    }
+
+    /// Compares an index entry with the document at its seqno. Returns whether that is its document.
+    fn check_entry(&mut self, key: &[u8], meta: ItemMeta, document: Option<&Seen>) -> bool {
+        let detail = match document {
+            None => "index entry without a document".to_owned(),
+            Some(document) if document.key != key => {
+                let other = String::from_utf8_lossy(&document.key);
+                format!("index entry whose document is of key {other:?}")
+            }
+            Some(document) => {
+                if document.meta != meta {
+                    let says = document.meta;
+                    let detail = format!("index entry says {meta:?}, its document says {says:?}");
+                    self.note(Some(meta.seqno), Some(key), detail);
+                }
+                return true;
+            }
+        };
+        self.note(Some(meta.seqno), Some(key), detail);
+        false
+    }
+
+    /// Decides whether a document that no index entry names is a fault, which it always is: what a
+    /// newer change replaces is deleted in the batch that replaces it. This is the one place that
+    /// decides.
+    fn check_unclaimed(&mut self, seqno: Seqno, document: &Seen) {
+        let detail = "document without an index entry";
+        self.note(Some(seqno), Some(&document.key), detail);
     }
 
     /// The high seqno is never purged and was the last of its checkpoint, so its document is there

@@ -76,6 +76,9 @@ metrics! {
     CURSOR_MAX_LAG_SECONDS = Gauge "cursor_max_lag_seconds" [KIND] "Age of the oldest change that a cursor has not read, 0 if all is read.";
     CURSOR_BACKLOG_ITEMS = Gauge "cursor_backlog_items" [KIND] "Changes not read, summed over cursors.";
     CURSOR_BACKLOG_BYTES = Gauge "cursor_backlog_bytes" [KIND] "Memory of the changes not read, summed over cursors.";
+    READERS = Gauge "readers" [] "Streams in progress, from their opening until their end is taken, they are closed, or their consumers are gone.";
+    READER_MAX_LAG_SEQNOS = Gauge "reader_max_lag_seqnos" [] "Seqnos between the lowest that a stream in progress has taken and the last assigned in its vBucket, at most.";
+    READER_MAX_IDLE_SECONDS = Gauge "reader_max_idle_seconds" [] "For how long the consumer of a stream in progress has taken nothing although there was something to take, at most; noticed within a quarter of the stall limit.";
     CURSORS_DROPPED = Counter "cursors_dropped_total" [] "Stream cursors dropped to free memory."
         => cursors_dropped: Counter;
     CHECKPOINT_MEMORY = Gauge "checkpoint_memory_bytes" [] "Memory of all changes in checkpoints, and what writes under way have reserved.";

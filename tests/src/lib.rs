@@ -76,6 +76,9 @@ impl TestStore {
     pub fn finish(self, engine: Engine) {
         engine.flush().unwrap();
         assert_at_rest(&engine);
+        for vb in vbs(&engine) {
+            assert_eq!(vb.readers().unwrap().count, 0, "readers of {}", vb.id());
+        }
         engine.close().unwrap();
         drop(engine);
         let engine = self.open();

@@ -14,6 +14,7 @@ mod streams {
     mod frozen;
     mod histories;
     mod places;
+    mod readers;
     mod requests;
     mod waiting;
 }

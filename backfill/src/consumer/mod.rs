@@ -15,7 +15,7 @@ use crate::stream::{ConsumerId, EndReason, Positions};
 use crate::workers::{Handle, Work};
 use std::fmt;
 use std::sync::Arc;
-use vbstore_core::{Position, ReadLimit, SystemClock, VbId, u64_from};
+use vbstore_core::{Position, ReadLimit, SystemClock, Taker, VbId, u64_from};
 
 /// A named consumer: any number of streams, at most one a vBucket, with one place to read, one byte
 /// budget and one set of positions. May be moved to another thread; has one reader at a time.
@@ -60,10 +60,10 @@ impl Consumer {
         work.scheduler.add_consumer(id, limits);
         let counters = Arc::clone(&work.context.counters);
         let wakers = work.context.engine.wakers();
-        let mailbox = Arc::new(Mailbox::new(config.order, counters, wakers));
+        let taker = Taker::new(work.context.clock.monotonic());
+        let mailbox = Arc::new(Mailbox::new(config.order, taker, counters, wakers));
         let name: Arc<str> = name.into();
-        let now = work.context.clock.monotonic();
-        work.registry.add(id, Arc::clone(&name), &mailbox, now);
+        work.registry.add(id, Arc::clone(&name), &mailbox);
         let budget = work.context.engine.tuning().slice_budget;
         Self {
             handle: Arc::clone(handle),

@@ -6,8 +6,8 @@ use crate::delivery::{NewsWaker, Reading, Tail};
 use crate::schedule::Task;
 use crate::stream::{EndReason, Figures, Opened, Stream, StreamRequest, set};
 use std::sync::Arc;
-use vbstore_core::{Position, Resume, Seqno};
-use vbstore_engine::{Admitted, CursorGuard, Error, Feed, Result};
+use vbstore_core::{Position, Resume};
+use vbstore_engine::{Admitted, CursorGuard, Error, Feed, ReaderGuard, Result, Start};
 
 impl Consumer {
     /// Opens a stream. If memory holds everything above the position, it never reads the disk. Waits
@@ -35,13 +35,10 @@ impl Consumer {
         // ORDER: before it is admitted, so that every view numbered later was begun after.
         let views_at_open = context.slices.views();
         let filter = request.options.filter();
-        let admitted = feed.admit(&request.position, filter, request.end)?;
-        let (progress, generation, cursor) = match admitted {
-            Admitted::Continue {
-                progress,
-                generation,
-                cursor,
-            } => (progress, generation, cursor),
+        let taker = self.mailbox.taker();
+        let admitted = feed.admit(&request.position, filter, request.end, taker)?;
+        let (start, reader) = match admitted {
+            Admitted::Continue { start, reader } => (start, reader),
             Admitted::Rollback(Resume::Rollback { to, reason }) => {
                 context.counters.rollbacks.of(reason.name()).add(1);
                 tracing::info!(%vb, %to, reason = reason.name(), "rollback answered");
@@ -50,6 +47,11 @@ impl Consumer {
             // Not an answer to refuse with.
             Admitted::Rollback(Resume::Continue) => return Err(Error::Closed),
         };
+        let Start {
+            progress,
+            generation,
+            cursor,
+        } = start;
         let stream = Arc::new(Stream {
             id: self.work().ids.stream(),
             consumer: self.id,
@@ -57,18 +59,18 @@ impl Consumer {
             generation,
             options: request.options.clone(),
             end: request.end,
+            reader: Arc::clone(reader.reader()),
             figures: Figures::default(),
         });
         // Before anybody sees it: figures go by them.
         set(&stream.figures.read_seqno, progress.position());
-        set(&stream.figures.taken_seqno, progress.position());
         let reading = Reading {
             stream: Arc::clone(&stream),
             feed,
             progress,
             views_at_open,
         };
-        self.begin(reading, cursor)?;
+        self.begin(reading, cursor, reader)?;
         // Until its first marker is taken the position stays what it came with, on the branch that
         // the stream was opened on.
         let from = request.position;
@@ -89,18 +91,25 @@ impl Consumer {
     }
 
     /// Begins a stream that was admitted.
-    fn begin(&self, reading: Reading, cursor: Option<CursorGuard>) -> Result<()> {
+    fn begin(
+        &self,
+        reading: Reading,
+        cursor: Option<CursorGuard>,
+        reader: ReaderGuard,
+    ) -> Result<()> {
         let counters = &self.work().context.counters;
         let stream = Arc::clone(&reading.stream);
         counters.opened.add(1);
         if reading.progress.is_at_end() {
-            self.mailbox.begin_ended(&stream, EndReason::ReachedEnd);
+            let reason = EndReason::ReachedEnd;
+            self.mailbox.begin_ended(&stream, reader, reason);
         } else if let Some(cursor) = cursor.filter(|_| !leaves_out_deletions(&reading)) {
-            self.mailbox.begin_in_memory(self.tail(reading, cursor));
+            let tail = self.tail(reading, cursor);
+            self.mailbox.begin_in_memory(tail, reader);
         } else {
             let backfill = self.backfill(reading);
             // ORDER: in the mailbox first: a worker may deliver at once.
-            self.mailbox.begin_on_disk(&stream, backfill.id());
+            self.mailbox.begin_on_disk(&stream, reader, backfill.id());
             if self.work().scheduler.submit(backfill, true).is_err() {
                 self.mailbox.refuse(stream.id);
                 return Err(Error::Busy {
@@ -157,16 +166,15 @@ impl Consumer {
         let position = position.unwrap_or_default();
         // ORDER: as when it was opened.
         let views_at_open = context.slices.views();
-        let admitted = feed.admit(&position, stream.options.filter(), Seqno::MAX)?;
-        match admitted {
-            Admitted::Continue { generation, .. } if generation != stream.generation => {
-                Err(EndReason::VbucketGone)
-            }
-            Admitted::Continue {
+        // It is a reader since it was opened.
+        let answer = feed.readmit(&position, stream.options.filter())?;
+        match answer {
+            Ok(start) if start.generation != stream.generation => Err(EndReason::VbucketGone),
+            Ok(Start {
                 mut progress,
                 cursor,
                 ..
-            } => {
+            }) => {
                 progress.require_end(position.snap_end);
                 progress.want_end(stream.end);
                 let reading = Reading {
@@ -177,13 +185,13 @@ impl Consumer {
                 };
                 Ok((reading, cursor))
             }
-            Admitted::Rollback(Resume::Rollback { to, reason }) => {
+            Err(Resume::Rollback { to, reason }) => {
                 if feed.is_gone(stream.generation) {
                     return Err(EndReason::VbucketGone);
                 }
                 Err(EndReason::Rollback { to, reason })
             }
-            Admitted::Rollback(Resume::Continue) => Err(Error::Closed.into()),
+            Err(Resume::Continue) => Err(Error::Closed.into()),
         }
     }
 }

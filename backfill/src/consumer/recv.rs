@@ -2,7 +2,7 @@
 
 use super::Consumer;
 use crate::delivery::{Batch, Found, Pulled, Tail};
-use crate::stream::{EndReason, Event, Stream, StreamEvent, set};
+use crate::stream::{EndReason, Event, Stream, StreamEvent};
 use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::{Clock, u64_from};
@@ -65,8 +65,7 @@ impl Consumer {
         let events = u64_from(batch.len());
         let position = self.positions.0.entry(batch.vb()).or_default();
         batch.take_into(position);
-        let figures = &batch.stream.figures;
-        set(&figures.taken_seqno, position.seqno);
+        batch.stream.reader.take(position.seqno);
         self.mailbox.note_taken(events);
         Ok(batch)
     }
@@ -92,7 +91,7 @@ impl Consumer {
     /// Takes the next event of the batch that is being taken.
     pub(super) fn take_event(&mut self) -> Option<StreamEvent> {
         let (stream, event) = self.mailbox.take_event()?;
-        let Stream { vb, figures, .. } = &*stream;
+        let Stream { vb, reader, .. } = &*stream;
         let position = self.positions.0.entry(*vb).or_default();
         match &event {
             Event::SnapshotMarker(marker) => position.take_marker(marker),
@@ -102,7 +101,7 @@ impl Consumer {
                 position.take_seqno(item.meta.seqno);
             }
         }
-        set(&figures.taken_seqno, position.seqno);
+        reader.take(position.seqno);
         Some(StreamEvent { vb: *vb, event })
     }
 
@@ -153,7 +152,10 @@ impl Consumer {
     /// Does what was found. Returns whether a batch is being taken now.
     pub(super) fn follow_up(&self, found: Found) -> Result<bool, TryRecv> {
         match found {
-            Found::Batch => Ok(true),
+            Found::Batch { ended } => {
+                drop(ended);
+                Ok(true)
+            }
             Found::Nothing => Ok(false),
             Found::Ended => Err(TryRecv::Ended),
             Found::Paused(stream) => {

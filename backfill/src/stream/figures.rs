@@ -7,8 +7,6 @@ use vbstore_core::Seqno;
 /// backfill, or its consumer's reader) and read by anybody.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
-    /// Last seqno its consumer has taken.
-    pub(crate) taken_seqno: AtomicU64,
     /// Up to where it has read.
     pub(crate) read_seqno: AtomicU64,
     /// The end it has announced.

@@ -3,7 +3,8 @@
 use super::figures::Figures;
 use super::ids::{ConsumerId, StreamId};
 use super::request::StreamOptions;
-use vbstore_core::{Seqno, VbId};
+use std::sync::Arc;
+use vbstore_core::{Reader, Seqno, VbId};
 
 /// One stream. Holds neither the engine nor its consumer, so that a batch that the program keeps holds
 /// neither.
@@ -17,5 +18,8 @@ pub(crate) struct Stream {
     pub(crate) options: StreamOptions,
     /// The end that was asked for.
     pub(crate) end: Seqno,
+    /// What its consumer has taken, as its vBucket knows it. What keeps it registered there is in the
+    /// mailbox.
+    pub(crate) reader: Arc<Reader>,
     pub(crate) figures: Figures,
 }

@@ -135,6 +135,27 @@ const GROUPS: &[(&str, &[Row])] = &[
                 Unit::Count,
             ),
             (
+                "readers",
+                "in progress",
+                &names::READERS,
+                Find::Sum,
+                Unit::Count,
+            ),
+            (
+                "reader_max_lag_seqnos",
+                "not taken",
+                &names::READER_MAX_LAG_SEQNOS,
+                Find::Max,
+                Unit::Count,
+            ),
+            (
+                "reader_max_idle_seconds",
+                "idle for",
+                &names::READER_MAX_IDLE_SECONDS,
+                Find::Max,
+                Unit::Seconds,
+            ),
+            (
                 "disk_items_per_second",
                 "disk",
                 &names::STREAM_ITEMS,

@@ -35,21 +35,113 @@ fn append(cell: &VbCell, key: &str, now: Duration) -> Fired {
     inner.fire(cell, Some(now))
 }
 
+fn filter() -> FilterDigest {
+    FilterDigest::of(b"", false)
+}
+
+fn admit(cell: &VbCell, position: &Position) -> (Start, ReaderGuard) {
+    let taker = Taker::new(Duration::ZERO);
+    match cell.admit(position, filter(), Seqno::MAX, &taker) {
+        Ok(Admission::Admitted { start, reader }) => (start, reader),
+        other => panic!("not admitted: {other:?}"),
+    }
+}
+
+/// How many readers there are, and the least that one has taken.
+fn readers(cell: &VbCell) -> (u64, Option<u64>) {
+    let figures = cell.lock().readers.figures();
+    (figures.count, figures.lowest_taken.map(Seqno::get))
+}
+
+/// A position at which everything up to `seqno` was taken.
+fn complete_at(seqno: u64) -> Position {
+    let seqno = Seqno::new(seqno);
+    Position {
+        vb_uuid: VbUuid::new(1),
+        seqno,
+        snap_start: seqno,
+        snap_end: seqno,
+        ..Position::default()
+    }
+}
+
+#[test]
+fn a_stream_is_a_reader_from_its_admission_at_what_it_has_taken() {
+    let cell = cell();
+    for key in ["a", "b", "c"] {
+        append(&cell, key, Duration::ZERO).wake();
+    }
+    assert_eq!(readers(&cell), (0, None));
+    let (_, first) = admit(&cell, &complete_at(2));
+    assert_eq!(readers(&cell), (1, Some(2)));
+    let (_, second) = admit(&cell, &complete_at(1));
+    assert_eq!(readers(&cell), (2, Some(1)));
+    // A stream that goes on after a pause is counted already.
+    let again = cell.readmit(&complete_at(1), filter());
+    assert!(matches!(again, Ok(Ok(_))));
+    assert_eq!(readers(&cell), (2, Some(1)));
+    second.reader().take(Seqno::new(3));
+    assert_eq!(readers(&cell), (2, Some(2)));
+    drop((first, second));
+    assert_eq!(readers(&cell), (0, None));
+}
+
+#[test]
+fn a_request_that_is_refused_leaves_no_reader() {
+    let cell = cell();
+    append(&cell, "a", Duration::ZERO).wake();
+    let taker = Taker::new(Duration::ZERO);
+    // Beyond all there is; below its own snapshot; an end below the position.
+    let rolled_back = cell.admit(&complete_at(9), filter(), Seqno::MAX, &taker);
+    assert!(matches!(rolled_back, Ok(Admission::Refused(_))));
+    let malformed = Position {
+        snap_end: Seqno::ZERO,
+        ..complete_at(1)
+    };
+    assert!(
+        cell.admit(&malformed, filter(), Seqno::MAX, &taker)
+            .is_err()
+    );
+    let ended = cell.admit(&complete_at(1), filter(), Seqno::ZERO, &taker);
+    assert!(ended.is_err());
+    assert_eq!(readers(&cell), (0, None));
+    assert_eq!(Arc::strong_count(&taker), 1);
+}
+
+#[test]
+fn a_reader_of_a_deleted_generation_does_not_count_for_the_next() {
+    let cell = cell();
+    append(&cell, "a", Duration::ZERO).wake();
+    let (_, old) = admit(&cell, &Position::default());
+    let mut inner = cell.lock();
+    let (state, log) = (
+        VbState::new(VbUuid::new(2)),
+        FailoverLog::new(VbUuid::new(2), 0),
+    );
+    let (forgotten, fired) = cell.begin_generation(&mut inner, state, log, GenerationEnd::Deleted);
+    drop(inner);
+    drop(forgotten);
+    fired.wake();
+    assert_eq!(readers(&cell), (0, None));
+    append(&cell, "b", Duration::ZERO).wake();
+    append(&cell, "c", Duration::ZERO).wake();
+    let (_, new) = admit(&cell, &Position::default());
+    new.reader().take(Seqno::new(2));
+    // What the old one does changes nothing here, nor does its end.
+    old.reader().take(Seqno::new(1));
+    assert_eq!(readers(&cell), (1, Some(2)));
+    drop(old);
+    assert_eq!(readers(&cell), (1, Some(2)));
+    drop(new);
+    assert_eq!(readers(&cell), (0, None));
+}
+
 #[test]
 fn followers_of_unsynced_changes_seal_once_in_a_flush_interval() {
     let cell = cell();
-    let Ok(Admission::Admitted {
-        mut progress,
-        generation,
-        cursor: Some(cursor),
-    }) = cell.admit(
-        &Position::default(),
-        FilterDigest::of(b"", false),
-        Seqno::MAX,
-    )
-    else {
-        panic!("not admitted");
-    };
+    let (start, _reader) = admit(&cell, &Position::default());
+    let (mut progress, generation) = (start.progress, start.generation);
+    let cursor = start.cursor.unwrap();
     let seconds = Duration::from_secs;
     let read = |progress: &mut Progress, now| {
         let seal = SealTime {

@@ -11,10 +11,11 @@ mod vbuckets;
 
 use crate::error::{Error, Result};
 use crate::services::Services;
-use parking_lot::Mutex;
 use rocks::RocksSource;
 use std::sync::{Arc, Weak};
 use tables::TablesSource;
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
 use vbstore_metrics::{
     AlreadyRegistered, MetricsSnapshot, Registration, Registry, SampleSource, Telemetry, names,
 };
@@ -67,7 +68,7 @@ impl Samples {
             rocks,
             vbuckets,
             own: [places.tables, places.rocks],
-            others: Mutex::default(),
+            others: Mutex::new(Rank::Leaf, Vec::new()),
         }
     }
 

@@ -4,9 +4,10 @@ use crate::error::Result;
 use crate::home::data_files;
 use crate::services::Services;
 use crate::storage::{RocksCounts, RocksSums, Storage, Timing};
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
+use vbstore_core::lock_order::Rank;
+use vbstore_core::sync::Mutex;
 use vbstore_core::u64_from;
 use vbstore_metrics::names::Metric;
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
@@ -17,7 +18,7 @@ const KEPT_FOR: Duration = Duration::from_secs(15);
 pub(super) struct RocksSource {
     services: Arc<Services>,
     /// Held while they are asked for, so that of two scrapes at once one asks and the other waits for
-    /// it.
+    /// it. A leaf: asking takes no other lock, and the gate is passed before.
     kept: Mutex<Option<Kept>>,
 }
 
@@ -33,7 +34,7 @@ struct Kept {
 
 impl RocksSource {
     pub(super) fn new(services: Arc<Services>) -> Self {
-        let kept = Mutex::new(None);
+        let kept = Mutex::new(Rank::Leaf, None);
         Self { services, kept }
     }
 

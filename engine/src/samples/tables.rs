@@ -5,7 +5,7 @@ use crate::health::HealthState;
 use crate::services::Services;
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::{CheckpointFigures, Lag, Seqno};
+use vbstore_core::{CheckpointFigures, Lag, ReaderFigures, Seqno};
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// The version of RocksDB that this was built with.
@@ -36,6 +36,9 @@ struct Sums {
     persistence_all: Lag,
     stream_worst: Lag,
     stream_all: Lag,
+    readers: u64,
+    reader_lag: u64,
+    reader_idle_since: Option<Duration>,
 }
 
 impl Sums {
@@ -48,6 +51,15 @@ impl Sums {
         self.persistence_all = self.persistence_all.plus(figures.unpersisted);
         self.stream_worst = self.stream_worst.worse(figures.worst);
         self.stream_all = self.stream_all.plus(figures.backlog);
+    }
+
+    /// Adds the readers of a vBucket. `high` was its high seqno a moment before.
+    fn add_readers(&mut self, figures: &ReaderFigures, high: Seqno) {
+        self.readers += figures.count;
+        let lag = figures.lowest_taken.map_or(0, |lowest| high.since(lowest));
+        self.reader_lag = self.reader_lag.max(lag);
+        let earlier = self.reader_idle_since.into_iter();
+        self.reader_idle_since = earlier.chain(figures.idle_since).min();
     }
 }
 
@@ -64,7 +76,9 @@ impl TablesSource {
             let cell = &vb.cell;
             let inner = cell.lock();
             let (counts, figures) = (inner.state.counts, inner.checkpoints.figures());
+            let (high, readers) = (inner.checkpoints.high_seqno(), Arc::clone(&inner.readers));
             drop(inner);
+            sums.add_readers(&readers.figures(), high);
             // ORDER: synced first, which never passes persisted.
             let synced: Seqno = cell.synced();
             let unsynced = cell.persisted().since(synced);
@@ -128,6 +142,10 @@ impl TablesSource {
             into.put_by(&names::CURSOR_BACKLOG_ITEMS, kind, all.items);
             into.put_by(&names::CURSOR_BACKLOG_BYTES, kind, all.bytes);
         }
+        into.put(&names::READERS, sums.readers);
+        into.put(&names::READER_MAX_LAG_SEQNOS, sums.reader_lag);
+        let idle = age(sums.reader_idle_since);
+        into.put_float(&names::READER_MAX_IDLE_SECONDS, idle);
         into.put(&names::PERSIST_LAG_ITEMS, sums.persistence_all.items);
         let oldest = age(sums.persistence_worst.since);
         into.put_float(&names::PERSIST_MAX_LAG_SECONDS, oldest);

@@ -9,6 +9,7 @@ use crate::slice::{Ask, Row, SeqnoRange, Slice, SliceEnd};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+use vbstore_core::record::Document;
 use vbstore_core::{Clock, ItemMeta, Seqno, VbId};
 use vbstore_metrics::Holder;
 
@@ -150,6 +151,60 @@ impl Storage {
     }
 }
 
+/// What becomes of a row that a slice has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is part of the slice.
+    Take,
+    /// The slice ends before it: the budget is used up.
+    Stop,
+}
+
+/// A slice that is being read: what was taken, and what is left of the budget.
+struct Taken<'m, 'c> {
+    meter: &'m mut Meter<'c>,
+    rows: Vec<Row>,
+    data: Vec<u8>,
+}
+
+impl<'m, 'c> Taken<'m, 'c> {
+    fn new(meter: &'m mut Meter<'c>) -> Self {
+        Self {
+            meter,
+            rows: Vec::new(),
+            data: Vec::new(),
+        }
+    }
+
+    /// Decides what becomes of the next row. This is the one place that decides.
+    fn decide(&self, document: &Document<'_>) -> Verdict {
+        let is_late = || !self.rows.is_empty() && self.meter.is_late();
+        if !self.meter.admits(size_of_row(document)) || is_late() {
+            Verdict::Stop
+        } else {
+            Verdict::Take
+        }
+    }
+
+    fn take(&mut self, document: &Document<'_>) {
+        self.meter.take(size_of_row(document));
+        let key = append(&mut self.data, document.key);
+        let value = append(&mut self.data, document.value);
+        let head = document.head;
+        self.rows.push(Row {
+            meta: head.meta,
+            prev_seqno: head.prev_seqno,
+            is_last_of_checkpoint: head.is_last_of_checkpoint,
+            key,
+            value,
+        });
+    }
+}
+
+fn size_of_row(document: &Document<'_>) -> usize {
+    document.key.len() + document.value.len()
+}
+
 fn read_slice(
     records: &Records<'_, '_>,
     vb: VbId,
@@ -159,8 +214,7 @@ fn read_slice(
     let state = records.state(vb)?;
     let last = range.to.min(state.high_seqno);
     let mut position = range.after;
-    let mut rows = Vec::new();
-    let mut data = Vec::new();
+    let mut taken = Taken::new(meter);
     let mut end = SliceEnd::Complete;
 
     while position < last {
@@ -171,21 +225,10 @@ fn read_slice(
             .min(last.saturating_add(1));
         let is_window_read = records.documents(vb, from, to, |seqno, record| {
             let document = decode_document(vb, seqno, record)?;
-            let size = document.key.len() + document.value.len();
-            if !meter.admits(size) || (!rows.is_empty() && meter.is_late()) {
-                return Ok(false);
+            match taken.decide(&document) {
+                Verdict::Take => taken.take(&document),
+                Verdict::Stop => return Ok(false),
             }
-            meter.take(size);
-            let key = append(&mut data, document.key);
-            let value = append(&mut data, document.value);
-            let head = document.head;
-            rows.push(Row {
-                meta: head.meta,
-                prev_seqno: head.prev_seqno,
-                is_last_of_checkpoint: head.is_last_of_checkpoint,
-                key,
-                value,
-            });
             position = seqno;
             Ok(true)
         })?;
@@ -195,7 +238,7 @@ fn read_slice(
         }
         // An empty window, or the empty rest of one, moves the position too.
         position = Seqno::new(to.get().saturating_sub(1));
-        if position < last && meter.is_late() {
+        if position < last && taken.meter.is_late() {
             end = SliceEnd::Budget;
             break;
         }
@@ -207,9 +250,10 @@ fn read_slice(
         counts: state.counts,
         position,
         end,
-        rows,
+        rows: taken.rows,
         data: Bytes::new(),
     };
+    let data = taken.data;
     Ok(Unpacked { slice, data })
 }
 

@@ -107,7 +107,21 @@ pub(crate) const ROWS: &[Row] = &[
                 &[
                     ("sum by (state) (vbstore_streams{$S})", "{{state}}"),
                     ("sum(vbstore_cursors{$S, kind=\"stream\"})", "with a cursor"),
+                    (
+                        "sum(vbstore_readers{$S})",
+                        "in progress, as vBuckets know them",
+                    ),
                 ],
+            ),
+            panel(
+                "Not taken, the worst stream",
+                "short",
+                &[("max(vbstore_reader_max_lag_seqnos{$S})", "seqnos")],
+            ),
+            panel(
+                "Consumers that take nothing, the longest",
+                "s",
+                &[("max(vbstore_reader_max_idle_seconds{$S})", "idle")],
             ),
             panel(
                 "Changes handed on",

@@ -218,6 +218,46 @@ fn the_lag_of_cursors_and_of_persistence_is_what_is_owed() {
 }
 
 #[test]
+fn readers_their_lag_and_their_idleness_are_those_of_the_worst() {
+    let store = TestStore::stepped();
+    let engine = on_disk(&store, keys(9));
+    let (streams, mut consumer) = stepped(&engine);
+    let value = |metric| streams.metrics_snapshot().unwrap().value(metric).unwrap();
+    assert_eq!(value(&names::READERS), 0.0);
+    open(&mut consumer, &StreamRequest::from_start(VB));
+    open(&mut consumer, &StreamRequest::from_start(VbId::new(2)));
+    assert_eq!(value(&names::READERS), 2.0);
+    assert_eq!(value(&names::READER_MAX_LAG_SEQNOS), 9.0);
+    while streams.step() {}
+    // The marker and three changes.
+    for _ in 0..4 {
+        consumer.try_recv().unwrap();
+    }
+    assert_eq!(value(&names::READER_MAX_LAG_SEQNOS), 6.0);
+    // What is in memory only counts as well.
+    vb(&engine, 1)
+        .write(Change::set("new", "v"), Durability::Memory)
+        .unwrap();
+    assert_eq!(value(&names::READER_MAX_LAG_SEQNOS), 7.0);
+    assert_eq!(value(&names::READER_MAX_IDLE_SECONDS), 0.0);
+    let clock = store.clock.clone().unwrap();
+    for _ in 0..2 {
+        clock.advance(Duration::from_secs(200));
+        while streams.step() {}
+    }
+    assert_eq!(value(&names::READER_MAX_IDLE_SECONDS), 200.0);
+    engine.flush().unwrap();
+    drain(&engine, &streams, &mut consumer);
+    assert_eq!(value(&names::READER_MAX_LAG_SEQNOS), 0.0);
+    assert_eq!(value(&names::READER_MAX_IDLE_SECONDS), 0.0);
+    assert_eq!(value(&names::READERS), 2.0);
+    drop(consumer);
+    assert_eq!(value(&names::READERS), 0.0);
+    drop(streams);
+    store.finish(engine);
+}
+
+#[test]
 fn streams_are_counted_from_opening_to_their_end() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(9));

@@ -1,7 +1,7 @@
 //! What was acknowledged is as durable as was asked.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, channel};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -296,7 +296,7 @@ impl Clock for Trap {
     }
 }
 
-struct Tells(Sender<()>);
+struct Tells(SyncSender<()>);
 
 impl Wake for Tells {
     fn wake(self: Arc<Self>) {
@@ -316,7 +316,7 @@ fn a_ticket_is_woken_when_the_flusher_panics() {
     let engine = store.builder().clock(clock).open().unwrap();
     trap.is_set.store(true, Ordering::SeqCst);
     let mut ticket = Box::pin(vb(&engine, 0).set_nowait("k", "v").unwrap());
-    let (tells, told) = channel();
+    let (tells, told) = sync_channel(1_000);
     let waker = Waker::from(Arc::new(Tells(tells)));
     let mut context = Context::from_waker(&waker);
     assert!(Future::poll(ticket.as_mut(), &mut context).is_pending());

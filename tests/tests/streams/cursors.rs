@@ -7,6 +7,7 @@ use vbstore::{
     BackgroundTask, Change, ConsumerConfig, Durability, Engine, FilterDigest, Position, Seqno,
     StreamRequest, StreamState, Streams, StreamsConfig, VbId,
 };
+use vbstore_core::Taker;
 use vbstore_engine::raw;
 use vbstore_tests::following::{
     VB, drain, expect_event, keys, on_disk, open, run_all, short, stepped, take,
@@ -75,6 +76,7 @@ fn a_place_in_memory_that_nobody_takes_is_given_up() {
             &Position::default(),
             FilterDigest::of(b"", false),
             Seqno::MAX,
+            &Taker::new(Duration::ZERO),
         )
         .unwrap();
     assert!(memory_left_after_a_write(&engine) > 0, "it is held");

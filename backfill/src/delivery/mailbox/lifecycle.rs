@@ -7,6 +7,7 @@ use crate::stream::{BackfillId, EndReason, Stream, StreamId, add};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use vbstore_core::VbId;
+use vbstore_engine::ReaderGuard;
 
 /// How a stream goes on after what is delivered.
 #[derive(Debug)]
@@ -40,27 +41,33 @@ impl Mailbox {
 
     /// Adds a stream. Panics if one of its vBucket is there: its consumer, which alone adds, has
     /// looked.
-    pub(crate) fn begin_on_disk(&self, stream: &Arc<Stream>, backfill: BackfillId) {
-        self.begin(stream, Source::Disk(backfill));
+    pub(crate) fn begin_on_disk(
+        &self,
+        stream: &Arc<Stream>,
+        reader: ReaderGuard,
+        backfill: BackfillId,
+    ) {
+        self.begin(stream, reader, Source::Disk(backfill));
     }
 
     /// Adds a stream that memory serves from its start.
-    pub(crate) fn begin_in_memory(&self, tail: Tail) {
+    pub(crate) fn begin_in_memory(&self, tail: Tail, reader: ReaderGuard) {
         let stream = Arc::clone(&tail.stream);
-        self.begin(&stream, Source::Memory(Some(tail)));
+        self.begin(&stream, reader, Source::Memory(Some(tail)));
     }
 
     /// Adds a stream that has nothing to deliver but its end.
-    pub(crate) fn begin_ended(&self, stream: &Arc<Stream>, reason: EndReason) {
-        self.begin(stream, Source::Ended(reason));
+    pub(crate) fn begin_ended(&self, stream: &Arc<Stream>, reader: ReaderGuard, reason: EndReason) {
+        self.begin(stream, reader, Source::Ended(reason));
     }
 
-    fn begin(&self, stream: &Arc<Stream>, source: Source) {
+    fn begin(&self, stream: &Arc<Stream>, reader: ReaderGuard, source: Source) {
         let mut state = self.state.lock();
         let before = state.by_vb.insert(stream.vb, stream.id);
         assert!(before.is_none(), "two streams of {}", stream.vb);
         let entry = Entry {
             stream: Arc::clone(stream),
+            reader: Some(reader),
             batches: VecDeque::new(),
             source,
             is_ready: false,
@@ -78,8 +85,9 @@ impl Mailbox {
         drop(removed);
     }
 
-    /// Ends a stream from outside: what waits of it is dropped, its end delivered. Returns its
-    /// backfill, if it has one. Does nothing to a stream that has ended.
+    /// Ends a stream from outside: what waits of it is dropped, its end delivered, and it is no reader
+    /// of its vBucket any more, whenever the end is taken. Returns its backfill, if it has one. Does
+    /// nothing to a stream that has ended.
     pub(crate) fn end(&self, id: StreamId, reason: EndReason) -> Option<BackfillId> {
         let mut state = self.state.lock();
         let entry = state.streams.get_mut(&id)?;
@@ -88,10 +96,11 @@ impl Mailbox {
         }
         let batches = std::mem::take(&mut entry.batches);
         let source = std::mem::replace(&mut entry.source, Source::Ended(reason));
+        let reader = entry.reader.take();
         let taking = self.take_current_of(id);
         state.queue(id);
         self.announce(state);
-        drop((batches, taking));
+        drop((batches, taking, reader));
         match source {
             Source::Disk(backfill) => Some(backfill),
             Source::Memory(_) | Source::Paused | Source::Ended(_) => None,

@@ -20,6 +20,12 @@
 //! - The batch whose events the reader takes one by one stays here, in `taking`, so that it can be
 //!   dropped as well as those that wait.
 //!
+//! A stream is registered as a reader of its vBucket from its admission until its `End` is taken, also
+//! while it is paused or has an end that was not taken: what it buffered may be dropped, and is read again
+//! from what was taken. One that is ended from outside (closed, or stalled) reads nothing any more, and
+//! leaves at once, since its consumer may never come for the end. The guard lies beside the stream here,
+//! and in nothing that a program can keep.
+//!
 //! A wake-up of a stream in memory puts it into `memory`. The tail is put back *before* its watch is
 //! registered, and a watch that is fulfilled already counts as fired: so the stream is there whenever
 //! there may be something to read.

@@ -4,18 +4,21 @@ use super::state::{Mailbox, Source, State};
 use crate::config::Order;
 use crate::delivery::batch::Batch;
 use crate::delivery::tail::Tail;
-use crate::stream::{BackfillId, EndReason, Event, Stream, StreamId, get};
+use crate::stream::{BackfillId, EndReason, Event, Stream, StreamId};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 #[cfg(feature = "async")]
 use std::task::Waker;
 use std::time::Duration;
+use vbstore_engine::ReaderGuard;
 
 /// What the reader finds.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A batch, which is in `taking` now.
-    Batch,
+    Batch {
+        /// What kept the stream registered as a reader, if the batch is its end.
+        ended: Option<ReaderGuard>,
+    },
     /// A stream to read from memory.
     Tail(Tail),
     /// A stream whose batches were dropped, to be resumed from what was taken.
@@ -53,13 +56,7 @@ impl Mailbox {
 
     /// Notes that events were taken. Called by the reader alone.
     pub(crate) fn note_taken(&self, events: u64) {
-        self.taken
-            .store(get(&self.taken) + events, Ordering::Relaxed);
-    }
-
-    /// Returns how many events the reader has ever taken.
-    pub(crate) fn taken(&self) -> u64 {
-        get(&self.taken)
+        self.taker.take(events);
     }
 
     /// Returns what the reader is to do next. The batch that it was taking is finished.
@@ -141,7 +138,7 @@ impl Mailbox {
                 state.queue(id);
             }
             *self.taking.lock() = Some(batch);
-            return Some(Found::Batch);
+            return Some(Found::Batch { ended: None });
         }
         let stream = Arc::clone(&entry.stream);
         match &entry.source {
@@ -149,10 +146,12 @@ impl Mailbox {
             Source::Ended(reason) => {
                 let reason = reason.clone();
                 self.counters.closed.of(reason.name()).add(1);
+                let mut removed = state.remove(id);
+                let ended = removed.as_mut().and_then(|entry| entry.reader.take());
                 // Only the entry goes; it has no batch and no tail any more.
-                drop(state.remove(id));
+                drop(removed);
                 *self.taking.lock() = Some(Batch::ended(stream, reason));
-                Some(Found::Batch)
+                Some(Found::Batch { ended })
             }
             // It is ready only while it has a batch, and nobody but this takes one out.
             Source::Disk(_) | Source::Memory(_) => unreachable!("{id} is ready with nothing"),

@@ -7,10 +7,9 @@ use crate::stream::{BackfillId, EndReason, Stream, StreamId};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::Waker;
-use vbstore_core::VbId;
-use vbstore_engine::Wakers;
+use vbstore_core::{Taker, VbId};
+use vbstore_engine::{ReaderGuard, Wakers};
 use vbstore_metrics::StreamCounters;
 
 pub(crate) struct Mailbox {
@@ -18,8 +17,8 @@ pub(crate) struct Mailbox {
     pub(super) state: Mutex<State>,
     pub(super) arrived: Condvar,
     pub(super) taking: Mutex<Option<Batch>>,
-    /// Events that the reader has taken.
-    pub(super) taken: AtomicU64,
+    /// Counts the events that the reader has taken.
+    pub(super) taker: Arc<Taker>,
     pub(super) counters: Arc<StreamCounters>,
     pub(super) wakers: Wakers,
 }
@@ -53,6 +52,9 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) stream: Arc<Stream>,
+    /// Keeps it registered as a reader of its vBucket; `None` once it was ended from outside. Dropping
+    /// it takes a lock.
+    pub(super) reader: Option<ReaderGuard>,
     pub(super) batches: VecDeque<Batch>,
     pub(super) source: Source,
     pub(super) is_ready: bool,
@@ -68,16 +70,26 @@ impl std::fmt::Debug for Mailbox {
 }
 
 impl Mailbox {
-    pub(crate) fn new(order: Order, counters: Arc<StreamCounters>, wakers: Wakers) -> Self {
+    pub(crate) fn new(
+        order: Order,
+        taker: Arc<Taker>,
+        counters: Arc<StreamCounters>,
+        wakers: Wakers,
+    ) -> Self {
         Self {
             order,
             state: Mutex::default(),
             arrived: Condvar::new(),
             taking: Mutex::new(None),
-            taken: AtomicU64::new(0),
+            taker,
             counters,
             wakers,
         }
+    }
+
+    /// Returns what counts the events that the reader has taken.
+    pub(crate) fn taker(&self) -> &Arc<Taker> {
+        &self.taker
     }
 
     /// Wakes the reader.

@@ -1,0 +1,380 @@
+//! Readers: the streams in progress of a vBucket, and what their consumers have taken.
+//!
+//! What a stream may still need must not be removed from disk for good. How far that is goes by what
+//! its consumer has *taken*: what was only read, announced or buffered may be lost and read again.
+//!
+//! # Protocol
+//! - A stream is registered by [`crate::VbCell::admit`], under the vBucket's lock, in the critical
+//!   section that compares its position with the purge seqno. Whoever removes something for good
+//!   decides under that lock: it asks [`Readers::figures`], and raises the purge seqno before it
+//!   releases the lock. So a stream is admitted either before, and what it needs is seen, or after,
+//!   and its position is compared with the raised purge seqno. Nothing comes in between.
+//! - A stream stays registered while its buffers are given back and while it waits for its reader:
+//!   [`crate::VbCell::readmit`] registers nothing.
+//! - [`ReaderGuard`] takes its reader out of the list when it is dropped, under the list's lock alone.
+//!   It cannot be cloned, so nothing is taken out twice; a miscount panics.
+//! - What was taken only rises within a stream ([`Reader::take`], which asserts it). Whoever asks
+//!   without a lock may see less than was taken by then, and never more.
+//! - A list belongs to one generation of the vBucket. The next one begins with a list of its own;
+//!   guards from before stay with theirs, which nobody asks any more.
+//!
+//! # Locks
+//! The list's lock and that of a [`Taker`] are leaves, never held together: [`Readers::figures`] copies
+//! from the list, some readers at a time, and looks at them without its lock. So neither a scrape nor
+//! any other look at many readers makes a writer wait. Under the vBucket's lock it takes as long as
+//! that vBucket has readers, and no longer.
+
+use crate::ids::Seqno;
+use crate::lock_order::Rank;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Readers that one turn of [`Readers::figures`] copies under the list's lock: some microseconds.
+const TURN: usize = 256;
+
+/// What takes the events of one consumer, over all of its streams. Whether somebody takes is a
+/// property of the consumer: as long as it takes events of one stream, the others wait their turn.
+#[derive(Debug)]
+pub struct Taker {
+    /// Events that were ever taken. Written by one thread at a time.
+    taken: AtomicU64,
+    seen: Mutex<Seen>,
+}
+
+/// What the last look found.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    taken: u64,
+    /// Since when nothing has been taken.
+    since: Duration,
+    /// Whether there was something to take.
+    owes: bool,
+}
+
+impl Taker {
+    /// Returns a taker that has taken nothing at `now`, on the engine's monotonic clock.
+    #[must_use]
+    pub fn new(now: Duration) -> Arc<Self> {
+        let seen = Seen {
+            taken: 0,
+            since: now,
+            owes: false,
+        };
+        Arc::new(Self {
+            taken: AtomicU64::new(0),
+            seen: Mutex::new(Rank::Leaf, seen),
+        })
+    }
+
+    /// Notes that events were taken. Called by the consumer's reader alone; takes no lock and looks at
+    /// no clock.
+    pub fn take(&self, events: u64) {
+        let taken = self.taken.load(Ordering::Relaxed);
+        self.taken.store(taken + events, Ordering::Relaxed);
+    }
+
+    /// Looks at `now` whether something was taken since the last look. `owes` is whether there is
+    /// something to take. Returns since when nothing was taken although there is. The more often
+    /// this is called, the more exactly that is known; it is never longer than nothing was taken.
+    pub fn look(&self, now: Duration, owes: bool) -> Option<Duration> {
+        let mut seen = self.seen.lock();
+        let taken = self.taken.load(Ordering::Relaxed);
+        if !owes || seen.taken != taken {
+            (seen.taken, seen.since) = (taken, now);
+        }
+        seen.owes = owes;
+        owes.then_some(seen.since)
+    }
+
+    /// Returns since when nothing was taken although there was something to take, as of the last
+    /// [`Self::look`]; `None` if something was taken after it.
+    #[must_use]
+    pub fn idle_since(&self) -> Option<Duration> {
+        let seen = *self.seen.lock();
+        let has_taken = seen.taken != self.taken.load(Ordering::Relaxed);
+        (seen.owes && !has_taken).then_some(seen.since)
+    }
+}
+
+/// A stream in progress: what its consumer has taken of it. Plain data: keeping it keeps neither the
+/// stream nor its vBucket.
+#[derive(Debug)]
+pub struct Reader {
+    taken: AtomicU64,
+    taker: Arc<Taker>,
+}
+
+impl Reader {
+    /// Returns up to where the consumer has taken everything.
+    #[must_use]
+    pub fn taken(&self) -> Seqno {
+        Seqno::new(self.taken.load(Ordering::Relaxed))
+    }
+
+    /// Notes that the consumer has taken everything up to `seqno`. Called by the consumer's reader
+    /// alone, so that a load and a store do.
+    ///
+    /// # Panics
+    /// When it had taken more.
+    pub fn take(&self, seqno: Seqno) {
+        let before = self.taken();
+        assert!(seqno >= before, "taken up to {seqno}, and {before} before");
+        self.taken.store(seqno.get(), Ordering::Relaxed);
+    }
+}
+
+/// The readers of one generation of a vBucket.
+#[derive(Debug)]
+pub struct Readers {
+    list: Mutex<List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    by_id: BTreeMap<u64, Arc<Reader>>,
+    /// Given to the last one that was registered; never given twice.
+    last_id: u64,
+}
+
+/// What the readers of a vBucket amount to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderFigures {
+    /// How many there are.
+    pub count: u64,
+    /// The least that one of them has taken; `None` if there is none.
+    pub lowest_taken: Option<Seqno>,
+    /// Since when one of their consumers has taken nothing although there was something to take
+    /// ([`Taker::idle_since`]), the longest; `None` if all take.
+    pub idle_since: Option<Duration>,
+}
+
+impl ReaderFigures {
+    /// Adds what is known of one reader.
+    fn add(&mut self, reader: &Reader) {
+        let earliest = |a: Option<Duration>, b| a.into_iter().chain(b).min();
+        self.count += 1;
+        let taken = reader.taken();
+        let lowest = self.lowest_taken.map_or(taken, |lowest| lowest.min(taken));
+        self.lowest_taken = Some(lowest);
+        self.idle_since = earliest(self.idle_since, reader.taker.idle_since());
+    }
+}
+
+impl Readers {
+    /// Returns a list without readers.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            list: Mutex::new(Rank::Leaf, List::default()),
+        })
+    }
+
+    /// Registers a stream that has taken everything up to `start`. Called under the vBucket's lock, by
+    /// its admission.
+    pub(crate) fn register(self: &Arc<Self>, start: Seqno, taker: &Arc<Taker>) -> ReaderGuard {
+        let reader = Arc::new(Reader {
+            taken: AtomicU64::new(start.get()),
+            taker: Arc::clone(taker),
+        });
+        let mut list = self.list.lock();
+        list.last_id += 1;
+        let id = list.last_id;
+        list.by_id.insert(id, Arc::clone(&reader));
+        drop(list);
+        ReaderGuard {
+            readers: Arc::clone(self),
+            id,
+            reader,
+            is_registered: true,
+        }
+    }
+
+    /// Returns how many readers there are, and how far they are. Under the vBucket's lock none comes
+    /// meanwhile, so that nothing which a stream may need lies at or below the lowest that was taken.
+    #[must_use]
+    pub fn figures(&self) -> ReaderFigures {
+        let mut figures = ReaderFigures::default();
+        let mut after = 0;
+        loop {
+            let turn = self.turn(after);
+            for (id, reader) in &turn {
+                figures.add(reader);
+                after = *id;
+            }
+            if turn.len() < TURN {
+                return figures;
+            }
+        }
+    }
+
+    /// Returns the next readers in the order in which they were registered.
+    fn turn(&self, after: u64) -> Vec<(u64, Arc<Reader>)> {
+        let list = self.list.lock();
+        let mut turn = Vec::with_capacity(list.by_id.len().min(TURN));
+        let next = list.by_id.range((Bound::Excluded(after), Bound::Unbounded));
+        turn.extend(
+            next.take(TURN)
+                .map(|(id, reader)| (*id, Arc::clone(reader))),
+        );
+        turn
+    }
+}
+
+/// Keeps a stream registered as a reader until it is dropped. Holds the list and neither the vBucket
+/// nor the stream.
+#[must_use = "the stream counts as a reader until the guard is dropped"]
+pub struct ReaderGuard {
+    readers: Arc<Readers>,
+    id: u64,
+    reader: Arc<Reader>,
+    is_registered: bool,
+}
+
+impl ReaderGuard {
+    /// Returns what the consumer notes in what it has taken.
+    #[must_use]
+    pub fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+
+    /// Leaves the reader in the list for good: in a child process another thread may have held the
+    /// list's lock for ever.
+    pub fn leave_registered(&mut self) {
+        self.is_registered = false;
+    }
+}
+
+impl fmt::Debug for ReaderGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReaderGuard")
+            .field("taken", &self.reader.taken())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for ReaderGuard {
+    fn drop(&mut self) {
+        if !self.is_registered {
+            return;
+        }
+        let removed = self.readers.list.lock().by_id.remove(&self.id);
+        assert!(removed.is_some(), "a reader is taken out twice");
+    }
+}
+
+// The model checker's locks work in its own tests only.
+#[cfg(not(feature = "shuttle"))]
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn register(readers: &Arc<Readers>, taken: u64) -> ReaderGuard {
+        readers.register(Seqno::new(taken), &Taker::new(Duration::ZERO))
+    }
+
+    fn lowest(readers: &Readers) -> Option<u64> {
+        readers.figures().lowest_taken.map(Seqno::get)
+    }
+
+    #[test]
+    fn the_lowest_taken_follows_what_is_taken_and_who_leaves() {
+        let readers = Readers::new();
+        assert_eq!(readers.figures(), ReaderFigures::default());
+        let guards = [7, 3, 9].map(|taken| register(&readers, taken));
+        assert_eq!((readers.figures().count, lowest(&readers)), (3, Some(3)));
+        guards[1].reader().take(Seqno::new(8));
+        assert_eq!(lowest(&readers), Some(7));
+        // An event that moves nothing, such as a marker.
+        guards[1].reader().take(Seqno::new(8));
+        let [first, second, third] = guards;
+        drop(first);
+        assert_eq!((readers.figures().count, lowest(&readers)), (2, Some(8)));
+        drop(second);
+        assert_eq!((readers.figures().count, lowest(&readers)), (1, Some(9)));
+        drop(third);
+        assert_eq!(readers.figures(), ReaderFigures::default());
+    }
+
+    #[test]
+    fn as_many_readers_as_there_are_turns_for_are_all_looked_at() {
+        for count in [TURN - 1, TURN, TURN + 1, 3 * TURN] {
+            let readers = Readers::new();
+            // The lowest comes last, in the last turn.
+            let guards: Vec<_> = (0..count)
+                .map(|n| register(&readers, u64::try_from(count - n).unwrap()))
+                .collect();
+            let figures = readers.figures();
+            assert_eq!(figures.count, u64::try_from(count).unwrap());
+            assert_eq!(figures.lowest_taken, Some(Seqno::new(1)));
+            drop(guards);
+            assert_eq!(readers.figures().count, 0);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "taken up to 4, and 5 before")]
+    fn what_was_taken_does_not_go_back() {
+        let readers = Readers::new();
+        let guard = register(&readers, 5);
+        guard.reader().take(Seqno::new(4));
+    }
+
+    #[test]
+    #[should_panic(expected = "a reader is taken out twice")]
+    fn a_reader_that_is_taken_out_twice_is_a_fault() {
+        let readers = Readers::new();
+        let guard = register(&readers, 5);
+        readers.list.lock().by_id.clear();
+        drop(guard);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_reader_keeps_it_in_no_list() {
+        let readers = Readers::new();
+        let guard = register(&readers, 5);
+        let kept = Arc::clone(guard.reader());
+        drop(guard);
+        kept.take(Seqno::new(6));
+        assert_eq!(readers.figures(), ReaderFigures::default());
+        assert_eq!(Arc::strong_count(&readers), 1, "nothing holds the list");
+    }
+
+    #[test]
+    fn a_taker_is_idle_since_it_was_seen_to_take_last() {
+        let taker = Taker::new(seconds(1));
+        assert_eq!(taker.idle_since(), None, "nobody has looked");
+        assert_eq!(taker.look(seconds(5), true), Some(seconds(1)));
+        assert_eq!(taker.idle_since(), Some(seconds(1)));
+        taker.take(1);
+        assert_eq!(taker.idle_since(), None, "it has taken since");
+        assert_eq!(taker.look(seconds(6), true), Some(seconds(6)));
+        assert_eq!(taker.look(seconds(9), true), Some(seconds(6)));
+        // With nothing to take it is not idle, however long.
+        assert_eq!(taker.look(seconds(20), false), None);
+        assert_eq!(taker.idle_since(), None);
+        assert_eq!(taker.look(seconds(30), true), Some(seconds(20)));
+    }
+
+    #[test]
+    fn the_longest_idle_of_the_readers_is_told() {
+        let readers = Readers::new();
+        let takers = [3, 2].map(|at| Taker::new(seconds(at)));
+        let guards = [0, 1, 0].map(|of| readers.register(Seqno::ZERO, &takers[of]));
+        assert_eq!(readers.figures().idle_since, None);
+        takers[0].look(seconds(9), true);
+        assert_eq!(readers.figures().idle_since, Some(seconds(3)));
+        takers[1].look(seconds(9), true);
+        assert_eq!(readers.figures().idle_since, Some(seconds(2)));
+        takers[1].take(1);
+        assert_eq!(readers.figures().idle_since, Some(seconds(3)));
+        drop(guards);
+    }
+}
