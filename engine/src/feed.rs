@@ -152,9 +152,14 @@ impl Feed {
     /// Answers a request for a stream, and gives it a cursor if memory serves it from the start.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::Closed`].
+    /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::ReadOnly`] for a copy of a
+    /// store that was opened to read; [`Error::Closed`].
     pub fn admit(&self, request: &Position, filter: FilterDigest, end: Seqno) -> Result<Admitted> {
         drop(self.services().gate.lend()?);
+        if self.services().has_branches_to_begin {
+            let refused = "a stream of a store that was copied, which begins new branches first,";
+            return Err(Error::ReadOnly { refused });
+        }
         let admission = self
             .cell()
             .admit(request, filter, end)

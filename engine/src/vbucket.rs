@@ -150,8 +150,8 @@ impl VBucket {
     ///
     /// # Errors
     /// Nothing was changed: [`Error::Invalid`], [`Error::TooLarge`], [`Error::NotFound`],
-    /// [`Error::Exists`], [`Error::CasMismatch`], [`Error::Busy`]. Nothing was changed, or it may
-    /// be there later: [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`],
+    /// [`Error::Exists`], [`Error::CasMismatch`], [`Error::Busy`], [`Error::ReadOnly`]. Nothing was
+    /// changed, or it may be there later: [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`],
     /// [`Error::VbGone`].
     pub fn write(&self, change: Change, durability: Durability) -> Result<Written> {
         let written = self.write_and_wait(&[change], durability)?;

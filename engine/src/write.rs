@@ -104,6 +104,7 @@ impl Writes {
                 Error::DiskFull { .. } => refusals.disk_full.add(1),
                 Error::Failed { .. } => refusals.failed.add(1),
                 Error::TooLarge { .. } => refusals.too_large.add(1),
+                Error::ReadOnly { .. } => refusals.read_only.add(1),
                 Error::Busy { .. } => refusals.memory.add(1),
                 _ => {}
             })

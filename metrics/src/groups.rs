@@ -41,6 +41,8 @@ group! {
         failed = "failed",
         /// A key, value or batch is too large.
         too_large = "too_large",
+        /// The store was opened with `Builder::read_only`.
+        read_only = "read_only",
     }
 }
 
