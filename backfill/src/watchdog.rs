@@ -152,8 +152,11 @@ impl Watchdog {
     }
 
     fn is_disk_short(&self, engine: &Engine) -> bool {
-        if matches!(engine.health(), HealthState::Degraded { .. }) {
-            return true;
+        match engine.health() {
+            HealthState::Degraded { .. } => return true,
+            // Nothing is written, so nobody is in want of space.
+            HealthState::ReadOnly { .. } => return false,
+            HealthState::Open | HealthState::Failed { .. } => {}
         }
         engine
             .disk_free_percent()

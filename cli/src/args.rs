@@ -34,7 +34,7 @@ pub(crate) enum Command {
     /// under way when it was killed (at most --window).
     Import(Import),
     /// Print the value of a key.
-    Get(Point),
+    Get(Get),
     /// Give a key a value.
     Set(Set),
     /// Delete the document of a key.
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// to --keys-only or not: with others the tail refuses to begin (exit code 2). If the store no
     /// longer holds what was printed, an `end` with the reason `rollback` says to which seqno to go
     /// back, and the exit code is 1: begin again with a new file, or with --from. A store
-    /// is open in one process at a time: to follow one that is being written, use `session` or
+    /// that is written to is open in one process: to follow one that is being written, use `session` or
     /// `import --tail`.
     Tail(Tail),
     /// Hold a store open and take JSON commands on standard input, one a line.
@@ -92,7 +92,8 @@ impl Args {
         self.json_before
             || match &self.command {
                 Command::Import(args) => args.json,
-                Command::Get(args) | Command::Del(args) => args.json,
+                Command::Get(args) => args.point.json,
+                Command::Del(args) => args.json,
                 Command::Set(args) => args.json,
                 Command::Stats(args) => args.json,
                 Command::Dump(args) => args.json,
@@ -175,6 +176,23 @@ pub(crate) struct Import {
     pub(crate) file: PathBuf,
 }
 
+/// How a store is opened by a command that only reads.
+#[derive(Clone, Copy, Debug, ClapArgs)]
+pub(crate) struct Reading {
+    /// Open the store without writing anything to its directory, and beside others that do the same:
+    /// on a full disk, or on a read-only file system. On a full disk it is opened so in any case.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    #[command(flatten)]
+    pub(crate) point: Point,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Point {
     /// Answer with JSON, and errors as JSON on standard error.
@@ -218,6 +236,8 @@ pub(crate) struct Stats {
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
     /// One vBucket only, with its seqnos and branches.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
@@ -237,6 +257,8 @@ pub(crate) struct Dump {
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
     /// One vBucket only.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
@@ -257,6 +279,8 @@ pub(crate) struct Tail {
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
     /// One vBucket.
     #[arg(long, required_unless_present = "all", conflicts_with = "all")]
     pub(crate) vb: Option<u16>,
@@ -313,6 +337,9 @@ pub(crate) struct Session {
     /// vBuckets of a store that is made: a power of two up to 1024.
     #[arg(long)]
     pub(crate) vbuckets: Option<u16>,
+    /// Open the store without writing anything to its directory; commands that would are refused.
+    #[arg(long, conflicts_with = "vbuckets")]
+    pub(crate) read_only: bool,
 }
 
 /// Where figures are served.
@@ -340,6 +367,10 @@ pub(crate) struct Serve {
     /// vBuckets of a store that is made: a power of two up to 1024.
     #[arg(long)]
     pub(crate) vbuckets: Option<u16>,
+    /// Open the store without writing anything to its directory, and beside others that do the same:
+    /// on a full disk, or on a read-only file system. On a full disk it is opened so in any case.
+    #[arg(long, conflicts_with = "vbuckets")]
+    pub(crate) read_only: bool,
     #[command(flatten)]
     pub(crate) serving: Serving,
 }
@@ -387,6 +418,8 @@ pub(crate) struct Verify {
     /// The store.
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
 }
 
 #[derive(Debug, ClapArgs)]

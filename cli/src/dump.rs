@@ -8,7 +8,7 @@ use crate::{record, store};
 use vbstore::{KeyRange, PageForm, Seqno, SeqnoRange, SliceBudget, SliceEnd, VBucket};
 
 pub(crate) fn run(args: &Dump, out: &mut Out, stop: &Stop) -> Run {
-    let engine = store::open(&args.dir)?;
+    let engine = store::open_to_read(&args.dir, args.reading, out)?;
     for vb in store::vbuckets(&engine, args.vb)? {
         let is_whole = match args.by {
             Order::Seqno => by_seqno(&vb, args.from, out, stop)?,

@@ -61,7 +61,12 @@ impl Failure {
         {
             failure.code = CANNOT_OPEN;
         }
-        failure.message = format!("cannot open {}: {}", dir.display(), failure.message);
+        let hint = if needs_only_reading(error) {
+            ". To read what is there: --read-only, with get, dump, stats, tail, verify, session or serve"
+        } else {
+            ""
+        };
+        failure.message = format!("cannot open {}: {}{hint}", dir.display(), failure.message);
         failure
     }
 
@@ -73,6 +78,15 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// Whether a store that cannot be opened because of this may well be opened read-only.
+fn needs_only_reading(error: &Error) -> bool {
+    match error {
+        Error::DiskFull { .. } => true,
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::ReadOnlyFilesystem,
+        _ => false,
     }
 }
 
@@ -88,6 +102,7 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
         Error::Busy { .. } => "busy",
         Error::NotYetDurable { .. } => "not_yet_durable",
         Error::DiskFull { .. } => "disk_full",
+        Error::ReadOnly { .. } => "read_only",
         Error::Locked { .. } => "locked",
         Error::Closed => "closed",
         Error::Forked { .. } => "forked",
@@ -178,6 +193,21 @@ impl Out {
 
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.inner.flush()?;
+        Ok(())
+    }
+
+    /// Says something that a user should know although the command goes on: one line on standard error.
+    pub(crate) fn warn(&self, kind: &str, text: &str) -> Result<(), Failure> {
+        let mut err = io::stderr().lock();
+        if self.is_json {
+            writeln!(
+                err,
+                "{}",
+                json!({"warning": {"kind": kind, "message": text}})
+            )?;
+        } else {
+            writeln!(err, "vbstore: {text}")?;
+        }
         Ok(())
     }
 

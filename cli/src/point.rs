@@ -1,13 +1,19 @@
 //! `get`, `set`, `del`: one key.
 
-use crate::args::{Point, Set};
+use crate::args::{Get, Point, Set};
 use crate::output::{DONE, Failure, Out, PROBLEM, Run};
 use crate::{record, store};
 use serde_json::json;
 use vbstore::{Cas, Change, Written};
 
-pub(crate) fn get(args: &Point, out: &mut Out) -> Run {
-    let engine = store::open(&args.dir)?;
+pub(crate) fn get(
+    Get {
+        reading,
+        point: args,
+    }: &Get,
+    out: &mut Out,
+) -> Run {
+    let engine = store::open_to_read(&args.dir, *reading, out)?;
     let vb = engine.for_key(&args.key);
     let found = vb.get(&args.key)?;
     let Some(document) = found else {

@@ -13,7 +13,11 @@ use vbstore::{Streams, StreamsConfig};
 const TICK: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &args::Serve, out: &mut Out, stop: &Stop) -> Run {
-    let engine = store::open_or_create(&args.dir, args.vbuckets)?;
+    let engine = if args.read_only {
+        store::open_read_only(&args.dir)?
+    } else {
+        store::open_or_create_to_read(&args.dir, args.vbuckets, out)?
+    };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let exporting = Exporting::start(&args.serving, &engine)?;
     let url = exporting.as_ref().map(Exporting::url);

@@ -45,7 +45,11 @@ const COMMANDS: [(&str, &str); 21] = [
 ];
 
 pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
-    let engine = store::open_or_create(&args.dir, args.vbuckets)?;
+    let engine = if args.read_only {
+        store::open_read_only(&args.dir)?
+    } else {
+        store::open_or_create(&args.dir, args.vbuckets)?
+    };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let mut input = Piped::stdin(stop)?;
     let mut line = Vec::new();

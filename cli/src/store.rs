@@ -1,12 +1,26 @@
 //! Opening stores.
 
-use crate::output::Failure;
+use crate::args::Reading;
+use crate::output::{Failure, Out};
 use std::path::Path;
-use vbstore::{Builder, Config, Engine, VBucket, VbId};
+use vbstore::{Builder, Config, Engine, Error, VBucket, VbId};
 
 /// Opens a store that must be there.
 pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
     finish(dir, Engine::builder(dir).create(false))
+}
+
+/// Opens a store that must be there, for a command that only reads.
+pub(crate) fn open_to_read(dir: &Path, reading: Reading, out: &Out) -> Result<Engine, Failure> {
+    if reading.read_only {
+        return open_read_only(dir);
+    }
+    open_or_read(dir, Engine::builder(dir).create(false), out)
+}
+
+/// Opens a store that must be there without writing anything to it.
+pub(crate) fn open_read_only(dir: &Path) -> Result<Engine, Failure> {
+    finish(dir, Engine::builder(dir).read_only())
 }
 
 /// Opens a store that must be there, and begins a new branch in every vBucket.
@@ -16,17 +30,48 @@ pub(crate) fn open_with_new_branch(dir: &Path) -> Result<Engine, Failure> {
 
 /// Opens a store, or makes one with so many vBuckets.
 pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine, Failure> {
+    finish(dir, to_create(dir, vbuckets))
+}
+
+/// The same for a command that only reads what is there.
+pub(crate) fn open_or_create_to_read(
+    dir: &Path,
+    vbuckets: Option<u16>,
+    out: &Out,
+) -> Result<Engine, Failure> {
+    open_or_read(dir, to_create(dir, vbuckets), out)
+}
+
+fn to_create(dir: &Path, vbuckets: Option<u16>) -> Builder {
     let config = Config {
         vbuckets,
         ..Config::default()
     };
-    finish(dir, Engine::builder(dir).config(config))
+    Engine::builder(dir).config(config)
 }
 
 fn finish(dir: &Path, builder: Builder) -> Result<Engine, Failure> {
     builder
         .open()
         .map_err(|error| Failure::opening(&error, dir))
+}
+
+/// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says so.
+fn open_or_read(dir: &Path, builder: Builder, out: &Out) -> Result<Engine, Failure> {
+    let full = match builder.open() {
+        Err(full @ Error::DiskFull { .. }) => full,
+        opened => return opened.map_err(|error| Failure::opening(&error, dir)),
+    };
+    match Engine::builder(dir).read_only().open() {
+        Ok(engine) => {
+            let text = format!("{full}; {} is opened read-only", dir.display());
+            out.warn("disk_full", &text)?;
+            Ok(engine)
+        }
+        // It was to be made.
+        Err(Error::NoStore { .. }) => Err(Failure::opening(&full, dir)),
+        Err(error) => Err(Failure::opening(&error, dir)),
+    }
 }
 
 /// Returns the vBuckets that are meant: one, or all.

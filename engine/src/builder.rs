@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::failpoint::{Failpoints, MaybeFailpoints};
 use crate::handle::Handle;
-use crate::home::MARKER;
+use crate::home::{Access, MARKER};
 use crate::opening::{self, Request};
 use crate::samples::Places;
 use crate::wakers::Wakers;
@@ -28,7 +28,9 @@ pub struct Builder {
     background: bool,
     accept_data_loss: bool,
     new_branch: bool,
-    create: bool,
+    read_only: bool,
+    /// `None` if nothing was said.
+    create: Option<bool>,
 }
 
 impl Engine {
@@ -60,7 +62,8 @@ impl Builder {
             background: true,
             accept_data_loss: false,
             new_branch: false,
-            create: true,
+            read_only: false,
+            create: None,
         }
     }
 
@@ -116,10 +119,11 @@ impl Builder {
         self
     }
 
-    /// Whether a store is created where there is none. Default: yes.
+    /// Whether a store is created where there is none. Default: yes, unless it is to be opened
+    /// [read-only](Self::read_only).
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
-        self.create = create;
+        self.create = Some(create);
         self
     }
 
@@ -142,17 +146,62 @@ impl Builder {
         self
     }
 
+    /// Opens a store that exists without writing anything to its directory, now or later: on a full disk,
+    /// or where it cannot be written to at all. Everything that reads works: keys, pages, slices, streams,
+    /// [`Engine::verify`], figures. What would change the store is refused with [`Error::ReadOnly`].
+    /// Default: no.
+    ///
+    /// Any number of engines, in one process or several, may have a store open to read; none of them while
+    /// one has it open to write, and the other way. The lock file must be there and be readable.
+    ///
+    /// After an unclean stop, what is in RocksDB's log is replayed into memory at each such open, and the
+    /// log is synced first, so that no crash takes back what streams deliver. A position that a consumer
+    /// has reached stays valid when the store is opened to write. A store that was *copied* or put back
+    /// is the exception: its vBuckets must begin new branches first, which cannot be written, so that it
+    /// can be read, and each stream of it is refused with [`Error::ReadOnly`].
+    ///
+    /// That the directory is moved or replaced meanwhile is not watched: what is read is what was opened.
+    ///
+    /// Does not go with `create(true)`, [`Self::new_branch`] and [`Self::accept_data_loss`], which write.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Refuses settings that contradict each other.
+    fn check(&self) -> Result<()> {
+        if !self.read_only {
+            return Ok(());
+        }
+        let asked = [
+            ("create", self.create == Some(true)),
+            ("new_branch", self.new_branch),
+            ("accept_data_loss", self.accept_data_loss),
+        ];
+        match asked.into_iter().find(|(_, is_asked)| *is_asked) {
+            None => Ok(()),
+            Some((field, _)) => Err(Error::invalid(
+                field,
+                "it writes to the store, and read_only was asked for too",
+            )),
+        }
+    }
+
     /// Opens the store, or creates it.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: a field of the configuration, a name that the registry has already, a path
-    /// that is no store, or too few file descriptors. [`Error::Locked`]: somebody else has it open. [`Error::FormatTooNew`].
+    /// [`Error::Invalid`]: a field of the configuration, settings that contradict each other, a name that
+    /// the registry has already, a path that is no store, or too few file descriptors. [`Error::Locked`]:
+    /// somebody else has it open. [`Error::FormatTooNew`].
     /// [`Error::Corruption`], [`Error::DataLoss`]: see there; the data files are as they were.
     /// [`Error::NoStore`]: there is no store, and none was to be created. [`Error::DiskFull`],
     /// [`Error::Io`].
     pub fn open(self) -> Result<Engine> {
         self.config.validate()?;
-        if !self.create && !has_marker(&self.path)? {
+        self.check()?;
+        let create = self.create.unwrap_or(!self.read_only);
+        if !create && !has_marker(&self.path)? {
             return Err(Error::NoStore { path: self.path });
         }
         let places = Places::take(self.telemetry())?;
@@ -167,7 +216,12 @@ impl Builder {
             } else {
                 Wakers::inline()
             },
-            create: self.create,
+            access: if self.read_only {
+                Access::Read
+            } else {
+                Access::Write
+            },
+            create,
             accept_data_loss: self.accept_data_loss,
             new_branch: self.new_branch,
         })?;

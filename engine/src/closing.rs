@@ -201,6 +201,12 @@ impl Closing {
 
     fn close_storage(&self, storage: Storage, is_flushed: bool) -> Result<()> {
         let services = &self.services;
+        if services.health.is_read_only() {
+            // The directory is left as it was found: the store is as clean as it was.
+            drop(storage);
+            tracing::info!("store closed that was opened to read");
+            return Ok(());
+        }
         let moved = if is_flushed {
             services
                 .home

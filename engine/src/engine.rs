@@ -196,7 +196,8 @@ impl Engine {
         self.services().memory.used()
     }
 
-    /// Makes every change so far durable: flushes until nothing is left, and syncs.
+    /// Makes every change so far durable: flushes until nothing is left, and syncs. Finds
+    /// nothing to do in an engine that only reads ([`crate::Builder::read_only`]), where all is durable.
     ///
     /// # Errors
     /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`].
@@ -208,13 +209,14 @@ impl Engine {
     /// Compacts what a vBucket has on disk; returns when it is done. Reads and writes go on.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::DiskFull`], [`crate::Error::Closed`];
+    /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::ReadOnly`]; [`crate::Error::DiskFull`], [`crate::Error::Closed`];
     /// [`crate::Error::Failed`] if the store's directory was moved, replaced or removed, which fails the engine;
     /// [`crate::Error::Io`] if RocksDB counted a background error meanwhile, whichever vBucket it was met
     /// in: RocksDB's call tells nothing, and the next write names the cause.
     pub fn compact(&self, vb: VbId) -> Result<()> {
         let services = self.services();
         let vb = services.vbs.get(vb)?;
+        services.health.check_writable("a compaction")?;
         // A closed engine has no say in what became of its directory.
         drop(services.gate.lend()?);
         services
@@ -229,11 +231,15 @@ impl Engine {
     /// told [`crate::Error::VbGone`].
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::DiskFull`], [`crate::Error::Failed`],
-    /// [`crate::Error::Closed`].
+    /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::ReadOnly`];
+    /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`].
     pub fn delete_vbucket(&self, vb: VbId) -> Result<VbUuid> {
         let services = self.services();
-        services.deleter.delete(services.vbs.get(vb)?)
+        let vb = services.vbs.get(vb)?;
+        services
+            .health
+            .check_writable("the deletion of a vBucket")?;
+        services.deleter.delete(vb)
     }
 
     /// Returns the disk space the store takes.
@@ -268,18 +274,21 @@ impl Engine {
     }
 
     /// Does one step of a background task on this thread. For programs that built the engine
-    /// without threads ([`crate::Builder::background`]).
+    /// without threads ([`crate::Builder::background`]). Does nothing in an engine that only reads.
     ///
     /// # Errors
     /// Whatever the step met; it has been noted in the health.
     pub fn step(&self, task: BackgroundTask) -> Result<()> {
         self.services().gate.check_process()?;
+        if self.services().health.is_read_only() {
+            return Ok(());
+        }
         task.step(self.services()).map(drop)
     }
 
     /// Closes the engine: refuses new operations, waits for those under way, makes every change
     /// durable, moves what it can to files within [`Config::close_timeout`], and marks the store as
-    /// cleanly closed. Other clones get [`crate::Error::Closed`] from now on. Every call, of whichever
+    /// cleanly closed; of an engine that only reads, leaves the store as it was. Other clones get [`crate::Error::Closed`] from now on. Every call, of whichever
     /// clone and on whichever thread, returns when the store is closed, and with the same outcome.
     ///
     /// The last handle that is dropped does the same. Wakers may close it or drop the last

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     Conflict,
     /// Try again later.
     Unavailable,
+    /// Open the store without [`crate::Builder::read_only`]. Nothing was changed.
+    ReadOnly,
     /// Stop using this handle.
     Closed,
     /// Close and open again; the outcome of the write is unknown until then.
@@ -113,9 +115,15 @@ pub enum Error {
         /// What the system said.
         detail: Arc<str>,
     },
+    /// The store was opened with [`crate::Builder::read_only`], and the call would change it. Nothing
+    /// was changed.
+    ReadOnly {
+        /// What is refused.
+        refused: &'static str,
+    },
     /// Another engine has the store open.
     Locked {
-        /// The process that has, if it said so.
+        /// The process that has, if it said so. A read-only engine says nothing.
         pid: Option<u32>,
     },
     /// The engine is closed.
@@ -205,6 +213,7 @@ impl Error {
             | Self::DiskFull { .. }
             | Self::Locked { .. }
             | Self::StreamPanicked { .. } => ErrorKind::Unavailable,
+            Self::ReadOnly { .. } => ErrorKind::ReadOnly,
             Self::Closed | Self::Forked { .. } => ErrorKind::Closed,
             Self::Failed { .. } | Self::VbFailed { .. } | Self::Io { .. } => ErrorKind::Failed,
             Self::Corruption { .. } | Self::DataLoss { .. } | Self::FormatTooNew { .. } => {
@@ -308,6 +317,10 @@ impl fmt::Display for Error {
                 "this process is a fork of process {opened_by}, which has opened the store"
             ),
             Self::DiskFull { detail } => write!(f, "the disk is full: {detail}"),
+            Self::ReadOnly { refused } => write!(
+                f,
+                "{refused} is refused: the store was opened with read_only; open it without to write"
+            ),
             Self::Locked { pid: Some(pid) } => write!(f, "the store is open in process {pid}"),
             Self::Locked { pid: None } => f.write_str("the store is open in another process"),
             Self::Closed => f.write_str("the engine is closed"),

@@ -39,6 +39,8 @@ pub mod place {
     pub const CREATE_READY: &str = "create.ready";
     /// An unclean stop, or a copy, was found, and nothing is written of it: no branch is due yet.
     pub const OPEN_BRANCH: &str = "open.branch";
+    /// A store is about to be opened to read, and its log to be synced.
+    pub const OPEN_SYNC: &str = "open.sync";
     /// The branches that are due in some vBuckets are about to be written.
     pub const BRANCH_WRITE: &str = "branch.write";
     /// They are written and synced, and nobody has been told. Failing here keeps none of them from having
@@ -57,10 +59,11 @@ pub mod place {
     pub const CLOSE: &str = "close.flush";
 
     /// All of them, in the order in which a store meets them.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 20] = [
         CREATE_DB,
         CREATE_READY,
         OPEN_BRANCH,
+        OPEN_SYNC,
         WRITE_LOOK_UP,
         BRANCH_WRITE,
         BRANCH_PUBLISH,

@@ -205,7 +205,8 @@ impl Feed {
     /// serves it from the start, and registers it as a reader.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::Closed`].
+    /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::ReadOnly`] for a copy of a
+    /// store that was opened to read; [`Error::Closed`].
     pub fn admit(
         &self,
         request: &Position,
@@ -214,6 +215,10 @@ impl Feed {
         taker: &Arc<Taker>,
     ) -> Result<Admitted> {
         drop(self.services().gate.lend()?);
+        if self.services().has_branches_to_begin {
+            let refused = "a stream of a store that was copied, which begins new branches first,";
+            return Err(Error::ReadOnly { refused });
+        }
         let admission = self.cell().admit(request, filter, end, taker);
         Ok(match admission.map_err(malformed)? {
             Admission::Refused(answer) => Admitted::Rollback(answer),

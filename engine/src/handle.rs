@@ -15,7 +15,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Makes the handle of an engine, and starts its threads if it is to have any.
+    /// Makes the handle of an engine, and starts its threads if it is to have any. One that only reads
+    /// has none: all that they do is about writing.
     ///
     /// # Errors
     /// [`Error::Io`] when a thread cannot be started.
@@ -28,7 +29,7 @@ impl Handle {
             samples,
             closing,
         });
-        if with_threads {
+        if with_threads && !handle.services.health.is_read_only() {
             tasks::start(&handle.services, |thread| handle.closing.will_stop(thread))
                 .map_err(|e| Error::io("start a thread", e))?;
         }

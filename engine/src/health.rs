@@ -3,6 +3,7 @@
 //! ```text
 //! Open -> Degraded (disk full) -> Open        by itself, when a flush writes something again
 //! Open, Degraded -> Failed (anything else)    only opening again leaves it
+//! ReadOnly                                    from the open to the close
 //! ```
 //! The first cause of a failure is kept; what fails later because of it does not replace it.
 
@@ -32,20 +33,26 @@ pub enum HealthState {
         /// The first failure.
         cause: Cause,
     },
+    /// No: the store was opened with [`crate::Builder::read_only`]. Reads work.
+    ReadOnly {
+        /// That setting.
+        cause: Cause,
+    },
 }
 
 impl HealthState {
     /// The names of all states.
-    pub const NAMES: [&'static str; 3] = ["open", "degraded", "failed"];
+    pub const NAMES: [&'static str; 4] = ["open", "degraded", "failed", "read_only"];
 
     /// Returns the name used in output and as a label: one of [`Self::NAMES`].
     #[must_use]
     pub const fn name(&self) -> &'static str {
-        let [open, degraded, failed] = Self::NAMES;
+        let [open, degraded, failed, read_only] = Self::NAMES;
         match self {
             Self::Open => open,
             Self::Degraded { .. } => degraded,
             Self::Failed { .. } => failed,
+            Self::ReadOnly { .. } => read_only,
         }
     }
 
@@ -54,7 +61,9 @@ impl HealthState {
     pub const fn cause(&self) -> Option<&Cause> {
         match self {
             Self::Open => None,
-            Self::Degraded { cause } | Self::Failed { cause } => Some(cause),
+            Self::Degraded { cause } | Self::Failed { cause } | Self::ReadOnly { cause } => {
+                Some(cause)
+            }
         }
     }
 }
@@ -62,10 +71,13 @@ impl HealthState {
 const OPEN: u8 = 0;
 const DEGRADED: u8 = 1;
 const FAILED: u8 = 2;
+const READ_ONLY: u8 = 3;
 
 /// The health of one engine. `level` mirrors `state` so that the common case takes no lock; it is
 /// stored while the lock of `state` is held.
 pub(crate) struct Health {
+    /// The engine was opened to read, and nothing changes that.
+    is_read_only: bool,
     level: AtomicU8,
     state: Mutex<HealthState>,
     vbs: Arc<VBuckets>,
@@ -78,10 +90,18 @@ impl Health {
         vbs: Arc<VBuckets>,
         signals: Arc<Signals>,
         metrics: Arc<EngineMetrics>,
+        is_read_only: bool,
     ) -> Self {
+        let (level, state) = if is_read_only {
+            let cause = Cause::new("the store was opened with read_only");
+            (READ_ONLY, HealthState::ReadOnly { cause })
+        } else {
+            (OPEN, HealthState::Open)
+        };
         Self {
-            level: AtomicU8::new(OPEN),
-            state: Mutex::new(Rank::Leaf, HealthState::Open),
+            is_read_only,
+            level: AtomicU8::new(level),
+            state: Mutex::new(Rank::Leaf, state),
             vbs,
             signals,
             metrics,
@@ -90,6 +110,22 @@ impl Health {
 
     pub(crate) fn state(&self) -> HealthState {
         self.state.lock().clone()
+    }
+
+    /// Returns whether the engine was opened to read. Takes no lock.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
+    /// Refuses in an engine that was opened to read; `refused` says what.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub(crate) fn check_writable(&self, refused: &'static str) -> Result<()> {
+        if self.is_read_only {
+            return Err(Error::ReadOnly { refused });
+        }
+        Ok(())
     }
 
     pub(crate) fn is_degraded(&self) -> bool {
@@ -113,6 +149,7 @@ impl Health {
             HealthState::Failed { cause } => Err(Error::Failed {
                 cause: cause.clone(),
             }),
+            HealthState::ReadOnly { .. } => self.check_writable("a change"),
         }
     }
 
@@ -192,10 +229,14 @@ impl Health {
         true
     }
 
-    /// Returns whether the engine had not failed already.
+    /// Returns whether the engine had not failed already. One that was opened to read cannot: nothing
+    /// that goes wrong in it puts in doubt what it reads.
     fn enter_failed(&self, cause: impl Into<Arc<str>>) -> bool {
         let mut state = self.state.lock();
-        if matches!(*state, HealthState::Failed { .. }) {
+        if matches!(
+            *state,
+            HealthState::Failed { .. } | HealthState::ReadOnly { .. }
+        ) {
             return false;
         }
         let cause = Cause::new(cause);
@@ -235,7 +276,7 @@ mod tests {
         let uuid = VbUuid::new(1);
         let cell = VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid, 0));
         let vbs = Arc::new(VBuckets::new(vec![cell]));
-        Health::new(vbs, Arc::default(), Arc::default())
+        Health::new(vbs, Arc::default(), Arc::default(), false)
     }
 
     #[test]

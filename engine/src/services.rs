@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::failpoint::MaybeFailpoints;
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::home::{Home, WitnessFile};
+use crate::home::{Access, Home, WitnessFile};
 use crate::memory::Memory;
 use crate::read::{PageReads, PointReads, SliceReads};
 use crate::signals::Signals;
@@ -51,6 +51,9 @@ pub(crate) struct Services {
     pub(crate) wakers: Wakers,
     /// RocksDB's memory for data not yet in files, in bytes.
     pub(crate) write_buffer_bytes: u64,
+    /// A copy of a store was opened to read: its vBuckets have yet to begin their new branches, and
+    /// streams must not be told of the old ones.
+    pub(crate) has_branches_to_begin: bool,
 
     pub(crate) home: Arc<Home>,
     pub(crate) gate: Arc<Gate>,
@@ -88,6 +91,8 @@ pub(crate) struct Opened {
     pub(crate) home: Home,
     pub(crate) storage: Storage,
     pub(crate) witness: WitnessFile,
+    pub(crate) access: Access,
+    pub(crate) has_branches_to_begin: bool,
     pub(crate) store_state: StoreState,
     pub(crate) cells: Vec<VbCell>,
 }
@@ -110,6 +115,8 @@ impl Services {
             home,
             storage,
             witness,
+            access,
+            has_branches_to_begin,
             store_state,
             cells,
         } = opened;
@@ -124,6 +131,7 @@ impl Services {
             Arc::clone(&vbs),
             Arc::clone(&signals),
             Arc::clone(&metrics),
+            access == Access::Read,
         ));
 
         let dirty = Arc::new(DirtyList::new());
@@ -230,6 +238,7 @@ impl Services {
             signals,
             wakers,
             write_buffer_bytes,
+            has_branches_to_begin,
             home: Arc::new(home),
             gate,
             witness,

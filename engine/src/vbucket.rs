@@ -165,7 +165,7 @@ impl VBucket {
     ///
     /// # Errors
     /// Nothing was changed: [`Error::Invalid`], [`Error::TooLarge`], [`Error::NotFound`],
-    /// [`Error::Exists`], [`Error::CasMismatch`], [`Error::Busy`]; [`Error::Corruption`] or [`Error::Io`]
+    /// [`Error::Exists`], [`Error::CasMismatch`], [`Error::Busy`], [`Error::ReadOnly`]; [`Error::Corruption`] or [`Error::Io`]
     /// if the state of a key cannot be read. Nothing was changed, or it may be there later:
     /// [`Error::DiskFull`], [`Error::Failed`], [`Error::VbFailed`], [`Error::Closed`], [`Error::VbGone`].
     pub fn write(&self, change: Change, durability: Durability) -> Result<Written> {

@@ -30,7 +30,7 @@ const fn label(name: &'static str, values: &'static [&'static str]) -> Label {
 const HOLDER: Label = label("holder", &Holder::NAMES);
 const KIND: Label = label("kind", &["persistence", "stream"]);
 const CHECKPOINT: Label = label("state", &["open", "sealed"]);
-const HEALTH: Label = label("state", &["open", "degraded", "failed"]);
+const HEALTH: Label = label("state", &["open", "degraded", "failed", "read_only"]);
 const TASK: Label = label("state", &["pending", "ready", "running", "snoozed"]);
 const STREAM: Label = label("state", &["backfilling", "in_memory", "paused"]);
 const LEVEL: Label = label("level", &["0", "1", "2", "3", "4", "5", "6"]);

@@ -225,12 +225,12 @@ mod tests {
     #[test]
     fn a_label_is_compared_with_the_names_of_an_enum() {
         let metric = &names::HEALTH_STATE;
-        assert!(metric.is_by(&["open", "degraded", "failed"]));
+        assert!(metric.is_by(&["open", "degraded", "failed", "read_only"]));
         for wrong in [
-            &["open", "degraded"][..],
-            &["open", "degraded", "failed", "closed"],
-            &["open", "failed", "degraded"],
-            &["open", "degraded", "fail"],
+            &["open", "degraded", "failed"][..],
+            &["open", "degraded", "failed", "read_only", "closed"],
+            &["open", "failed", "degraded", "read_only"],
+            &["open", "degraded", "fail", "read_only"],
         ] {
             assert!(!metric.is_by(wrong), "{wrong:?}");
         }

@@ -1,11 +1,14 @@
-//! A directory that cannot be written to. Needs root to mount one; says so where it cannot run.
+//! A directory that cannot be written to: opened to write it is refused, opened to read it serves. Needs root to mount one; says so where it cannot run.
 //!
 //! Alone in its process: while another test starts a program, that has copies of all open files for a
 //! moment, and a file system with a file that is open for writing cannot be made read-only.
 
 use std::process::Command;
-use vbstore::{Config, Engine, Error, ErrorKind};
-use vbstore_tests::vb;
+use std::sync::Arc;
+use vbstore::failpoint::{Action, Failpoints, place};
+use vbstore::{Config, Engine, Error, ErrorKind, Seqno, StreamRequest};
+use vbstore_tests::following::{drain, open as open_stream, short, stepped};
+use vbstore_tests::{assert_verified, branches_after_a_change, vb};
 
 fn mount(args: &[&str], at: &std::path::Path) -> bool {
     Command::new("mount")
@@ -15,11 +18,22 @@ fn mount(args: &[&str], at: &std::path::Path) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
+/// Reads what the stores here hold, also as a stream.
+fn read_all(engine: &Engine) {
+    assert_eq!(vb(engine, 0).get("k").unwrap().unwrap().value, "v");
+    assert_verified(engine);
+    let (streams, mut consumer) = stepped(engine);
+    let request = StreamRequest::from_start(vb(engine, 0).id()).until(Seqno::new(1));
+    open_stream(&mut consumer, &request);
+    let events = drain(engine, &streams, &mut consumer);
+    assert_eq!(short(&events), ["0..1 disk", "k@1", "end reached_end"]);
+}
+
 #[test]
-fn a_read_only_directory_is_refused_and_left_alone() {
+fn a_read_only_directory_is_refused_to_write_and_can_be_read() {
     let dir = tempfile::tempdir().unwrap();
     if !mount(&["-t", "tmpfs", "-o", "size=64m", "none"], dir.path()) {
-        println!("a_read_only_directory_is_refused: NOT RUN, no tmpfs can be mounted");
+        println!("a_read_only_directory: NOT RUN, no tmpfs can be mounted");
         return;
     }
     let config = Config {
@@ -33,12 +47,28 @@ fn a_read_only_directory_is_refused_and_left_alone() {
     vb(&engine, 0).set("k", "v").unwrap();
     engine.close().unwrap();
     drop(engine);
+    // Another one, whose last stop was unclean.
+    let crashed = dir.path().join("crashed");
+    let failpoints = Arc::new(Failpoints::default());
+    let builder = Engine::builder(&crashed).config(config.clone());
+    let engine = builder.failpoints(Arc::clone(&failpoints)).open().unwrap();
+    vb(&engine, 0).set("k", "v").unwrap();
+    let planted = Error::Busy { what: "planted" };
+    failpoints.once(place::CLOSE, Action::Fail(planted));
+    engine.close().unwrap_err();
+    drop(engine);
     assert!(mount(&["-o", "remount,ro"], dir.path()));
 
-    for path in [store.clone(), dir.path().join("new")] {
+    for path in [store.clone(), crashed.clone(), dir.path().join("new")] {
         let refused = open(&path).unwrap_err();
         assert!(matches!(refused, Error::Io { .. }), "{refused:?}");
         assert_eq!(refused.kind(), ErrorKind::Failed);
+    }
+    for path in [&store, &crashed] {
+        let builder = Engine::builder(path).config(config.clone());
+        let engine = builder.read_only().open().unwrap();
+        read_all(&engine);
+        engine.close().unwrap();
     }
 
     assert!(mount(&["-o", "remount,rw"], dir.path()));
@@ -49,6 +79,10 @@ fn a_read_only_directory_is_refused_and_left_alone() {
         1,
         "still a clean stop"
     );
+    engine.close().unwrap();
+    drop(engine);
+    let engine = open(&crashed).unwrap();
+    assert_eq!(branches_after_a_change(&vb(&engine, 0)), 2);
     engine.close().unwrap();
     drop(engine);
     drop(Command::new("umount").arg("-l").arg(dir.path()).output());

@@ -24,6 +24,8 @@ mod limits;
 mod moved;
 #[path = "scenarios/opening.rs"]
 mod opening;
+#[path = "scenarios/read_only.rs"]
+mod read_only;
 #[path = "scenarios/reading.rs"]
 mod reading;
 #[path = "scenarios/slices.rs"]

@@ -16,7 +16,8 @@ impl Consumer {
     /// # Errors
     /// [`Error::Invalid`] with the field that no consumer can mean, for an unknown vBucket, and for
     /// one of which a stream is open here, or has ended and its end is not taken; [`Error::Busy`] if
-    /// too many backfills wait; [`Error::Closed`]. Nothing was changed then.
+    /// too many backfills wait; [`Error::ReadOnly`] for a copy of a store that was opened to read, see
+    /// [`vbstore_engine::Builder::read_only`]; [`Error::Closed`]. Nothing was changed then.
     pub fn open(&mut self, request: &StreamRequest) -> Result<Opened> {
         let vb = request.vb;
         let feed = self.work().context.engine.feed(vb)?;

@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(100);
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &Tail, out: &mut Out, stop: &Stop) -> Run {
-    let engine = store::open(&args.dir)?;
+    let engine = store::open_to_read(&args.dir, args.reading, out)?;
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let consumer = streams.consumer("tail", &ConsumerConfig::default())?;
     let state = args

@@ -340,12 +340,11 @@ fn find(row: &Row, figures: &Figures, before: Option<&Figures>) -> Option<f64> {
 
 fn state(figures: &Figures) -> &'static str {
     let is = |state| figures.of(&names::HEALTH_STATE, state).unwrap_or(0.0) > 0.0;
-    match (is("failed"), is("degraded"), is("open")) {
-        (true, _, _) => "failed",
-        (_, true, _) => "degraded",
-        (_, _, true) => "open",
-        _ => "unknown",
-    }
+    let states = ["failed", "degraded", "read_only", "open"];
+    states
+        .into_iter()
+        .find(|state| is(state))
+        .unwrap_or("unknown")
 }
 
 /// As one JSON object; what is not known is not there.

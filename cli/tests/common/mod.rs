@@ -147,8 +147,13 @@ pub struct Session {
 
 impl Session {
     pub fn start(dir: &Path, store: &str) -> Self {
+        Self::start_with(dir, store, &[])
+    }
+
+    pub fn start_with(dir: &Path, store: &str, args: &[&str]) -> Self {
         let mut child = vbstore()
             .args(["session", "--dir", store])
+            .args(args)
             .current_dir(dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -43,7 +43,7 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
         if !is_data_file(name) {
             continue;
         }
-        if has_extension(name, "log") {
+        if is_log(name) {
             log_bytes = log_bytes.saturating_add(*len);
         }
         hasher.update(name.as_bytes());
@@ -74,6 +74,11 @@ fn is_data_file(name: &str) -> bool {
         || is_numbered("MANIFEST-")
         || is_numbered("OPTIONS-")
         || is_table_or_log
+}
+
+/// Returns whether a file of this name is one of RocksDB's log.
+pub(super) fn is_log(name: &str) -> bool {
+    is_data_file(name) && has_extension(name, "log")
 }
 
 fn has_extension(name: &str, extension: &str) -> bool {

@@ -1,7 +1,7 @@
 //! The directory of a store: whose it is, and in which state.
 
 use super::identity::{FilesDigest, files_digest};
-use super::lock::DirLock;
+use super::lock::{Access, DirLock};
 use super::marker::Marker;
 use super::names::{DB, LOCK, MARKER, MARKER_NEW, OURS, WITNESS};
 use super::witness_file::write_synced;
@@ -34,22 +34,22 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    /// Makes the directory if it is missing (mode 0700) and locks it.
+    /// Locks the directory. To write, makes it if it is missing (mode 0700).
     ///
     /// # Errors
     /// [`Error::Invalid`] for a path that is no directory, or is one that holds something else than a
-    /// store; [`Error::Locked`]; [`Error::Io`].
-    pub(crate) fn lock(path: &Path) -> Result<Self> {
+    /// store; [`Error::NoStore`] for one to read that holds none; [`Error::Locked`]; [`Error::Io`].
+    pub(crate) fn lock(path: &Path, access: Access) -> Result<Self> {
         if path.as_os_str().is_empty() {
             return Err(Error::invalid("path", "it is empty"));
         }
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(path).map_err(|e| match e.kind() {
-            // Only a file in its place, or in that of a directory above it.
-            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => not_a_directory(path),
-            _ => Error::io(format!("make {}", path.display()), e),
-        })?;
+        match access {
+            Access::Write => make_directory(path)?,
+            Access::Read if !path.join(MARKER).exists() => {
+                return Err(Error::NoStore { path: path.into() });
+            }
+            Access::Read => {}
+        }
         let context = || format!("open {}", path.display());
         let path = fs::canonicalize(path).map_err(|e| Error::io(context(), e))?;
         let descriptor = File::open(&path).map_err(|e| Error::io(context(), e))?;
@@ -61,7 +61,7 @@ impl Home {
         let inside = path_through(&descriptor, identity).unwrap_or_else(|| path.clone());
         refuse_foreign(&inside, &path)?;
         let opener = Opener::this()?;
-        let lock = DirLock::take(identity, &inside.join(LOCK), &opener)?;
+        let lock = DirLock::take(identity, &inside.join(LOCK), access, &opener)?;
         Ok(Self {
             path,
             inside,
@@ -184,6 +184,17 @@ impl Home {
     pub(crate) fn sync(&self) -> Result<()> {
         sync_dir(&self.inside)
     }
+}
+
+/// Makes the store's directory (mode 0700), with those above it, if it is missing.
+fn make_directory(path: &Path) -> Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(path).map_err(|e| match e.kind() {
+        // Only a file in its place, or in that of a directory above it.
+        ErrorKind::AlreadyExists | ErrorKind::NotADirectory => not_a_directory(path),
+        _ => Error::io(format!("make {}", path.display()), e),
+    })
 }
 
 /// Returns a path that leads to an open directory whatever becomes of its name, if the system has one.

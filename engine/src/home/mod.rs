@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/VBSTORE        marker: this is a store, of this format, being created or ready
-//! DIR/VBSTORE.lock   locked while an engine has the store open; holds its pid
+//! DIR/VBSTORE.lock   locked while an engine has the store open; holds the pid of one that writes
 //! DIR/WITNESS        how much was synced, and whether the last close was clean
 //! DIR/db/            RocksDB's own
 //! ```
@@ -14,12 +14,15 @@ mod digest;
 mod directory;
 mod identity;
 mod lock;
+mod logs;
 mod marker;
 mod names;
 mod witness_file;
 
 pub(crate) use digest::data_files;
 pub(crate) use directory::Home;
+pub(crate) use lock::Access;
+pub(crate) use logs::sync_logs;
 pub(crate) use marker::{Marker, Phase};
 pub(crate) use names::{MARKER, WITNESS};
 pub(crate) use witness_file::WitnessFile;

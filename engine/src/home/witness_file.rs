@@ -1,6 +1,7 @@
 //! The witness's file: two slots, overwritten in place and in turn.
 
 use super::identity::FilesDigest;
+use super::lock::Access;
 use super::names::{WITNESS, WITNESS_NEW};
 use crate::error::{Error, Result};
 use crate::numbers::count;
@@ -67,9 +68,11 @@ impl WitnessFile {
         }
     }
 
-    /// Opens an existing one.
-    pub(crate) fn open(path: &Path, store: StoreUuid) -> Result<Self> {
-        let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+    /// Opens an existing one. With [`Access::Read`] nothing can be recorded in it.
+    pub(crate) fn open(path: &Path, store: StoreUuid, access: Access) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::Write);
+        let mut file = match options.open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::corrupt_file(WITNESS, "missing"));
@@ -101,7 +104,7 @@ impl WitnessFile {
                 put.map_err(|e| Error::io("put the witness", e))
             })
             .inspect_err(|_| drop(fs::remove_file(&new)))?;
-        Self::open(path, self.newest.store)
+        Self::open(path, self.newest.store, Access::Write)
     }
 
     /// Returns what was written last.

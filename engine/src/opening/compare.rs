@@ -3,10 +3,11 @@
 use super::request::Request;
 use super::states::load;
 use crate::error::{Error, Result};
-use crate::home::{Home, WITNESS, WitnessFile, data_files};
+use crate::home::{Access, Home, WITNESS, WitnessFile, data_files};
 use crate::storage::{FamilyOptions, Reach, Storage};
 use std::sync::Arc;
 use vbstore_core::StoreUuid;
+use vbstore_core::witness::Witness;
 
 /// How the last engine on this store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,37 @@ pub(super) struct Compared {
     pub(super) begins_branches: bool,
 }
 
+/// What the files look like from outside, before RocksDB is asked.
+pub(super) struct Found {
+    /// The files are others than those that the last engine on this store recorded.
+    pub(super) is_copy: bool,
+    /// They are as the last close left them.
+    pub(super) is_as_closed: bool,
+    /// RocksDB's log is empty.
+    pub(super) is_log_empty: bool,
+}
+
+/// Looks at the files, and compares them with what the witness says of them.
+///
+/// # Errors
+/// [`Error::Io`].
+pub(super) fn look_at_files(home: &Home, newest: Witness) -> Result<Found> {
+    let is_copy = home.files_digest()?.is_copy(newest.files_digest);
+    let files = data_files(&home.db())?;
+    let is_as_closed = newest.clean_digest == files.digest;
+    if newest.clean_digest != 0 && !is_as_closed {
+        tracing::warn!(
+            file = WITNESS,
+            "the data files are not as the last close left them"
+        );
+    }
+    Ok(Found {
+        is_copy,
+        is_as_closed,
+        is_log_empty: files.log_bytes == 0,
+    })
+}
+
 /// Compares what would be recovered with what the witness vouches for, and reads the records of all
 /// vBuckets, before anything is written.
 ///
@@ -42,7 +74,7 @@ pub(super) fn compare(
         let clock = Arc::clone(&request.clock);
         Storage::open_read_only(&home.db(), options, vbuckets, reach, clock)
     };
-    let witness = match WitnessFile::open(&home.witness(), store) {
+    let witness = match WitnessFile::open(&home.witness(), store, Access::Write) {
         Ok(witness) => witness,
         Err(error @ Error::Corruption { .. }) if request.accept_data_loss => {
             // What is worse than a lost witness is met here, before anything is written.
@@ -60,24 +92,20 @@ pub(super) fn compare(
         Err(error) => return Err(error),
     };
     let newest = witness.newest();
-    let is_copy = home.files_digest()?.is_copy(newest.files_digest);
+    let Found {
+        is_copy,
+        is_as_closed,
+        is_log_empty,
+    } = look_at_files(home, newest)?;
     if is_copy {
         tracing::warn!(
             %store,
             "the store was copied or put back: every vBucket begins a new branch"
         );
     }
-    let files = data_files(&home.db())?;
-    let is_as_closed = newest.clean_digest == files.digest;
-    if newest.clean_digest != 0 && !is_as_closed {
-        tracing::warn!(
-            file = WITNESS,
-            "the data files are not as the last close left them"
-        );
-    }
     // After a clean close with an empty log there is nothing to recover, and no need to open every
     // family twice.
-    let reach = if is_as_closed && files.log_bytes == 0 {
+    let reach = if is_as_closed && is_log_empty {
         Reach::Records
     } else {
         Reach::Everything

@@ -6,7 +6,7 @@ use super::states::{Loaded, LoadedVb};
 use crate::commit::reserved_at;
 use crate::error::Result;
 use crate::failpoint::place;
-use crate::home::{Home, Marker, Phase, WitnessFile};
+use crate::home::{Access, Home, Marker, Phase, WitnessFile};
 use crate::services::Opened;
 use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
@@ -64,6 +64,8 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
         home,
         storage,
         witness,
+        access: Access::Write,
+        has_branches_to_begin: false,
         store_state: made.store,
         cells: made.into_cells(),
     })

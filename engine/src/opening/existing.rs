@@ -6,7 +6,7 @@ use super::request::Request;
 use super::resources::Resources;
 use super::states::load;
 use crate::error::{Error, Result};
-use crate::home::{Home, WitnessFile, data_files};
+use crate::home::{Access, Home, WitnessFile, data_files};
 use crate::services::Opened;
 use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub(super) fn open(
         home,
         storage,
         witness,
+        access: Access::Write,
+        has_branches_to_begin: false,
         store_state: loaded.store,
         cells: loaded.into_cells(),
     })

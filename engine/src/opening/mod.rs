@@ -6,10 +6,12 @@
 //! 4. To open: what would be recovered is *compared* with the witness before anything is written;
 //!    after an unclean stop RocksDB *recovers* its log and new branches are due; only then is the store
 //!    opened to be used. In a store that was copied they begin at once.
+//! 5. To *read*: compared in the same way, with nothing written before, meanwhile or after.
 
 mod compare;
 mod create;
 mod existing;
+mod read_only;
 mod recover;
 mod request;
 mod resources;
@@ -20,13 +22,13 @@ pub(crate) use request::Request;
 
 use crate::config::VBUCKETS_DEFAULT;
 use crate::error::{Error, Result};
-use crate::home::{Home, Marker, Phase};
+use crate::home::{Access, Home, Marker, Phase};
 use crate::services::Services;
 
 /// Opens the store, or creates it.
 pub(crate) fn open(request: Request) -> Result<Services> {
     threads::check()?;
-    let home = Home::lock(&request.path)?;
+    let home = Home::lock(&request.path, request.access)?;
     let marker = home.marker()?;
     let wanted = request.config.vbuckets;
     let opened = match marker {
@@ -39,7 +41,10 @@ pub(crate) fn open(request: Request) -> Result<Services> {
                 let detail = format!("the store has {vbuckets}, which cannot be changed");
                 return Err(Error::invalid("vbuckets", detail));
             }
-            existing::open(request, home, store, vbuckets)?
+            match request.access {
+                Access::Write => existing::open(request, home, store, vbuckets)?,
+                Access::Read => read_only::open(request, home, store, vbuckets)?,
+            }
         }
         None
         | Some(Marker {

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::failpoint::MaybeFailpoints;
+use crate::home::Access;
 use crate::wakers::Wakers;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
     pub(crate) wakers: Wakers,
+    /// What the store is opened for. None of the three below goes with [`Access::Read`].
+    pub(crate) access: Access,
     /// A store is made where there is none.
     pub(crate) create: bool,
     /// The store is opened although less is recovered than was synced.

@@ -88,6 +88,27 @@ impl Storage {
         // Counted apart: the engine that opens next is not yet there to be measured.
         Ok(Self::new(db, options, vbuckets, Arc::default(), clock))
     }
+
+    /// Opens an existing database to be used by an engine that only reads, as [`Self::open_read_only`]
+    /// with all families.
+    pub(crate) fn open_to_read(
+        path: &Path,
+        options: &FamilyOptions,
+        vbuckets: u16,
+        db_snapshots: Arc<DbSnapshots>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let mut of_database = options.database();
+        Statistics::enable(&mut of_database);
+        let families = options.families();
+        let db = Db::open_cf_descriptors_read_only(&of_database, path, families, false)
+            .map_err(|e| map(&e, "read-only open"))?;
+        let statistics = Some(Statistics::of(of_database));
+        Ok(Self {
+            statistics,
+            ..Self::new(db, options, vbuckets, db_snapshots, clock)
+        })
+    }
 }
 
 /// How much of a database is opened to look at it.

@@ -7,6 +7,8 @@ use rustix::ioctl::{Setter, ioctl, opcode};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use vbstore::{Engine, Seqno, VBucket};
+use vbstore_tests::vbs;
 
 /// A small ext4 on a loop device, unmounted when dropped.
 struct Disk {
@@ -125,4 +127,35 @@ fn with_the_sync_turned_off_a_power_cut_is_noticed() {
         return;
     };
     assert_ne!(lost_in_cuts(&disk, "logged", 6), Vec::<String>::new());
+}
+
+/// What an engine that only reads has recovered from the log of a process that was killed, it may
+/// deliver: a power cut after that does not take it back.
+#[test]
+fn what_a_read_only_engine_delivered_survives_a_power_cut() {
+    let Some(disk) = disk("what_a_read_only_engine_delivered_survives_a_power_cut") else {
+        return;
+    };
+    let journal = tempfile::tempdir_in(other_file_system()).unwrap();
+    let store: &Path = &disk.mount.join("store");
+    let mut child = Running::start(store, journal.path(), "logged", 1);
+    child.wait_for_lines(40);
+    child.kill();
+    let seqnos = |engine: &Engine| -> Vec<Seqno> {
+        let of = |vb: &VBucket| vb.seqnos().unwrap().synced;
+        vbs(engine).iter().map(of).collect()
+    };
+    let engine = Engine::builder(store).read_only().open().unwrap();
+    let read = seqnos(&engine);
+    assert!(read.iter().any(|seqno| *seqno > Seqno::ZERO));
+    engine.close().unwrap();
+    drop(engine);
+
+    disk.cut();
+    disk.unmount().unwrap();
+    disk.mount().unwrap();
+
+    let engine = Engine::open(store).unwrap();
+    assert_eq!(seqnos(&engine), read);
+    engine.close().unwrap();
 }

@@ -3,12 +3,15 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
+use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
-    Change, Clock, Config, Durability, Engine, Error, HealthState, SystemClock, Tuning, VbId,
-    Written,
+    Change, Clock, Config, Durability, Engine, Error, HealthState, Seqno, StreamRequest,
+    SystemClock, Tuning, VbId, Written,
 };
-use vbstore_tests::{assert_verified, vb};
+use vbstore_tests::following::{drain, open as open_stream, short, stepped};
+use vbstore_tests::{assert_verified, branches_after_a_change, vb};
 
 // RocksDB takes writes again once as much is free as its largest memtable may hold: 32 MiB, or less
 // if the configuration allows less memory. Its log is given that much space in advance, too. The
@@ -272,4 +275,68 @@ fn an_open_that_finds_no_space_leaves_a_clean_store_clean() {
     assert!(vb(&engine, 0).get("k").unwrap().is_some());
     assert_verified(&engine);
     engine.close().unwrap();
+}
+
+#[test]
+fn on_a_full_disk_a_store_can_be_opened_to_read_and_is_whole_when_there_is_space_again() {
+    for crashes in [false, true] {
+        let Some(disk) = SmallDisk::new("a store read on a full disk", "96m") else {
+            return;
+        };
+        let config = config(1 << 20);
+        let failpoints = Arc::new(Failpoints::default());
+        let builder = || {
+            Engine::builder(disk.store())
+                .config(config.clone())
+                .failpoints(Arc::clone(&failpoints))
+        };
+        let engine = builder().open().unwrap();
+        for number in 0..100 {
+            vb(&engine, 1).set(format!("k{number}"), "v").unwrap();
+        }
+        if crashes {
+            let planted = Error::Busy { what: "planted" };
+            failpoints.once(place::CLOSE, Action::Fail(planted));
+            engine.close().unwrap_err();
+        } else {
+            engine.close().unwrap();
+        }
+        drop(engine);
+        // Each attempt to write may leave something behind, as far as it comes.
+        let mut refused = 0;
+        for left in [0, 16 << 10, 64 << 10, 0] {
+            disk.fill(left);
+            match builder().open() {
+                Err(Error::DiskFull { .. }) => refused += 1,
+                Err(other) => panic!("{left} bytes free: {other:?}"),
+                // With enough left it is an ordinary open, and the stop after it a clean one.
+                Ok(engine) => drop(engine.close()),
+            }
+            let engine = builder().read_only().open().unwrap();
+            assert_eq!(vb(&engine, 1).get("k7").unwrap().unwrap().value, "v");
+            assert_verified(&engine);
+            let write = vb(&engine, 1).set("more", "v");
+            assert!(matches!(write, Err(Error::ReadOnly { .. })), "{write:?}");
+            let (streams, mut consumer) = stepped(&engine);
+            let request = StreamRequest::from_start(VbId::new(1)).until(Seqno::new(100));
+            open_stream(&mut consumer, &request);
+            let events = short(&drain(&engine, &streams, &mut consumer));
+            assert_eq!(events.len(), 102);
+            assert_eq!(events[101], "end reached_end");
+            drop((consumer, streams));
+            engine.close().unwrap();
+            drop(engine);
+            disk.give_back();
+        }
+        assert!(refused >= 2, "refused {refused} times");
+        let engine = builder().open().unwrap();
+        let high = vb(&engine, 1).seqnos().unwrap().high;
+        assert_eq!(high.get(), 100);
+        assert_eq!(
+            branches_after_a_change(&vb(&engine, 1)),
+            1 + usize::from(crashes)
+        );
+        assert_verified(&engine);
+        engine.close().unwrap();
+    }
 }

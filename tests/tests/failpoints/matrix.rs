@@ -303,10 +303,15 @@ fn abort_child() {
         .unwrap();
     let failpoints = Arc::new(Failpoints::default());
     failpoints.once(place, Action::Abort);
-    let builder = Engine::builder(path)
-        .failpoints(Arc::clone(&failpoints))
-        .background(false);
-    let engine = builder.open().unwrap();
+    let builder = || {
+        Engine::builder(&path)
+            .failpoints(Arc::clone(&failpoints))
+            .background(false)
+    };
+    if place == place::OPEN_SYNC {
+        drop(builder().read_only().open());
+    }
+    let engine = builder().open().unwrap();
     vb(&engine, 0)
         .write(Change::set("logged", "1"), Durability::Logged)
         .unwrap();

@@ -1,0 +1,63 @@
+//! Making RocksDB's log durable without writing to it.
+
+use super::digest::is_log;
+use crate::error::{Error, Result};
+use rustix::fs::StatVfsMountFlags;
+use std::fs::{self, File};
+use std::path::Path;
+
+/// Syncs the log files in RocksDB's directory, and their names. After a process was killed its log may
+/// be in the system's memory only. Works on a full disk: the space was taken when the log was written.
+///
+/// # Errors
+/// [`Error::Io`]: the log cannot be read, or its sync failed.
+pub(crate) fn sync_logs(db: &Path) -> Result<()> {
+    let context = || format!("list {}", db.display());
+    for entry in fs::read_dir(db).map_err(|e| Error::io(context(), e))? {
+        let entry = entry.map_err(|e| Error::io(context(), e))?;
+        if is_log(&entry.file_name().to_string_lossy()) {
+            sync(&entry.path())?;
+        }
+    }
+    sync(db)
+}
+
+/// Syncs a file or a directory. A file system that cannot be written to at all, such as that of an
+/// image, has nothing to sync and may have no call for it.
+fn sync(path: &Path) -> Result<()> {
+    let context = || format!("sync {}", path.display());
+    let file = File::open(path).map_err(|e| Error::io(context(), e))?;
+    let Err(error) = file.sync_all() else {
+        return Ok(());
+    };
+    let has_no_call = matches!(
+        error.kind(),
+        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::ReadOnlyFilesystem
+    );
+    let is_read_only = rustix::fs::fstatvfs(&file)
+        .is_ok_and(|space| space.f_flag.contains(StatVfsMountFlags::RDONLY));
+    if has_no_call && is_read_only {
+        return Ok(());
+    }
+    Err(Error::io(context(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn each_log_file_is_synced_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("000001.log"), "x").unwrap();
+        // What has no sync stands for a file whose sync fails.
+        symlink("/dev/null", dir.path().join("000002.sst")).unwrap();
+        symlink("/dev/null", dir.path().join("notes.log")).unwrap();
+        sync_logs(dir.path()).unwrap();
+        symlink("/dev/null", dir.path().join("000003.log")).unwrap();
+        let failed = sync_logs(dir.path()).unwrap_err();
+        assert!(failed.to_string().contains("000003.log"), "{failed}");
+        assert!(matches!(failed, Error::Io { .. }), "{failed:?}");
+    }
+}
