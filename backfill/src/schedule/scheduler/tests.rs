@@ -2,6 +2,7 @@ use super::*;
 use crate::config::Order;
 use crate::delivery::Charge;
 use crate::stream::Ids;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vbstore_core::{ManualClock, Seqno, Visibility};
 
@@ -190,40 +191,51 @@ fn who_was_woken_for_room_passes_on_what_is_left() {
     }
 }
 
-/// Runs `wakes` while a thread waits for a backfill to run, and returns what it was told.
+/// Runs `wakes` while a thread waits for a backfill to run, or is about to, and returns what it was told.
 fn next_after(s: &Arc<Scheduler<Idle>>, wakes: impl FnOnce()) -> NextGroup<Idle> {
+    let ready = Barrier::new(2);
     std::thread::scope(|scope| {
         let worker = std::thread::Builder::new().name("worker".to_owned());
-        let worker = worker.spawn_scoped(scope, || s.next(1, PATIENCE)).unwrap();
-        // Whether it waits by now or not, it must be told.
+        let next = || {
+            ready.wait();
+            s.next(1, PATIENCE)
+        };
+        let worker = worker.spawn_scoped(scope, next).unwrap();
+        ready.wait();
+        for _ in 0..20 {
+            std::thread::yield_now();
+        }
         wakes();
         worker.join().unwrap()
     })
 }
 
+/// Returns the backfill that a worker was woken for.
+fn woken(told: NextGroup<Idle>, what: &str) -> Idle {
+    let NextGroup::Run(mut group) = told else {
+        panic!("{what}, and no worker was woken: {told:?}");
+    };
+    *group.pop().unwrap()
+}
+
 #[test]
 fn whatever_makes_a_backfill_ready_wakes_a_worker() {
-    let s = scheduler(4);
-    let told = next_after(&s, || submit(&s, 1));
-    let NextGroup::Run(mut group) = told else {
-        panic!("a backfill was submitted and no worker woken: {told:?}");
-    };
-    let mut backfill = *group.pop().unwrap();
-    let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
-    snooze(&s, backfill, DURABLE);
-    let told = next_after(&s, || watched.waker.wake_by_ref());
-    let NextGroup::Run(mut group) = told else {
-        panic!("a snoozed backfill was woken and no worker: {told:?}");
-    };
-    let charges = full(&s);
-    snooze(&s, *group.pop().unwrap(), Snooze::Room);
-    let told = next_after(&s, || drop(charges));
-    let NextGroup::Run(group) = told else {
-        panic!("room was made and no worker woken: {told:?}");
-    };
-    drop(group);
-    settle(&s, Outcome::Done, Ids::test_backfill(1));
-    let told = next_after(&s, || s.stop());
-    assert!(matches!(told, NextGroup::Stop), "{told:?}");
-    s.assert_nothing_left();
+    // Whether the worker waits by then is chance; in some of the rounds it does.
+    for _ in 0..100 {
+        let s = scheduler(4);
+        let told = next_after(&s, || submit(&s, 1));
+        let mut backfill = woken(told, "a backfill was submitted");
+        let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
+        snooze(&s, backfill, DURABLE);
+        let told = next_after(&s, || watched.waker.wake_by_ref());
+        let backfill = woken(told, "what a backfill waited for is durable");
+        let charges = full(&s);
+        snooze(&s, backfill, Snooze::Room);
+        let told = next_after(&s, || drop(charges));
+        drop(woken(told, "room was made"));
+        settle(&s, Outcome::Done, Ids::test_backfill(1));
+        let told = next_after(&s, || s.stop());
+        assert!(matches!(told, NextGroup::Stop), "{told:?}");
+        s.assert_nothing_left();
+    }
 }
