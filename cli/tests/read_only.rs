@@ -85,7 +85,12 @@ fn on_a_full_disk_what_reads_reads_and_says_so_and_what_writes_says_how_to() {
 
 fn branches(dir: &Path) -> usize {
     let said = ok(&["stats", "--dir", "s", "--vb", "0", "--json"], dir);
-    json(&said)["failover_log"].as_array().unwrap().len()
+    json(&said)
+        .get("failover_log")
+        .unwrap()
+        .as_array()
+        .unwrap()
+        .len()
 }
 
 #[test]

@@ -97,6 +97,13 @@ impl Drop for CursorGuard {
 }
 
 impl ReaderGuard {
+    /// Keeps a reader registered for this process.
+    #[cfg(feature = "testing")]
+    pub(crate) fn new(guard: vbstore_core::ReaderGuard) -> Result<Self> {
+        let opener = Opener::this()?;
+        Ok(Self { guard, opener })
+    }
+
     /// Returns what the consumer notes in what it has taken. Keeping it keeps nothing registered.
     #[must_use]
     pub fn reader(&self) -> &Arc<Reader> {

@@ -8,8 +8,11 @@
 pub use crate::storage::{FamilyOptions, ReadHeld, StorageConfig, key_family, seqno_family};
 
 use crate::commit::Purger;
-use crate::{Engine, Result};
-use vbstore_core::{Seqno, VbId};
+use crate::{Engine, ReaderGuard, Result};
+use std::time::Duration;
+use vbstore_core::record::VbState;
+use vbstore_core::vbucket::Admission;
+use vbstore_core::{FailoverLog, FilterDigest, Position, Seqno, Taker, VbCell, VbId, VbUuid};
 
 /// Lets no family be compacted any more until the store is opened again.
 ///
@@ -26,6 +29,25 @@ pub fn stop_compactions(engine: &Engine) -> Result<()> {
 /// When the engine is closed.
 pub fn with_held_view<R>(engine: &Engine, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> Result<R> {
     Ok(engine.services().gate.lend()?.with_held_view(work))
+}
+
+/// Registers a reader with a vBucket of no store: for what keeps such a guard.
+///
+/// # Errors
+/// When the C library has no memory to watch for forks.
+///
+/// # Panics
+/// When a new vBucket refuses a stream from the beginning.
+pub fn reader_of_no_store(vb: VbId) -> Result<ReaderGuard> {
+    let uuid = VbUuid::from_random(1);
+    let cell = VbCell::new(vb, VbState::new(uuid), FailoverLog::new(uuid, 0));
+    let (position, filter) = (Position::default(), FilterDigest::of(b"", false));
+    let taker = Taker::new(Duration::ZERO);
+    let Ok(Admission::Admitted { reader, .. }) = cell.admit(&position, filter, Seqno::MAX, &taker)
+    else {
+        panic!("a stream from the beginning is refused");
+    };
+    ReaderGuard::new(reader)
 }
 
 /// Returns in how many vBuckets a writer waits for its branch.

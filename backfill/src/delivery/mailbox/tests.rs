@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::task::{Wake, Waker};
 use std::time::Duration;
-use vbstore_core::{Clock, Seqno, SystemClock, VbId};
-use vbstore_engine::Wakers;
+use vbstore_core::{Clock, Seqno, SystemClock, Taker, VbId};
+use vbstore_engine::{ReaderGuard, Wakers, raw};
 
 const STREAM: StreamId = Ids::test_stream(1);
 const BACKFILL: BackfillId = Ids::test_backfill(1);
@@ -28,7 +28,17 @@ impl Wake for Counted {
 
 fn mailbox() -> Arc<Mailbox> {
     let wakers = Wakers::inline();
-    Arc::new(Mailbox::new(Order::RoundRobin, Arc::default(), wakers))
+    let taker = Taker::new(Duration::ZERO);
+    Arc::new(Mailbox::new(
+        Order::RoundRobin,
+        taker,
+        Arc::default(),
+        wakers,
+    ))
+}
+
+fn reader() -> ReaderGuard {
+    raw::reader_of_no_store(VB).unwrap()
 }
 
 fn stream() -> Arc<Stream> {
@@ -39,6 +49,7 @@ fn stream() -> Arc<Stream> {
         generation: 0,
         options: StreamOptions::default(),
         end: Seqno::MAX,
+        reader: Arc::clone(reader().reader()),
         figures: Figures::default(),
     })
 }
@@ -52,7 +63,7 @@ fn batch(seqno: u64) -> Batch {
 /// A stream that a backfill reads.
 fn on_disk() -> Arc<Mailbox> {
     let mailbox = mailbox();
-    mailbox.begin_on_disk(&stream(), BACKFILL);
+    mailbox.begin_on_disk(&stream(), reader(), BACKFILL);
     mailbox
 }
 
@@ -71,7 +82,7 @@ fn take(mailbox: &Mailbox) -> Vec<String> {
     // More would be for ever.
     while taken.len() < 10 {
         match mailbox.find() {
-            Found::Batch => {}
+            Found::Batch { .. } => {}
             Found::Ended => {
                 taken.push("ended".to_owned());
                 return taken;
@@ -103,7 +114,7 @@ type News = (&'static str, fn() -> Arc<Mailbox>, fn(&Arc<Mailbox>));
 
 const NEWS: [News; 5] = [
     ("a stream that begins", mailbox, |mailbox| {
-        mailbox.begin_on_disk(&stream(), BACKFILL);
+        mailbox.begin_on_disk(&stream(), reader(), BACKFILL);
     }),
     ("a batch of a worker", on_disk, |mailbox| {
         deliver(mailbox, Some(batch(1)), Next::Disk);
