@@ -17,4 +17,5 @@ mod streams {
     mod readers;
     mod requests;
     mod waiting;
+    mod wakers;
 }

@@ -137,3 +137,6 @@ impl Drop for Consumer {
         work.scheduler.buffers().remove_consumer(self.id);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
-use vbstore::{BackgroundTask, Change, Durability};
+use vbstore::metrics::names;
+use vbstore::{
+    BackgroundTask, Change, Consumer, Durability, Engine, StreamRequest, Streams, StreamsConfig,
+    VbId,
+};
+use vbstore_engine::raw;
+use vbstore_tests::following::{consumer, drain, open};
 use vbstore_tests::{TestStore, put, vb};
 
 #[test]
@@ -73,5 +79,94 @@ fn memory_is_freed_by_turns_of_some_thousand_changes() {
         turns += 1;
     }
     assert!(turns > 1, "all was freed in one turn");
+    store.finish(engine);
+}
+
+#[test]
+fn cursors_are_dropped_by_turns_of_some_dozens() {
+    let mut store = TestStore::stepped();
+    store.config.vbuckets = Some(256);
+    store.config.tuning.memory_quota = 16 << 20;
+    store.config.tuning.memory_low_percent = 10;
+    let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut frozen: Vec<Consumer> = Vec::new();
+    for number in 0..256 {
+        let mut consumer = consumer(&streams, "frozen");
+        open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+        assert!(drain(&engine, &streams, &mut consumer).is_empty());
+        frozen.push(consumer);
+    }
+    let dropped = &engine.metrics().cursors_dropped;
+    let mut number = 0;
+    while engine.checkpoint_memory() < 14 << 20 {
+        let change = Change::set("k", vec![7; 60_000]);
+        vb(&engine, number)
+            .write(change, Durability::Memory)
+            .unwrap();
+        number += 1;
+    }
+    assert_eq!(dropped.get(), 0);
+
+    engine.flush().unwrap();
+
+    let mut turns = 1;
+    while engine.checkpoint_memory() > (16 << 20) / 10 {
+        let before = dropped.get();
+        assert!(before <= turns * 64, "{before} cursors in {turns} turns");
+        engine.step(BackgroundTask::Flusher).unwrap();
+        assert!(dropped.get() > before, "stopped above the low mark");
+        turns += 1;
+    }
+    assert!(dropped.get() > 128, "{} cursors", dropped.get());
+    assert!(turns > 2, "all were dropped in {turns} turns");
+    drop((frozen, streams));
+    store.finish(engine);
+}
+
+/// Blocks that RocksDB has looked for in its cache.
+fn blocks_looked_up(engine: &Engine) -> f64 {
+    let snapshot = engine.metrics_snapshot().unwrap();
+    snapshot.value(&names::ROCKS_CACHE_LOOKUPS).unwrap()
+}
+
+#[test]
+fn a_batch_looks_up_all_its_keys_in_one_read() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let first = vb(&engine, 0);
+    let keys: Vec<String> = (0..1_000).map(|n| format!("key-{n:04}")).collect();
+    for key in &keys {
+        put(&first, key, "v");
+    }
+    // Neither our memory nor RocksDB's has them: each look-up is one in a block.
+    let settle = || {
+        engine.flush().unwrap();
+        engine.compact(first.id()).unwrap();
+        raw::forget_memory(&engine, true).unwrap();
+    };
+    settle();
+    let cost = |write: &dyn Fn()| {
+        let before = blocks_looked_up(&engine);
+        write();
+        blocks_looked_up(&engine) - before
+    };
+    let changes: Vec<Change> = keys.iter().map(|key| Change::replace(key, "w")).collect();
+    let together = cost(&|| drop(first.batch(&changes, Durability::Memory).unwrap()));
+    settle();
+    let one_by_one = cost(&|| {
+        for key in &keys {
+            first
+                .write(Change::replace(key, "x"), Durability::Memory)
+                .unwrap();
+        }
+    });
+    // Keys of one block are looked up in it together.
+    assert!(one_by_one >= 1_000.0, "{one_by_one} blocks");
+    assert!(
+        together * 4.0 < one_by_one,
+        "{together} blocks for a batch, {one_by_one} for its keys"
+    );
+    drop(first);
     store.finish(engine);
 }

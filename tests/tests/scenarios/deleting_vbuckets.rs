@@ -257,6 +257,49 @@ fn a_deletion_gives_the_space_back_by_itself() {
     store.finish(engine);
 }
 
+fn fill(engine: &Engine, keys: std::ops::Range<u64>) {
+    for n in keys {
+        let change = Change::set(n.to_be_bytes(), noise(n));
+        vb(engine, 0).write(change, Durability::Memory).unwrap();
+    }
+    engine.flush().unwrap();
+}
+
+#[test]
+fn a_deletion_leaves_files_of_level_0_to_the_compactor() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    // The close makes files of level 0 of what is in none.
+    fill(&engine, 0..1_000);
+    engine.close().unwrap();
+    drop(engine);
+    let engine = store.open();
+
+    engine.delete_vbucket(VbId::new(0)).unwrap();
+
+    let left = live_mib(&engine);
+    assert!(left >= 7, "{left} MiB live after the deletion");
+    engine.step(BackgroundTask::Compactor).unwrap();
+    let left = live_mib(&engine);
+    assert!(left <= 1, "{left} MiB live after the compaction");
+    store.finish(engine);
+}
+
+#[test]
+fn a_deletion_removes_whole_files_by_itself() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    fill(&engine, 0..2_000);
+    engine.compact(VbId::new(0)).unwrap();
+    assert!(live_mib(&engine) >= 15, "{} MiB live", live_mib(&engine));
+
+    engine.delete_vbucket(VbId::new(0)).unwrap();
+
+    let left = live_mib(&engine);
+    assert!(left <= 1, "{left} MiB live after the deletion");
+    store.finish(engine);
+}
+
 /// Seeks and steps of RocksDB's iterators so far, and the keys that they stepped over unseen.
 fn iterated(engine: &Engine) -> f64 {
     let snapshot = engine.metrics_snapshot().unwrap();

@@ -76,9 +76,18 @@ fn a_store_that_was_replaced_is_noticed_at_the_close_at_the_latest() {
     let engine = store.open();
     vb(&engine, 0).set("mine", "1").unwrap();
     let elsewhere = store.path().with_file_name("elsewhere");
-    std::fs::rename(store.path(), elsewhere).unwrap();
+    std::fs::rename(store.path(), &elsewhere).unwrap();
+    let tables = || {
+        let files = std::fs::read_dir(elsewhere.join("db")).unwrap();
+        let paths = files.map(|entry| entry.unwrap().path());
+        paths
+            .filter(|path| path.extension().is_some_and(|e| e == "sst"))
+            .count()
+    };
+    let before = tables();
     let closed = engine.close();
     assert!(matches!(closed, Err(Error::Failed { .. })), "{closed:?}");
+    assert_eq!(tables(), before, "RocksDB's memory was moved to files");
     assert!(!store.path().exists());
 }
 
@@ -94,8 +103,17 @@ fn a_store_that_was_removed_while_open_is_noticed_by_itself() {
         assert!(clock.monotonic() < Duration::from_secs(60), "not noticed");
         std::thread::yield_now();
     }
-    // "Emptied" if it was looked at before the directory itself was gone.
-    assert_failed(&engine, "while the store was open");
+    // By when it is looked at: while its files are being removed, or once all is gone.
+    let path = std::fs::canonicalize(store.path().parent().unwrap()).unwrap();
+    let path = path.join("store");
+    let causes = ["emptied", "moved or removed"].map(|what| {
+        let path = path.display();
+        format!("the directory {path} was {what} while the store was open")
+    });
+    let HealthState::Failed { cause } = engine.health() else {
+        panic!("{:?}", engine.health());
+    };
+    assert!(causes.contains(&cause.to_string()), "{cause}");
     drop(engine);
     assert!(!store.path().exists(), "something was made there again");
 }
@@ -128,4 +146,62 @@ fn a_store_that_was_moved_is_noticed_by_a_compaction() {
     assert!(matches!(refused, Err(Error::Failed { .. })), "{refused:?}");
     assert_failed(&engine, "moved or removed while the store was open");
     engine.close().unwrap_err();
+}
+
+#[test]
+fn a_store_that_was_moved_is_noticed_before_rocksdbs_memory_is_moved_to_files() {
+    for task in [BackgroundTask::Pacer, BackgroundTask::Compactor] {
+        let mut store = TestStore::stepped();
+        store.config.write_buffer_bytes = Some(1 << 20);
+        let engine = store.open();
+        // More than is left in the log without a flush to files; and a vBucket to be compacted.
+        for n in 0..16 {
+            let value = vec![n; 100_000];
+            vb(&engine, 0).set([n], value).unwrap();
+        }
+        engine.delete_vbucket(vb(&engine, 1).id()).unwrap();
+        let elsewhere = store.path().with_file_name("elsewhere");
+        std::fs::rename(store.path(), elsewhere).unwrap();
+
+        let noticed = engine.step(task);
+
+        assert!(
+            matches!(noticed, Err(Error::Failed { .. })),
+            "{task:?}: {noticed:?}"
+        );
+        assert_failed(&engine, "moved or removed while the store was open");
+        engine.close().unwrap_err();
+    }
+}
+
+#[test]
+fn a_store_that_was_opened_by_a_link_is_where_the_link_led() {
+    let store = TestStore::stepped();
+    let [link, other] = ["link", "other"].map(|name| store.path().with_file_name(name));
+    let replacement = Engine::builder(&other)
+        .config(store.config.clone())
+        .open()
+        .unwrap();
+    replacement.close().unwrap();
+    drop(replacement);
+    store.open().close().unwrap();
+    std::os::unix::fs::symlink(store.path(), &link).unwrap();
+    let engine = Engine::builder(&link)
+        .config(store.config.clone())
+        .background(false)
+        .open()
+        .unwrap();
+    let before = files(&other);
+
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&other, &link).unwrap();
+
+    vb(&engine, 0).set("mine", "1").unwrap();
+    engine.step(BackgroundTask::DirectoryWatcher).unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    assert_eq!(files(&other), before, "the other store was touched");
+    let engine = store.open();
+    assert!(vb(&engine, 0).get("mine").unwrap().is_some());
+    store.finish(engine);
 }
