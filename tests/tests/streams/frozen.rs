@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 use vbstore::{
-    Change, Consumer, Durability, Event, Position, Seqno, StreamEvent, StreamOptions,
-    StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId,
+    Change, Consumer, ConsumerConfig, Durability, EndReason, Event, Order, Position, Seqno,
+    StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId,
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::{
     VB, consumer, drain, keys, on_disk, open, run_all, seqnos, short, take,
 };
 use vbstore_tests::replica::{History, Replica};
-use vbstore_tests::{TestStore, vb};
+use vbstore_tests::{TestStore, put, vb};
 
 /// All consumers together may buffer this much: one slice of a hundred small documents, and a bit.
 const TOTAL: u64 = 16_000;
@@ -203,6 +203,172 @@ fn a_paused_stream_ends_with_what_happened_meanwhile() {
     assert_eq!(closed.of("vbucket_gone").get(), 1);
     assert_eq!(closed.of("reached_end").get(), 1);
     drop((frozen, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn a_paused_stream_whose_end_was_reached_delivers_what_was_before_it_and_ends_once() {
+    for taken in [0, 1, 50, 100] {
+        let mut store = TestStore::stepped();
+        store.config.tuning.slice_budget.items_max = 100;
+        let engine = on_disk(&store, keys(100));
+        let streams = Streams::stepped(&engine, &few_buffers()).unwrap();
+        let mut frozen = consumer(&streams, "frozen");
+        open(
+            &mut frozen,
+            &StreamRequest::from_start(VB).until(Seqno::new(100)),
+        );
+        while streams.step() {}
+        let mut events: Vec<_> = (0..taken).map(|_| frozen.try_recv().unwrap()).collect();
+        assert_eq!(state(&frozen), StreamState::Ended, "its end is reached");
+        let mut healthy = consumer(&streams, "healthy");
+        open(&mut healthy, &StreamRequest::from_start(VB));
+        let_time_pass(&store, &streams, &mut healthy);
+        assert_eq!(state(&frozen), StreamState::Paused, "taken {taken}");
+        assert_eq!(frozen.buffered_bytes(), 0);
+
+        events.extend(drain(&engine, &streams, &mut frozen));
+
+        assert_eq!(seqnos(&events), (1..=100).collect::<Vec<_>>());
+        let is_end = |event: &&StreamEvent| matches!(event.event, Event::End(_));
+        assert_eq!(events.iter().filter(is_end).count(), 1);
+        assert_eq!(short(&events).last().unwrap(), "end reached_end");
+        assert_eq!(frozen.try_recv().unwrap_err(), TryRecv::Ended);
+        assert_eq!(streams.counters().closed.of("reached_end").get(), 1);
+        drop((frozen, healthy, streams));
+        store.finish(engine);
+    }
+}
+
+/// Asks for what a stream reads from disk first, wherever it is.
+fn without_first_deletions(vb: VbId) -> StreamRequest {
+    let options = StreamOptions {
+        skips_first_deletions: true,
+        ..StreamOptions::default()
+    };
+    StreamRequest::from_start(vb).options(options)
+}
+
+/// Lets a consumer that takes nothing be paused for one that reads vBucket 2 from disk.
+fn pause_for_another(store: &TestStore, streams: &Streams, frozen: &Consumer) {
+    let mut healthy = consumer(streams, "healthy");
+    open(&mut healthy, &without_first_deletions(VbId::new(2)));
+    let_time_pass(store, streams, &mut healthy);
+    assert_eq!(
+        (state(frozen), frozen.buffered_bytes()),
+        (StreamState::Paused, 0)
+    );
+}
+
+#[test]
+fn a_paused_stream_still_leaves_first_deletions_out() {
+    let store = TestStore::stepped();
+    let engine = store.open();
+    let write = |change| vb(&engine, 1).write(change, Durability::Memory).unwrap();
+    for key in keys(10) {
+        write(Change::set(&key, "v"));
+        write(Change::delete(&key));
+        engine.flush().unwrap();
+    }
+    // Alone it fills what all consumers may buffer. Memory still has everything.
+    write(Change::set("last", vec![7; 15_000]));
+    vb(&engine, 2).set("other", "v").unwrap();
+    let streams = Streams::stepped(&engine, &few_buffers()).unwrap();
+    let mut frozen = consumer(&streams, "frozen");
+    open(&mut frozen, &without_first_deletions(VB));
+    while streams.step() {}
+    pause_for_another(&store, &streams, &frozen);
+
+    let events = drain(&engine, &streams, &mut frozen);
+
+    let events = short(&events);
+    assert_eq!(events.first().unwrap(), "0..21 disk");
+    assert_eq!(events.last().unwrap(), "last@21");
+    assert!(
+        events.iter().all(|event| !event.starts_with('-')),
+        "{events:?}"
+    );
+    drop((frozen, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn a_paused_stream_is_told_that_its_position_was_purged() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 100;
+    let engine = store.open();
+    // As much as all consumers may buffer.
+    for key in keys(100) {
+        put(&vb(&engine, 1), &key, &"x".repeat(200));
+    }
+    vb(&engine, 1).delete("key-0050").unwrap();
+    vb(&engine, 1).set("newest", "stays").unwrap();
+    vb(&engine, 2).set("other", "v").unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    let streams = Streams::stepped(&engine, &few_buffers()).unwrap();
+    let mut frozen = consumer(&streams, "frozen");
+    open(&mut frozen, &StreamRequest::from_start(VB));
+    while streams.step() {}
+    // The marker and nine changes.
+    let taken: Vec<_> = (0..10).map(|_| frozen.try_recv().unwrap()).collect();
+    assert_eq!(seqnos(&taken), (1..=9).collect::<Vec<_>>());
+    pause_for_another(&store, &streams, &frozen);
+    assert_eq!(raw::purge_tombstones(&engine, VB, Seqno::MAX).unwrap(), 1);
+
+    let events = drain(&engine, &streams, &mut frozen);
+
+    assert_eq!(short(&events), ["end rollback"]);
+    let Event::End(EndReason::Rollback { to, reason }) = &events[0].event else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*to, reason.name()), (Seqno::ZERO, "purged"));
+    drop((frozen, streams));
+    store.finish(engine);
+}
+
+#[test]
+fn paused_streams_of_a_sequential_consumer_come_one_after_the_other() {
+    let mut store = TestStore::stepped();
+    store.config.tuning.slice_budget.items_max = 30;
+    let engine = store.open();
+    for number in [0, 1] {
+        for key in keys(100) {
+            put(&vb(&engine, number), &key, "value");
+        }
+    }
+    vb(&engine, 2).set("other", vec![7; 15_000]).unwrap();
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    let streams = Streams::stepped(&engine, &few_buffers()).unwrap();
+    let config = ConsumerConfig {
+        order: Order::Sequential,
+        ..ConsumerConfig::default()
+    };
+    let mut frozen = streams.consumer("frozen", &config).unwrap();
+    for number in [0, 1] {
+        let request = StreamRequest::from_start(VbId::new(number)).until(Seqno::new(100));
+        open(&mut frozen, &request);
+    }
+    while streams.step() {}
+    let mut events: Vec<_> = (0..5).map(|_| frozen.try_recv().unwrap()).collect();
+    let mut healthy = consumer(&streams, "healthy");
+    open(&mut healthy, &StreamRequest::from_start(VbId::new(2)));
+    let_time_pass(&store, &streams, &mut healthy);
+    assert_eq!(frozen.buffered_bytes(), 0);
+    assert!(streams.counters().pauses.get() >= 1);
+
+    events.extend(drain(&engine, &streams, &mut frozen));
+
+    for number in [0, 1] {
+        let of = |event: &&StreamEvent| event.vb == VbId::new(number);
+        let events: Vec<_> = events.iter().filter(of).cloned().collect();
+        assert_eq!(seqnos(&events), (1..=100).collect::<Vec<_>>(), "{number}");
+        assert_eq!(short(&events).last().unwrap(), "end reached_end");
+    }
+    let first_of_next = events.iter().position(|event| event.vb == VbId::new(1));
+    let last = events.iter().rposition(|event| event.vb == VbId::new(0));
+    assert!(last < first_of_next, "{last:?} {first_of_next:?}");
+    drop((frozen, healthy, streams));
     store.finish(engine);
 }
 
