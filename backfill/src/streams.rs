@@ -160,3 +160,6 @@ impl Streams {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

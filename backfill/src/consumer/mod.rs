@@ -26,7 +26,7 @@ pub struct Consumer {
     handle: Arc<Handle>,
     id: ConsumerId,
     name: Arc<str>,
-    mailbox: Arc<Mailbox>,
+    pub(crate) mailbox: Arc<Mailbox>,
     positions: Positions,
     /// Of one read from memory.
     limit: ReadLimit,
@@ -137,6 +137,3 @@ impl Drop for Consumer {
         work.scheduler.buffers().remove_consumer(self.id);
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -150,7 +150,7 @@ impl Consumer {
     }
 
     /// Does what was found. Returns whether a batch is being taken now.
-    pub(super) fn follow_up(&self, found: Found) -> Result<bool, TryRecv> {
+    pub(crate) fn follow_up(&self, found: Found) -> Result<bool, TryRecv> {
         match found {
             Found::Batch { ended } => {
                 drop(ended);

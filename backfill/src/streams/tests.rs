@@ -1,9 +1,9 @@
 use super::*;
+use crate::consumer::TryRecv;
 use crate::delivery::Found;
-use crate::stream::{Event, Opened, StreamOptions, StreamRequest};
-use crate::{Streams, StreamsConfig};
-use vbstore_core::{Seqno, Visibility};
-use vbstore_engine::{Change, Config, Durability, Engine};
+use crate::stream::{EndReason, Event, Opened, StreamOptions, StreamRequest};
+use vbstore_core::{Seqno, VbId, Visibility};
+use vbstore_engine::{Change, Config, Durability};
 
 const VB: VbId = VbId::new(0);
 
