@@ -135,6 +135,25 @@ const GROUPS: &[(&str, &[Row])] = &[
                 Unit::Count,
             ),
             (
+                "disk_items_per_second",
+                "disk",
+                &names::STREAM_ITEMS,
+                Find::RateOf("disk"),
+                Unit::PerSecond,
+            ),
+            (
+                "memory_items_per_second",
+                "memory",
+                &names::STREAM_ITEMS,
+                Find::RateOf("memory"),
+                Unit::PerSecond,
+            ),
+        ],
+    ),
+    (
+        "readers",
+        &[
+            (
                 "readers",
                 "in progress",
                 &names::READERS,
@@ -154,20 +173,6 @@ const GROUPS: &[(&str, &[Row])] = &[
                 &names::READER_MAX_IDLE_SECONDS,
                 Find::Max,
                 Unit::Seconds,
-            ),
-            (
-                "disk_items_per_second",
-                "disk",
-                &names::STREAM_ITEMS,
-                Find::RateOf("disk"),
-                Unit::PerSecond,
-            ),
-            (
-                "memory_items_per_second",
-                "memory",
-                &names::STREAM_ITEMS,
-                Find::RateOf("memory"),
-                Unit::PerSecond,
             ),
         ],
     ),

@@ -316,7 +316,7 @@ fn a_ticket_is_woken_when_the_flusher_panics() {
     let engine = store.builder().clock(clock).open().unwrap();
     trap.is_set.store(true, Ordering::SeqCst);
     let mut ticket = Box::pin(vb(&engine, 0).set_nowait("k", "v").unwrap());
-    let (tells, told) = sync_channel(1_000);
+    let (tells, told) = sync_channel(1);
     let waker = Waker::from(Arc::new(Tells(tells)));
     let mut context = Context::from_waker(&waker);
     assert!(Future::poll(ticket.as_mut(), &mut context).is_pending());
