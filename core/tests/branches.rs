@@ -239,7 +239,7 @@ use vbstore_core::sync::{AtomicBool, Mutex};
 use vbstore_core::vbucket::GenerationEnd;
 use vbstore_core::{
     Admission, Cas, Clock, FailoverLog, FilterDigest, Item, ItemKind, ItemMeta, ManualClock,
-    Position, Seqno, VbCell, VbId, VbUuid,
+    Position, Seqno, Taker, VbCell, VbId, VbUuid,
 };
 use vbuckets::Vb;
 
@@ -417,10 +417,12 @@ impl World {
             snap_end: seen.high_seqno,
             ..Position::default()
         };
-        let answer = cell.admit(&position, FilterDigest::of(b"", false), Seqno::MAX);
+        let taker = Taker::new(Duration::ZERO);
+        let answer = cell.admit(&position, FilterDigest::of(b"", false), Seqno::MAX, &taker);
         match answer.unwrap() {
-            Admission::Admitted { cursor, .. } => {
-                if let Some(cursor) = cursor {
+            Admission::Admitted { start, reader } => {
+                drop(reader);
+                if let Some(cursor) = start.cursor {
                     cell.leave(cursor);
                 }
             }
