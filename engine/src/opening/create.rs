@@ -1,12 +1,12 @@
 //! Creating a store.
 
-use super::request::Request;
+use super::request::{Ready, Request};
 use super::resources::Resources;
 use super::states::{Loaded, LoadedVb};
 use crate::commit::reserved_at;
 use crate::error::Result;
 use crate::failpoint::place;
-use crate::home::{Access, Home, Marker, Phase, WitnessFile};
+use crate::home::{Home, Marker, Phase, WitnessFile};
 use crate::services::Opened;
 use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
@@ -53,22 +53,15 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
     witness.record(sequence, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, "store created");
-    Ok(Opened {
+    Ok(request.opened(Ready {
         store,
-        config: request.config,
-        clock: request.clock,
-        metrics: request.metrics,
-        failpoints: request.failpoints,
-        wakers: request.wakers,
         write_buffer_bytes: resources.write_buffer_bytes,
         home,
         storage,
         witness,
-        access: Access::Write,
+        loaded: made,
         has_branches_to_begin: false,
-        store_state: made.store,
-        cells: made.into_cells(),
-    })
+    }))
 }
 
 /// Makes the records of a new vBucket.

@@ -2,11 +2,11 @@
 
 use super::compare::{Compared, LastStop, compare};
 use super::recover::{Recovery, recover};
-use super::request::Request;
+use super::request::{Ready, Request};
 use super::resources::Resources;
 use super::states::load;
 use crate::error::{Error, Result};
-use crate::home::{Access, Home, WitnessFile, data_files};
+use crate::home::{Home, WitnessFile, data_files};
 use crate::services::Opened;
 use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
@@ -61,22 +61,15 @@ pub(super) fn open(
     witness.record(promised, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, ?last_stop, "store opened");
-    Ok(Opened {
+    Ok(request.opened(Ready {
         store,
-        config: request.config,
-        clock: request.clock,
-        metrics: request.metrics,
-        failpoints: request.failpoints,
-        wakers: request.wakers,
         write_buffer_bytes: resources.write_buffer_bytes,
         home,
         storage,
         witness,
-        access: Access::Write,
+        loaded,
         has_branches_to_begin: false,
-        store_state: loaded.store,
-        cells: loaded.into_cells(),
-    })
+    }))
 }
 
 /// After an open that has failed, on a full disk for example: RocksDB may have left files of its own

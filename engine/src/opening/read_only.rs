@@ -21,7 +21,7 @@
 //! streams of it are refused.
 
 use super::compare::{Found, look_at_files};
-use super::request::Request;
+use super::request::{Ready, Request};
 use super::resources::Resources;
 use super::states::load;
 use crate::error::{Error, Result};
@@ -68,20 +68,13 @@ pub(super) fn open(
         );
     }
     tracing::info!(%store, vbuckets, is_as_closed, "store opened to read");
-    Ok(Opened {
+    Ok(request.opened(Ready {
         store,
-        config: request.config,
-        clock: request.clock,
-        metrics: request.metrics,
-        failpoints: request.failpoints,
-        wakers: request.wakers,
         write_buffer_bytes: resources.write_buffer_bytes,
         home,
         storage,
         witness,
-        access: Access::Read,
+        loaded,
         has_branches_to_begin: is_copy,
-        store_state: loaded.store,
-        cells: loaded.into_cells(),
-    })
+    }))
 }

@@ -1,12 +1,15 @@
 //! What is asked for when a store is opened.
 
+use super::states::Loaded;
 use crate::config::Config;
 use crate::failpoint::MaybeFailpoints;
-use crate::home::Access;
+use crate::home::{Access, Home, WitnessFile};
+use crate::services::Opened;
+use crate::storage::Storage;
 use crate::wakers::Wakers;
 use std::path::PathBuf;
 use std::sync::Arc;
-use vbstore_core::Clock;
+use vbstore_core::{Clock, StoreUuid};
 use vbstore_metrics::EngineMetrics;
 
 /// What is asked for when a store is opened.
@@ -25,4 +28,37 @@ pub(crate) struct Request {
     pub(crate) accept_data_loss: bool,
     /// Every vBucket begins a new branch.
     pub(crate) new_branch: bool,
+}
+
+/// A store that is ready to be used.
+pub(super) struct Ready {
+    pub(super) store: StoreUuid,
+    pub(super) write_buffer_bytes: u64,
+    pub(super) home: Home,
+    pub(super) storage: Storage,
+    pub(super) witness: WitnessFile,
+    pub(super) loaded: Loaded,
+    pub(super) has_branches_to_begin: bool,
+}
+
+impl Request {
+    /// Returns what an engine is put together from.
+    pub(super) fn opened(self, ready: Ready) -> Opened {
+        Opened {
+            store: ready.store,
+            config: self.config,
+            clock: self.clock,
+            metrics: self.metrics,
+            failpoints: self.failpoints,
+            wakers: self.wakers,
+            write_buffer_bytes: ready.write_buffer_bytes,
+            home: ready.home,
+            storage: ready.storage,
+            witness: ready.witness,
+            access: self.access,
+            has_branches_to_begin: ready.has_branches_to_begin,
+            store_state: ready.loaded.store,
+            cells: ready.loaded.into_cells(),
+        }
+    }
 }
