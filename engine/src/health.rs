@@ -221,11 +221,13 @@ impl Health {
         if !matches!(*state, HealthState::Open) {
             return false;
         }
-        tracing::warn!(%error, "disk full: writes are refused until space returns");
         *state = HealthState::Degraded {
             cause: Cause::new(Arc::clone(detail)),
         };
         self.level.store(DEGRADED, Ordering::Release);
+        // Without the lock: a subscriber is the program's code, and may ask for the health.
+        drop(state);
+        tracing::warn!(%error, "disk full: writes are refused until space returns");
         true
     }
 
@@ -240,9 +242,12 @@ impl Health {
             return false;
         }
         let cause = Cause::new(cause);
-        tracing::error!(%cause, "engine failed: writes are refused until it is opened again");
-        *state = HealthState::Failed { cause };
+        *state = HealthState::Failed {
+            cause: cause.clone(),
+        };
         self.level.store(FAILED, Ordering::Release);
+        drop(state);
+        tracing::error!(%cause, "engine failed: writes are refused until it is opened again");
         true
     }
 
@@ -253,9 +258,10 @@ impl Health {
         }
         let mut state = self.state.lock();
         if matches!(*state, HealthState::Degraded { .. }) {
-            tracing::info!("space is back: writes are taken again");
             *state = HealthState::Open;
             self.level.store(OPEN, Ordering::Release);
+            drop(state);
+            tracing::info!("space is back: writes are taken again");
         }
     }
 }

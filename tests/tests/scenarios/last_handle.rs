@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use vbstore::failpoint::{Action, Gate, place};
-use vbstore::{Change, Durability, Engine, Error, VBucket};
+use vbstore::{Change, Durability, Engine, Error, HealthState, VBucket};
 use vbstore_tests::{TestStore, branches_after_a_change, put, vb};
 
 /// Far longer than anything here takes: for a failure only.
@@ -144,6 +144,8 @@ const SHUT_DOWN: &str = "planted: shut down";
 static SHUTDOWN: Mutex<Option<OnError>> = Mutex::new(None);
 
 struct OnError {
+    /// Of which module the event has to be.
+    module: &'static str,
     engine: Engine,
     act: fn(Engine) -> Option<Error>,
     done: SyncSender<(Option<String>, Option<Error>)>,
@@ -154,7 +156,10 @@ struct Shutdown;
 
 impl tracing::Subscriber for Shutdown {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("vbstore_engine::tasks")
+        let modules = ["vbstore_engine::tasks", "vbstore_engine::health"];
+        modules
+            .iter()
+            .any(|module| metadata.target().starts_with(module))
     }
 
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
@@ -177,8 +182,15 @@ impl tracing::Subscriber for Shutdown {
         if !says.0 {
             return;
         }
-        let armed = SHUTDOWN.lock().unwrap().take();
-        if let Some(OnError { engine, act, done }) = armed {
+        let target = event.metadata().target();
+        let armed = SHUTDOWN
+            .lock()
+            .unwrap()
+            .take_if(|on_error| target.starts_with(on_error.module));
+        if let Some(OnError {
+            engine, act, done, ..
+        }) = armed
+        {
             let came = act(engine);
             let thread = std::thread::current().name().map(str::to_owned);
             done.send((thread, came)).unwrap();
@@ -191,15 +203,23 @@ impl tracing::Subscriber for Shutdown {
 }
 
 #[test]
-fn an_engine_closed_by_its_own_thread_is_closed_after_the_step() {
+fn a_subscriber_on_an_own_thread_of_the_engine_may_ask_and_close() {
     // Nobody else in this binary has one.
     tracing::subscriber::set_global_default(Shutdown).unwrap();
+    let asks: fn(Engine) -> Option<Error> = |engine| {
+        assert!(matches!(engine.health(), HealthState::Degraded { .. }));
+        None
+    };
     let closes: fn(Engine) -> Option<Error> = |engine| engine.close().err();
     let drops: fn(Engine) -> Option<Error> = |engine| {
         drop(engine);
         None
     };
-    for (act, is_close) in [(closes, true), (drops, false)] {
+    for (module, act, is_close) in [
+        ("vbstore_engine::health", asks, false),
+        ("vbstore_engine::tasks", closes, true),
+        ("vbstore_engine::tasks", drops, false),
+    ] {
         let store = TestStore::threaded();
         let engine = store.open();
         let (done, outcome) = sync_channel(1);
@@ -212,7 +232,12 @@ fn an_engine_closed_by_its_own_thread_is_closed_after_the_step() {
         // The flusher may fail before the handle is there: it waits for it.
         let mut armed = SHUTDOWN.lock().unwrap();
         put(&vb(&engine, 0), "memory", "1");
-        *armed = Some(OnError { engine, act, done });
+        *armed = Some(OnError {
+            module,
+            engine,
+            act,
+            done,
+        });
         drop(armed);
         let (thread, came) = outcome.recv_timeout(LONG).unwrap();
         assert_eq!(thread.as_deref(), Some("vbstore-flusher"));
