@@ -182,13 +182,16 @@ impl Work {
         let read = context.engine.scan(&asks, budget);
         let took = context.clock.monotonic().saturating_sub(start);
         context.counters.slice_micros.observe_time(took);
-        let (mut slices, closed) = match read {
-            Ok(slices) => (slices.into_iter(), None),
-            Err(error) => (Vec::new().into_iter(), Some(error)),
-        };
-        for (one, backfill, plan) in planned {
-            let slice = slices.next().or_else(|| closed.clone().map(Err));
-            if matches!(slice, Some(Err(Error::StreamPanicked { .. }))) {
+        // An error of the read is an error of each.
+        let slices = read.unwrap_or_else(|error| vec![Err(error); planned.len()]);
+        // ORDER: those whose turn did not come are settled first, the last of them first. Each goes to the
+        // front, so that they are read next, in their order, before those that were read now.
+        for (one, backfill, plan) in planned.drain(slices.len()..).rev() {
+            drop(plan);
+            self.settle(&one, Outcome::Unread(backfill));
+        }
+        for ((one, backfill, plan), slice) in planned.into_iter().zip(slices) {
+            if matches!(slice, Err(Error::StreamPanicked { .. })) {
                 context.counters.panics.add(1);
             }
             let outcome = self.guard(&one, || backfill.finish(plan, view, slice, context));

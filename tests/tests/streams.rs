@@ -12,6 +12,7 @@ mod streams {
     mod failures;
     mod flow;
     mod frozen;
+    mod groups;
     mod histories;
     mod places;
     mod requests;

@@ -22,18 +22,14 @@ enum Origin {
 }
 
 impl Backfill {
-    /// Finishes an invocation with what was read for its plan, through the view of this number: `None`
-    /// if the read ended before its turn came.
+    /// Finishes an invocation with what was read for its plan, through the view of this number.
     pub(crate) fn finish(
         mut self: Box<Self>,
         plan: Plan,
         view: u64,
-        slice: Option<EngineResult<Slice>>,
+        slice: EngineResult<Slice>,
         context: &Context,
     ) -> Outcome {
-        let Some(slice) = slice else {
-            return Outcome::Again(self);
-        };
         let step = self.take_own(plan, view, slice, context);
         self.outcome(step)
     }

@@ -70,6 +70,8 @@ pub(crate) enum Snooze {
 pub(crate) enum Outcome {
     /// It has more to do.
     Again(Box<Backfill>),
+    /// Its turn to be read did not come.
+    Unread(Box<Backfill>),
     /// It must wait.
     Snooze(Box<Backfill>, Snooze),
     /// It is over: the stream goes on from memory, or has ended.

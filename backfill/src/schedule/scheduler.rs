@@ -152,6 +152,7 @@ impl Scheduler {
             Outcome::Again(backfill) => (Some(backfill), Then::Again),
             Outcome::Snooze(mut backfill, snooze) => {
                 snoozed = Some(snooze);
+            Outcome::Unread(backfill) => (Some(backfill), Then::Unread),
                 let sleep = match snooze {
                     Snooze::Room => Sleep::Room,
                     Snooze::Durable { .. } => {
