@@ -7,6 +7,9 @@
 //! streams started. Closing the engine while streams are open is allowed: each ends with its reason
 //! when it next looks, and whatever waits is woken to look.
 //!
+//! In a process that the program forks the workers are not there, and locks that they held stay locked:
+//! dropping the last handle there leaks it, and touches nothing.
+//!
 //! The last handle may be dropped on any thread, also on one of the workers (by a drop of the program
 //! that runs there): then a thread of its own joins them, since no thread can join itself.
 
@@ -88,6 +91,13 @@ impl Drop for Handle {
         // work, and the work keeps the engine open: were the scrape the last to let go of it, the
         // engine would be closed inside the scrape, and wait there for the registry for ever.
         self.registration.unregister();
+        if self.work.context.engine.check_process().is_err() {
+            // The threads are the parent's, and whatever is locked stays locked.
+            std::mem::take(self.threads.get_mut()).leak();
+            let kept = (Arc::clone(&self.work), Arc::clone(&self.registration));
+            Box::leak(Box::new(kept));
+            return;
+        }
         self.work.scheduler.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
         let me = std::thread::current().id();

@@ -11,6 +11,7 @@ mod streams {
     mod ends;
     mod failures;
     mod flow;
+    mod forked;
     mod frozen;
     mod groups;
     mod histories;

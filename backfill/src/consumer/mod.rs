@@ -21,7 +21,7 @@ use vbstore_core::{Position, ReadLimit, SystemClock, VbId, u64_from};
 /// budget and one set of positions. May be moved to another thread; has one reader at a time.
 ///
 /// Dropping it ends all its streams and releases everything at once: buffers, cursors, places in
-/// queues.
+/// queues. Dropped in a fork of the process it does nothing.
 pub struct Consumer {
     handle: Arc<Handle>,
     id: ConsumerId,
@@ -126,6 +126,11 @@ impl Consumer {
     pub fn buffered_bytes(&self) -> u64 {
         self.work().scheduler.buffers().used_by(self.id)
     }
+        if work.context.engine.check_process().is_err() {
+            // Its streams go on in the parent; here their locks may stay locked.
+            Box::leak(Box::new(Arc::clone(&self.mailbox)));
+            return;
+        }
 }
 
 impl Drop for Consumer {

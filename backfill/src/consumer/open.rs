@@ -17,6 +17,7 @@ impl Consumer {
     /// one of which a stream is open here, or has ended and its end is not taken; [`Error::Busy`] if
     /// too many backfills wait; [`Error::Closed`]. Nothing was changed then.
     pub fn open(&mut self, request: &StreamRequest) -> Result<Opened> {
+        self.work().context.engine.check_process()?;
         let vb = request.vb;
         let feed = self.work().context.engine.feed(vb)?;
         match self.mailbox.of_vb(vb) {
