@@ -10,6 +10,7 @@ mod streams {
     mod damage;
     mod ends;
     mod failures;
+    mod finals;
     mod flow;
     mod forked;
     mod frozen;

@@ -145,11 +145,13 @@ impl Backfill {
     ) -> Result<Step, EndReason> {
         let feed = &self.reading.feed;
         let is_synced_only = self.stream().options.visibility == Visibility::Synced;
-        // ORDER: the seqno first, the generation second; see `VbCell`.
-        if is_synced_only && feed.synced() < in_hand.persisted {
-            if feed.is_gone(self.stream().generation) {
-                return Err(EndReason::VbucketGone);
-            }
+        // ORDER: the seqno first, the generation second; see `VbCell`. What is synced may be of the
+        // vBucket's next life.
+        let waits = is_synced_only && feed.synced() < in_hand.persisted;
+        if is_synced_only && feed.is_gone(self.stream().generation) {
+            return Err(EndReason::VbucketGone);
+        }
+        if waits {
             if let Some(error) = feed.unwell() {
                 return Err(error.into());
             }

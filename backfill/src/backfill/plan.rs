@@ -73,11 +73,6 @@ impl Backfill {
         let stream = Arc::clone(self.stream());
         let feed = self.reading.feed.clone();
         if let Some(in_hand) = self.in_hand.take() {
-            // ORDER: what is synced first, the generation second; see `VbCell`.
-            let is_synced = feed.synced() >= in_hand.persisted;
-            if is_synced && feed.is_gone(stream.generation) {
-                return Err(EndReason::VbucketGone);
-            }
             return self.hand_on(in_hand, context).map(Decision::Step);
         }
         if feed.is_gone(stream.generation) {
