@@ -20,7 +20,9 @@
 //!
 //! # Locks
 //! One lock for all accounts, a leaf. [`OnRoom::room`] is called without it, and takes the lock of the
-//! scheduler: so a charge must not be dropped while that lock, or a mailbox's, is held.
+//! scheduler: so a charge must not be dropped while that lock, or a mailbox's, is held. The clock is
+//! read under the lock: with a time from before it, a reader could be noted as having come earlier than
+//! a refusal that did not know of it.
 
 use crate::stream::ConsumerId;
 use parking_lot::Mutex;
@@ -164,8 +166,8 @@ impl Buffers {
     /// Notes that the reader of a consumer has come, and whether it waits until something is there.
     /// Wakes its streams if they waited for that: to read on, or to ask others for room.
     pub(crate) fn visit(&self, consumer: ConsumerId, waits: bool) {
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
+        let now = self.clock.monotonic();
         let account = state.account(consumer);
         let was_awake = account.is_awake(now);
         account.visited = Some(now);
@@ -197,8 +199,8 @@ impl Buffers {
         consumer: ConsumerId,
         wanted: u64,
     ) -> Result<Charge, Refused> {
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
+        let now = self.clock.monotonic();
         let room = state.room(self.bytes_max, consumer, now)?;
         let wanted = wanted.min(state.account(consumer).slice_max);
         let bytes = room.min(wanted).max(1);
@@ -245,8 +247,8 @@ impl Buffers {
     /// released in between. Returns whether a reservation would still be refused; if so, what is
     /// released from now on wakes the consumer.
     pub(crate) fn is_still_refused(&self, consumer: ConsumerId) -> bool {
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
+        let now = self.clock.monotonic();
         state.room(self.bytes_max, consumer, now).is_err()
     }
 

@@ -200,3 +200,35 @@ fn what_a_consumer_that_is_gone_had_counts_until_it_is_dropped() {
     assert!(f.buffers.is_still_refused(id));
     assert_eq!(f.buffers.reserve(id, 1).unwrap_err(), Refused::Full);
 }
+
+/// Asserts that it is read while the accounts are locked.
+#[derive(Debug, Default)]
+struct UnderLock(std::sync::OnceLock<Weak<Buffers>>);
+
+impl Clock for UnderLock {
+    fn wall_micros(&self) -> u64 {
+        0
+    }
+
+    fn monotonic(&self) -> Duration {
+        let buffers = self.0.get().and_then(Weak::upgrade).unwrap();
+        assert!(buffers.state.is_locked(), "a time from before the lock");
+        Duration::ZERO
+    }
+}
+
+#[test]
+fn time_is_read_under_the_lock_so_that_none_acts_on_an_older_one_later() {
+    let clock = Arc::new(UnderLock::default());
+    let woken = Arc::new(Woken::default());
+    let weak: Weak<Woken> = Arc::downgrade(&woken);
+    let shared: Arc<UnderLock> = Arc::clone(&clock);
+    let buffers = Buffers::new(1_000, weak, shared);
+    clock.0.set(Arc::downgrade(&buffers)).unwrap();
+    let id = Ids::test_consumer(1);
+    buffers.add_consumer(id, 1_000, 25, 1);
+    buffers.visit(id, true);
+    let charge = buffers.reserve(id, 100).unwrap();
+    assert!(!buffers.is_still_refused(id));
+    drop(charge);
+}
