@@ -14,6 +14,7 @@ use crate::registry::{Registry, Watched};
 use crate::schedule::Scheduler;
 use crate::stream::EndReason;
 use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -89,11 +90,18 @@ impl Watchdog {
             due.stalled
         };
         drop(due);
-        if looks_for_stalled {
-            self.look_for_stalled(now, engine);
-        }
-        if looks_for_frozen {
-            self.pause_frozen(now);
+        // On a worker: a panic here must not end it.
+        let look = AssertUnwindSafe(|| {
+            if looks_for_stalled {
+                self.look_for_stalled(now, engine);
+            }
+            if looks_for_frozen {
+                self.pause_frozen(now);
+            }
+        });
+        if catch_unwind(look).is_err() {
+            self.counters.panics.add(1);
+            tracing::error!("looking for consumers that take nothing panicked");
         }
         next.saturating_sub(now)
     }
@@ -105,13 +113,11 @@ impl Watchdog {
                 continue;
             }
             let present = watched.present;
-            let buffers = self.scheduler.buffers();
-            if buffers.used_by(present.id) == 0 {
-                continue;
-            }
             // ORDER: put to sleep first. If its reader comes in between, it is awake again, finds its
             // streams paused, and reads on.
-            buffers.put_to_sleep(present.id);
+            if !self.scheduler.buffers().put_to_sleep(present.id) {
+                continue;
+            }
             let dropped = present.mailbox.pause();
             // Before the batches are dropped, which wakes what waits for room.
             for backfill in &dropped.backfills {

@@ -130,6 +130,10 @@ impl Consumer {
                     }
                 }
             };
+            if matches!(found, Found::Paused(_)) {
+                // It was put to sleep after it was noted.
+                self.note_reader(!matches!(patience, Patience::None));
+            }
             let is_nothing = matches!(found, Found::Nothing);
             if self.follow_up(found)? {
                 return Ok(());

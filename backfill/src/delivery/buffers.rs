@@ -182,9 +182,18 @@ impl Buffers {
         }
     }
 
-    /// Notes that what a consumer had buffered was dropped because it took nothing.
-    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) {
-        self.state.lock().account(consumer).visited = None;
+    /// Puts a consumer that takes nothing to sleep if it has something buffered, and returns whether it
+    /// has. One that was dropped meanwhile has nothing. A reader that waited counts no more: it may have
+    /// been a future that the program dropped.
+    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> bool {
+        let mut state = self.state.lock();
+        let account = state.accounts.get_mut(&consumer);
+        let Some(account) = account.filter(|account| !account.is_gone && account.used > 0) else {
+            return false;
+        };
+        account.visited = None;
+        account.is_waiting = false;
+        true
     }
 
     /// Returns whether a consumer that is awake was refused because the total is short, and has not had

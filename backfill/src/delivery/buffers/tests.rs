@@ -201,6 +201,42 @@ fn what_a_consumer_that_is_gone_had_counts_until_it_is_dropped() {
     assert_eq!(f.buffers.reserve(id, 1).unwrap_err(), Refused::Full);
 }
 
+#[test]
+fn a_consumer_that_is_gone_cannot_be_put_to_sleep() {
+    let f = Fixture::new(1_000);
+    let id = f.awake(1, 1_000, 25);
+    let charge = f.buffers.reserve(id, 600).unwrap();
+    f.buffers.remove_consumer(id);
+    f.buffers.put_to_sleep(id);
+    drop(charge);
+    f.buffers.put_to_sleep(id);
+}
+
+#[test]
+fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
+    let f = Fixture::new(1_000);
+    let holder = f.awake(1, 1_000, 25);
+    let held = f.buffers.reserve(holder, 900).unwrap();
+    // Its reader waits as a future, which the program drops without a word.
+    let cancelled = f.awake(2, 1_000, 25);
+    assert_eq!(
+        f.buffers.reserve(cancelled, 100).unwrap_err(),
+        Refused::Short
+    );
+    drop(held);
+    let read = f.buffers.reserve(cancelled, 1_000).unwrap();
+    f.buffers.put_to_sleep(cancelled);
+    f.clock.advance(AWAKE_FOR);
+    drop(read);
+    let _held = f.buffers.reserve(holder, 900).unwrap();
+    assert_eq!(
+        f.buffers.reserve(cancelled, 100).unwrap_err(),
+        Refused::Full,
+        "its reader has not come"
+    );
+    assert!(!f.buffers.is_short());
+}
+
 /// Asserts that it is read while the accounts are locked.
 #[derive(Debug, Default)]
 struct UnderLock(std::sync::OnceLock<Weak<Buffers>>);
