@@ -20,10 +20,12 @@ struct Listed {
     idle: Idle,
 }
 
-/// What was seen of a consumer when somebody looked last: events taken, and when that changed.
+/// What was seen of a consumer when somebody looked last: events taken, whether there was something to
+/// take, and when one of these changed.
 #[derive(Clone, Copy, Debug)]
 struct Idle {
     taken: u64,
+    owed: bool,
     since: Duration,
 }
 
@@ -55,6 +57,7 @@ impl Registry {
             mailbox: Arc::downgrade(mailbox),
             idle: Idle {
                 taken: 0,
+                owed: false,
                 since: now,
             },
         };
@@ -78,16 +81,20 @@ impl Registry {
         let mut watched = Vec::new();
         for present in self.present() {
             // Asked without the lock of the registry.
-            let (taken, owes) = (present.mailbox.taken(), present.mailbox.owes());
+            let (taken, owed) = (present.mailbox.taken(), present.mailbox.owes());
             let mut consumers = self.consumers.lock();
             let Some(listed) = consumers.get_mut(&present.id) else {
                 // Removed meanwhile.
                 continue;
             };
-            if !owes || listed.idle.taken != taken {
-                listed.idle = Idle { taken, since: now };
+            if listed.idle.taken != taken || listed.idle.owed != owed {
+                listed.idle = Idle {
+                    taken,
+                    owed,
+                    since: now,
+                };
             }
-            let idle_since = owes.then_some(listed.idle.since);
+            let idle_since = owed.then_some(listed.idle.since);
             drop(consumers);
             watched.push(Watched {
                 present,

@@ -18,5 +18,6 @@ mod streams {
     mod histories;
     mod places;
     mod requests;
+    mod slow;
     mod waiting;
 }
