@@ -18,15 +18,25 @@ struct Listed {
     name: Arc<str>,
     mailbox: Weak<Mailbox>,
     idle: Idle,
+    paused: Option<Paused>,
 }
 
-/// What was seen of a consumer when somebody looked last: events taken, whether there was something to
-/// take, and when one of these changed.
+/// What was seen of a consumer when somebody looked last.
 #[derive(Clone, Copy, Debug)]
 struct Idle {
-    taken: u64,
+    /// What its reader had done.
+    acted: u64,
+    /// Whether there was something to take.
     owed: bool,
+    /// When one of these changed.
     since: Duration,
+}
+
+/// That a consumer was paused: where it was, and how often it was paused there.
+#[derive(Clone, Copy, Debug)]
+struct Paused {
+    moved: u64,
+    times: u32,
 }
 
 /// A consumer that is there.
@@ -42,6 +52,12 @@ pub(crate) struct Present {
 pub(crate) struct Watched {
     pub(crate) present: Present,
     pub(crate) idle_since: Option<Duration>,
+    /// What its reader had done then.
+    pub(crate) acted: u64,
+    /// Events it had taken that moved a position.
+    pub(crate) moved: u64,
+    /// How often it was paused without having moved in between.
+    pub(crate) paused_in_vain: u32,
 }
 
 impl Registry {
@@ -56,10 +72,11 @@ impl Registry {
             name,
             mailbox: Arc::downgrade(mailbox),
             idle: Idle {
-                taken: 0,
+                acted: 0,
                 owed: false,
                 since: now,
             },
+            paused: None,
         };
         let before = self.consumers.lock().insert(id, listed);
         assert!(before.is_none(), "a consumer is added twice");
@@ -76,36 +93,54 @@ impl Registry {
     }
 
     /// Looks at all consumers at `now`. The more often, the more exactly it is known since when one
-    /// takes nothing; it is never longer than it has.
+    /// takes nothing though there is something to take; it is never longer than it has.
     pub(crate) fn watch(&self, now: Duration) -> Vec<Watched> {
         let mut watched = Vec::new();
         for present in self.present() {
             // Asked without the lock of the registry.
-            let (taken, owed) = (present.mailbox.taken(), present.mailbox.owes());
+            let mailbox = &present.mailbox;
+            let (acted, moved, owed) = (mailbox.acted(), mailbox.moved(), mailbox.owes());
             let mut consumers = self.consumers.lock();
             let Some(listed) = consumers.get_mut(&present.id) else {
                 // Removed meanwhile.
                 continue;
             };
-            if listed.idle.taken != taken || listed.idle.owed != owed {
+            if listed.idle.acted != acted || listed.idle.owed != owed {
                 listed.idle = Idle {
-                    taken,
+                    acted,
                     owed,
                     since: now,
                 };
             }
             let idle_since = owed.then_some(listed.idle.since);
+            let paused_in_vain = listed.paused_in_vain(moved);
             drop(consumers);
             watched.push(Watched {
                 present,
                 idle_since,
+                acted,
+                moved,
+                paused_in_vain,
             });
         }
         watched
     }
+
+    /// Notes that a consumer was paused when it had moved so far.
+    pub(crate) fn note_paused(&self, id: ConsumerId, moved: u64) {
+        if let Some(listed) = self.consumers.lock().get_mut(&id) {
+            let times = listed.paused_in_vain(moved) + 1;
+            listed.paused = Some(Paused { moved, times });
+        }
+    }
 }
 
 impl Listed {
+    fn paused_in_vain(&self, moved: u64) -> u32 {
+        let here = self.paused.filter(|paused| paused.moved == moved);
+        here.map_or(0, |paused| paused.times)
+    }
+
     fn present((id, listed): (&ConsumerId, &Self)) -> Option<Present> {
         Some(Present {
             id: *id,

@@ -2,7 +2,8 @@
 //!
 //! - *Frozen*: a consumer that has taken nothing for a while, though there is something to take, while
 //!   a consumer that takes is short of buffers. What is buffered for it is dropped; it is read again
-//!   when its reader comes back. Looked for when the total is short.
+//!   when its reader comes back. Looked for when the total is short. How long "a while" is doubles for
+//!   each pause without progress, so that a consumer gets on, however slow it is.
 //! - *Stalled*: the same for the stall limit. It is reported, and its streams are ended if the disk is
 //!   short. Looked for every quarter of the limit.
 //!
@@ -12,7 +13,6 @@
 use crate::delivery::AWAKE_FOR;
 use crate::registry::{Registry, Watched};
 use crate::schedule::Scheduler;
-use crate::stream::EndReason;
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,7 +23,9 @@ use vbstore_metrics::StreamCounters;
 
 /// For how long a consumer must have taken nothing until its batches are dropped for others. Long
 /// enough that one which works on what it took is not made to read it again; short enough that one
-/// which is frozen is soon forgotten.
+/// which is frozen is soon forgotten. Twice as long after each pause that it did not get on after: what a
+/// resumed stream delivers first is a marker, so a consumer that takes longer for an event would get
+/// markers for ever.
 const FROZEN_AFTER: Duration = AWAKE_FOR;
 
 /// How often frozen consumers are looked for while somebody is short. A look takes the lock of each
@@ -109,20 +111,25 @@ impl Watchdog {
     /// Drops what is buffered for frozen consumers. Called without any lock.
     fn pause_frozen(&self, now: Duration) {
         for watched in self.registry.watch(now) {
-            if !is_idle(&watched, now, FROZEN_AFTER) {
+            let limit = FROZEN_AFTER * (1 << watched.paused_in_vain);
+            if !is_idle(&watched, now, limit) {
                 continue;
             }
-            let present = watched.present;
+            let present = &watched.present;
             // ORDER: put to sleep first. If its reader comes in between, it is awake again, finds its
             // streams paused, and reads on.
             if !self.scheduler.buffers().put_to_sleep(present.id) {
                 continue;
             }
-            let dropped = present.mailbox.pause();
+            let dropped = present.mailbox.pause(watched.acted);
+            if dropped.streams == 0 {
+                continue;
+            }
             // Before the batches are dropped, which wakes what waits for room.
             for backfill in &dropped.backfills {
                 self.scheduler.remove(*backfill, present.id);
             }
+            self.registry.note_paused(present.id, watched.moved);
             self.counters.pauses.add(dropped.streams);
             tracing::debug!(
                 consumer = %present.name,
@@ -148,7 +155,7 @@ impl Watchdog {
                     tracing::warn!(consumer = %present.name, vb = %stream.vb, "stream stalled");
                 }
                 if *is_short.get_or_insert_with(|| self.is_disk_short(engine)) {
-                    let backfill = present.mailbox.end(stream.id, EndReason::Stalled);
+                    let backfill = present.mailbox.end_stalled(stream.id, watched.acted);
                     if let Some(backfill) = backfill {
                         self.scheduler.remove(backfill, present.id);
                     }

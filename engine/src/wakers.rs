@@ -74,7 +74,8 @@ impl Wakers {
     }
 
     /// Returns wakers that are called at once.
-    pub(crate) fn inline() -> Self {
+    #[must_use]
+    pub fn inline() -> Self {
         Self { lanes: None }
     }
 

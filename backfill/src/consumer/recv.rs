@@ -67,7 +67,8 @@ impl Consumer {
         batch.take_into(position);
         let figures = &batch.stream.figures;
         set(&figures.taken_seqno, position.seqno);
-        self.mailbox.note_taken(events);
+        let markers = u64::from(batch.marker().is_some());
+        self.mailbox.note_taken(events, events - markers);
         Ok(batch)
     }
 

@@ -4,9 +4,8 @@ use super::state::{Mailbox, Source, State};
 use crate::config::Order;
 use crate::delivery::batch::Batch;
 use crate::delivery::tail::Tail;
-use crate::stream::{BackfillId, EndReason, Event, Stream, StreamId, get};
+use crate::stream::{BackfillId, EndReason, Event, Stream, StreamId, add, get};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 #[cfg(feature = "async")]
 use std::task::Waker;
 use std::time::Duration;
@@ -42,7 +41,7 @@ impl Mailbox {
         // Dropping its charge wakes those that wait for room.
         drop(finished);
         let event = event?;
-        self.note_taken(1);
+        self.note_taken(1, u64::from(!matches!(event, Event::SnapshotMarker(_))));
         Some((stream, event))
     }
 
@@ -51,15 +50,21 @@ impl Mailbox {
         self.taking.lock().take()
     }
 
-    /// Notes that events were taken. Called by the reader alone.
-    pub(crate) fn note_taken(&self, events: u64) {
-        self.taken
-            .store(get(&self.taken) + events, Ordering::Relaxed);
+    /// Notes that events were taken, so many of which move a position: all but markers. Called by the
+    /// reader alone.
+    pub(crate) fn note_taken(&self, events: u64, moving: u64) {
+        add(&self.acted, events);
+        add(&self.moved, moving);
     }
 
-    /// Returns how many events the reader has ever taken.
-    pub(crate) fn taken(&self) -> u64 {
-        get(&self.taken)
+    /// Returns a number that grows whenever the reader does something.
+    pub(crate) fn acted(&self) -> u64 {
+        get(&self.acted)
+    }
+
+    /// Returns how many events the reader has ever taken that moved a position.
+    pub(crate) fn moved(&self) -> u64 {
+        get(&self.moved)
     }
 
     /// Returns what the reader is to do next. The batch that it was taking is finished.
@@ -120,10 +125,10 @@ impl Mailbox {
             return Found::Tail(tail);
         }
         if state.streams.is_empty() {
-            Found::Ended
-        } else {
-            Found::Nothing
+            return Found::Ended;
         }
+        add(&self.acted, 1);
+        Found::Nothing
     }
 
     /// Serves the next stream that has a batch, an end, or is paused.
@@ -140,12 +145,16 @@ impl Mailbox {
             } else {
                 state.queue(id);
             }
+            state.note_turn(id);
             *self.taking.lock() = Some(batch);
             return Some(Found::Batch);
         }
         let stream = Arc::clone(&entry.stream);
         match &entry.source {
-            Source::Paused => Some(Found::Paused(stream)),
+            Source::Paused => {
+                add(&self.acted, 1);
+                Some(Found::Paused(stream))
+            }
             Source::Ended(reason) => {
                 let reason = reason.clone();
                 self.counters.closed.of(reason.name()).add(1);
