@@ -177,8 +177,11 @@ impl Backfill {
         if let Some(cursor) = in_hand.cursor {
             return Ok(self.go_to_memory(Some(in_hand.batch), cursor));
         }
-        self.deliver(Some(in_hand.batch), Next::Disk);
-        Ok(Step::Again)
+        if self.deliver(Some(in_hand.batch), Next::Disk) {
+            Ok(Step::Again)
+        } else {
+            Ok(Step::Done)
+        }
     }
 
     /// The stream goes on from memory.

@@ -132,16 +132,29 @@ impl Mailbox {
         drop((state, taking));
     }
 
+    /// Returns whether a stream waits for a backfill.
+    pub(crate) fn is_awaited(&self, id: StreamId, backfill: BackfillId) -> bool {
+        let state = self.state.lock();
+        let entry = state.streams.get(&id);
+        entry.is_some_and(|entry| matches!(entry.source, Source::Disk(b) if b == backfill))
+    }
+
     /// Delivers what a backfill has read, and how the stream goes on. All of it is dropped if the
-    /// stream does not wait for that backfill any more.
-    pub(crate) fn deliver(&self, id: StreamId, from: BackfillId, batch: Option<Batch>, next: Next) {
+    /// stream does not wait for that backfill any more; then this returns false.
+    pub(crate) fn deliver(
+        &self,
+        id: StreamId,
+        from: BackfillId,
+        batch: Option<Batch>,
+        next: Next,
+    ) -> bool {
         let mut state = self.state.lock();
         let entry = state.streams.get_mut(&id);
         let is_awaited = |entry: &&mut Entry| matches!(entry.source, Source::Disk(b) if b == from);
         let Some(entry) = entry.filter(is_awaited) else {
             drop(state);
             drop((batch, next));
-            return;
+            return false;
         };
         // One without events would be nothing to take.
         let (batch, empty) = match batch {
@@ -157,6 +170,7 @@ impl Mailbox {
         state.queue(id);
         self.announce(state);
         drop(empty);
+        true
     }
 
     /// Drops what is buffered for the consumer, which takes nothing. Its streams that had something

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::Order;
-use crate::stream::{BackfillId, Figures, Ids, Stream, StreamId, StreamOptions};
+use crate::stream::{BackfillId, EndReason, Figures, Ids, Stream, StreamId, StreamOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
@@ -56,4 +56,15 @@ fn what_was_judged_before_the_reader_acted_is_void() {
     assert_eq!(mailbox.end_stalled(stream, acted), None);
     let acted = mailbox.acted();
     assert_eq!(mailbox.end_stalled(stream, acted), Some(backfill));
+}
+
+#[test]
+fn what_a_backfill_brings_that_is_not_awaited_is_refused() {
+    let (mailbox, stream, backfill) = one_on_disk();
+    assert!(mailbox.is_awaited(stream, backfill));
+    assert!(mailbox.deliver(stream, backfill, None, Next::Disk));
+    drop(mailbox.pause(mailbox.acted()));
+    assert!(!mailbox.is_awaited(stream, backfill));
+    assert!(!mailbox.deliver(stream, backfill, None, Next::End(EndReason::Closed)));
+    assert!(matches!(mailbox.find(), Found::Paused(_)));
 }
