@@ -198,18 +198,12 @@ impl Backfill {
 
     fn count(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
         let counters = &context.counters;
-        let figures = &self.reading.stream.figures;
         let items = u64_from(chosen.changes.len());
-        add(&figures.items_from_disk, items);
         counters.items.disk.add(items);
         counters.bytes.disk.add(chosen.data_bytes);
         match origin {
-            Origin::Shared => {
-                add(&figures.shared_slices, 1);
-                counters.slices_shared.add(1);
-            }
+            Origin::Shared => counters.slices_shared.add(1),
             Origin::Own => {
-                add(&figures.slices, 1);
                 let of_end = match slice.end() {
                     SliceEnd::Complete => &counters.slices.complete,
                     _ => &counters.slices.budget,
@@ -218,6 +212,19 @@ impl Backfill {
                 counters.slice_items.observe(u64_from(slice.len()));
             }
         }
+        // What is read for nobody any more is no figure of the stream.
+        if self.is_awaited() {
+            self.note_figures(chosen, slice, origin, context);
+        }
+    }
+
+    fn note_figures(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
+        let figures = &self.reading.stream.figures;
+        add(&figures.items_from_disk, u64_from(chosen.changes.len()));
+        match origin {
+            Origin::Shared => add(&figures.shared_slices, 1),
+            Origin::Own => add(&figures.slices, 1),
+        }
         set(&figures.read_seqno, chosen.position);
         set(&figures.announced_seqno, slice.persisted_seqno());
 
@@ -225,7 +232,6 @@ impl Backfill {
         let gap = slice.persisted_seqno().since(chosen.position);
         let limit = context.diverging_after;
         let is_diverging = self.divergence.note(gap, now, limit);
-        let figures = &self.reading.stream.figures;
         if figures.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
             let vb = self.stream().vb;
             tracing::warn!(%vb, gap, is_diverging, "the end of a backfill runs away from it");

@@ -167,6 +167,12 @@ impl Backfill {
         mailbox.is_some_and(|mailbox| mailbox.deliver(self.stream().id, self.id, batch, next))
     }
 
+    /// Returns whether its stream waits for it.
+    pub(super) fn is_awaited(&self) -> bool {
+        let mailbox = self.mailbox.upgrade();
+        mailbox.is_some_and(|mailbox| mailbox.is_awaited(self.stream().id, self.id))
+    }
+
     pub(super) fn age(&self) -> Duration {
         self.clock.monotonic().saturating_sub(self.begun)
     }
