@@ -146,20 +146,21 @@ impl Scheduler {
         outcome: Outcome,
         engine: &Engine,
     ) {
+        let is_degraded = || matches!(engine.health(), HealthState::Degraded { .. });
         let mut snoozed = None;
         let mut watcher = None;
+        let mut keeps_place = false;
         let (mut backfill, then) = match outcome {
             Outcome::Again(backfill) => (Some(backfill), Then::Again),
+            Outcome::Unread(backfill) => (Some(backfill), Then::Unread),
             Outcome::Snooze(mut backfill, snooze) => {
                 snoozed = Some(snooze);
-            Outcome::Unread(backfill) => (Some(backfill), Then::Unread),
                 let sleep = match snooze {
                     Snooze::Room => Sleep::Room,
                     Snooze::Durable { .. } => {
                         watcher = Some(backfill.watcher(|| self.waker(id)));
-                        Sleep::Durable {
-                            keeps_place: !matches!(engine.health(), HealthState::Degraded { .. }),
-                        }
+                        keeps_place = !is_degraded();
+                        Sleep::Durable { keeps_place }
                     }
                 };
                 (Some(backfill), Then::Sleep(sleep))
@@ -182,7 +183,9 @@ impl Scheduler {
         let is_asleep = match (snoozed, watcher) {
             (Some(Snooze::Room), _) => self.buffers.is_still_refused(consumer),
             (Some(Snooze::Durable { visibility, above }), Some(watcher)) => {
-                stays && watcher.watch(visibility, above)
+                // ORDER: watched first, looked at second. When the disk becomes full, whoever watches is
+                // woken, and falls asleep again without a place; one that did not watch yet finds it now.
+                stays && watcher.watch(visibility, above) && !(keeps_place && is_degraded())
             }
             _ => true,
         };
