@@ -13,7 +13,7 @@
 //! The last handle may be dropped on any thread, also on one of the workers (by a drop of the program
 //! that runs there): then a thread of its own joins them, since no thread can join itself.
 
-use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned};
+use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned, share_out};
 use crate::config::StreamsConfig;
 use crate::registry::Registry;
 use crate::schedule::{Group, NextGroup, Scheduler};
@@ -87,10 +87,6 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // ORDER: out of the registry first. That waits for a scrape that has begun, which borrows the
-        // work, and the work keeps the engine open: were the scrape the last to let go of it, the
-        // engine would be closed inside the scrape, and wait there for the registry for ever.
-        self.registration.unregister();
         if self.work.context.engine.check_process().is_err() {
             // The threads are the parent's, and whatever is locked stays locked.
             std::mem::take(self.threads.get_mut()).leak();
@@ -98,6 +94,10 @@ impl Drop for Handle {
             Box::leak(Box::new(kept));
             return;
         }
+        // ORDER: out of the registry first. That waits for a scrape that has begun, which borrows the
+        // work, and the work keeps the engine open: were the scrape the last to let go of it, the
+        // engine would be closed inside the scrape, and wait there for the registry for ever.
+        self.registration.unregister();
         self.work.scheduler.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
         let me = std::thread::current().id();
@@ -199,6 +199,9 @@ impl Work {
         for (one, backfill, plan) in planned.drain(slices.len()..).rev() {
             drop(plan);
             self.settle(&one, Outcome::Unread(backfill));
+        }
+        if let Some(((_, _, first), others)) = planned.split_first_mut() {
+            share_out(first, others.iter_mut().map(|(_, _, plan)| plan), &slices);
         }
         for ((one, backfill, plan), slice) in planned.into_iter().zip(slices) {
             if matches!(slice, Err(Error::StreamPanicked { .. })) {

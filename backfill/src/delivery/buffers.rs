@@ -407,6 +407,14 @@ impl Charge {
         self.bytes
     }
 
+    /// Moves up to `bytes` of it to another charge of the same consumer, but leaves at least `kept`.
+    pub(crate) fn share(&mut self, other: &mut Self, bytes: u64, kept: u64) {
+        assert_eq!(self.consumer, other.consumer, "bytes of another consumer");
+        let moved = bytes.min(self.bytes.saturating_sub(kept));
+        self.bytes -= moved;
+        other.bytes += moved;
+    }
+
     /// Settles the reservation to what is really used, which one large item may make more.
     pub(crate) fn settle(&mut self, bytes: u64) {
         let before = std::mem::replace(&mut self.bytes, bytes);

@@ -1,6 +1,8 @@
 //! Turns of streams that are read together, through one db snapshot: one whose turn did not come keeps
 //! it.
 
+use std::sync::Arc;
+use vbstore::failpoint::{Action, Gate, place};
 use vbstore::{
     Change, ConsumerConfig, Durability, Engine, StreamRequest, Streams, StreamsConfig, VbId,
 };
@@ -49,4 +51,34 @@ fn streams_that_are_read_in_groups_take_turns() {
         drop((consumer, streams));
         store.finish(engine);
     }
+}
+
+#[test]
+fn what_a_group_has_read_is_charged_before_the_first_of_it_gives_the_rest_back() {
+    let (mut store, engine) = large_vbuckets(2, 40);
+    drop(engine);
+    store.config.tuning.slice_budget.items_max = 1_000;
+    let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+    for number in 0..2 {
+        open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+    }
+    // The first of the two is settled, the second is not.
+    let gate = Arc::new(Gate::default());
+    let wait = Action::Wait(Arc::clone(&gate));
+    store.failpoints.nth(place::SLICE_HAND_ON, 1, 1, wait);
+    std::thread::scope(|scope| {
+        let step = std::thread::Builder::new().name("step".to_owned());
+        let step = step.spawn_scoped(scope, || streams.step_group()).unwrap();
+        let _held = gate.wait_for_arrival();
+        let before = streams.stats().buffered_bytes;
+        gate.open();
+        assert!(step.join().unwrap());
+        let after = streams.stats().buffered_bytes;
+        assert!(after <= before, "{before} were reserved for {after}");
+    });
+    assert_eq!(take(&mut consumer).len(), 2 * 41);
+    drop((consumer, streams));
+    store.finish(engine);
 }
