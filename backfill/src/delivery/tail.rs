@@ -126,7 +126,11 @@ impl Tail {
         let stream = &self.stream;
         // Looked at first: what was durable before the engine became unhealthy is still delivered.
         let unhealthy = self.feed.unwell();
-        let mut charge = buffers.reserve_for_reader(stream.consumer, limit.bytes);
+        // Reserved is what there may be to read, not the whole limit: a reader that finds nothing takes no
+        // room from others meanwhile.
+        let behind = self.cursor.lag().map_or(0, |lag| lag.bytes);
+        let wanted = limit.bytes.min(behind);
+        let mut charge = buffers.reserve_for_reader(stream.consumer, wanted);
         let read = self.feed.read(
             stream.generation,
             &self.cursor,
