@@ -15,7 +15,7 @@ use crate::stream::{ConsumerId, EndReason, Positions};
 use crate::workers::{Handle, Work};
 use std::fmt;
 use std::sync::Arc;
-use vbstore_core::{Position, ReadLimit, SystemClock, VbId, u64_from};
+use vbstore_core::{Position, SystemClock, VbId};
 
 /// A named consumer: any number of streams, at most one a vBucket, with one place to read, one byte
 /// budget and one set of positions. May be moved to another thread; has one reader at a time.
@@ -28,8 +28,7 @@ pub struct Consumer {
     name: Arc<str>,
     mailbox: Arc<Mailbox>,
     positions: Positions,
-    /// Of one read from memory.
-    limit: ReadLimit,
+    buffer_bytes_max: u64,
     real: SystemClock,
 }
 
@@ -64,17 +63,13 @@ impl Consumer {
         let name: Arc<str> = name.into();
         let now = work.context.clock.monotonic();
         work.registry.add(id, Arc::clone(&name), &mailbox, now);
-        let budget = work.context.engine.tuning().slice_budget;
         Self {
             handle: Arc::clone(handle),
             id,
             name,
             mailbox,
             positions: Positions::default(),
-            limit: ReadLimit {
-                items: budget.items_max,
-                bytes: u64_from(budget.bytes_max).min(config.buffer_bytes_max),
-            },
+            buffer_bytes_max: config.buffer_bytes_max,
             real: SystemClock::new(),
         }
     }
@@ -126,16 +121,16 @@ impl Consumer {
     pub fn buffered_bytes(&self) -> u64 {
         self.work().scheduler.buffers().used_by(self.id)
     }
-        if work.context.engine.check_process().is_err() {
-            // Its streams go on in the parent; here their locks may stay locked.
-            Box::leak(Box::new(Arc::clone(&self.mailbox)));
-            return;
-        }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
         let work = &self.handle.work;
+        if work.context.engine.check_process().is_err() {
+            // Its streams go on in the parent; here their locks may stay locked.
+            Box::leak(Box::new(Arc::clone(&self.mailbox)));
+            return;
+        }
         work.registry.remove(self.id);
         self.mailbox.abandon();
         work.scheduler.remove_consumer(self.id);

@@ -5,7 +5,7 @@ use crate::delivery::{Batch, Found, Pulled, Tail};
 use crate::stream::{EndReason, Event, Stream, StreamEvent, set};
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::{Clock, u64_from};
+use vbstore_core::{Clock, ReadLimit, u64_from};
 
 /// Nothing to take now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,13 @@ impl Consumer {
         let work = self.work();
         let counters = &work.context.counters;
         let buffers = work.scheduler.buffers();
-        match tail.pull(self.limit, buffers, counters) {
+        // Asked each time: it may have been changed since.
+        let budget = work.context.engine.tuning().slice_budget;
+        let limit = ReadLimit {
+            items: budget.items_max,
+            bytes: u64_from(budget.bytes_max).min(self.buffer_bytes_max),
+        };
+        match tail.pull(limit, buffers, counters) {
             Pulled::Batch(batch, false) => self.mailbox.put_back(tail, Some(batch)),
             Pulled::Batch(batch, true) => {
                 let reason = EndReason::ReachedEnd;
