@@ -34,7 +34,7 @@ pub struct StreamsConfig {
     /// refused with [`Error::Busy`]. A stream that falls back to the disk is never refused.
     pub pending_max: usize,
     /// Bytes in the buffers of all consumers, from 1. Default: 256 MiB. Each consumer may use an equal
-    /// share of it; one item passes in any case. When it is used up, what is buffered for consumers
+    /// share of it. The first item of a slice passes whatever its size. When it is used up, what is buffered for consumers
     /// that have taken nothing for a second is dropped, and read again when they come back.
     pub buffer_bytes_max: u64,
     /// A consumer that takes nothing for so long, though there is something to take, is stalled, from
@@ -70,8 +70,8 @@ impl Default for StreamsConfig {
 /// Limits of one consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
-    /// Bytes read from disk and not taken yet, from 1. Default: 20 MiB. At least one item always
-    /// passes.
+    /// Bytes read and not taken yet, from 1. Default: 20 MiB. The first item of a slice passes whatever
+    /// its size.
     pub buffer_bytes_max: u64,
     /// Share of the buffer, in percent, that must be drained after it was full before reading goes
     /// on, from 0 to 100. Default: 25.

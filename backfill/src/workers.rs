@@ -5,7 +5,8 @@
 //! [`crate::Streams`] and its consumers to be dropped stops the workers and joins them, then drops
 //! what waited. Only then is the engine given up: its close never finds a worker at work that these
 //! streams started. Closing the engine while streams are open is allowed: each ends with its reason
-//! when it next looks, and whatever waits is woken to look.
+//! when it next looks, and what waits for durability or in memory is woken to look. What waits for room or
+//! for a place looks when it gets it.
 //!
 //! In a process that the program forks the workers are not there, and locks that they held stay locked:
 //! dropping the last handle there leaks it, and touches nothing.

@@ -15,8 +15,11 @@
 //!   only while the total has room for them: it asks nobody to make room, and waits in no line. When
 //!   the total is short for one that is awake, the batches of those that have taken nothing for a while
 //!   are dropped (see `watchdog`): they are read again when their readers come back.
-//! - A consumer with nothing buffered may always read one item, however large; the limits are exceeded
-//!   by one such item at most.
+//! - Limits are exceeded by what cannot be read in parts: by the first item of each slice that is being
+//!   read and of each batch from memory, however large, and by 512 bytes for each other stream whose slice
+//!   is read through the same db snapshot.
+//! - A slice waits until the total has room that is worth one. A read from memory does not wait: one
+//!   item passes, since its reader is there and takes it.
 //!
 //! # Locks
 //! One lock for all accounts, a leaf. [`OnRoom::room`] is called without it, and takes the lock of the
