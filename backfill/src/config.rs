@@ -101,7 +101,7 @@ fn at_least_one(field: &'static str, is_one: bool) -> Result<()> {
     if is_one {
         Ok(())
     } else {
-        Err(Error::invalid(field, "0"))
+        Err(Error::invalid(field, "0 is below 1"))
     }
 }
 
@@ -120,15 +120,24 @@ impl StreamsConfig {
             return Err(Error::invalid("backfills_per_snapshot", detail));
         }
         if self.workers_nice > 19 {
-            return Err(Error::invalid("workers_nice", "above 19"));
+            return Err(Error::invalid(
+                "workers_nice",
+                format!("{} is above 19", self.workers_nice),
+            ));
         }
         at_least_one("backfills_max", self.backfills_max > 0)?;
         at_least_one("buffer_bytes_max", self.buffer_bytes_max > 0)?;
         if self.stall_limit < Duration::from_millis(1) {
-            return Err(Error::invalid("stall_limit", "below 1 ms"));
+            return Err(Error::invalid(
+                "stall_limit",
+                format!("{:?} is below 1 ms", self.stall_limit),
+            ));
         }
         if self.disk_free_min_percent > 100 {
-            return Err(Error::invalid("disk_free_min_percent", "above 100"));
+            return Err(Error::invalid(
+                "disk_free_min_percent",
+                format!("{} is above 100", self.disk_free_min_percent),
+            ));
         }
         Ok(())
     }
@@ -144,7 +153,10 @@ impl ConsumerConfig {
         at_least_one("backfills_max", self.backfills_max > 0)?;
         at_least_one("slices_max", self.slices_max != Some(0))?;
         if self.drain_percent > 100 {
-            return Err(Error::invalid("drain_percent", "above 100"));
+            return Err(Error::invalid(
+                "drain_percent",
+                format!("{} is above 100", self.drain_percent),
+            ));
         }
         Ok(())
     }

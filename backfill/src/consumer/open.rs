@@ -27,7 +27,7 @@ impl Consumer {
             }
             Some((_, true)) => {
                 // They would be mixed up with those of the new one.
-                let detail = format!("events of an earlier stream of {vb} are not taken");
+                let detail = format!("take the End of the earlier stream of {vb} first");
                 return Err(Error::invalid("vb", detail));
             }
         }
@@ -104,7 +104,7 @@ impl Consumer {
             if !self.submit(stream.id, backfill, true) {
                 self.mailbox.refuse(stream.id);
                 return Err(Error::Busy {
-                    what: "too many backfills wait",
+                    what: "as many backfills wait as pending_max allows",
                 });
             }
         }
