@@ -19,8 +19,8 @@
 //! # Turns
 //! Consumers take turns. Within one, the order is round robin: a backfill that gets a place goes to
 //! the end of the line, like one that ran. One that ran in a group and was not read, because those
-//! before it used up the slice, keeps its turn: it goes back to the front. A sequential consumer has one backfill that is not pending,
-//! until it is over.
+//! before it used up the slice, keeps its turn: it goes back to the front. A sequential consumer has one
+//! backfill that is not pending, until it is over.
 //!
 //! # Counting
 //! What is limited is counted by tokens (places, permits, pending, begun): a task that leaves, by
