@@ -28,7 +28,7 @@ pub struct StreamsConfig {
     /// refused with [`Error::Busy`]. A stream that falls back to the disk is never refused.
     pub pending_max: usize,
     /// Bytes in the buffers of all consumers, from 1. Default: 256 MiB. Each consumer may use an equal
-    /// share of it; one item passes in any case. When it is used up, what is buffered for consumers
+    /// share of it. The first item of a slice passes whatever its size. When it is used up, what is buffered for consumers
     /// that have taken nothing for a second is dropped, and read again when they come back.
     pub buffer_bytes_max: u64,
     /// A consumer that takes nothing for so long, though there is something to take, is stalled, from
@@ -64,8 +64,8 @@ impl Default for StreamsConfig {
 /// Limits of one consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
-    /// Bytes read from disk and not taken yet, from 1. Default: 20 MiB. At least one item always
-    /// passes.
+    /// Bytes read and not taken yet, from 1. Default: 20 MiB. The first item of a slice passes whatever
+    /// its size.
     pub buffer_bytes_max: u64,
     /// Share of the buffer, in percent, that must be drained after it was full before reading goes
     /// on, from 0 to 100. Default: 25.
@@ -95,7 +95,7 @@ fn at_least_one(field: &'static str, is_one: bool) -> Result<()> {
     if is_one {
         Ok(())
     } else {
-        Err(Error::invalid(field, "0"))
+        Err(Error::invalid(field, "0 is below 1"))
     }
 }
 
@@ -114,15 +114,24 @@ impl StreamsConfig {
             return Err(Error::invalid("backfills_per_snapshot", detail));
         }
         if self.workers_nice > 19 {
-            return Err(Error::invalid("workers_nice", "above 19"));
+            return Err(Error::invalid(
+                "workers_nice",
+                format!("{} is above 19", self.workers_nice),
+            ));
         }
         at_least_one("backfills_max", self.backfills_max > 0)?;
         at_least_one("buffer_bytes_max", self.buffer_bytes_max > 0)?;
         if self.stall_limit < Duration::from_millis(1) {
-            return Err(Error::invalid("stall_limit", "below 1 ms"));
+            return Err(Error::invalid(
+                "stall_limit",
+                format!("{:?} is below 1 ms", self.stall_limit),
+            ));
         }
         if self.disk_free_min_percent > 100 {
-            return Err(Error::invalid("disk_free_min_percent", "above 100"));
+            return Err(Error::invalid(
+                "disk_free_min_percent",
+                format!("{} is above 100", self.disk_free_min_percent),
+            ));
         }
         Ok(())
     }
@@ -138,7 +147,10 @@ impl ConsumerConfig {
         at_least_one("backfills_max", self.backfills_max > 0)?;
         at_least_one("slices_max", self.slices_max != Some(0))?;
         if self.drain_percent > 100 {
-            return Err(Error::invalid("drain_percent", "above 100"));
+            return Err(Error::invalid(
+                "drain_percent",
+                format!("{} is above 100", self.drain_percent),
+            ));
         }
         Ok(())
     }

@@ -17,6 +17,14 @@ pub(crate) struct Registry {
 struct Listed {
     name: Arc<str>,
     mailbox: Weak<Mailbox>,
+    paused: Option<Paused>,
+}
+
+/// That a consumer was paused: where it was, and how often it was paused there.
+#[derive(Clone, Copy, Debug)]
+struct Paused {
+    moved: u64,
+    times: u32,
 }
 
 /// A consumer that is there.
@@ -32,6 +40,12 @@ pub(crate) struct Present {
 pub(crate) struct Watched {
     pub(crate) present: Present,
     pub(crate) idle_since: Option<Duration>,
+    /// What its reader had done then.
+    pub(crate) acted: u64,
+    /// Events it had taken that moved a position.
+    pub(crate) moved: u64,
+    /// How often it was paused without having moved in between.
+    pub(crate) paused_in_vain: u32,
 }
 
 impl Registry {
@@ -39,6 +53,7 @@ impl Registry {
         let listed = Listed {
             name,
             mailbox: Arc::downgrade(mailbox),
+            paused: None,
         };
         let before = self.consumers.lock().insert(id, listed);
         assert!(before.is_none(), "a consumer is added twice");
@@ -56,19 +71,46 @@ impl Registry {
 
     /// Looks at all consumers at `now`; see [`vbstore_core::Taker::look`].
     pub(crate) fn watch(&self, now: Duration) -> Vec<Watched> {
-        let look = |present: Present| {
-            let mailbox = &present.mailbox;
-            let idle_since = mailbox.taker().look(now, mailbox.owes());
-            Watched {
+        let mut watched = Vec::new();
+        for present in self.present() {
+            // Asked without the lock of the registry. ORDER: what its reader has done first, so that what
+            // it does from then on voids what is judged by the look.
+            let taker = present.mailbox.taker();
+            let (acted, moved) = (taker.acted(), taker.moved());
+            let idle_since = taker.look(now, present.mailbox.owes());
+            let consumers = self.consumers.lock();
+            let Some(listed) = consumers.get(&present.id) else {
+                // Removed meanwhile.
+                continue;
+            };
+            let paused_in_vain = listed.paused_in_vain(moved);
+            drop(consumers);
+            watched.push(Watched {
                 present,
                 idle_since,
-            }
-        };
-        self.present().into_iter().map(look).collect()
+                acted,
+                moved,
+                paused_in_vain,
+            });
+        }
+        watched
+    }
+
+    /// Notes that a consumer was paused when it had moved so far.
+    pub(crate) fn note_paused(&self, id: ConsumerId, moved: u64) {
+        if let Some(listed) = self.consumers.lock().get_mut(&id) {
+            let times = listed.paused_in_vain(moved) + 1;
+            listed.paused = Some(Paused { moved, times });
+        }
     }
 }
 
 impl Listed {
+    fn paused_in_vain(&self, moved: u64) -> u32 {
+        let here = self.paused.filter(|paused| paused.moved == moved);
+        here.map_or(0, |paused| paused.times)
+    }
+
     fn present((id, listed): (&ConsumerId, &Self)) -> Option<Present> {
         Some(Present {
             id: *id,

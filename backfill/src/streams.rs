@@ -112,9 +112,10 @@ impl Streams {
     /// Adds a consumer. Names need not differ; they are what figures and logs show.
     ///
     /// # Errors
-    /// [`vbstore_engine::Error::Invalid`] for a field out of bounds.
+    /// [`vbstore_engine::Error::Invalid`] for a field out of bounds; [`vbstore_engine::Error::Forked`].
     pub fn consumer(&self, name: &str, config: &ConsumerConfig) -> Result<Consumer> {
         config.validate()?;
+        self.engine().check_process()?;
         Ok(Consumer::new(&self.handle, name, config))
     }
 

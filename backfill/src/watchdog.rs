@@ -2,7 +2,8 @@
 //!
 //! - *Frozen*: a consumer that has taken nothing for a while, though there is something to take, while
 //!   a consumer that takes is short of buffers. What is buffered for it is dropped; it is read again
-//!   when its reader comes back. Looked for when the total is short.
+//!   when its reader comes back. Looked for when the total is short. How long "a while" is doubles for
+//!   each pause without progress, so that a consumer gets on, however slow it is.
 //! - *Stalled*: the same for the stall limit. It is reported, and its streams are ended if the disk is
 //!   short. Looked for every quarter of the limit.
 //!
@@ -12,8 +13,8 @@
 use crate::backfill::Scheduler;
 use crate::delivery::AWAKE_FOR;
 use crate::registry::{Registry, Watched};
-use crate::stream::EndReason;
 use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,7 +23,9 @@ use vbstore_metrics::StreamCounters;
 
 /// For how long a consumer must have taken nothing until its batches are dropped for others. Long
 /// enough that one which works on what it took is not made to read it again; short enough that one
-/// which is frozen is soon forgotten.
+/// which is frozen is soon forgotten. Twice as long after each pause that it did not get on after: what a
+/// resumed stream delivers first is a marker, so a consumer that takes longer for an event would get
+/// markers for ever.
 const FROZEN_AFTER: Duration = AWAKE_FOR;
 
 /// How often frozen consumers are looked for while somebody is short. A look takes the lock of each
@@ -89,11 +92,18 @@ impl Watchdog {
             due.stalled
         };
         drop(due);
-        if looks_for_stalled {
-            self.look_for_stalled(now, engine);
-        }
-        if looks_for_frozen {
-            self.pause_frozen(now);
+        // On a worker: a panic here must not end it.
+        let look = AssertUnwindSafe(|| {
+            if looks_for_stalled {
+                self.look_for_stalled(now, engine);
+            }
+            if looks_for_frozen {
+                self.pause_frozen(now);
+            }
+        });
+        if catch_unwind(look).is_err() {
+            self.counters.panics.add(1);
+            tracing::error!("looking for consumers that take nothing panicked");
         }
         next.saturating_sub(now)
     }
@@ -101,22 +111,25 @@ impl Watchdog {
     /// Drops what is buffered for frozen consumers. Called without any lock.
     fn pause_frozen(&self, now: Duration) {
         for watched in self.registry.watch(now) {
-            if !is_idle(&watched, now, FROZEN_AFTER) {
+            let limit = FROZEN_AFTER * (1 << watched.paused_in_vain);
+            if !is_idle(&watched, now, limit) {
                 continue;
             }
-            let present = watched.present;
-            let buffers = self.scheduler.buffers();
-            if buffers.used_by(present.id) == 0 {
-                continue;
-            }
+            let present = &watched.present;
             // ORDER: put to sleep first. If its reader comes in between, it is awake again, finds its
             // streams paused, and reads on.
-            buffers.put_to_sleep(present.id);
-            let dropped = present.mailbox.pause();
+            if !self.scheduler.buffers().put_to_sleep(present.id) {
+                continue;
+            }
+            let dropped = present.mailbox.pause(watched.acted);
+            if dropped.streams == 0 {
+                continue;
+            }
             // Before the batches are dropped, which wakes what waits for room.
             for backfill in &dropped.backfills {
                 self.scheduler.remove(*backfill, present.id);
             }
+            self.registry.note_paused(present.id, watched.moved);
             self.counters.pauses.add(dropped.streams);
             tracing::debug!(
                 consumer = %present.name,
@@ -142,7 +155,7 @@ impl Watchdog {
                     tracing::warn!(consumer = %present.name, vb = %stream.vb, "stream stalled");
                 }
                 if *is_short.get_or_insert_with(|| self.is_disk_short(engine)) {
-                    let backfill = present.mailbox.end(stream.id, EndReason::Stalled);
+                    let backfill = present.mailbox.end_stalled(stream.id, watched.acted);
                     if let Some(backfill) = backfill {
                         self.scheduler.remove(backfill, present.id);
                     }

@@ -5,12 +5,16 @@
 //! [`crate::Streams`] and its consumers to be dropped stops the workers and joins them, then drops
 //! what waited. Only then is the engine given up: its close never finds a worker at work that these
 //! streams started. Closing the engine while streams are open is allowed: each ends with its reason
-//! when it next looks, and whatever waits is woken to look.
+//! when it next looks, and what waits for durability or in memory is woken to look. What waits for room or
+//! for a place looks when it gets it.
+//!
+//! In a process that the program forks the workers are not there, and locks that they held stay locked:
+//! dropping the last handle there leaks it, and touches nothing.
 //!
 //! The last handle may be dropped on any thread, also on one of the workers (by a drop of the program
 //! that runs there): then a thread of its own joins them, since no thread can join itself.
 
-use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned, Scheduler};
+use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned, Scheduler, share_out};
 use crate::config::StreamsConfig;
 use crate::registry::Registry;
 use crate::schedule::{Group, NextGroup, Task};
@@ -84,6 +88,13 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.work.context.engine.check_process().is_err() {
+            // The threads are the parent's, and whatever is locked stays locked.
+            std::mem::take(self.threads.get_mut()).leak();
+            let kept = (Arc::clone(&self.work), Arc::clone(&self.registration));
+            Box::leak(Box::new(kept));
+            return;
+        }
         // ORDER: out of the registry first. That waits for a scrape that has begun, which borrows the
         // work, and the work keeps the engine open: were the scrape the last to let go of it, the
         // engine would be closed inside the scrape, and wait there for the registry for ever.
@@ -182,13 +193,19 @@ impl Work {
         let read = context.engine.scan(&asks, budget);
         let took = context.clock.monotonic().saturating_sub(start);
         context.counters.slice_micros.observe_time(took);
-        let (mut slices, closed) = match read {
-            Ok(slices) => (slices.into_iter(), None),
-            Err(error) => (Vec::new().into_iter(), Some(error)),
-        };
-        for (one, backfill, plan) in planned {
-            let slice = slices.next().or_else(|| closed.clone().map(Err));
-            if matches!(slice, Some(Err(Error::StreamPanicked { .. }))) {
+        // An error of the read is an error of each.
+        let slices = read.unwrap_or_else(|error| vec![Err(error); planned.len()]);
+        // ORDER: those whose turn did not come are settled first, the last of them first. Each goes to the
+        // front, so that they are read next, in their order, before those that were read now.
+        for (one, backfill, plan) in planned.drain(slices.len()..).rev() {
+            drop(plan);
+            self.settle(&one, Outcome::Unread(backfill));
+        }
+        if let Some(((_, _, first), others)) = planned.split_first_mut() {
+            share_out(first, others.iter_mut().map(|(_, _, plan)| plan), &slices);
+        }
+        for ((one, backfill, plan), slice) in planned.into_iter().zip(slices) {
+            if matches!(slice, Err(Error::StreamPanicked { .. })) {
                 context.counters.panics.add(1);
             }
             let outcome = self.guard(&one, || backfill.finish(plan, view, slice, context));

@@ -40,19 +40,22 @@ const TURN: usize = 256;
 /// property of the consumer: as long as it takes events of one stream, the others wait their turn.
 #[derive(Debug)]
 pub struct Taker {
-    /// Events that were ever taken. Written by one thread at a time.
-    taken: AtomicU64,
+    /// What the reader has ever done: events taken, looks that found nothing, paused streams gone on with.
+    /// Written by the reader alone, like the next.
+    acted: AtomicU64,
+    /// Events taken that moved a position: all but markers.
+    moved: AtomicU64,
     seen: Mutex<Seen>,
 }
 
 /// What the last look found.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    taken: u64,
-    /// Since when nothing has been taken.
-    since: Duration,
+    acted: u64,
     /// Whether there was something to take.
     owes: bool,
+    /// When one of the two changed.
+    since: Duration,
 }
 
 impl Taker {
@@ -60,44 +63,71 @@ impl Taker {
     #[must_use]
     pub fn new(now: Duration) -> Arc<Self> {
         let seen = Seen {
-            taken: 0,
-            since: now,
+            acted: 0,
             owes: false,
+            since: now,
         };
         Arc::new(Self {
-            taken: AtomicU64::new(0),
+            acted: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             seen: Mutex::new(Rank::Leaf, seen),
         })
     }
 
-    /// Notes that events were taken. Called by the consumer's reader alone; takes no lock and looks at
-    /// no clock.
-    pub fn take(&self, events: u64) {
-        let taken = self.taken.load(Ordering::Relaxed);
-        self.taken.store(taken + events, Ordering::Relaxed);
+    /// Notes that events were taken, of which `moving` move a position: all but markers. Called by the
+    /// consumer's reader alone; takes no lock and looks at no clock.
+    pub fn take(&self, events: u64, moving: u64) {
+        add(&self.acted, events);
+        add(&self.moved, moving);
     }
 
-    /// Looks at `now` whether something was taken since the last look. `owes` is whether there is
-    /// something to take. Returns since when nothing was taken although there is. The more often
-    /// this is called, the more exactly that is known; it is never longer than nothing was taken.
+    /// Notes that the reader came and took nothing: it found nothing, or went on with a paused stream.
+    /// Called by the reader alone.
+    pub fn act(&self) {
+        add(&self.acted, 1);
+    }
+
+    /// Returns a number that grows whenever the reader does something.
+    #[must_use]
+    pub fn acted(&self) -> u64 {
+        self.acted.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many events were ever taken that moved a position.
+    #[must_use]
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Looks at `now` whether the reader did something since the last look. `owes` is whether there is
+    /// something to take. Returns since when the reader has done nothing although there is. The more often
+    /// this is called, the more exactly that is known; it is never longer than that.
     pub fn look(&self, now: Duration, owes: bool) -> Option<Duration> {
         let mut seen = self.seen.lock();
-        let taken = self.taken.load(Ordering::Relaxed);
-        if !owes || seen.taken != taken {
-            (seen.taken, seen.since) = (taken, now);
+        let acted = self.acted();
+        if seen.acted != acted || seen.owes != owes {
+            *seen = Seen {
+                acted,
+                owes,
+                since: now,
+            };
         }
-        seen.owes = owes;
         owes.then_some(seen.since)
     }
 
-    /// Returns since when nothing was taken although there was something to take, as of the last
-    /// [`Self::look`]; `None` if something was taken after it.
+    /// Returns since when the reader has done nothing although there was something to take, as of the last
+    /// [`Self::look`]; `None` if it did something after it.
     #[must_use]
     pub fn idle_since(&self) -> Option<Duration> {
         let seen = *self.seen.lock();
-        let has_taken = seen.taken != self.taken.load(Ordering::Relaxed);
-        (seen.owes && !has_taken).then_some(seen.since)
+        let is_same = seen.acted == self.acted();
+        (seen.owes && is_same).then_some(seen.since)
     }
+}
+
+/// Adds to what one thread alone writes.
+fn add(to: &AtomicU64, number: u64) {
+    to.store(to.load(Ordering::Relaxed) + number, Ordering::Relaxed);
 }
 
 /// A stream in progress: what its consumer has taken of it. Plain data: keeping it keeps neither the
@@ -351,16 +381,23 @@ mod tests {
     fn a_taker_is_idle_since_it_was_seen_to_take_last() {
         let taker = Taker::new(seconds(1));
         assert_eq!(taker.idle_since(), None, "nobody has looked");
-        assert_eq!(taker.look(seconds(5), true), Some(seconds(1)));
-        assert_eq!(taker.idle_since(), Some(seconds(1)));
-        taker.take(1);
+        // There may have been something to take from now on only.
+        assert_eq!(taker.look(seconds(5), true), Some(seconds(5)));
+        assert_eq!(taker.idle_since(), Some(seconds(5)));
+        taker.take(1, 1);
         assert_eq!(taker.idle_since(), None, "it has taken since");
         assert_eq!(taker.look(seconds(6), true), Some(seconds(6)));
         assert_eq!(taker.look(seconds(9), true), Some(seconds(6)));
         // With nothing to take it is not idle, however long.
         assert_eq!(taker.look(seconds(20), false), None);
         assert_eq!(taker.idle_since(), None);
-        assert_eq!(taker.look(seconds(30), true), Some(seconds(20)));
+        assert_eq!(taker.look(seconds(30), true), Some(seconds(30)));
+        // A reader that comes is not idle, also if it takes nothing; that moves nothing.
+        assert_eq!((taker.acted(), taker.moved()), (1, 1));
+        taker.act();
+        assert_eq!((taker.acted(), taker.moved()), (2, 1));
+        assert_eq!(taker.idle_since(), None);
+        assert_eq!(taker.look(seconds(40), true), Some(seconds(40)));
     }
 
     #[test]
@@ -370,11 +407,11 @@ mod tests {
         let guards = [0, 1, 0].map(|of| readers.register(Seqno::ZERO, &takers[of]));
         assert_eq!(readers.figures().idle_since, None);
         takers[0].look(seconds(9), true);
-        assert_eq!(readers.figures().idle_since, Some(seconds(3)));
-        takers[1].look(seconds(9), true);
-        assert_eq!(readers.figures().idle_since, Some(seconds(2)));
-        takers[1].take(1);
-        assert_eq!(readers.figures().idle_since, Some(seconds(3)));
+        assert_eq!(readers.figures().idle_since, Some(seconds(9)));
+        takers[1].look(seconds(8), true);
+        assert_eq!(readers.figures().idle_since, Some(seconds(8)));
+        takers[1].take(1, 1);
+        assert_eq!(readers.figures().idle_since, Some(seconds(9)));
         drop(guards);
     }
 }

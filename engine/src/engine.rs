@@ -184,6 +184,15 @@ impl Engine {
         self.handle.samples.register_streams()
     }
 
+    /// Refuses in a process that a program forked: neither the engine's threads nor those of its streams
+    /// are there. Takes no lock. For the crate that has streams.
+    ///
+    /// # Errors
+    /// [`crate::Error::Forked`].
+    pub fn check_process(&self) -> Result<()> {
+        self.services().gate.opener().check_id()
+    }
+
     /// Returns whether the engine takes writes, and why not.
     #[must_use]
     pub fn health(&self) -> HealthState {

@@ -322,9 +322,11 @@ impl Feed {
             && self.unwell().is_none()
     }
 
-    /// Takes a watch away; nothing happens if it has fired.
+    /// Takes a watch away; nothing happens if it has fired, or in a fork of the process.
     pub fn unwatch(&self, waker: &Waker) {
-        self.cell().unwatch(waker);
+        if self.services().gate.check_process().is_ok() {
+            self.cell().unwatch(waker);
+        }
     }
 
     /// Returns how many streams wait for changes of the vBucket.

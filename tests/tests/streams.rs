@@ -10,12 +10,16 @@ mod streams {
     mod damage;
     mod ends;
     mod failures;
+    mod finals;
     mod flow;
+    mod forked;
     mod frozen;
+    mod groups;
     mod histories;
     mod places;
     mod readers;
     mod requests;
+    mod slow;
     mod waiting;
     mod wakers;
 }

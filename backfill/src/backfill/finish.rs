@@ -23,18 +23,14 @@ enum Origin {
 }
 
 impl Backfill {
-    /// Finishes an invocation with what was read for its plan, through the view of this number: `None`
-    /// if the read ended before its turn came.
+    /// Finishes an invocation with what was read for its plan, through the view of this number.
     pub(crate) fn finish(
         mut self: Box<Self>,
         plan: Plan,
         view: u64,
-        slice: Option<EngineResult<Slice>>,
+        slice: EngineResult<Slice>,
         context: &Context,
     ) -> Outcome {
-        let Some(slice) = slice else {
-            return Outcome::Again(self);
-        };
         let step = self.take_own(plan, view, slice, context);
         self.outcome(step)
     }
@@ -150,11 +146,13 @@ impl Backfill {
     ) -> Result<Step, EndReason> {
         let feed = &self.reading.feed;
         let is_synced_only = self.stream().options.visibility == Visibility::Synced;
-        // ORDER: the seqno first, the generation second; see `VbCell`.
-        if is_synced_only && feed.synced() < in_hand.persisted {
-            if feed.is_gone(self.stream().generation) {
-                return Err(EndReason::VbucketGone);
-            }
+        // ORDER: the seqno first, the generation second; see `VbCell`. What is synced may be of the
+        // vBucket's next life.
+        let waits = is_synced_only && feed.synced() < in_hand.persisted;
+        if is_synced_only && feed.is_gone(self.stream().generation) {
+            return Err(EndReason::VbucketGone);
+        }
+        if waits {
             if let Some(error) = feed.unwell() {
                 return Err(error.into());
             }
@@ -180,8 +178,11 @@ impl Backfill {
         if let Some(cursor) = in_hand.cursor {
             return Ok(self.go_to_memory(Some(in_hand.batch), cursor));
         }
-        self.deliver(Some(in_hand.batch), Next::Disk);
-        Ok(Step::Again)
+        if self.deliver(Some(in_hand.batch), Next::Disk) {
+            Ok(Step::Again)
+        } else {
+            Ok(Step::Done)
+        }
     }
 
     /// The stream goes on from memory.
@@ -198,18 +199,12 @@ impl Backfill {
 
     fn count(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
         let counters = &context.counters;
-        let figures = &self.reading.stream.figures;
         let items = u64_from(chosen.changes.len());
-        add(&figures.items_from_disk, items);
         counters.items.disk.add(items);
         counters.bytes.disk.add(chosen.data_bytes);
         match origin {
-            Origin::Shared => {
-                add(&figures.shared_slices, 1);
-                counters.slices_shared.add(1);
-            }
+            Origin::Shared => counters.slices_shared.add(1),
             Origin::Own => {
-                add(&figures.slices, 1);
                 let of_end = match slice.end() {
                     SliceEnd::Complete => &counters.slices.complete,
                     _ => &counters.slices.budget,
@@ -218,6 +213,19 @@ impl Backfill {
                 counters.slice_items.observe(u64_from(slice.len()));
             }
         }
+        // What is read for nobody any more is no figure of the stream.
+        if self.is_awaited() {
+            self.note_figures(chosen, slice, origin, context);
+        }
+    }
+
+    fn note_figures(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
+        let figures = &self.reading.stream.figures;
+        add(&figures.items_from_disk, u64_from(chosen.changes.len()));
+        match origin {
+            Origin::Shared => add(&figures.shared_slices, 1),
+            Origin::Own => add(&figures.slices, 1),
+        }
         set(&figures.read_seqno, chosen.position);
         set(&figures.announced_seqno, slice.persisted_seqno());
 
@@ -225,7 +233,6 @@ impl Backfill {
         let gap = slice.persisted_seqno().since(chosen.position);
         let limit = context.diverging_after;
         let is_diverging = self.divergence.note(gap, now, limit);
-        let figures = &self.reading.stream.figures;
         if figures.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
             let vb = self.stream().vb;
             tracing::warn!(%vb, gap, is_diverging, "the end of a backfill runs away from it");

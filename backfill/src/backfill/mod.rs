@@ -26,6 +26,6 @@ mod plan;
 mod shared_slices;
 mod task;
 
-pub(crate) use plan::Planned;
+pub(crate) use plan::{Planned, share_out};
 pub(crate) use shared_slices::SharedSlices;
 pub(crate) use task::{Backfill, Context, Lifeline, Outcome, Scheduler};

@@ -1,13 +1,13 @@
 //! Step 1 of an invocation: what is to be read, or waited for.
 
 use super::task::{Backfill, Context, Outcome, Step};
-use crate::delivery::Charge;
+use crate::delivery::{BATCH_BYTES, Charge};
 use crate::schedule::Snooze;
 use crate::stream::EndReason;
 use std::sync::Arc;
 use vbstore_core::{Seqno, Visibility, u64_from};
 use vbstore_engine::failpoint::place;
-use vbstore_engine::{Ask, CursorGuard, Slice, SliceBudget};
+use vbstore_engine::{Ask, CursorGuard, Result as EngineResult, Slice, SliceBudget};
 
 /// Joins that may fail in a row before memory is held for the next view: after each, memory had
 /// already lost what came after the view.
@@ -35,6 +35,25 @@ impl Plan {
             bytes_max: budget.bytes_max.min((reserved - rows).max(1)),
             ..budget
         }
+    }
+}
+
+/// Shares out what the first plan has reserved among all that were read within it, by what was read for
+/// each. What is left over goes with the first one's charge: each has what it needs by then, so that
+/// nobody else can have reserved it before it is settled.
+pub(crate) fn share_out<'a>(
+    first: &mut Plan,
+    others: impl Iterator<Item = &'a mut Plan>,
+    slices: &[EngineResult<Slice>],
+) {
+    let needed = |slice: &EngineResult<Slice>| {
+        let slice = slice.as_ref();
+        slice.map_or(0, |slice| slice.memory() + BATCH_BYTES)
+    };
+    let mut needed = slices.iter().map(needed);
+    let kept = needed.next().unwrap_or(0);
+    for (plan, bytes) in others.zip(needed) {
+        first.charge.share(&mut plan.charge, bytes, kept);
     }
 }
 
@@ -74,11 +93,6 @@ impl Backfill {
         let stream = Arc::clone(self.stream());
         let feed = self.reading.feed.clone();
         if let Some(in_hand) = self.in_hand.take() {
-            // ORDER: what is synced first, the generation second; see `VbCell`.
-            let is_synced = feed.synced() >= in_hand.persisted;
-            if is_synced && feed.is_gone(stream.generation) {
-                return Err(EndReason::VbucketGone);
-            }
             return self.hand_on(in_hand, context).map(Decision::Step);
         }
         if feed.is_gone(stream.generation) {

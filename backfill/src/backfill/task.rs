@@ -125,10 +125,16 @@ impl Backfill {
         }
     }
 
-    pub(super) fn deliver(&self, batch: Option<Batch>, next: Next) {
-        if let Some(mailbox) = self.mailbox.upgrade() {
-            mailbox.deliver(self.stream().id, self.id, batch, next);
-        }
+    /// Delivers. Returns false if nobody waits for this backfill any more: it is over.
+    pub(super) fn deliver(&self, batch: Option<Batch>, next: Next) -> bool {
+        let mailbox = self.mailbox.upgrade();
+        mailbox.is_some_and(|mailbox| mailbox.deliver(self.stream().id, self.id, batch, next))
+    }
+
+    /// Returns whether its stream waits for it.
+    pub(super) fn is_awaited(&self) -> bool {
+        let mailbox = self.mailbox.upgrade();
+        mailbox.is_some_and(|mailbox| mailbox.is_awaited(self.stream().id, self.id))
     }
 
     pub(super) fn age(&self) -> Duration {

@@ -15,21 +15,20 @@ use crate::stream::{ConsumerId, EndReason, Positions};
 use crate::workers::{Handle, Work};
 use std::fmt;
 use std::sync::Arc;
-use vbstore_core::{Position, ReadLimit, SystemClock, Taker, VbId, u64_from};
+use vbstore_core::{Position, SystemClock, Taker, VbId};
 
 /// A named consumer: any number of streams, at most one a vBucket, with one place to read, one byte
 /// budget and one set of positions. May be moved to another thread; has one reader at a time.
 ///
 /// Dropping it ends all its streams and releases everything at once: buffers, cursors, places in
-/// queues.
+/// queues. Dropped in a fork of the process it does nothing.
 pub struct Consumer {
     handle: Arc<Handle>,
     id: ConsumerId,
     name: Arc<str>,
     pub(crate) mailbox: Arc<Mailbox>,
     positions: Positions,
-    /// Of one read from memory.
-    limit: ReadLimit,
+    buffer_bytes_max: u64,
     real: SystemClock,
 }
 
@@ -64,17 +63,13 @@ impl Consumer {
         let mailbox = Arc::new(Mailbox::new(config.order, taker, counters, wakers));
         let name: Arc<str> = name.into();
         work.registry.add(id, Arc::clone(&name), &mailbox);
-        let budget = work.context.engine.tuning().slice_budget;
         Self {
             handle: Arc::clone(handle),
             id,
             name,
             mailbox,
             positions: Positions::default(),
-            limit: ReadLimit {
-                items: budget.items_max,
-                bytes: u64_from(budget.bytes_max).min(config.buffer_bytes_max),
-            },
+            buffer_bytes_max: config.buffer_bytes_max,
             real: SystemClock::new(),
         }
     }
@@ -131,6 +126,11 @@ impl Consumer {
 impl Drop for Consumer {
     fn drop(&mut self) {
         let work = &self.handle.work;
+        if work.context.engine.check_process().is_err() {
+            // Its streams go on in the parent; here their locks may stay locked.
+            Box::leak(Box::new(Arc::clone(&self.mailbox)));
+            return;
+        }
         work.registry.remove(self.id);
         self.mailbox.abandon();
         work.scheduler.remove_consumer(self.id);

@@ -4,7 +4,7 @@ use super::Consumer;
 use crate::backfill::Backfill;
 use crate::delivery::{NewsWaker, Reading, Tail};
 use crate::schedule::Task;
-use crate::stream::{EndReason, Figures, Opened, Stream, StreamRequest, set};
+use crate::stream::{EndReason, Figures, Opened, Stream, StreamId, StreamRequest, set};
 use std::sync::Arc;
 use vbstore_core::{Position, Resume};
 use vbstore_engine::{Admitted, CursorGuard, Error, Feed, ReaderGuard, Result, Start};
@@ -17,8 +17,10 @@ impl Consumer {
     /// [`Error::Invalid`] with the field that no consumer can mean, for an unknown vBucket, and for
     /// one of which a stream is open here, or has ended and its end is not taken; [`Error::Busy`] if
     /// too many backfills wait; [`Error::ReadOnly`] for a copy of a store that was opened to read, see
-    /// [`vbstore_engine::Builder::read_only`]; [`Error::Closed`]. Nothing was changed then.
+    /// [`vbstore_engine::Builder::read_only`]; [`Error::Closed`];
+    /// [`Error::Forked`]. Nothing was changed then.
     pub fn open(&mut self, request: &StreamRequest) -> Result<Opened> {
+        self.work().context.engine.check_process()?;
         let vb = request.vb;
         let feed = self.work().context.engine.feed(vb)?;
         match self.mailbox.of_vb(vb) {
@@ -28,7 +30,7 @@ impl Consumer {
             }
             Some((_, true)) => {
                 // They would be mixed up with those of the new one.
-                let detail = format!("events of an earlier stream of {vb} are not taken");
+                let detail = format!("take the End of the earlier stream of {vb} first");
                 return Err(Error::invalid("vb", detail));
             }
         }
@@ -111,14 +113,29 @@ impl Consumer {
             let backfill = self.backfill(reading);
             // ORDER: in the mailbox first: a worker may deliver at once.
             self.mailbox.begin_on_disk(&stream, reader, backfill.id());
-            if self.work().scheduler.submit(backfill, true).is_err() {
+            if !self.submit(stream.id, backfill, true) {
                 self.mailbox.refuse(stream.id);
                 return Err(Error::Busy {
-                    what: "too many backfills wait",
+                    what: "as many backfills wait as pending_max allows",
                 });
             }
         }
         Ok(())
+    }
+
+    /// Takes a backfill into the scheduler, whose stream is in the mailbox. Returns false if it is
+    /// refused.
+    fn submit(&self, stream: StreamId, backfill: Box<Backfill>, may_be_refused: bool) -> bool {
+        let (id, scheduler) = (backfill.id(), &self.work().scheduler);
+        if scheduler.submit(backfill, may_be_refused).is_err() {
+            return false;
+        }
+        // ORDER: submitted first, looked at second. Whoever ended or paused the stream since it is in the
+        // mailbox removes the backfill after that; if it was not here yet, it is found out now.
+        if !self.mailbox.is_awaited(stream, id) {
+            scheduler.remove(id, self.id);
+        }
+        true
     }
 
     pub(super) fn tail(&self, reading: Reading, cursor: CursorGuard) -> Tail {
@@ -140,7 +157,7 @@ impl Consumer {
         // ORDER: in the mailbox first: a worker may deliver at once.
         if self.mailbox.go_to_disk(stream, backfill.id()) {
             // Refused only if the workers are gone, and then nothing is read any more.
-            drop(self.work().scheduler.submit(backfill, false));
+            self.submit(stream, backfill, false);
         }
     }
 

@@ -5,7 +5,7 @@ use crate::delivery::{Batch, Found, Pulled, Tail};
 use crate::stream::{EndReason, Event, Stream, StreamEvent};
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::{Clock, u64_from};
+use vbstore_core::{Clock, ReadLimit, u64_from};
 
 /// Nothing to take now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,8 @@ impl Consumer {
         let position = self.positions.0.entry(batch.vb()).or_default();
         batch.take_into(position);
         batch.stream.reader.take(position.seqno);
-        self.mailbox.note_taken(events);
+        let markers = u64::from(batch.marker().is_some());
+        self.mailbox.note_taken(events, events - markers);
         Ok(batch)
     }
 
@@ -129,6 +130,10 @@ impl Consumer {
                     }
                 }
             };
+            if matches!(found, Found::Paused(_)) {
+                // It was put to sleep after it was noted.
+                self.note_reader(!matches!(patience, Patience::None));
+            }
             let is_nothing = matches!(found, Found::Nothing);
             if self.follow_up(found)? {
                 return Ok(());
@@ -171,7 +176,13 @@ impl Consumer {
         let work = self.work();
         let counters = &work.context.counters;
         let buffers = work.scheduler.buffers();
-        match tail.pull(self.limit, buffers, counters) {
+        // Asked each time: it may have been changed since.
+        let budget = work.context.engine.tuning().slice_budget;
+        let limit = ReadLimit {
+            items: budget.items_max,
+            bytes: u64_from(budget.bytes_max).min(self.buffer_bytes_max),
+        };
+        match tail.pull(limit, buffers, counters) {
             Pulled::Batch(batch, false) => self.mailbox.put_back(tail, Some(batch)),
             Pulled::Batch(batch, true) => {
                 let reason = EndReason::ReachedEnd;

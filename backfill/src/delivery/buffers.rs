@@ -15,12 +15,17 @@
 //!   only while the total has room for them: it asks nobody to make room, and waits in no line. When
 //!   the total is short for one that is awake, the batches of those that have taken nothing for a while
 //!   are dropped (see `watchdog`): they are read again when their readers come back.
-//! - A consumer with nothing buffered may always read one item, however large; the limits are exceeded
-//!   by one such item at most.
+//! - Limits are exceeded by what cannot be read in parts: by the first item of each slice that is being
+//!   read and of each batch from memory, however large, and by 512 bytes for each other stream whose slice
+//!   is read through the same db snapshot.
+//! - A slice waits until the total has room that is worth one. A read from memory does not wait: one
+//!   item passes, since its reader is there and takes it.
 //!
 //! # Locks
 //! One lock for all accounts, a leaf. [`OnRoom::room`] is called without it, and takes the lock of the
-//! scheduler: so a charge must not be dropped while that lock, or a mailbox's, is held.
+//! scheduler: so a charge must not be dropped while that lock, or a mailbox's, is held. The clock is
+//! read under the lock: with a time from before it, a reader could be noted as having come earlier than
+//! a refusal that did not know of it.
 //!
 //! Nothing here knows the engine, so that a model checker tries these very sources
 //! (`core/tests/scheduling.rs`).
@@ -168,8 +173,8 @@ impl Buffers {
     /// Notes that the reader of a consumer has come, and whether it waits until something is there.
     /// Wakes its streams if they waited for that: to read on, or to ask others for room.
     pub(crate) fn visit(&self, consumer: ConsumerId, waits: bool) {
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
+        let now = self.clock.monotonic();
         let account = state.account(consumer);
         let was_awake = account.is_awake(now);
         account.visited = Some(now);
@@ -184,9 +189,18 @@ impl Buffers {
         }
     }
 
-    /// Notes that what a consumer had buffered was dropped because it took nothing.
-    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) {
-        self.state.lock().account(consumer).visited = None;
+    /// Puts a consumer that takes nothing to sleep if it has something buffered, and returns whether it
+    /// has. One that was dropped meanwhile has nothing. A reader that waited counts no more: it may have
+    /// been a future that the program dropped.
+    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> bool {
+        let mut state = self.state.lock();
+        let account = state.accounts.get_mut(&consumer);
+        let Some(account) = account.filter(|account| !account.is_gone && account.used > 0) else {
+            return false;
+        };
+        account.visited = None;
+        account.is_waiting = false;
+        true
     }
 
     /// Returns whether a consumer that is awake was refused because the total is short, and has not had
@@ -201,8 +215,8 @@ impl Buffers {
         consumer: ConsumerId,
         wanted: u64,
     ) -> Result<Charge, Refused> {
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
+        let now = self.clock.monotonic();
         let room = state.room(self.bytes_max, consumer, now)?;
         let wanted = wanted.min(state.account(consumer).slice_max);
         let bytes = room.min(wanted).max(1);
@@ -249,8 +263,8 @@ impl Buffers {
     /// released in between. Returns whether a reservation would still be refused; if so, what is
     /// released from now on wakes the consumer.
     pub(crate) fn is_still_refused(&self, consumer: ConsumerId) -> bool {
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
+        let now = self.clock.monotonic();
         state.room(self.bytes_max, consumer, now).is_err()
     }
 
@@ -398,6 +412,14 @@ pub(crate) struct Charge {
 impl Charge {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Moves up to `bytes` of it to another charge of the same consumer, but leaves at least `kept`.
+    pub(crate) fn share(&mut self, other: &mut Self, bytes: u64, kept: u64) {
+        assert_eq!(self.consumer, other.consumer, "bytes of another consumer");
+        let moved = bytes.min(self.bytes.saturating_sub(kept));
+        self.bytes -= moved;
+        other.bytes += moved;
     }
 
     /// Settles the reservation to what is really used, which one large item may make more.

@@ -4,6 +4,7 @@
 use super::batch::{Batch, Changes};
 use super::buffers::Buffers;
 use crate::stream::{EndReason, Stream, add, set};
+use bytes::Bytes;
 use std::sync::Arc;
 use std::task::Waker;
 use vbstore_core::{Item, Progress, ReadLimit, Seqno, Visibility, u64_from};
@@ -125,7 +126,11 @@ impl Tail {
         let stream = &self.stream;
         // Looked at first: what was durable before the engine became unhealthy is still delivered.
         let unhealthy = self.feed.unwell();
-        let mut charge = buffers.reserve_for_reader(stream.consumer, limit.bytes);
+        // Reserved is what there may be to read, not the whole limit: a reader that finds nothing takes no
+        // room from others meanwhile.
+        let behind = self.cursor.lag().map_or(0, |lag| lag.bytes);
+        let wanted = limit.bytes.min(behind);
+        let mut charge = buffers.reserve_for_reader(stream.consumer, wanted);
         let read = self.feed.read(
             stream.generation,
             &self.cursor,
@@ -165,10 +170,21 @@ impl Tail {
             // None is skipped as a first deletion: see `StreamOptions::skips_first_deletions`.
             let wanted =
                 |item: &Arc<Item>| stream.options.wants(&item.meta, &item.key, Seqno::ZERO);
-            read.items.into_iter().filter(wanted).collect()
+            let mut items: Vec<_> = read.items.into_iter().filter(wanted).collect();
+            // It has the memory of all that was read.
+            items.shrink_to_fit();
+            items
         };
-        let values = !stream.options.is_keys_only;
-        let size = |item: &Arc<Item>| item.key.len() + if values { item.value.len() } else { 0 };
+        let items = if stream.options.is_keys_only {
+            // A batch that is kept would keep the values of its changes in memory, too.
+            items
+                .iter()
+                .map(|item| Arc::new(without_value(item)))
+                .collect()
+        } else {
+            items
+        };
+        let size = |item: &Arc<Item>| item.key.len() + item.value.len();
         let data_bytes = u64_from(items.iter().map(size).sum());
         let pointers = u64_from(items.len() * size_of::<Arc<Item>>());
         charge.settle(BATCH_BYTES + pointers + items.iter().map(|i| i.memory()).sum::<u64>());
@@ -184,5 +200,13 @@ impl Tail {
         let stream = Arc::clone(stream);
         let batch = Batch::new(stream, marker, changes, advance, Some(charge));
         Pulled::Batch(batch, self.progress.is_at_end())
+    }
+}
+
+fn without_value(item: &Item) -> Item {
+    Item {
+        meta: item.meta,
+        key: item.key.clone(),
+        value: Bytes::new(),
     }
 }

@@ -18,8 +18,9 @@
 //!
 //! # Turns
 //! Consumers take turns. Within one, the order is round robin: a backfill that gets a place goes to
-//! the end of the line, like one that ran. A sequential consumer has one backfill that is not pending,
-//! until it is over.
+//! the end of the line, like one that ran. One that ran in a group and was not read, because those
+//! before it used up the slice, keeps its turn: it goes back to the front. A sequential consumer has one
+//! backfill that is not pending, until it is over.
 //!
 //! # Counting
 //! What is limited is counted by tokens (places, permits, pending, begun): a task that leaves, by
@@ -62,7 +63,10 @@ pub(super) enum Sleep {
 /// What becomes of a backfill that ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
+    /// Its slice was read: it goes to the end of the line.
     Again,
+    /// Its turn did not come: it goes on from the front of the line.
+    Unread,
     Sleep(Sleep),
     Done,
 }
@@ -289,8 +293,8 @@ impl Queues {
             self.task(id).status = Status::Ready;
             let queue = self.queue(consumer);
             match queue.limits.order {
-                Order::RoundRobin => queue.ready.push_back(id),
-                Order::Sequential => queue.ready.push_front(id),
+                Order::RoundRobin if then == Then::Again => queue.ready.push_back(id),
+                Order::RoundRobin | Order::Sequential => queue.ready.push_front(id),
             }
         }
         self.refresh(consumer);

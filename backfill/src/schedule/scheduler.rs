@@ -146,21 +146,22 @@ impl<T: Task> Scheduler<T> {
         id: BackfillId,
         consumer: ConsumerId,
         outcome: Outcome<T>,
-        is_disk_full: impl FnOnce() -> bool,
+        is_disk_full: impl Fn() -> bool,
     ) {
         let mut snoozed = None;
         let mut watcher = None;
+        let mut keeps_place = false;
         let (mut backfill, then) = match outcome {
             Outcome::Again(backfill) => (Some(backfill), Then::Again),
+            Outcome::Unread(backfill) => (Some(backfill), Then::Unread),
             Outcome::Snooze(mut backfill, snooze) => {
                 snoozed = Some(snooze);
                 let sleep = match snooze {
                     Snooze::Room => Sleep::Room,
                     Snooze::Durable { .. } => {
                         watcher = Some(backfill.watcher(|| self.waker(id)));
-                        Sleep::Durable {
-                            keeps_place: !is_disk_full(),
-                        }
+                        keeps_place = !is_disk_full();
+                        Sleep::Durable { keeps_place }
                     }
                 };
                 (Some(backfill), Then::Sleep(sleep))
@@ -183,7 +184,9 @@ impl<T: Task> Scheduler<T> {
         let is_asleep = match (snoozed, watcher) {
             (Some(Snooze::Room), _) => self.buffers.is_still_refused(consumer),
             (Some(Snooze::Durable { visibility, above }), Some(watcher)) => {
-                stays && T::watch(&watcher, visibility, above)
+                // ORDER: watched first, looked at second. When the disk becomes full, whoever watches is
+                // woken, and falls asleep again without a place; one that did not watch yet finds it now.
+                stays && T::watch(&watcher, visibility, above) && !(keeps_place && is_disk_full())
             }
             _ => true,
         };

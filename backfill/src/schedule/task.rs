@@ -42,6 +42,8 @@ pub(crate) enum Snooze {
 pub(crate) enum Outcome<T> {
     /// It has more to do.
     Again(Box<T>),
+    /// Its turn to be read did not come.
+    Unread(Box<T>),
     /// It must wait.
     Snooze(Box<T>, Snooze),
     /// It is over: the stream goes on from memory, or has ended.

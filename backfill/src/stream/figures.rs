@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vbstore_core::Seqno;
 
-/// The figures of one stream. Each is written by one thread at a time (a worker that runs its
-/// backfill, or its consumer's reader) and read by anybody.
+/// The figures of one stream, read by anybody. Written by the worker that runs its backfill, or by its
+/// consumer's reader. After a pause a backfill that is not awaited any more may still run beside the next
+/// one: it writes none.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     /// Up to where it has read.
@@ -22,9 +23,8 @@ pub(crate) struct Figures {
     pub(crate) is_stalled: AtomicBool,
 }
 
-/// Adds to a number that one thread at a time writes.
 pub(crate) fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+    counter.fetch_add(n, Ordering::Relaxed);
 }
 
 pub(crate) fn set(counter: &AtomicU64, seqno: Seqno) {

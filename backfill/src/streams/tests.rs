@@ -126,7 +126,10 @@ fn a_pause_leaves_a_stream_alone_whose_reader_reads_memory() {
     let mut of = Fixture::new(Seqno::MAX);
     let found = of.consumer.mailbox.find();
     assert!(matches!(found, Found::Tail(_)), "{found:?}");
-    let dropped = of.consumer.mailbox.pause();
+    let dropped = of
+        .consumer
+        .mailbox
+        .pause(of.consumer.mailbox.taker().acted());
     assert_eq!(dropped.streams, 0);
     assert!(of.consumer.follow_up(found).unwrap());
     assert_eq!(of.take(), ["marker", "1"]);

@@ -79,17 +79,17 @@ struct Cursor {
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     by_id: HashMap<CursorId, Cursor>,
-    /// Each cursor under the checkpoint it reads next.
-    by_checkpoint: BTreeSet<(u64, CursorId)>,
+    /// Each cursor under the checkpoint it reads next and the entry there: the first lags most.
+    by_place: BTreeSet<(u64, usize, CursorId)>,
     last_id: u64,
 }
 
 impl Cursors {
     /// Whether a cursor has still to read something of this checkpoint.
     pub(super) fn is_wanted(&self, checkpoint: u64) -> bool {
-        self.by_checkpoint
+        self.by_place
             .first()
-            .is_some_and(|(lowest, _)| *lowest <= checkpoint)
+            .is_some_and(|(lowest, ..)| *lowest <= checkpoint)
     }
 
     /// Returns a set without cursors that goes on with the ids of this one.
@@ -109,13 +109,13 @@ impl Cursors {
 
     fn put(&mut self, id: CursorId, cursor: Cursor) {
         let before = self.by_id.insert(id, cursor);
-        let is_new = self.by_checkpoint.insert((cursor.checkpoint, id));
+        let is_new = self.by_place.insert((cursor.checkpoint, cursor.index, id));
         assert!(before.is_none() && is_new, "{id:?} is there already");
     }
 
     fn take(&mut self, id: CursorId) -> Option<Cursor> {
         let cursor = self.by_id.remove(&id)?;
-        let was_listed = self.by_checkpoint.remove(&(cursor.checkpoint, id));
+        let was_listed = self.by_place.remove(&(cursor.checkpoint, cursor.index, id));
         assert!(was_listed, "{id:?} is not listed under its checkpoint");
         Some(cursor)
     }
@@ -308,7 +308,7 @@ impl Checkpoints {
     /// dropping it is what lets memory be freed.
     #[must_use]
     pub fn lowest_droppable(&self) -> Option<(CursorId, CursorLag)> {
-        let (checkpoint, id) = *self.cursors.by_checkpoint.first()?;
+        let (checkpoint, _, id) = *self.cursors.by_place.first()?;
         if self.sealed.get(self.place_of(checkpoint))?.end > self.on_disk() {
             return None;
         }

@@ -201,6 +201,21 @@ fn a_read_goes_to_the_end_that_was_announced_and_no_further() {
 }
 
 #[test]
+fn of_cursors_in_one_checkpoint_the_one_that_lags_most_is_dropped_first() {
+    let mut c = Checkpoints::new(Seqno::ZERO);
+    for (seqno, key) in [(1, "a"), (2, "b"), (3, "c")] {
+        append(&mut c, seqno, key);
+    }
+    c.begin_flush(u64::MAX);
+    c.flush_succeeded();
+    let at = |c: &mut Checkpoints, seqno| c.register(Seqno::new(seqno)).unwrap();
+    let (middle, slow) = (at(&mut c, 1), at(&mut c, 0));
+    assert_eq!(c.lowest_droppable().unwrap().0, slow);
+    assert_eq!(c.drop_lowest().unwrap().items, 3);
+    assert_eq!(c.lowest_droppable().unwrap().0, middle);
+}
+
+#[test]
 fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
     let mut c = Checkpoints::new(Seqno::ZERO);
     let (slow, fast) = (

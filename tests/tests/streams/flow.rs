@@ -514,7 +514,7 @@ fn a_slice_cut_by_its_budget_ends_its_group_and_the_others_go_on_in_the_next() {
             "what was not read is released"
         );
     }
-    // 5 of the first; 5 of the second; then the rest of both.
+    // 5 of the first; 5 of the second, whose turn it was; then the rest of both.
     assert_eq!(engine.metrics().db_snapshots.opened() - before, 3);
     assert_eq!(slices, 3);
     assert_eq!(take(&mut consumer).len(), 14);

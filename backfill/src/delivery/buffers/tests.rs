@@ -1,6 +1,7 @@
 use super::*;
 use crate::stream::Ids;
 use vbstore_core::ManualClock;
+use vbstore_core::lock_order::assert_none_held;
 
 #[derive(Default)]
 struct Woken(parking_lot::Mutex<Vec<ConsumerId>>);
@@ -199,4 +200,69 @@ fn what_a_consumer_that_is_gone_had_counts_until_it_is_dropped() {
     assert!(f.buffers.state.lock().accounts.is_empty());
     assert!(f.buffers.is_still_refused(id));
     assert_eq!(f.buffers.reserve(id, 1).unwrap_err(), Refused::Full);
+}
+
+#[test]
+fn a_consumer_that_is_gone_cannot_be_put_to_sleep() {
+    let f = Fixture::new(1_000);
+    let id = f.awake(1, 1_000, 25);
+    let charge = f.buffers.reserve(id, 600).unwrap();
+    f.buffers.remove_consumer(id);
+    f.buffers.put_to_sleep(id);
+    drop(charge);
+    f.buffers.put_to_sleep(id);
+}
+
+#[test]
+fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
+    let f = Fixture::new(1_000);
+    let holder = f.awake(1, 1_000, 25);
+    let held = f.buffers.reserve(holder, 900).unwrap();
+    // Its reader waits as a future, which the program drops without a word.
+    let cancelled = f.awake(2, 1_000, 25);
+    assert_eq!(
+        f.buffers.reserve(cancelled, 100).unwrap_err(),
+        Refused::Short
+    );
+    drop(held);
+    let read = f.buffers.reserve(cancelled, 1_000).unwrap();
+    f.buffers.put_to_sleep(cancelled);
+    f.clock.advance(AWAKE_FOR);
+    drop(read);
+    let _held = f.buffers.reserve(holder, 900).unwrap();
+    assert_eq!(
+        f.buffers.reserve(cancelled, 100).unwrap_err(),
+        Refused::Full,
+        "its reader has not come"
+    );
+    assert!(!f.buffers.is_short());
+}
+
+/// Asserts that it is read under a lock: the accounts' is the only one here.
+#[derive(Debug)]
+struct UnderLock;
+
+impl Clock for UnderLock {
+    fn wall_micros(&self) -> u64 {
+        0
+    }
+
+    fn monotonic(&self) -> Duration {
+        let is_free = std::panic::catch_unwind(assert_none_held).is_ok();
+        assert!(!is_free, "a time from before the lock");
+        Duration::ZERO
+    }
+}
+
+#[test]
+fn time_is_read_under_the_lock_so_that_none_acts_on_an_older_one_later() {
+    let woken = Arc::new(Woken::default());
+    let weak: Weak<Woken> = Arc::downgrade(&woken);
+    let buffers = Buffers::new(1_000, weak, Arc::new(UnderLock));
+    let id = Ids::test_consumer(1);
+    buffers.add_consumer(id, 1_000, 25, 1);
+    buffers.visit(id, true);
+    let charge = buffers.reserve(id, 100).unwrap();
+    assert!(!buffers.is_still_refused(id));
+    drop(charge);
 }

@@ -1,9 +1,10 @@
 //! How streams begin, what workers bring, and how streams pause and end.
 
-use super::state::{Entry, Mailbox, Source};
+use super::state::{Entry, Mailbox, Source, State};
 use crate::delivery::batch::Batch;
 use crate::delivery::tail::Tail;
 use crate::stream::{BackfillId, EndReason, Stream, StreamId, add};
+use parking_lot::MutexGuard;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use vbstore_core::VbId;
@@ -70,6 +71,7 @@ impl Mailbox {
             reader: Some(reader),
             batches: VecDeque::new(),
             source,
+            turn: 0,
             is_ready: false,
             is_in_memory_turn: false,
         };
@@ -89,7 +91,25 @@ impl Mailbox {
     /// of its vBucket any more, whenever the end is taken. Returns its backfill, if it has one. Does
     /// nothing to a stream that has ended.
     pub(crate) fn end(&self, id: StreamId, reason: EndReason) -> Option<BackfillId> {
-        let mut state = self.state.lock();
+        self.end_in(self.state.lock(), id, reason)
+    }
+
+    /// The same for a stream of a consumer that is stalled. Does nothing if its reader has acted since
+    /// `acted` was read, by which it was judged.
+    pub(crate) fn end_stalled(&self, id: StreamId, acted: u64) -> Option<BackfillId> {
+        let state = self.state.lock();
+        if self.taker.acted() != acted {
+            return None;
+        }
+        self.end_in(state, id, EndReason::Stalled)
+    }
+
+    fn end_in(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        id: StreamId,
+        reason: EndReason,
+    ) -> Option<BackfillId> {
         let entry = state.streams.get_mut(&id)?;
         if matches!(entry.source, Source::Ended(_)) {
             return None;
@@ -121,16 +141,29 @@ impl Mailbox {
         drop((state, taking));
     }
 
+    /// Returns whether a stream waits for a backfill.
+    pub(crate) fn is_awaited(&self, id: StreamId, backfill: BackfillId) -> bool {
+        let state = self.state.lock();
+        let entry = state.streams.get(&id);
+        entry.is_some_and(|entry| matches!(entry.source, Source::Disk(b) if b == backfill))
+    }
+
     /// Delivers what a backfill has read, and how the stream goes on. All of it is dropped if the
-    /// stream does not wait for that backfill any more.
-    pub(crate) fn deliver(&self, id: StreamId, from: BackfillId, batch: Option<Batch>, next: Next) {
+    /// stream does not wait for that backfill any more; then this returns false.
+    pub(crate) fn deliver(
+        &self,
+        id: StreamId,
+        from: BackfillId,
+        batch: Option<Batch>,
+        next: Next,
+    ) -> bool {
         let mut state = self.state.lock();
         let entry = state.streams.get_mut(&id);
         let is_awaited = |entry: &&mut Entry| matches!(entry.source, Source::Disk(b) if b == from);
         let Some(entry) = entry.filter(is_awaited) else {
             drop(state);
             drop((batch, next));
-            return;
+            return false;
         };
         // One without events would be nothing to take.
         let (batch, empty) = match batch {
@@ -146,18 +179,27 @@ impl Mailbox {
         state.queue(id);
         self.announce(state);
         drop(empty);
+        true
     }
 
     /// Drops what is buffered for the consumer, which takes nothing. Its streams that had something
-    /// read on, from what was taken, when its reader comes back.
-    pub(crate) fn pause(&self) -> Dropped {
+    /// read on, from what was taken, when its reader comes back. What cannot be read again is kept: the
+    /// batches of a stream that has ended for good. Does nothing if the reader has acted since `acted`
+    /// was read, by which it was judged.
+    pub(crate) fn pause(&self, acted: u64) -> Dropped {
         let mut dropped = Dropped::default();
         let mut state = self.state.lock();
+        if self.taker.acted() != acted {
+            return dropped;
+        }
         let taking = {
             let mut taking = self.taking.lock();
-            // Not the last batch of a stream, which is only its end.
-            let is_open = |batch: &mut Batch| state.streams.contains_key(&batch.stream.id);
-            taking.take_if(is_open)
+            // Nor the last batch of a stream, which is only its end.
+            let is_read_again = |batch: &mut Batch| {
+                let entry = state.streams.get(&batch.stream.id);
+                entry.is_some_and(|entry| entry.source.is_read_again())
+            };
+            taking.take_if(is_read_again)
         };
         let taken_of = taking.as_ref().map(|batch| batch.stream.id);
         dropped.batches.extend(taking);
@@ -170,29 +212,29 @@ impl Mailbox {
                     dropped.backfills.push(*backfill);
                     true
                 }
-                // An end that was reached is reached again when what is before it is read again.
-                Source::Memory(Some(_)) | Source::Ended(EndReason::ReachedEnd) => had_batches,
-                // The reader has the tail just now, so it takes; other ends are final.
-                Source::Memory(None) | Source::Paused | Source::Ended(_) => false,
+                // The reader has the tail just now, so it takes.
+                Source::Memory(None) => false,
+                source => had_batches && source.is_read_again(),
             };
-            if matches!(entry.source, Source::Memory(None)) {
+            if !is_paused {
                 continue;
             }
             dropped.batches.extend(entry.batches.drain(..));
-            if is_paused {
-                let source = std::mem::replace(&mut entry.source, Source::Paused);
-                if let Source::Memory(Some(tail)) = source {
-                    dropped.tails.push(tail);
-                }
-                dropped.streams += 1;
-                add(&entry.stream.figures.pauses, 1);
-                paused.push(*id);
+            let source = std::mem::replace(&mut entry.source, Source::Paused);
+            if let Source::Memory(Some(tail)) = source {
+                dropped.tails.push(tail);
             }
+            dropped.streams += 1;
+            add(&entry.stream.figures.pauses, 1);
+            paused.push(*id);
         }
-        for id in paused {
-            state.queue(id);
+        if paused.is_empty() {
+            drop(state);
+            return dropped;
         }
-        drop(state);
+        state.queue_paused(paused);
+        // Its reader may have begun to wait meanwhile.
+        self.announce(state);
         dropped
     }
 

@@ -5,8 +5,9 @@
 //! [`Source`]:
 //! ```text
 //! Disk(backfill) -> Memory -> Disk(another backfill)    a cursor was dropped
-//!                          -> Ended                     taken out with the End
-//! Disk, Memory, Ended -> Paused -> Disk | Memory | Ended    its reader comes back
+//! Disk, Memory, Paused -> Ended                         taken out with the End
+//! Disk, Memory, Ended(ReachedEnd) -> Paused             its consumer takes nothing
+//! Paused -> Disk | Memory                               its reader comes back
 //! ```
 //! - Workers deliver batches, in the order of each stream. What they deliver names the backfill that
 //!   read it, and is dropped unless that is the stream's present source: so nothing comes twice, and

@@ -45,7 +45,7 @@ impl Mailbox {
         // Dropping its charge wakes those that wait for room.
         drop(finished);
         let event = event?;
-        self.note_taken(1);
+        self.note_taken(1, u64::from(!matches!(event, Event::SnapshotMarker(_))));
         Some((stream, event))
     }
 
@@ -54,9 +54,10 @@ impl Mailbox {
         self.taking.lock().take()
     }
 
-    /// Notes that events were taken. Called by the reader alone.
-    pub(crate) fn note_taken(&self, events: u64) {
-        self.taker.take(events);
+    /// Notes that events were taken, so many of which move a position: all but markers. Called by the
+    /// reader alone.
+    pub(crate) fn note_taken(&self, events: u64, moving: u64) {
+        self.taker.take(events, moving);
     }
 
     /// Returns what the reader is to do next. The batch that it was taking is finished.
@@ -117,10 +118,10 @@ impl Mailbox {
             return Found::Tail(tail);
         }
         if state.streams.is_empty() {
-            Found::Ended
-        } else {
-            Found::Nothing
+            return Found::Ended;
         }
+        self.taker.act();
+        Found::Nothing
     }
 
     /// Serves the next stream that has a batch, an end, or is paused.
@@ -137,12 +138,16 @@ impl Mailbox {
             } else {
                 state.queue(id);
             }
+            state.note_turn(id);
             *self.taking.lock() = Some(batch);
             return Some(Found::Batch { ended: None });
         }
         let stream = Arc::clone(&entry.stream);
         match &entry.source {
-            Source::Paused => Some(Found::Paused(stream)),
+            Source::Paused => {
+                self.taker.act();
+                Some(Found::Paused(stream))
+            }
             Source::Ended(reason) => {
                 let reason = reason.clone();
                 self.counters.closed.of(reason.name()).add(1);

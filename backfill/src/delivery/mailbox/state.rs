@@ -17,7 +17,7 @@ pub(crate) struct Mailbox {
     pub(super) state: Mutex<State>,
     pub(super) arrived: Condvar,
     pub(super) taking: Mutex<Option<Batch>>,
-    /// Counts the events that the reader has taken.
+    /// Counts what the reader does: takes an event, goes on with a paused stream, or finds nothing.
     pub(super) taker: Arc<Taker>,
     pub(super) counters: Arc<StreamCounters>,
     pub(super) wakers: Wakers,
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) memory: VecDeque<StreamId>,
     /// Whether the last thing the reader found was from memory: they take turns.
     pub(super) was_memory: bool,
+    /// Batches and tails that the reader was ever given.
+    pub(super) turns: u64,
     pub(super) waker: Option<Waker>,
 }
 
@@ -49,6 +51,18 @@ pub(super) enum Source {
     Ended(EndReason),
 }
 
+impl Source {
+    /// Returns whether what was read of the stream and not taken can be read again after a pause. After
+    /// a final end it cannot; an end that was reached is reached again.
+    pub(super) fn is_read_again(&self) -> bool {
+        match self {
+            Self::Disk(_) | Self::Memory(_) | Self::Ended(EndReason::ReachedEnd) => true,
+            // Nothing is there of one that is paused.
+            Self::Paused | Self::Ended(_) => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) stream: Arc<Stream>,
@@ -57,6 +71,8 @@ pub(super) struct Entry {
     pub(super) reader: Option<ReaderGuard>,
     pub(super) batches: VecDeque<Batch>,
     pub(super) source: Source,
+    /// Which of all turns was its last one; 0 for none.
+    pub(super) turn: u64,
     pub(super) is_ready: bool,
     pub(super) is_in_memory_turn: bool,
 }
@@ -136,6 +152,28 @@ impl State {
         matches!(entry.source, Source::Memory(None) | Source::Paused).then_some(entry)
     }
 
+    /// Notes that a stream has its turn.
+    pub(super) fn note_turn(&mut self, id: StreamId) {
+        self.turns += 1;
+        self.entry_mut(id).turn = self.turns;
+    }
+
+    /// Puts streams that were just paused into the line of what is ready, behind what is there: the one
+    /// whose last turn was longest ago first. However often a consumer is paused, each of its streams
+    /// gets its turn.
+    pub(super) fn queue_paused(&mut self, mut paused: Vec<StreamId>) {
+        for id in &paused {
+            self.entry_mut(*id).is_ready = false;
+        }
+        let streams = &self.streams;
+        self.ready
+            .retain(|id| streams.get(id).is_some_and(|entry| entry.is_ready));
+        paused.sort_by_key(|id| (self.entry(*id).turn, *id));
+        for id in paused {
+            self.queue(id);
+        }
+    }
+
     /// Puts a stream into the turn that it belongs in, if it is not there.
     pub(super) fn queue(&mut self, id: StreamId) {
         let entry = self.entry_mut(id);
@@ -179,6 +217,7 @@ impl State {
             if let Source::Memory(tail) = &mut entry.source
                 && let Some(tail) = tail.take()
             {
+                self.note_turn(id);
                 return Some(tail);
             }
         }

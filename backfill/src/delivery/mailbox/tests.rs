@@ -238,3 +238,39 @@ fn what_another_backfill_brings_is_dropped() {
     deliver(&mailbox, Some(batch(1)), Next::Disk);
     assert_eq!(take(&mailbox), ["to 1"]);
 }
+
+#[test]
+fn a_reader_that_begins_to_wait_before_its_streams_are_paused_is_woken() {
+    let mailbox = on_disk();
+    // It waits from now on, as a task.
+    assert!(matches!(mailbox.find(), Found::Nothing));
+    let count = Arc::new(Counted::default());
+    mailbox.state.lock().waker = Some(Waker::from(Arc::clone(&count)));
+    let dropped = mailbox.pause(mailbox.taker.acted());
+    assert_eq!((dropped.streams, &*dropped.backfills), (1, &[BACKFILL][..]));
+    assert_eq!(count.0.load(Ordering::SeqCst), 1, "it waits for ever");
+    assert!(matches!(mailbox.find(), Found::Paused(_)));
+}
+
+#[test]
+fn what_was_judged_before_the_reader_acted_is_void() {
+    let mailbox = on_disk();
+    let acted = mailbox.taker.acted();
+    assert!(matches!(mailbox.find(), Found::Nothing));
+    assert_eq!(mailbox.pause(acted).streams, 0);
+    assert_eq!(mailbox.end_stalled(STREAM, acted), None);
+    let acted = mailbox.taker.acted();
+    assert_eq!(mailbox.end_stalled(STREAM, acted), Some(BACKFILL));
+}
+
+#[test]
+fn what_a_backfill_brings_that_is_not_awaited_is_refused() {
+    let mailbox = on_disk();
+    assert!(mailbox.is_awaited(STREAM, BACKFILL));
+    assert!(mailbox.deliver(STREAM, BACKFILL, None, Next::Disk));
+    drop(mailbox.pause(mailbox.taker.acted()));
+    assert!(!mailbox.is_awaited(STREAM, BACKFILL));
+    let end = Next::End(EndReason::Closed);
+    assert!(!mailbox.deliver(STREAM, BACKFILL, None, end));
+    assert!(matches!(mailbox.find(), Found::Paused(_)));
+}

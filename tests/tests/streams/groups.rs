@@ -1,0 +1,84 @@
+//! Turns of streams that are read together, through one db snapshot: one whose turn did not come keeps
+//! it.
+
+use std::sync::Arc;
+use vbstore::failpoint::{Action, Gate, place};
+use vbstore::{
+    Change, ConsumerConfig, Durability, Engine, StreamRequest, Streams, StreamsConfig, VbId,
+};
+use vbstore_engine::raw;
+use vbstore_tests::following::{keys, open, take};
+use vbstore_tests::{TestStore, vb};
+
+/// A store of 32 vBuckets of which these many have so many keys on disk; two fit into a slice.
+fn large_vbuckets(count: u16, keys_each: usize) -> (TestStore, Engine) {
+    let mut store = TestStore::stepped();
+    store.config.vbuckets = Some(32);
+    store.config.tuning.slice_budget.items_max = 2;
+    let engine = store.open();
+    for number in 0..count {
+        for key in keys(keys_each) {
+            let change = Change::set(key, "value");
+            vb(&engine, number)
+                .write(change, Durability::Memory)
+                .unwrap();
+        }
+    }
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    (store, engine)
+}
+
+#[test]
+fn streams_that_are_read_in_groups_take_turns() {
+    for count in [2, 20] {
+        let (store, engine) = large_vbuckets(count, 6);
+        let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+        let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+        for number in 0..count {
+            open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+        }
+        let mut turns = Vec::new();
+        while streams.step_group() {
+            turns.extend(take(&mut consumer).first().map(|event| event.vb.get()));
+        }
+        // Two rounds of slices that are cut off; the last ones may be read together.
+        let in_turn: Vec<u16> = (0..count).chain(0..count).collect();
+        assert_eq!(turns[..in_turn.len()], in_turn, "{count} large vBuckets");
+        for stats in consumer.stats() {
+            assert_eq!(stats.taken_seqno.get(), 6, "{stats:?}");
+        }
+        drop((consumer, streams));
+        store.finish(engine);
+    }
+}
+
+#[test]
+fn what_a_group_has_read_is_charged_before_the_first_of_it_gives_the_rest_back() {
+    let (mut store, engine) = large_vbuckets(2, 40);
+    drop(engine);
+    store.config.tuning.slice_budget.items_max = 1_000;
+    let engine = store.open();
+    let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
+    let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
+    for number in 0..2 {
+        open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
+    }
+    // The first of the two is settled, the second is not.
+    let gate = Arc::new(Gate::default());
+    let wait = Action::Wait(Arc::clone(&gate));
+    store.failpoints.nth(place::SLICE_HAND_ON, 1, 1, wait);
+    std::thread::scope(|scope| {
+        let step = std::thread::Builder::new().name("step".to_owned());
+        let step = step.spawn_scoped(scope, || streams.step_group()).unwrap();
+        let _held = gate.wait_for_arrival();
+        let before = streams.stats().buffered_bytes;
+        gate.open();
+        assert!(step.join().unwrap());
+        let after = streams.stats().buffered_bytes;
+        assert!(after <= before, "{before} were reserved for {after}");
+    });
+    assert_eq!(take(&mut consumer).len(), 2 * 41);
+    drop((consumer, streams));
+    store.finish(engine);
+}
