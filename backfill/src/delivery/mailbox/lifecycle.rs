@@ -232,7 +232,7 @@ impl Mailbox {
             drop(state);
             return dropped;
         }
-        state.queue_paused(paused);
+        state.queue_paused(paused, self.order);
         // Its reader may have begun to wait meanwhile.
         self.announce(state);
         dropped

@@ -158,17 +158,20 @@ impl State {
         self.entry_mut(id).turn = self.turns;
     }
 
-    /// Puts streams that were just paused into the line of what is ready, behind what is there: the one
-    /// whose last turn was longest ago first. However often a consumer is paused, each of its streams
-    /// gets its turn.
-    pub(super) fn queue_paused(&mut self, mut paused: Vec<StreamId>) {
+    /// Puts streams that were just paused into the line of what is ready, behind what is there. Round
+    /// robin: the one whose last turn was longest ago first, so that however often a consumer is paused,
+    /// each of its streams gets its turn. Sequential: in the order in which they were opened.
+    pub(super) fn queue_paused(&mut self, mut paused: Vec<StreamId>, order: Order) {
         for id in &paused {
             self.entry_mut(*id).is_ready = false;
         }
         let streams = &self.streams;
         self.ready
             .retain(|id| streams.get(id).is_some_and(|entry| entry.is_ready));
-        paused.sort_by_key(|id| (self.entry(*id).turn, *id));
+        match order {
+            Order::RoundRobin => paused.sort_by_key(|id| (self.entry(*id).turn, *id)),
+            Order::Sequential => paused.sort_unstable(),
+        }
         for id in paused {
             self.queue(id);
         }
