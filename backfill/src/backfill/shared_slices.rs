@@ -13,7 +13,7 @@
 //! the buffers that they would use again (measured: 60 % of the rate of three consumers).
 
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vbstore_core::{Progress, Seqno, VbId};
@@ -28,7 +28,11 @@ pub(crate) struct SharedSlices {
 
 #[derive(Debug, Default)]
 struct State {
-    kept: VecDeque<Kept>,
+    /// Slices of each vBucket with their ages, the oldest first.
+    kept: HashMap<VbId, VecDeque<(u64, Kept)>>,
+    /// Of which vBucket the slice of an age is.
+    ages: BTreeMap<u64, VbId>,
+    next_age: u64,
     bytes: u64,
     /// Backfills of each vBucket that may want a slice, if any.
     backfills: HashMap<VbId, usize>,
@@ -73,9 +77,9 @@ impl SharedSlices {
     ) -> Option<Arc<Slice>> {
         let position = progress.position();
         let state = self.state.lock();
-        let found = state.kept.iter().rev().find(|kept| {
-            kept.vb == vb
-                && kept.generation == generation
+        let mut of_vb = state.kept.get(&vb)?.iter().rev().map(|(_, kept)| kept);
+        let found = of_vb.find(|kept| {
+            kept.generation == generation
                 // A view numbered after the stream looked was begun after it was opened.
                 && kept.view > views_at_open
                 && kept.after <= position
@@ -96,13 +100,9 @@ impl SharedSlices {
         if is_alone || kept.slice.is_empty() || kept.slice.memory() > self.bytes_max {
             return;
         }
-        state.bytes += kept.slice.memory();
-        state.kept.push_back(kept);
-        while state.bytes > self.bytes_max
-            && let Some(oldest) = state.kept.pop_front()
-        {
-            state.bytes -= oldest.slice.memory();
-            dropped.push(oldest);
+        state.add(kept);
+        while state.bytes > self.bytes_max {
+            dropped.push(state.take_oldest());
         }
         drop(state);
     }
@@ -116,6 +116,30 @@ impl SharedSlices {
         };
         guard.set_active(true);
         guard
+    }
+}
+
+impl State {
+    fn add(&mut self, kept: Kept) {
+        let (age, vb) = (self.next_age, kept.vb);
+        self.next_age += 1;
+        self.bytes += kept.slice.memory();
+        self.ages.insert(age, vb);
+        self.kept.entry(vb).or_default().push_back((age, kept));
+    }
+
+    /// Takes out the oldest slice. Panics if there is none.
+    #[expect(clippy::expect_used, reason = "what has an age is kept")]
+    fn take_oldest(&mut self) -> Kept {
+        let (age, vb) = self.ages.pop_first().expect("bytes of no slice");
+        let of_vb = self.kept.get_mut(&vb).expect("an age of no slice");
+        let (oldest_age, oldest) = of_vb.pop_front().expect("an age of no slice");
+        assert_eq!(age, oldest_age, "slices out of order");
+        if of_vb.is_empty() {
+            self.kept.remove(&vb);
+        }
+        self.bytes -= oldest.slice.memory();
+        oldest
     }
 }
 
@@ -145,8 +169,10 @@ impl BackfillGuard {
         let mut state = self.slices.state.lock();
         let State {
             kept,
+            ages,
             bytes,
             backfills,
+            ..
         } = &mut *state;
         let count = backfills.entry(self.vb).or_insert(0);
         // Panics if more leave than came: overflow checks are on.
@@ -155,11 +181,9 @@ impl BackfillGuard {
             return;
         }
         backfills.remove(&self.vb);
-        let (of_vb, others) = std::mem::take(kept)
-            .into_iter()
-            .partition::<Vec<_>, _>(|kept| kept.vb == self.vb);
-        *kept = others.into();
-        for one in &of_vb {
+        let of_vb = kept.remove(&self.vb).unwrap_or_default();
+        for (age, one) in &of_vb {
+            ages.remove(age);
             *bytes -= one.slice.memory();
         }
         drop(state);

@@ -31,7 +31,7 @@
 //! (`core/tests/scheduling.rs`).
 
 use crate::stream::ConsumerId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use vbstore_core::lock_order::Rank;
@@ -73,9 +73,11 @@ struct State {
     /// Consumers with something buffered.
     holders: u64,
     accounts: BTreeMap<ConsumerId, Account>,
-    /// Consumers that were refused because the total was short, though they are awake, in the order in
-    /// which they get what is released; each once.
-    short: VecDeque<ConsumerId>,
+    /// Consumers that were refused because the total was short, though they are awake, by their place in
+    /// the line in which they get what is released; each once.
+    short: BTreeMap<u64, ConsumerId>,
+    /// The next place at the end of that line.
+    line_end: u64,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,8 @@ struct Account {
     visited: Option<Duration>,
     /// Its reader waits for something.
     is_waiting: bool,
+    /// Its place in the line of those that are short; `None` if it is not there.
+    in_line: Option<u64>,
     /// The consumer was dropped. Its account stays until all charges are released.
     is_gone: bool,
 }
@@ -156,6 +160,7 @@ impl Buffers {
             is_full: false,
             visited: None,
             is_waiting: false,
+            in_line: None,
             is_gone: false,
         };
         let before = self.state.lock().accounts.insert(consumer, account);
@@ -165,7 +170,7 @@ impl Buffers {
     /// Removes a consumer. What it has buffered counts until it is dropped.
     pub(crate) fn remove_consumer(&self, consumer: ConsumerId) {
         let mut state = self.state.lock();
-        state.short.retain(|other| *other != consumer);
+        state.leave_line(consumer);
         state.account(consumer).is_gone = true;
         state.forget_if_gone(consumer);
     }
@@ -292,11 +297,11 @@ impl Buffers {
         loop {
             let mut state = self.state.lock();
             let left = self.bytes_max.saturating_sub(state.used);
-            let first = state.short.front().copied();
+            let first = state.short.values().next().copied();
             let Some(consumer) = first.filter(|id| left >= state.account(*id).worthwhile) else {
                 return;
             };
-            state.short.pop_front();
+            state.leave_line(consumer);
             drop(state);
             if self.notify(consumer) {
                 return;
@@ -358,13 +363,29 @@ impl State {
                 // It waits until its reader comes.
                 return Err(Refused::Full);
             }
-            if !self.short.contains(&consumer) {
-                self.short.push_back(consumer);
-            }
+            self.enter_line(consumer);
             return Err(Refused::Short);
         }
-        self.short.retain(|other| *other != consumer);
+        self.leave_line(consumer);
         Ok(own.min(left))
+    }
+
+    /// Puts a consumer at the end of the line of those that are short, unless it is there.
+    fn enter_line(&mut self, consumer: ConsumerId) {
+        let place = self.line_end;
+        let account = self.account(consumer);
+        if account.in_line.is_none() {
+            account.in_line = Some(place);
+            self.line_end += 1;
+            self.short.insert(place, consumer);
+        }
+    }
+
+    fn leave_line(&mut self, consumer: ConsumerId) {
+        if let Some(place) = self.account(consumer).in_line.take() {
+            let left = self.short.remove(&place);
+            assert_eq!(left, Some(consumer), "another consumer stood there");
+        }
     }
 
     fn add(&mut self, consumer: ConsumerId, bytes: u64) {

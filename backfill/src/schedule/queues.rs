@@ -118,6 +118,8 @@ struct Task {
 #[derive(Debug)]
 struct Queue {
     limits: Limits,
+    /// All of its backfills, so that the consumer goes without a look at those of others.
+    tasks: BTreeSet<BackfillId>,
     pending: VecDeque<BackfillId>,
     ready: VecDeque<BackfillId>,
     /// Snoozed ones that wait for room, in the order in which they came: each gets its turn.
@@ -163,6 +165,7 @@ impl Queues {
     pub(super) fn add_consumer(&mut self, consumer: ConsumerId, limits: Limits) {
         let queue = Queue {
             limits,
+            tasks: BTreeSet::new(),
             pending: VecDeque::new(),
             ready: VecDeque::new(),
             for_room: VecDeque::new(),
@@ -177,23 +180,20 @@ impl Queues {
     /// Removes a consumer and its backfills. Returns those that do not run; one that runs leaves when
     /// it is settled.
     pub(super) fn remove_consumer(&mut self, consumer: ConsumerId) -> Vec<BackfillId> {
-        if self.consumers.remove(&consumer).is_none() {
+        let Some(queue) = self.consumers.remove(&consumer) else {
             return Vec::new();
-        }
+        };
         self.runnable.remove(&consumer);
         self.waiting.remove(&consumer);
         let mut removed = Vec::new();
-        self.tasks.retain(|id, task| {
-            if task.consumer != consumer {
-                return true;
-            }
-            if let Status::Running { is_removed, .. } = &mut task.status {
+        for id in queue.tasks {
+            if let Status::Running { is_removed, .. } = &mut self.task(id).status {
                 *is_removed = true;
-                return true;
+            } else {
+                self.tasks.remove(&id);
+                removed.push(id);
             }
-            removed.push(*id);
-            false
-        });
+        }
         self.begin_waiting();
         removed
     }
@@ -215,6 +215,7 @@ impl Queues {
             return Err(Refusal::Crowded);
         }
         queue.pending.push_back(id);
+        queue.tasks.insert(id);
         let task = Task {
             consumer,
             status: Status::Pending {
@@ -277,6 +278,10 @@ impl Queues {
         let stays = !is_removed && then != Then::Done && self.consumers.contains_key(&consumer);
         if !stays {
             self.tasks.remove(&id);
+            // Its consumer may be gone.
+            if let Some(queue) = self.consumers.get_mut(&consumer) {
+                queue.tasks.remove(&id);
+            }
         } else if let Then::Sleep(sleep) = then {
             let task = self.task(id);
             // The permit goes back with the status.
@@ -351,6 +356,7 @@ impl Queues {
         let consumer = task.consumer;
         self.tasks.remove(&id);
         let queue = self.queue(consumer);
+        queue.tasks.remove(&id);
         for line in [&mut queue.pending, &mut queue.ready, &mut queue.for_room] {
             line.retain(|other| *other != id);
         }

@@ -249,7 +249,11 @@ impl Clock for UnderLock {
 
     fn monotonic(&self) -> Duration {
         let is_free = std::panic::catch_unwind(assert_none_held).is_ok();
-        assert!(!is_free, "a time from before the lock");
+        // Which locks are held is known in builds with debug assertions only.
+        assert!(
+            !is_free || !cfg!(debug_assertions),
+            "a time from before the lock"
+        );
         Duration::ZERO
     }
 }
