@@ -118,11 +118,14 @@ impl Watchdog {
             let present = &watched.present;
             // ORDER: put to sleep first. If its reader comes in between, it is awake again, finds its
             // streams paused, and reads on.
-            if !self.scheduler.buffers().put_to_sleep(present.id) {
+            let buffers = self.scheduler.buffers();
+            let Some(asleep) = buffers.put_to_sleep(present.id) else {
                 continue;
-            }
+            };
             let dropped = present.mailbox.pause(watched.acted);
             if dropped.streams == 0 {
+                // Its reader has acted meanwhile, or reads memory just now.
+                buffers.wake_again(&asleep);
                 continue;
             }
             // Before the batches are dropped, which wakes what waits for room.

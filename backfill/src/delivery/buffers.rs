@@ -101,6 +101,15 @@ struct Account {
     is_gone: bool,
 }
 
+/// A consumer that was put to sleep, and what it was before.
+#[derive(Debug)]
+#[must_use = "if nothing comes of it, it must be taken back"]
+pub(crate) struct PutToSleep {
+    consumer: ConsumerId,
+    visited: Option<Duration>,
+    is_waiting: bool,
+}
+
 impl std::fmt::Debug for Buffers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Buffers")
@@ -194,18 +203,44 @@ impl Buffers {
         }
     }
 
-    /// Puts a consumer that takes nothing to sleep if it has something buffered, and returns whether it
-    /// has. One that was dropped meanwhile has nothing. A reader that waited counts no more: it may have
-    /// been a future that the program dropped.
-    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> bool {
+    /// Puts a consumer that takes nothing to sleep if it has something buffered; `None` if it has not.
+    /// One that was dropped meanwhile has nothing. A reader that waited counts no more: it may have been a
+    /// future that the program dropped. If nothing comes of it, [`Self::wake_again`] must follow: a reader
+    /// that waits says so only once.
+    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> Option<PutToSleep> {
         let mut state = self.state.lock();
         let account = state.accounts.get_mut(&consumer);
-        let Some(account) = account.filter(|account| !account.is_gone && account.used > 0) else {
-            return false;
+        let account = account.filter(|account| !account.is_gone && account.used > 0)?;
+        Some(PutToSleep {
+            consumer,
+            visited: account.visited.take(),
+            is_waiting: std::mem::take(&mut account.is_waiting),
+        })
+    }
+
+    /// Takes back that a consumer was put to sleep, unless its reader has come since. Wakes its streams as
+    /// if it came now: they may have been refused in between.
+    pub(crate) fn wake_again(&self, before: &PutToSleep) {
+        let consumer = before.consumer;
+        let mut state = self.state.lock();
+        let now = self.clock.monotonic();
+        let account = state.accounts.get_mut(&consumer);
+        let Some(account) = account.filter(|account| !account.is_gone) else {
+            return;
         };
-        account.visited = None;
-        account.is_waiting = false;
-        true
+        if account.visited.is_some() || account.is_waiting {
+            return;
+        }
+        account.visited = before.visited;
+        account.is_waiting = before.is_waiting;
+        if !account.is_awake(now) {
+            return;
+        }
+        let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(Refused::Full);
+        drop(state);
+        if !waits_for_drain {
+            self.notify(consumer);
+        }
     }
 
     /// Returns whether a consumer that is awake was refused because the total is short, and has not had

@@ -140,7 +140,7 @@ fn a_consumer_is_awake_while_its_reader_waits_and_for_a_while_after_it_came() {
     let part = f.buffers.reserve(waits, 500).unwrap();
     assert_eq!(f.take_woken(), [came]);
     drop(part);
-    f.buffers.put_to_sleep(waits);
+    assert!(f.buffers.put_to_sleep(waits).is_none(), "it has nothing");
     f.buffers.visit(waits, false);
     f.buffers.visit(came, false);
     assert_eq!(f.take_woken(), [came], "the other one was waiting");
@@ -208,9 +208,9 @@ fn a_consumer_that_is_gone_cannot_be_put_to_sleep() {
     let id = f.awake(1, 1_000, 25);
     let charge = f.buffers.reserve(id, 600).unwrap();
     f.buffers.remove_consumer(id);
-    f.buffers.put_to_sleep(id);
+    assert!(f.buffers.put_to_sleep(id).is_none());
     drop(charge);
-    f.buffers.put_to_sleep(id);
+    assert!(f.buffers.put_to_sleep(id).is_none());
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
     );
     drop(held);
     let read = f.buffers.reserve(cancelled, 1_000).unwrap();
-    f.buffers.put_to_sleep(cancelled);
+    assert!(f.buffers.put_to_sleep(cancelled).is_some());
     f.clock.advance(AWAKE_FOR);
     drop(read);
     let _held = f.buffers.reserve(holder, 900).unwrap();
@@ -269,4 +269,31 @@ fn time_is_read_under_the_lock_so_that_none_acts_on_an_older_one_later() {
     let charge = buffers.reserve(id, 100).unwrap();
     assert!(!buffers.is_still_refused(id));
     drop(charge);
+}
+
+#[test]
+fn a_reader_that_waits_is_awake_again_if_nothing_came_of_putting_it_to_sleep() {
+    let f = Fixture::new(1_000);
+    let holder = f.awake(1, 1_000, 25);
+    let waits = f.awake(2, 1_000, 25);
+    let _held = f.buffers.reserve(holder, 800).unwrap();
+    let read = f.buffers.reserve(waits, 200).unwrap();
+    f.clock.advance(AWAKE_FOR);
+    let asleep = f.buffers.put_to_sleep(waits).unwrap();
+    drop(read);
+    // In between it is refused as one that nobody reads for, and stands in no line.
+    let _more = f.buffers.reserve(holder, 200).unwrap();
+    assert_eq!(f.buffers.reserve(waits, 100).unwrap_err(), Refused::Full);
+    f.take_woken();
+    f.buffers.wake_again(&asleep);
+    assert_eq!(f.take_woken(), [waits]);
+    assert_eq!(f.buffers.reserve(waits, 100).unwrap_err(), Refused::Short);
+    // Its reader has come since: that is newer.
+    let read = f.buffers.reserve_for_reader(waits, 10);
+    let asleep = f.buffers.put_to_sleep(waits).unwrap();
+    f.buffers.visit(waits, false);
+    f.take_woken();
+    f.buffers.wake_again(&asleep);
+    assert!(f.take_woken().is_empty());
+    drop(read);
 }
