@@ -2,7 +2,8 @@
 //!
 //! - *Frozen*: a consumer that has taken nothing for a while, though there is something to take, while
 //!   a consumer that takes is short of buffers. What is buffered for it is dropped; it is read again
-//!   when its reader comes back. Looked for when the total is short. How long "a while" is doubles for
+//!   when its reader comes back. Looked for when the total is short;
+//!   since when each takes nothing is noticed before, while more than half of the total is used. How long "a while" is doubles for
 //!   each pause without progress, so that a consumer gets on, however slow it is.
 //! - *Stalled*: the same for the stall limit. It is reported, and its streams are ended if the disk is
 //!   short. Looked for every quarter of the limit.
@@ -47,6 +48,7 @@ pub(crate) struct Watchdog {
 struct Due {
     stalled: Duration,
     frozen: Duration,
+    idle: Duration,
 }
 
 impl Watchdog {
@@ -61,6 +63,7 @@ impl Watchdog {
         let due = Due {
             stalled: now.saturating_add(stall_limit / 4),
             frozen: now,
+            idle: now,
         };
         Self {
             registry,
@@ -75,7 +78,10 @@ impl Watchdog {
     /// Looks for stalled consumers if it is time, and for frozen ones if somebody is short; returns how
     /// long until it is time again. Called by any worker; one at a time looks.
     pub(crate) fn look_if_due(&self, now: Duration, engine: &Engine) -> Duration {
-        let is_short = self.scheduler.buffers().is_short();
+        let buffers = self.scheduler.buffers();
+        let is_short = buffers.is_short();
+        // So that it is known who takes nothing when somebody becomes short.
+        let is_filling = buffers.used() > buffers.bytes_max() / 2;
         let mut due = self.due.lock();
         let looks_for_stalled = now >= due.stalled;
         if looks_for_stalled {
@@ -86,11 +92,17 @@ impl Watchdog {
         if looks_for_frozen {
             due.frozen = now.saturating_add(LOOK_EVERY);
         }
-        let next = if is_short {
-            due.stalled.min(due.frozen)
-        } else {
-            due.stalled
-        };
+        let looks_for_idle = is_filling && now >= due.idle;
+        if looks_for_idle {
+            due.idle = now.saturating_add(FROZEN_AFTER);
+        }
+        let mut next = due.stalled;
+        if is_short {
+            next = next.min(due.frozen);
+        }
+        if is_filling {
+            next = next.min(due.idle);
+        }
         drop(due);
         // On a worker: a panic here must not end it.
         let look = AssertUnwindSafe(|| {
@@ -99,6 +111,8 @@ impl Watchdog {
             }
             if looks_for_frozen {
                 self.pause_frozen(now);
+            } else if looks_for_idle {
+                drop(self.registry.watch(now));
             }
         });
         if catch_unwind(look).is_err() {
