@@ -2,9 +2,9 @@
 //!
 //! - *Frozen*: a consumer that has taken nothing for a while, though there is something to take, while
 //!   a consumer that takes is short of buffers. What is buffered for it is dropped; it is read again
-//!   when its reader comes back. Looked for when the total is short;
-//!   since when each takes nothing is noticed before, while more than half of the total is used. How long "a while" is doubles for
-//!   each pause without progress, so that a consumer gets on, however slow it is.
+//!   when its reader comes back. Looked for when the total is short; since when each takes nothing is
+//!   noticed before, while more than half of the total is used. How long "a while" is doubles for each
+//!   pause without progress, so that a consumer gets on, however slow it is.
 //! - *Stalled*: the same for the stall limit. It is reported, and its streams are ended if the disk is
 //!   short. Looked for every quarter of the limit.
 //!
