@@ -3,7 +3,7 @@
 //! Each vBucket's part is planned first, which can fail for this vBucket alone, and put into the batch
 //! second.
 
-use super::retire::retire_previous;
+use super::retire::{PreviousNeededBy, retire_previous};
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::numbers::count as number_of;
@@ -156,6 +156,7 @@ fn newest_of_each_key(unit: &Unit) -> HashMap<&[u8], Seqno> {
 /// Puts a unit into the batch.
 fn put(batch: &mut Batch<'_>, unit: &Unit, plan: &Plan<'_>) -> Result<()> {
     let vb = unit.vb.id();
+    let needed_by = PreviousNeededBy::Nobody;
     for row in &plan.rows {
         let item = &row.entry.item;
         let head = DocumentHead {
@@ -171,7 +172,7 @@ fn put(batch: &mut Batch<'_>, unit: &Unit, plan: &Plan<'_>) -> Result<()> {
         batch.put_document(vb, &document)?;
         batch.put_index(vb, &item.key, item.meta)?;
         if let Some(previous) = row.previous {
-            retire_previous(batch, vb, previous.seqno, item.meta.seqno)?;
+            retire_previous(batch, vb, previous.seqno, item.meta.seqno, needed_by)?;
         }
     }
     batch.put_state(vb, &plan.state)

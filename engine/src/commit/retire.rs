@@ -4,8 +4,16 @@ use crate::error::Result;
 use crate::storage::Batch;
 use vbstore_core::{Seqno, VbId};
 
-/// Deletes the document at `previous`, which `by` replaces in the same batch: no stream reads what a
-/// newer change has replaced. This is the one place that decides.
+/// Who may still need the previous document of a key once the batch that replaces it is written.
+/// Looked at by the leader when it begins to build the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PreviousNeededBy {
+    /// Nobody: no stream reads what a newer change has replaced.
+    Nobody,
+}
+
+/// Decides what becomes of the document at `previous`, which `by` replaces in the same batch. This is
+/// the one place that decides.
 ///
 /// # Panics
 /// When a document would be replaced by an older one.
@@ -14,7 +22,10 @@ pub(super) fn retire_previous(
     vb: VbId,
     previous: Seqno,
     by: Seqno,
+    needed_by: PreviousNeededBy,
 ) -> Result<()> {
     assert!(previous < by, "seqno {by} of {vb} replaces {previous}");
-    batch.delete_document(vb, previous)
+    match needed_by {
+        PreviousNeededBy::Nobody => batch.delete_document(vb, previous),
+    }
 }
