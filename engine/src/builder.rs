@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::failpoint::{Failpoints, MaybeFailpoints};
 use crate::handle::Handle;
-use crate::home::{Access, MARKER};
+use crate::home::{Access, has_marker};
 use crate::opening::{self, Request};
 use crate::samples::Places;
 use crate::wakers::Wakers;
@@ -152,7 +152,9 @@ impl Builder {
     /// Default: no.
     ///
     /// Any number of engines, in one process or several, may have a store open to read; none of them while
-    /// one has it open to write, and the other way. The lock file must be there and be readable.
+    /// one has it open to write, and the other way. The lock file must be there and be readable. A copy
+    /// made of hard links shares it until one of the two is opened to write, and cannot be opened to write
+    /// meanwhile either.
     ///
     /// After an unclean stop, what is in RocksDB's log is replayed into memory at each such open, and the
     /// log is synced first, so that no crash takes back what streams deliver. A position that a consumer
@@ -238,15 +240,5 @@ impl Builder {
         let clock = Arc::clone(&self.clock);
         let clock = Arc::new(move || clock.monotonic());
         Telemetry::new(name.as_deref().unwrap_or("store"), registry, clock)
-    }
-}
-
-/// Returns whether there is a marker in a directory. Also true for a path that is no directory, which is
-/// refused for what it is when it is opened.
-fn has_marker(path: &Path) -> Result<bool> {
-    let marker = path.join(MARKER);
-    match marker.try_exists() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Ok(true),
-        found => found.map_err(|error| Error::io(format!("look for {}", marker.display()), error)),
     }
 }

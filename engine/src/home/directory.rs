@@ -45,10 +45,8 @@ impl Home {
         }
         match access {
             Access::Write => make_directory(path)?,
-            Access::Read if !path.join(MARKER).exists() => {
-                return Err(Error::NoStore { path: path.into() });
-            }
-            Access::Read => {}
+            Access::Read if has_marker(path)? => {}
+            Access::Read => return Err(Error::NoStore { path: path.into() }),
         }
         let context = || format!("open {}", path.display());
         let path = fs::canonicalize(path).map_err(|e| Error::io(context(), e))?;
@@ -184,6 +182,18 @@ impl Home {
     pub(crate) fn sync(&self) -> Result<()> {
         sync_dir(&self.inside)
     }
+}
+
+/// Returns whether a directory has a marker.
+///
+/// # Errors
+/// [`Error::Invalid`] for a path that is no directory; [`Error::Io`] if that cannot be found out.
+pub(crate) fn has_marker(path: &Path) -> Result<bool> {
+    let marker = path.join(MARKER);
+    marker.try_exists().map_err(|error| match error.kind() {
+        ErrorKind::NotADirectory => not_a_directory(path),
+        _ => Error::io(format!("look for {}", marker.display()), error),
+    })
 }
 
 /// Makes the store's directory (mode 0700), with those above it, if it is missing.

@@ -9,6 +9,9 @@
 //! opened for reading, and writes nothing: not even its pid, so the one in the file may be that of an
 //! engine that is long gone. A read-only RocksDB must not run beside one that writes, which removes
 //! files under it.
+//!
+//! A copy of the store made of hard links shares the lock file until one of the two is opened to write. So
+//! a reader of one keeps the other from being opened to write meanwhile.
 
 use super::names::{LOCK, LOCK_NEW};
 use crate::error::{Error, Result};
@@ -83,12 +86,12 @@ impl DirLock {
 }
 
 fn lock_to_write(lock_file: &Path) -> Result<File> {
-    let mut file = open(lock_file, false)?;
-    flock_now(&mut file, Access::Write)?;
+    let mut file = lock_in_place(open(lock_file, false)?, lock_file, Access::Write)?;
     let links = file.metadata().map(|metadata| metadata.nlink());
     if links.map_err(|e| Error::io("look at the lock file", e))? > 1 {
-        // A copy of the store made of hard links has the same file. Each gets one of its own; nobody
-        // else can have locked either meanwhile, since both are locked here.
+        // A copy of the store made of hard links has the same file. Each gets one of its own; no other
+        // process can have locked either meanwhile, since both are locked here. One that opened the old
+        // file before finds, once it has the lock, that the file is not in place any more.
         let new = lock_file.with_file_name(LOCK_NEW);
         let mut own = open(&new, true)?;
         flock_now(&mut own, Access::Write)?;
@@ -104,26 +107,38 @@ fn lock_to_read(lock_file: &Path) -> Result<File> {
         .read(true)
         .custom_flags(no_follow())
         .open(lock_file);
-    let mut file = match file {
-        Ok(file) => file,
+    match file {
+        Ok(file) => lock_in_place(file, lock_file, Access::Read),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let detail = format!(
                 "the store's file {LOCK} is missing, and a read-only open makes none; open the store \
                  once to write"
             );
-            return Err(Error::invalid("read_only", detail));
+            Err(Error::invalid("read_only", detail))
         }
-        Err(e) => return Err(Error::io("open the lock file", e)),
-    };
-    flock_now(&mut file, Access::Read)?;
+        Err(e) => Err(Error::io("open the lock file", e)),
+    }
+}
+
+/// Locks a lock file that was opened, and looks whether it is still the one at the path: a process that
+/// writes may have put a file of its own there since, and have that one locked.
+///
+/// # Errors
+/// [`Error::Locked`], also if the file is not in place any more; [`Error::Io`].
+fn lock_in_place(mut file: File, lock_file: &Path, access: Access) -> Result<File> {
+    flock_now(&mut file, access)?;
     let context = |e| Error::io("look at the lock file", e);
     let locked = file.metadata().map_err(context)?;
-    let in_place = fs::metadata(lock_file).map_err(context)?;
-    if (locked.dev(), locked.ino()) != (in_place.dev(), in_place.ino()) {
-        // An engine that writes has just put a file of its own in place of the one that was opened.
-        return Err(Error::Locked { pid: None });
+    let in_place = match fs::symlink_metadata(lock_file) {
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        found => Some(found.map_err(context)?),
+    };
+    let same = |place: &fs::Metadata| (place.dev(), place.ino()) == (locked.dev(), locked.ino());
+    if in_place.as_ref().is_some_and(same) {
+        Ok(file)
+    } else {
+        Err(Error::Locked { pid: None })
     }
-    Ok(file)
 }
 
 fn no_follow() -> i32 {
@@ -192,11 +207,40 @@ impl Drop for DirLock {
         if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
             tracing::warn!(%error, "the lock is given back with the file");
         }
-        // ORDER: after it, so that whoever finds the table empty finds the file free.
+        // ORDER: after it, so that a thread that finds the table empty finds the file free.
         let mut open_here = OPEN_HERE.lock();
         match open_here.get_mut(&self.identity) {
             Some(OpenHere::ToRead(readers)) if *readers > 1 => *readers -= 1,
             _ => drop(open_here.remove(&self.identity)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_file_that_was_replaced_since_it_was_opened_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, new) = (dir.path().join("lock"), dir.path().join("lock.new"));
+        for access in [Access::Write, Access::Read] {
+            let before = open(&path, false).unwrap();
+            drop(lock_in_place(before, &path, access).unwrap());
+            // Opened, and not locked yet, when another process puts its own there.
+            let late = open(&path, false).unwrap();
+            let own = open(&new, true).unwrap();
+            fs::rename(&new, &path).unwrap();
+            let refused = lock_in_place(late, &path, access);
+            assert!(
+                matches!(refused, Err(Error::Locked { pid: None })),
+                "{refused:?}"
+            );
+            drop(lock_in_place(own, &path, access).unwrap());
+            let removed = open(&path, false).unwrap();
+            fs::remove_file(&path).unwrap();
+            let refused = lock_in_place(removed, &path, access);
+            assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
         }
     }
 }

@@ -20,9 +20,9 @@ mod names;
 mod witness_file;
 
 pub(crate) use digest::data_files;
-pub(crate) use directory::Home;
+pub(crate) use directory::{Home, has_marker};
 pub(crate) use lock::Access;
 pub(crate) use logs::sync_logs;
 pub(crate) use marker::{Marker, Phase};
-pub(crate) use names::{MARKER, WITNESS};
+pub(crate) use names::WITNESS;
 pub(crate) use witness_file::WitnessFile;

@@ -314,8 +314,13 @@ fn nothing_is_made_where_there_is_no_store() {
     store.builder().open().unwrap_err();
 
     let before = seen(&parent);
-    for path in [&empty, &foreign, &file, &store.path()] {
+    for path in [&empty, &foreign, &store.path()] {
         no_store(path);
+    }
+    for path in [file.clone(), file.join("store")] {
+        let refused = Engine::builder(path).read_only().open().unwrap_err();
+        let is_invalid = matches!(refused, Error::Invalid { field: "path", .. });
+        assert!(is_invalid, "{refused:?}");
     }
     assert_eq!(seen(&parent), before);
 }
