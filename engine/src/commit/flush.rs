@@ -28,6 +28,8 @@ use vbstore_metrics::EngineMetrics;
 pub(super) struct Flushed {
     /// vBuckets whose changes were written.
     pub(super) vbuckets: usize,
+    /// Whether anything was taken, to be written or to be left out.
+    has_taken: bool,
     /// Whether memory was freed, or a cursor dropped so that it can be.
     has_recovered: bool,
 }
@@ -35,7 +37,7 @@ pub(super) struct Flushed {
 impl Flushed {
     /// Returns whether there was nothing to do: another flush would find nothing either.
     pub(super) fn is_idle(&self) -> bool {
-        self.vbuckets == 0 && !self.has_recovered
+        !self.has_taken && !self.has_recovered
     }
 }
 
@@ -68,8 +70,10 @@ impl Flush {
             clock: &*self.clock,
             units: self.take(lead),
         };
+        // What is left out is taken once; what did not fit beside it is taken by the next flush.
+        let has_taken = !taken.units.is_empty();
         let sync = sync || lead.is_sync_awaited() || taken.is_sync_wanted();
-        let done = if !taken.units.is_empty() {
+        let done = if has_taken {
             self.write_units(lead, &storage, &mut taken, sync)
         } else if self.health.is_degraded() {
             self.probe(lead, &storage).map(|()| true)
@@ -88,6 +92,7 @@ impl Flush {
                 }
                 Ok(Flushed {
                     vbuckets: taken.units.len(),
+                    has_taken,
                     has_recovered,
                 })
             }

@@ -279,6 +279,33 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
 }
 
 #[test]
+fn a_write_at_the_quota_goes_on_beside_vbuckets_that_cannot_be_flushed() {
+    let mut store = TestStore::stepped();
+    let engine = store.open();
+    put(&vb(&engine, 0), "key", "v");
+    engine.close().unwrap();
+    drop(engine);
+    spoil_counts(&store, &[VbId::new(0)]);
+    store.config.tuning.memory_quota = 1 << 20;
+    // One of them fills a flush.
+    store.config.tuning.flush_bytes_max = 64 << 10;
+    let engine = store.open();
+    let write = |number, key: &str, size: usize| {
+        let change = Change::set(key, vec![7; size]);
+        vb(&engine, number).write(change, Durability::Memory)
+    };
+    write(0, "key", 100 << 10).unwrap();
+    write(1, "large", 500 << 10).unwrap();
+
+    // The first flush leaves out all that it took; the second has something to write.
+    write(1, "larger", 600 << 10).unwrap();
+
+    assert_failed(engine.flush(), 0);
+    assert!(vb(&engine, 1).get("large").unwrap().is_some());
+    engine.close().unwrap_err();
+}
+
+#[test]
 fn a_look_up_that_fails_in_a_flush_concerns_its_vbucket_alone() {
     let store = TestStore::stepped();
     let engine = store.open();
