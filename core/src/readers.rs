@@ -5,16 +5,16 @@
 //!
 //! # Protocol
 //! - A stream is registered by [`crate::VbCell::admit`], under the vBucket's lock, in the critical
-//!   section that compares its position with the purge seqno. Whoever removes something for good
-//!   decides under that lock: it asks [`Readers::figures`], and raises the purge seqno before it
+//!   section that compares its position with the purge seqno. Code that removes something for good
+//!   decides under that lock: it reads [`Readers::figures`], and raises the purge seqno before it
 //!   releases the lock. So a stream is admitted either before, and what it needs is seen, or after,
 //!   and its position is compared with the raised purge seqno. Nothing comes in between.
-//! - A stream stays registered while its buffers are given back and while it waits for its reader:
-//!   [`crate::VbCell::readmit`] registers nothing.
+//! - A stream that is paused (its buffers were dropped, and its reader has not come back) stays
+//!   registered: [`crate::VbCell::readmit`] registers nothing.
 //! - [`ReaderGuard`] takes its reader out of the list when it is dropped, under the list's lock alone.
 //!   It cannot be cloned, so nothing is taken out twice; a miscount panics.
-//! - What was taken only rises within a stream ([`Reader::take`], which asserts it). Whoever asks
-//!   without a lock may see less than was taken by then, and never more.
+//! - What was taken only rises within a stream ([`Reader::take`], which asserts it). A read without a
+//!   lock may return less than was taken by then, never more.
 //! - A list belongs to one generation of the vBucket. The next one begins with a list of its own;
 //!   guards from before stay with theirs, which nobody asks any more.
 //!

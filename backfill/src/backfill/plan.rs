@@ -26,16 +26,21 @@ pub(crate) struct Plan {
 impl Plan {
     /// Returns the budget of a read that keeps to what was reserved.
     pub(crate) fn budget(&self, budget: SliceBudget) -> SliceBudget {
-        // More than there is memory for is as good as all of it.
-        let reserved = usize::try_from(self.charge.bytes()).unwrap_or(usize::MAX);
-        let row = Slice::ROW_BYTES;
-        let rows = (reserved / 2).min(budget.items_max.saturating_mul(row));
+        let reserved = self.charge.bytes();
+        let row = u64_from(Slice::ROW_BYTES);
+        let items = (reserved / 2 / row).min(u64_from(budget.items_max));
         SliceBudget {
-            items_max: budget.items_max.min((rows / row).max(1)),
-            bytes_max: budget.bytes_max.min((reserved - rows).max(1)),
+            items_max: at_most(budget.items_max, items.max(1)),
+            bytes_max: at_most(budget.bytes_max, (reserved - items * row).max(1)),
             ..budget
         }
     }
+}
+
+/// Returns the lesser of the two.
+fn at_most(number: usize, limit: u64) -> usize {
+    // A limit that is no `usize` is above each of them.
+    usize::try_from(limit).map_or(number, |limit| number.min(limit))
 }
 
 /// Shares out what the first plan has reserved among all that were read within it, by what was read for
@@ -51,7 +56,9 @@ pub(crate) fn share_out<'a>(
         slice.map_or(0, |slice| slice.memory() + BATCH_BYTES)
     };
     let mut needed = slices.iter().map(needed);
-    let kept = needed.next().unwrap_or(0);
+    let Some(kept) = needed.next() else {
+        return;
+    };
     for (plan, bytes) in others.zip(needed) {
         first.charge.share(&mut plan.charge, bytes, kept);
     }

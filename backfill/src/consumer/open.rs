@@ -130,8 +130,9 @@ impl Consumer {
         if scheduler.submit(backfill, may_be_refused).is_err() {
             return false;
         }
-        // ORDER: submitted first, looked at second. Whoever ended or paused the stream since it is in the
-        // mailbox removes the backfill after that; if it was not here yet, it is found out now.
+        // ORDER: submit first, check second. The watchdog may have ended or paused the stream since it
+        // entered the mailbox, and then removes its backfill. If the backfill was not submitted by then,
+        // there was nothing to remove, and the check below removes it.
         if !self.mailbox.is_awaited(stream, id) {
             scheduler.remove(id, self.id);
         }

@@ -284,7 +284,7 @@ impl Buffers {
     ) -> Charge {
         let mut state = self.state.lock();
         let own = state.own_room(self.bytes_max, consumer);
-        let left = self.bytes_max.saturating_sub(state.used);
+        let left = state.left(self.bytes_max);
         let bytes = wanted.min(own).min(left).max(1);
         state.add(consumer, bytes);
         drop(state);
@@ -331,7 +331,7 @@ impl Buffers {
     fn serve_short(&self) {
         loop {
             let mut state = self.state.lock();
-            let left = self.bytes_max.saturating_sub(state.used);
+            let left = state.left(self.bytes_max);
             let first = state.short.values().next().copied();
             let Some(consumer) = first.filter(|id| left >= state.account(*id).worthwhile) else {
                 return;
@@ -361,6 +361,12 @@ impl State {
         account.expect("a consumer without an account")
     }
 
+    /// Returns how much of the total is left: nothing if large items, of which one always passes, have
+    /// exceeded it.
+    fn left(&self, total_max: u64) -> u64 {
+        total_max.saturating_sub(self.used)
+    }
+
     /// Returns what a consumer may buffer more, by its own limit and its share of the total.
     fn own_room(&mut self, total_max: u64, consumer: ConsumerId) -> u64 {
         let holders = self.holders;
@@ -383,8 +389,7 @@ impl State {
             return Err(Refused::Full);
         }
         let own = self.own_room(total_max, consumer);
-        // One large item can make it more.
-        let left = total_max.saturating_sub(self.used);
+        let left = self.left(total_max);
         let account = self.account(consumer);
         if account.is_full {
             return Err(Refused::Full);
@@ -473,7 +478,10 @@ impl Charge {
     /// Moves up to `bytes` of it to another charge of the same consumer, but leaves at least `kept`.
     pub(crate) fn share(&mut self, other: &mut Self, bytes: u64, kept: u64) {
         assert_eq!(self.consumer, other.consumer, "bytes of another consumer");
-        let moved = bytes.min(self.bytes.saturating_sub(kept));
+        if self.bytes <= kept {
+            return;
+        }
+        let moved = bytes.min(self.bytes - kept);
         self.bytes -= moved;
         other.bytes += moved;
     }

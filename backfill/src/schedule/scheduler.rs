@@ -184,8 +184,9 @@ impl<T: Task> Scheduler<T> {
         let is_asleep = match (snoozed, watcher) {
             (Some(Snooze::Room), _) => self.buffers.is_still_refused(consumer),
             (Some(Snooze::Durable { visibility, above }), Some(watcher)) => {
-                // ORDER: watched first, looked at second. When the disk becomes full, whoever watches is
-                // woken, and falls asleep again without a place; one that did not watch yet finds it now.
+                // ORDER: watch first, check second. When the disk becomes full, every backfill that
+                // watches is woken, and goes to sleep again without a place. One that was not yet
+                // watching is not woken; the check below finds the full disk for it.
                 stays && T::watch(&watcher, visibility, above) && !(keeps_place && is_disk_full())
             }
             _ => true,

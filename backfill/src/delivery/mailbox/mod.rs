@@ -16,8 +16,8 @@
 //!   and puts it back together with what it read: so it has one user at a time, and a stream that was
 //!   ended meanwhile delivers nothing any more. A stream in memory is read only when none of its
 //!   batches waits: its changes come after them.
-//! - An end is noted once, as the source `Ended`, whoever brings it; it is delivered last, and taking
-//!   it takes the stream out. Until then no other stream of its vBucket can be opened.
+//! - An end is noted once, as the source `Ended`, by the first of reader, worker and watchdog that finds
+//!   it; it is delivered last, and taking it takes the stream out. Until then no other stream of its vBucket can be opened.
 //! - The batch whose events the reader takes one by one stays here, in `taking`, so that it can be
 //!   dropped as well as those that wait.
 //!
