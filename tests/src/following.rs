@@ -8,6 +8,7 @@ use vbstore::{
     BackgroundTask, Change, Clock, Consumer, ConsumerConfig, Durability, Engine, Event, Opened,
     StreamEvent, StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VBucket, VbId,
 };
+use vbstore_engine::raw::forget_memory;
 
 /// The vBucket most tests use.
 pub const VB: VbId = VbId::new(1);
@@ -58,6 +59,22 @@ pub fn on_disk(store: &TestStore, keys: impl IntoIterator<Item = String>) -> Eng
     engine.close().unwrap();
     drop(engine);
     store.open()
+}
+
+/// A store of which each of the first vBuckets has so many keys on disk, and nothing in memory.
+pub fn on_disk_in_each(store: &TestStore, vbuckets: u16, keys_each: usize) -> Engine {
+    let engine = store.open();
+    for number in 0..vbuckets {
+        for key in keys(keys_each) {
+            let change = Change::set(key, "value");
+            vb(&engine, number)
+                .write(change, Durability::Memory)
+                .unwrap();
+        }
+    }
+    engine.flush().unwrap();
+    forget_memory(&engine, true).unwrap();
+    engine
 }
 
 /// How long a test waits for what must come. Only a lost wake-up takes so long.

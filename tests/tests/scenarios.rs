@@ -26,6 +26,8 @@ mod moved;
 mod opening;
 #[path = "scenarios/read_only.rs"]
 mod read_only;
+#[path = "scenarios/read_only_opening.rs"]
+mod read_only_opening;
 #[path = "scenarios/reading.rs"]
 mod reading;
 #[path = "scenarios/slices.rs"]

@@ -6,7 +6,9 @@ use vbstore::{
     StreamState, Streams, StreamsConfig, TryRecv, VbId,
 };
 use vbstore_engine::raw;
-use vbstore_tests::following::{VB, drain, on_disk, open, run_all, short, stepped, take};
+use vbstore_tests::following::{
+    VB, drain, on_disk, on_disk_in_each, open, run_all, short, stepped, take,
+};
 use vbstore_tests::{TestStore, assert_at_rest, vb};
 
 fn keys(count: usize) -> impl Iterator<Item = String> {
@@ -455,17 +457,7 @@ fn what_everyone_has_read_is_freed_before_a_cursor_is_dropped() {
 fn many_vbuckets(count: u16, keys_each: usize) -> (TestStore, vbstore::Engine) {
     let mut store = TestStore::stepped();
     store.config.vbuckets = Some(count);
-    let engine = store.open();
-    for number in 0..count {
-        for key in keys(keys_each) {
-            let change = Change::set(key, "value");
-            vb(&engine, number)
-                .write(change, Durability::Memory)
-                .unwrap();
-        }
-    }
-    engine.flush().unwrap();
-    raw::forget_memory(&engine, true).unwrap();
+    let engine = on_disk_in_each(&store, count, keys_each);
     (store, engine)
 }
 

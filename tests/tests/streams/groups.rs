@@ -3,29 +3,16 @@
 
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Gate, place};
-use vbstore::{
-    Change, ConsumerConfig, Durability, Engine, StreamRequest, Streams, StreamsConfig, VbId,
-};
-use vbstore_engine::raw;
-use vbstore_tests::following::{keys, open, take};
-use vbstore_tests::{TestStore, vb};
+use vbstore::{ConsumerConfig, Engine, StreamRequest, Streams, StreamsConfig, VbId};
+use vbstore_tests::TestStore;
+use vbstore_tests::following::{on_disk_in_each, open, take};
 
 /// A store of 32 vBuckets of which these many have so many keys on disk; two fit into a slice.
 fn large_vbuckets(count: u16, keys_each: usize) -> (TestStore, Engine) {
     let mut store = TestStore::stepped();
     store.config.vbuckets = Some(32);
     store.config.tuning.slice_budget.items_max = 2;
-    let engine = store.open();
-    for number in 0..count {
-        for key in keys(keys_each) {
-            let change = Change::set(key, "value");
-            vb(&engine, number)
-                .write(change, Durability::Memory)
-                .unwrap();
-        }
-    }
-    engine.flush().unwrap();
-    raw::forget_memory(&engine, true).unwrap();
+    let engine = on_disk_in_each(&store, count, keys_each);
     (store, engine)
 }
 

@@ -37,6 +37,20 @@ fn a_greedy_one_comes(store: &TestStore, streams: &Streams) {
     while streams.step() {}
 }
 
+/// A store with what a slow consumer follows, and what greedy ones read in another vBucket.
+fn one_beside_what_is_greedy(store: &mut TestStore) -> Engine {
+    store.config.tuning.slice_budget.items_max = 100;
+    let engine = on_disk(store, keys(300));
+    for key in keys(200) {
+        vb(&engine, 3)
+            .write(Change::set(key, "value"), Durability::Memory)
+            .unwrap();
+    }
+    engine.flush().unwrap();
+    raw::forget_memory(&engine, true).unwrap();
+    engine
+}
+
 /// The next event, after which the consumer works on it.
 fn next(streams: &Streams, slow: &mut Consumer) -> vbstore::StreamEvent {
     for _ in 0..10 {
@@ -52,15 +66,7 @@ fn next(streams: &Streams, slow: &mut Consumer) -> vbstore::StreamEvent {
 #[test]
 fn a_slow_consumer_beside_greedy_ones_gets_on() {
     let mut store = TestStore::stepped();
-    store.config.tuning.slice_budget.items_max = 100;
-    let engine = on_disk(&store, keys(300));
-    for key in keys(200) {
-        vb(&engine, 3)
-            .write(Change::set(key, "value"), Durability::Memory)
-            .unwrap();
-    }
-    engine.flush().unwrap();
-    raw::forget_memory(&engine, true).unwrap();
+    let engine = one_beside_what_is_greedy(&mut store);
     let streams = few_buffers(&engine);
     let mut slow = consumer(&streams, "slow");
     open(&mut slow, &StreamRequest::from_start(VB));
@@ -113,15 +119,7 @@ fn a_slow_consumer_of_many_streams_gets_on_in_each() {
 #[test]
 fn a_frozen_consumer_that_looks_in_now_and_then_is_paused_again() {
     let mut store = TestStore::stepped();
-    store.config.tuning.slice_budget.items_max = 100;
-    let engine = on_disk(&store, keys(300));
-    for key in keys(200) {
-        vb(&engine, 3)
-            .write(Change::set(key, "value"), Durability::Memory)
-            .unwrap();
-    }
-    engine.flush().unwrap();
-    raw::forget_memory(&engine, true).unwrap();
+    let engine = one_beside_what_is_greedy(&mut store);
     let streams = few_buffers(&engine);
     let mut frozen = consumer(&streams, "frozen");
     open(&mut frozen, &StreamRequest::from_start(VB));
