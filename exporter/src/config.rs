@@ -1,16 +1,17 @@
-//! What is served, and where.
+//! Configuration of the exporter: the address, and the pages it serves.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use vbstore_metrics::Registry;
 
-/// Where to listen.
+/// The address to listen on.
 #[derive(Clone, Debug)]
 pub struct ExporterConfig {
-    /// The address; port 0 lets the system choose. Default: 127.0.0.1, port 0.
+    /// The address. With port 0 the system chooses a free port. Default: 127.0.0.1, port 0.
     pub address: SocketAddr,
-    /// Whether an address of another interface than the loopback one is allowed. Default: no.
+    /// Whether an address outside the loopback interface is allowed. Default: no, since the
+    /// exporter has neither TLS nor authentication.
     pub allow_remote: bool,
 }
 
@@ -23,23 +24,24 @@ impl Default for ExporterConfig {
     }
 }
 
-/// How a program is.
+/// The health of the program, as `/healthz` reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It takes writes.
+    /// The program accepts writes. Answered with status 200.
     Good,
-    /// It does not; why.
+    /// The program refuses writes, for this reason. Answered with status 503.
     Bad(String),
 }
 
-/// What is served.
+/// The pages that an exporter serves.
 #[derive(Clone)]
 pub struct Pages {
-    /// The figures.
+    /// The metrics for `/metrics`.
     pub registry: Registry,
-    /// Those of single vBuckets; `None` if they are not served.
+    /// The metrics for `/metrics/vbuckets`; `None` if that page is not served.
     pub vbuckets: Option<Registry>,
-    /// How the program is. Called by the thread that serves; must not wait.
+    /// Returns the health for `/healthz`. Called on the thread that serves all connections, so it
+    /// must not block.
     pub health: Arc<dyn Fn() -> Health + Send + Sync>,
 }
 

@@ -1,19 +1,20 @@
-//! Serves figures to Prometheus over HTTP, for programs that have no server of their own.
+//! An HTTP server that exports metrics to Prometheus, for programs without an HTTP server.
 //!
-//! One named thread with a runtime of its own, and two more that gather. It listens on the loopback
-//! interface unless it is told otherwise, speaks no TLS and knows no users: put a proxy before it.
+//! It runs on one named thread with its own runtime, and gathers metrics on up to two more. It
+//! listens on the loopback interface unless configured otherwise. It has neither TLS nor
+//! authentication: put a proxy in front of it to serve other machines.
 //!
-//! | path | what |
+//! | path | answer |
 //! |---|---|
 //! | `/` | a page with links |
-//! | `/metrics` | the figures |
-//! | `/metrics/vbuckets` | those of single vBuckets, if they are served |
-//! | `/healthz` | 200 while writes are taken, 503 with the reason otherwise |
+//! | `/metrics` | the metrics |
+//! | `/metrics/vbuckets` | the metrics of single vBuckets, if configured |
+//! | `/healthz` | 200 while writes are accepted, 503 with the reason otherwise |
 //!
 //! # Limits
-//! Whatever a client does costs at most a connection of 128, for 10 s: a request's head is read for 3 s
-//! and up to 16 KiB and 64 headers, an answer is waited for 5 s, and a connection serves one request.
-//! Who comes when all are taken waits in the system's queue. At most two gather at once.
+//! A client can occupy one of 128 connections for at most 10 s. The head of a request may take 3 s,
+//! 16 KiB and 64 headers; gathering may take 5 s; a connection serves one request. Further clients
+//! wait in the system's accept queue. At most two requests gather metrics at the same time.
 
 mod config;
 mod pages;
@@ -28,7 +29,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::sync::Notify;
 
-/// A running exporter. Ends when it is dropped: it takes no more connections, and those it has are cut.
+/// A running exporter. Dropping it stops the server: open connections are closed, and no more are
+/// accepted.
 #[derive(Debug)]
 pub struct Exporter {
     address: SocketAddr,
@@ -37,22 +39,26 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Listens, and serves from a thread of its own.
+    /// Starts to listen, and serves on a thread of its own.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for an address that is not of the loopback interface, unless the
-    /// configuration allows it; whatever the system says of the address or the thread.
+    /// Returns [`io::ErrorKind::InvalidInput`] for an address outside the loopback interface,
+    /// unless the configuration allows it, and any error of binding the address or starting the
+    /// thread.
     pub fn start(config: &ExporterConfig, pages: Pages) -> io::Result<Self> {
         let is_remote = !config.address.ip().is_loopback();
         if is_remote && !config.allow_remote {
-            let detail = format!("{} is not of the loopback interface", config.address);
+            let detail = format!(
+                "{} is not an address of the loopback interface, and remote access is not allowed",
+                config.address
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, detail));
         }
         let listener = std::net::TcpListener::bind(config.address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         if is_remote {
-            tracing::warn!(%address, "figures are served to other machines, without authentication");
+            tracing::warn!(%address, "metrics are served to other machines without authentication");
         }
         let stop = Arc::new(Notify::new());
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -71,7 +77,7 @@ impl Exporter {
                         () = until.notified() => {}
                     }
                 });
-                // What gathers still is waited for no longer than this.
+                // A gathering thread cannot be interrupted: do not wait for it longer than this.
                 runtime.shutdown_timeout(serve::ANSWER_WITHIN);
             })?;
         Ok(Self {
@@ -81,7 +87,7 @@ impl Exporter {
         })
     }
 
-    /// Returns the address it listens on, with the port that the system chose if it was 0.
+    /// Returns the address that the exporter listens on, with the port that the system chose for 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

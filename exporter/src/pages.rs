@@ -1,4 +1,4 @@
-//! What is answered to which request.
+//! Routing of requests, and their answers.
 
 use crate::config::{Health, Pages};
 use bytes::Bytes;
@@ -13,40 +13,46 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What must be gathered for an answer.
+/// The work that answers a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Page {
-    Figures(Registry),
+    Metrics(Registry),
     Health,
-    /// Nothing: it is here.
+    /// An answer that needs no work.
     Ready(Answer),
 }
 
-/// Finds out what is asked for.
+/// Returns the page for a request.
 pub(crate) fn find(pages: &Pages, method: &Method, path: &str) -> Page {
     if method != Method::GET && method != Method::HEAD {
-        let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        let mut answer = plain(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET and HEAD are allowed\n",
+        );
         let allowed = HeaderValue::from_static("GET, HEAD");
         answer.headers_mut().insert(ALLOW, allowed);
         return Page::Ready(answer);
     }
     match (path, &pages.vbuckets) {
         ("/", vbuckets) => Page::Ready(landing(vbuckets.is_some())),
-        ("/metrics", _) => Page::Figures(pages.registry.clone()),
-        ("/metrics/vbuckets", Some(vbuckets)) => Page::Figures(vbuckets.clone()),
+        ("/metrics", _) => Page::Metrics(pages.registry.clone()),
+        ("/metrics/vbuckets", Some(vbuckets)) => Page::Metrics(vbuckets.clone()),
         ("/healthz", _) => Page::Health,
-        _ => Page::Ready(plain(StatusCode::NOT_FOUND, "no such page\n")),
+        _ => Page::Ready(plain(StatusCode::NOT_FOUND, "no such page: see /\n")),
     }
 }
 
-/// Gathers and writes the figures. Takes the engine's locks, so not to be called by the thread that
-/// serves.
-pub(crate) fn figures(registry: &Registry) -> Answer {
+/// Gathers the metrics of a registry and encodes them. Blocks on the engine's locks, so it must not
+/// run on the thread that serves connections.
+pub(crate) fn metrics(registry: &Registry) -> Answer {
     match render(registry) {
         Ok(text) => answer(StatusCode::OK, TEXT_FORMAT, text),
         Err(error) => {
-            tracing::error!(%error, "figures cannot be written");
-            plain(StatusCode::INTERNAL_SERVER_ERROR, "cannot be written\n")
+            tracing::error!(%error, "metrics cannot be encoded");
+            plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the metrics cannot be encoded\n",
+            )
         }
     }
 }
@@ -57,7 +63,7 @@ pub(crate) fn health(pages: &Pages) -> Answer {
         Ok(Health::Bad(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         Err(_) => plain(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "asking for it panicked\n",
+            "the health check panicked\n",
         ),
     }
 }
@@ -76,15 +82,15 @@ fn answer(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Ans
 
 fn landing(has_vbuckets: bool) -> Answer {
     let by_vbucket = if has_vbuckets {
-        "<li><a href=\"/metrics/vbuckets\">/metrics/vbuckets</a>: figures of every vBucket</li>\n"
+        "<li><a href=\"/metrics/vbuckets\">/metrics/vbuckets</a>: metrics of each vBucket</li>\n"
     } else {
         ""
     };
     let page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><title>vbstore</title></head><body>\n\
          <h1>vbstore {}</h1>\n<ul>\n\
-         <li><a href=\"/metrics\">/metrics</a>: figures for Prometheus</li>\n{by_vbucket}\
-         <li><a href=\"/healthz\">/healthz</a>: whether writes are taken</li>\n\
+         <li><a href=\"/metrics\">/metrics</a>: metrics for Prometheus</li>\n{by_vbucket}\
+         <li><a href=\"/healthz\">/healthz</a>: whether writes are accepted</li>\n\
          </ul>\n</body></html>\n",
         env!("CARGO_PKG_VERSION")
     );

@@ -1,4 +1,4 @@
-//! Connections and their limits.
+//! The server: connections and their limits.
 
 use crate::config::Pages;
 use crate::pages::{self, Answer, Page};
@@ -14,20 +14,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Threads that gather.
+/// Maximum number of threads that gather metrics.
 pub(crate) const GATHERS_MAX: usize = 2;
-/// Connections at once.
+/// Maximum number of open connections.
 const CONNECTIONS_MAX: usize = 128;
-/// A request's head is read for no longer than this.
+/// Time limit for reading the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(3);
-/// And an answer waited for.
+/// Time limit for gathering an answer.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// The whole of a connection.
+/// Time limit for a connection.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(10);
-/// The head's size.
+/// Size limit of the head of a request.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
-/// After an error of the system, most of all too many open files.
+/// Pause after a failed `accept`, such as for too many open files, which would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -46,24 +46,24 @@ impl Server {
         })
     }
 
-    /// Takes connections until it is dropped.
+    /// Accepts connections until the future is dropped.
     pub(crate) async fn run(self: Arc<Self>, listener: std::net::TcpListener) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(%error, "cannot serve");
+                tracing::error!(%error, "the exporter cannot use its listener");
                 return;
             }
         };
         loop {
-            // Before it is taken: who does not fit waits in the system's queue.
+            // ORDER: before `accept`, so that clients beyond the limit wait in the system's queue.
             let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else {
                 return;
             };
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::debug!(%error, "connection not taken");
+                    tracing::debug!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -74,7 +74,7 @@ impl Server {
                     .await
                     .is_err()
                 {
-                    tracing::debug!("connection cut: too slow");
+                    tracing::debug!("a connection was closed: too slow");
                 }
                 drop(place);
             });
@@ -95,7 +95,7 @@ impl Server {
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served {
-            tracing::debug!(%error, "connection ended");
+            tracing::debug!(%error, "a connection ended with an error");
         }
     }
 
@@ -103,8 +103,8 @@ impl Server {
         let page = pages::find(&self.pages, request.method(), request.uri().path());
         let registry = match page {
             Page::Ready(answer) => return answer,
-            Page::Figures(registry) => registry,
-            // Must not wait, and must be answered when those who gather do.
+            Page::Metrics(registry) => registry,
+            // Answered here, so that it works while all gathering threads are busy.
             Page::Health => return pages::health(&self.pages),
         };
         let gathers = Arc::clone(&self.gathers);
@@ -112,7 +112,7 @@ impl Server {
             // Held by the gathering thread, so that a scrape whose client gave up still counts.
             let place = gathers.acquire_owned().await.ok()?;
             let gathered = tokio::task::spawn_blocking(move || {
-                let answer = pages::figures(&registry);
+                let answer = pages::metrics(&registry);
                 drop(place);
                 answer
             });
@@ -120,8 +120,14 @@ impl Server {
         });
         match gathered.await {
             Ok(Some(answer)) => answer,
-            Ok(None) => pages::plain(StatusCode::INTERNAL_SERVER_ERROR, "gathering panicked\n"),
-            Err(_) => pages::plain(StatusCode::SERVICE_UNAVAILABLE, "busy: try again\n"),
+            Ok(None) => pages::plain(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "gathering the metrics panicked\n",
+            ),
+            Err(_) => pages::plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy gathering metrics for other clients: try again\n",
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What clients see, the bad ones included.
+//! What clients receive, including misbehaving ones.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use vbstore_exporter::{Exporter, ExporterConfig, Health, Pages};
 use vbstore_metrics::{MetricsSnapshot, Registration, Registry, SampleSource, Telemetry, names};
 
-/// A source that waits, if it is told to, until it is let go.
+/// A source that can be made to block until it is released.
 #[derive(Default)]
 struct Source {
     is_shut: Mutex<bool>,
@@ -68,7 +68,7 @@ fn served(with_vbuckets: bool) -> Served {
     }
 }
 
-/// Sends this and returns all that comes back until the connection ends.
+/// Sends a request and returns everything received until the connection ends.
 fn exchange(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
@@ -149,7 +149,7 @@ fn a_head_that_is_too_large_or_no_http_is_refused() {
     ] {
         let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{head}\r\n");
         let mut stream = TcpStream::connect(at).unwrap();
-        // It may be refused before all was sent.
+        // The server may refuse the request before all of it was sent.
         drop(stream.write_all(request.as_bytes()));
         let mut answer = Vec::new();
         drop(stream.read_to_end(&mut answer));
@@ -178,7 +178,7 @@ fn a_hundred_scrapers_and_a_hundred_clients_that_say_nothing() {
             assert_eq!(scraper.join().unwrap(), "200");
         }
     });
-    // Those that say nothing are cut.
+    // Silent connections are closed.
     for mut stream in idle {
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
@@ -202,7 +202,7 @@ fn who_waits_too_long_for_figures_is_told_and_later_ones_are_served() {
                 thread.spawn_scoped(scope, scrape).unwrap()
             })
             .collect();
-        // Pages that need nothing gathered are served meanwhile.
+        // Pages that need no gathering are still served.
         assert_eq!(status(&ask(at, "GET", "/")), "200");
         for waiting in waiting {
             assert_eq!(waiting.join().unwrap(), "503");

@@ -1,12 +1,13 @@
-//! Figures that are read when they are scraped.
+//! Collectors that read their values at each scrape.
 //!
-//! A collector keeps no figures: each scrape asks the source for what its own tables say at that
-//! moment, so nothing can drift or go stale. It holds the source weakly: when the engine is gone it
-//! yields nothing. A source that fails, or panics, costs its own part of the scrape and is counted.
+//! A collector stores no values. Each scrape reads the engine's tables through the source, so a
+//! value cannot drift or become stale. The collector holds the source weakly: once the engine is
+//! gone, it exports nothing. If a source fails or panics, only its part of the scrape is missing,
+//! and the failure is counted.
 //!
 //! # Locks
-//! `Registry::gather` holds the registry's read lock while it calls a collector, so a source must not
-//! touch the registry. It takes the engine's locks one by one and for moments.
+//! `Registry::gather` holds the registry's read lock while it calls a collector, so a source must
+//! not use the registry. A source takes the engine's locks one at a time and holds each briefly.
 
 use crate::counter::Counter;
 use crate::db_snapshots::ClockFn;
@@ -21,16 +22,16 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, Weak};
 
-/// Something that has figures to give.
+/// A source of metric values.
 pub trait SampleSource: Send + Sync {
-    /// Puts its figures, as they are now, into `into`. What is not known is left out.
+    /// Adds the current values to `into`. A value that is not known is left out.
     ///
     /// # Errors
-    /// Why some are missing; what was put is still used.
+    /// Returns why some values are missing; those already added are still exported.
     fn sample(&self, into: &mut MetricsSnapshot) -> Result<(), Box<dyn std::error::Error>>;
 }
 
-/// Where a store's figures are registered, and under which name. Cheap to clone.
+/// The registry for a store's metrics, and the value of their `store` label. Cheap to clone.
 #[derive(Clone)]
 pub struct Telemetry {
     store: Arc<str>,
@@ -46,27 +47,30 @@ impl fmt::Debug for Telemetry {
     }
 }
 
-/// The registry has figures of this store already.
+/// The registry already has metrics with this `store` label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlreadyRegistered {
-    /// The label `store`.
+    /// The value of the label `store`.
     pub store: String,
-    /// Which part.
+    /// The part that was to be registered: `engine`, `rocksdb`, `streams` or `vbuckets`.
     pub part: &'static str,
 }
 
 impl fmt::Display for AlreadyRegistered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { store, part } = self;
-        write!(f, "the registry has figures of {part} of a store {store:?}")
+        write!(
+            f,
+            "the registry already has the {part} metrics of a store named {store:?}"
+        )
     }
 }
 
 impl std::error::Error for AlreadyRegistered {}
 
 impl Telemetry {
-    /// Registers in `registry` and labels everything with `store`. The clock tells how long a scrape
-    /// takes.
+    /// Returns a telemetry that registers in `registry` and adds the label `store` to every metric.
+    /// `clock` measures the duration of scrapes.
     #[must_use]
     pub fn new(store: &str, registry: prometheus::Registry, clock: ClockFn) -> Self {
         Self {
@@ -76,7 +80,7 @@ impl Telemetry {
         }
     }
 
-    /// Returns the same for another registry.
+    /// Returns a telemetry with the same label for another registry.
     #[must_use]
     pub fn elsewhere(&self, registry: &prometheus::Registry) -> Self {
         Self {
@@ -85,23 +89,23 @@ impl Telemetry {
         }
     }
 
-    /// Returns the label `store`.
+    /// Returns the value of the label `store`.
     #[must_use]
     pub fn store(&self) -> &str {
         &self.store
     }
 
-    /// Returns the registry.
+    /// Returns the registry that metrics are registered in.
     #[must_use]
     pub fn registry(&self) -> &prometheus::Registry {
         &self.registry
     }
 
-    /// Registers a part, which yields nothing until [`Registration::attach`]. Takes the registry's
-    /// write lock.
+    /// Registers a part, which exports nothing until [`Registration::attach`] is called. Takes the
+    /// registry's write lock.
     ///
     /// # Errors
-    /// [`AlreadyRegistered`].
+    /// Returns [`AlreadyRegistered`] if the registry has this part of a store with the same label.
     pub fn register(
         &self,
         part: &'static str,
@@ -127,18 +131,19 @@ impl Telemetry {
         Ok(Registration {
             registry: self.registry.clone(),
             collector,
-            is_out: Mutex::new(false),
+            is_unregistered: Mutex::new(false),
         })
     }
 }
 
-/// A part in a registry; it is taken out when this is dropped, if it was not before.
+/// A registered part. Dropping it unregisters the part.
 #[must_use]
 pub struct Registration {
     registry: prometheus::Registry,
     collector: PartCollector,
-    /// Whether it is out. Held while it is taken out, so that whoever comes second waits too.
-    is_out: Mutex<bool>,
+    /// Whether the part was unregistered. Held during the call, so that a second caller also waits
+    /// until no scrape uses the source.
+    is_unregistered: Mutex<bool>,
 }
 
 impl fmt::Debug for Registration {
@@ -150,20 +155,21 @@ impl fmt::Debug for Registration {
 }
 
 impl Registration {
-    /// Says where the figures come from. Only the first call counts.
+    /// Sets the source of the values. Only the first call has an effect.
     pub fn attach(&self, source: Weak<dyn SampleSource>) {
         drop(self.collector.shared.source.set(source));
     }
 
-    /// Takes the part out of the registry. Waits for a scrape that has begun: when this returns, no
-    /// scrape borrows the source. Not to be called by a source.
+    /// Removes the part from the registry. Blocks until a scrape in progress has finished: once
+    /// this returns, no scrape uses the source. A source must not call this, since it would wait
+    /// for itself.
     pub fn unregister(&self) {
-        let mut is_out = self.is_out.lock();
-        if std::mem::replace(&mut *is_out, true) {
+        let mut is_unregistered = self.is_unregistered.lock();
+        if std::mem::replace(&mut *is_unregistered, true) {
             return;
         }
         if let Err(error) = self.registry.unregister(Box::new(self.collector.clone())) {
-            tracing::warn!(%error, "figures were not registered any more");
+            tracing::warn!(%error, "metrics were already unregistered");
         }
     }
 }
@@ -189,7 +195,8 @@ struct Shared {
     errors: Counter,
 }
 
-/// Returns the descriptions by which a registry tells collectors apart, or `None` if a name is none.
+/// Returns the descriptions that a registry distinguishes collectors by, or `None` if a metric or
+/// label has an invalid name.
 fn describe(store: &str, part: &str, metrics: &[&Metric]) -> Option<Vec<Desc>> {
     let desc = |metric: &Metric, fixed: &[(&str, &str)]| {
         let names = metric.labels.iter().map(|label| label.name.to_owned());
@@ -225,15 +232,15 @@ impl Collector for PartCollector {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 shared.errors.add(1);
-                tracing::debug!(part = shared.part, %error, "figures are missing");
+                tracing::debug!(part = shared.part, %error, "some metrics are missing from this scrape");
             }
             Err(_) => {
                 shared.errors.add(1);
-                tracing::error!(part = shared.part, "collecting figures panicked");
+                tracing::error!(part = shared.part, "collecting metrics panicked");
             }
         }
         snapshot.put_by(&COLLECTOR_ERRORS, shared.part, shared.errors.get());
-        // A clock of a test may be set back.
+        // The clock of a test may go back.
         let took = (shared.clock)().saturating_sub(start).as_secs_f64();
         let part = [("part", shared.part.into())];
         snapshot.put_with(&COLLECTOR_SECONDS, &part, took);
@@ -247,7 +254,8 @@ impl Collector for PartCollector {
     }
 }
 
-/// Uses only what is the same with and without the feature `protobuf` of the crate.
+/// Converts a family to its exported form. Uses only the methods of `prometheus` that are the same
+/// with and without its feature `protobuf`, which another crate of the program may enable.
 fn encode(metric: &Metric, family: &Family, store: &str) -> proto::MetricFamily {
     let mut encoded = proto::MetricFamily::default();
     encoded.set_name(metric.name.to_owned());
@@ -325,11 +333,11 @@ fn encode_bucket(bucket: &Bucket) -> proto::Bucket {
     encoded
 }
 
-/// Returns what a registry has, in Prometheus' text format; serve it with the content type
-/// [`prometheus::TEXT_FORMAT`].
+/// Returns the metrics of a registry in Prometheus' text format. Serve the text with the content
+/// type [`prometheus::TEXT_FORMAT`].
 ///
 /// # Errors
-/// If a name or a help text cannot be written; none of ours.
+/// Fails if a metric in the registry cannot be encoded, which no metric of vbstore causes.
 pub fn render(registry: &prometheus::Registry) -> Result<String, prometheus::Error> {
     prometheus::TextEncoder::new().encode_to_string(&registry.gather())
 }

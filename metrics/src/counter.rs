@@ -1,19 +1,22 @@
-//! A plain counter.
+//! A counter that is safe to update from any thread.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only rises.
+/// A value that only increases. Updates are atomic and take no lock.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `n`.
+    /// Adds `n` to the sum.
     ///
     /// # Panics
-    /// If the sum is more than a `u64` holds: what is added was miscounted.
+    /// Panics if the sum exceeds `u64::MAX`. No real count gets there, so `n` was miscounted.
     pub fn add(&self, n: u64) {
         let before = self.0.fetch_add(n, Ordering::Relaxed);
-        assert!(n <= u64::MAX - before, "{n} added to {before}");
+        assert!(
+            n <= u64::MAX - before,
+            "counter overflow: {n} added to {before}"
+        );
     }
 
     /// Returns the sum so far.
@@ -32,7 +35,7 @@ mod tests {
     fn a_sum_that_wraps_is_a_miscount() {
         let counter = Counter::default();
         counter.add(7);
-        // One too many was subtracted, without a check.
+        // What an unchecked subtraction yields that goes below zero.
         counter.add(3_u64.wrapping_sub(4));
     }
 }

@@ -1,81 +1,81 @@
-//! What is counted apart by the values of a label.
+//! Groups of counters or histograms, one for each value of a label.
 
 use crate::counter::Counter;
 use crate::histogram::Histogram;
 use crate::table::group;
 
 group! {
-    /// Operations begun, by kind.
+    /// Operations started, by kind.
     pub struct Operations: Counter, by "op" {
-        /// Reads of keys; of many at once each counts.
+        /// Reads of keys. A read of several keys counts each of them.
         gets = "get",
-        /// Writes; a batch is one.
+        /// Writes. A batch counts once.
         writes = "write",
-        /// Pages in key order.
+        /// Pages read in key order.
         pages = "page",
-        /// Slices in seqno order, read by a caller.
+        /// Slices in seqno order that the program read.
         slices = "slice",
     }
 }
 
 group! {
-    /// How long reads took, by kind.
+    /// Durations of reads, by kind.
     pub struct Reads: Histogram, by "op" {
-        /// A key; one read in 16 is timed.
+        /// Reads of a key. One read in 16 is timed.
         get = "get",
-        /// A page in key order.
+        /// Reads of a page in key order.
         page = "page",
-        /// A slice in seqno order, read by a caller.
+        /// Reads of a slice in seqno order by the program.
         slice = "slice",
     }
 }
 
 group! {
-    /// Writes refused for a reason that is not their condition.
+    /// Refused writes, by reason. A write whose condition (CAS, add, replace) fails does not count.
     pub struct Refusals: Counter, by "reason" {
-        /// Memory was at its quota for the time allowed.
+        /// The memory quota was used up, and no memory was freed in the time allowed.
         memory = "memory",
-        /// The disk is full.
+        /// The disk was full.
         disk_full = "disk_full",
-        /// The engine has failed.
+        /// The engine had failed.
         failed = "failed",
-        /// A key, value or batch is too large.
+        /// A key, value or batch was too large.
         too_large = "too_large",
-        /// The changes of the vBucket cannot be written to disk.
+        /// The vBucket had failed: its changes cannot be written to disk.
         vb_failed = "vb_failed",
-        /// What the write replaces could not be read.
+        /// The document that the write replaces could not be read.
         unreadable = "unreadable",
     }
 }
 
 group! {
-    /// Waits by what was waited for.
+    /// Durations of waits for durability, by level.
     pub struct ByDurability: Histogram, by "durability" {
-        /// To be in memory.
+        /// Waits until a change is in memory.
         memory = "memory",
-        /// To be in RocksDB's log.
+        /// Waits until a change is in RocksDB's log.
         logged = "logged",
-        /// To be synced.
+        /// Waits until a change is synced.
         synced = "synced",
     }
 }
 
 group! {
-    /// Writes to disk that failed, by why.
+    /// Failed writes to disk, by cause.
     pub struct Failures: Counter, by "reason" {
-        /// No space.
+        /// The disk was full.
         disk_full = "disk_full",
-        /// Another error of the file system.
+        /// The file system returned another error.
         io = "io",
-        /// Corrupt data.
+        /// RocksDB reported corruption.
         corruption = "corruption",
-        /// Anything else, a panic included.
+        /// Any other cause, including a panic.
         other = "other",
     }
 }
 
 impl Failures {
-    /// Returns how many there were.
+    /// Returns the number of failures with any cause.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.each().map(|(_, counter)| counter.get()).sum()
@@ -83,57 +83,57 @@ impl Failures {
 }
 
 group! {
-    /// Streams ended, by reason.
+    /// Ended streams, by reason.
     pub struct StreamEnds: Counter, by "reason" {
-        /// The end that was asked for is reached.
+        /// The stream reached the requested end.
         reached_end = "reached_end",
-        /// The consumer closed it.
+        /// The consumer closed the stream.
         closed = "closed",
-        /// The consumer must first go back.
+        /// The consumer has to roll back first.
         rollback = "rollback",
-        /// The consumer took nothing for the stall limit, and the disk is short.
+        /// The consumer took nothing for the stall limit while the disk was short of space.
         stalled = "stalled",
         /// The vBucket was deleted.
         vbucket_gone = "vbucket_gone",
-        /// Something failed.
+        /// An error ended the stream.
         error = "error",
         /// The engine was closed.
         shutdown = "shutdown",
-        /// Never begun: too many backfills wait.
+        /// The stream was never opened, because too many backfills were pending.
         refused = "refused",
     }
 }
 
 group! {
-    /// Rollbacks answered, by reason.
+    /// Requests answered with a rollback, by reason.
     pub struct Rollbacks: Counter, by "reason" {
-        /// Tombstones above the position were removed for good.
+        /// Tombstones above the position have been purged.
         purged = "purged",
-        /// The consumer follows a branch that the vBucket does not know.
+        /// The vBucket's failover log does not contain the consumer's branch.
         unknown_branch = "unknown_branch",
-        /// The consumer has changes of its branch that the vBucket has not.
+        /// The consumer has changes of its branch that the vBucket does not have.
         diverged = "diverged",
-        /// Its position was reached with another filter.
+        /// The position was reached with another filter.
         filter_changed = "filter_changed",
     }
 }
 
 group! {
-    /// Slices read, by why they ended.
+    /// Slices read for streams, by why they ended.
     pub struct Slices: Counter, by "end" {
-        /// Up to the end of their view.
+        /// The slice reached the end of its view.
         complete = "complete",
-        /// Up to their budget.
+        /// The slice used up its budget.
         budget = "budget",
     }
 }
 
 group! {
-    /// What was handed on, by where it was read.
+    /// Changes or bytes read for streams, by source.
     pub struct BySource: Counter, by "source" {
-        /// From disk.
+        /// Read from disk.
         disk = "disk",
-        /// From memory.
+        /// Read from memory.
         memory = "memory",
     }
 }

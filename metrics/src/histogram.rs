@@ -1,18 +1,18 @@
-//! Counting how large or how long things were.
+//! Histograms of sizes and durations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds for times that a user waits for, in microseconds: 10 us to 10 s.
+/// Bucket bounds for durations that a caller waits for, in microseconds: 10 us to 10 s.
 pub const LATENCY_BOUNDS_MICROS: &[u64] = &[
     10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000,
     10_000_000,
 ];
 
-/// Upper bounds for how many items something has.
+/// Bucket bounds for numbers of items.
 pub const ITEMS_BOUNDS: &[u64] = &[1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536];
 
-/// Upper bounds for how many bytes something has.
+/// Bucket bounds for sizes in bytes.
 pub const BYTES_BOUNDS: &[u64] = &[
     1 << 10,
     1 << 12,
@@ -25,17 +25,17 @@ pub const BYTES_BOUNDS: &[u64] = &[
     1 << 26,
 ];
 
-/// How often something was up to which size. Counting takes no lock and may be done by any thread.
+/// A histogram with fixed bucket bounds. Any thread may add values; no lock is taken.
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [u64],
-    /// One more than bounds: what is above the last.
+    /// One count for each bound, and a last one for values above all bounds.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// Returns one with these bounds, which rise.
+    /// Returns an empty histogram. `bounds` must be in ascending order.
     #[must_use]
     pub fn new(bounds: &'static [u64]) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
@@ -46,57 +46,57 @@ impl Histogram {
         }
     }
 
-    /// Returns one for times in microseconds, see [`LATENCY_BOUNDS_MICROS`].
+    /// Returns an empty histogram for durations, with [`LATENCY_BOUNDS_MICROS`].
     #[must_use]
     pub fn latency() -> Self {
         Self::new(LATENCY_BOUNDS_MICROS)
     }
 
-    /// Counts one.
+    /// Adds a value.
     pub fn observe(&self, size: u64) {
         let bucket = self.bounds.partition_point(|bound| *bound < size);
         let Some(count) = self.counts.get(bucket) else {
-            unreachable!("one count more than bounds");
+            unreachable!("there is one more count than bounds");
         };
         count.fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(size, Ordering::Relaxed);
     }
 
-    /// Counts a time, in microseconds.
+    /// Adds a duration, in whole microseconds.
     pub fn observe_time(&self, time: Duration) {
         self.observe(micros(time));
     }
 
-    /// Returns how many were up to each bound and above the one before it; the last number is of
-    /// those above the last bound.
+    /// Returns the number of values in each bucket: those above the previous bound and up to this
+    /// one. The last number counts the values above the last bound. Not cumulative.
     #[must_use]
     pub fn counts(&self) -> Vec<u64> {
         let counts = self.counts.iter();
         counts.map(|c| c.load(Ordering::Relaxed)).collect()
     }
 
-    /// Returns the bounds.
+    /// Returns the upper bounds of the buckets.
     #[must_use]
     pub fn bounds(&self) -> &'static [u64] {
         self.bounds
     }
 
-    /// Returns the sum of all that was counted.
+    /// Returns the sum of all values.
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.sum.load(Ordering::Relaxed)
     }
 }
 
-/// One for times, see [`Histogram::latency`].
+/// Returns a histogram for durations, see [`Histogram::latency`].
 impl Default for Histogram {
     fn default() -> Self {
         Self::latency()
     }
 }
 
-/// Returns whole microseconds; a time beyond 584,000 years, which only a broken clock has, is the most
-/// there is.
+/// Returns a duration in whole microseconds, at most `u64::MAX`. Only a broken clock measures a
+/// duration beyond that, which is 584,000 years.
 pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

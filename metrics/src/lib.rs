@@ -1,10 +1,10 @@
-//! What vbstore measures about itself, and how Prometheus gets it.
+//! Metrics of a vbstore engine, and their export to Prometheus.
 //!
-//! An engine is handed an [`EngineMetrics`] and keeps it up to date; whoever holds a clone reads it.
-//! There is no global state. Everything that opens and closes is counted by a guard, so that a leak
-//! shows as a number. What can be read from the engine's own tables is counted nowhere: a
-//! [`SampleSource`] reads it when it is asked, for a scrape ([`Telemetry`]) or as plain data
-//! ([`MetricsSnapshot`]). All names are in [`names`].
+//! An engine updates its [`EngineMetrics`]; there is no global state. Resources that are opened and
+//! closed are counted by guards, so that a leak shows up as a value that does not return to zero.
+//! State that can be read from the engine's own tables has no counter: a [`SampleSource`] reads the
+//! tables on demand, either for a scrape ([`Telemetry`]) or as plain data ([`MetricsSnapshot`]).
+//! [`names`] lists every metric.
 
 mod collector;
 mod counter;

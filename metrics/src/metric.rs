@@ -1,44 +1,44 @@
-//! What is declared of a metric.
+//! The declaration of a metric: name, kind, labels and help.
 
-/// What a metric is.
+/// The kind of a metric, as Prometheus defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// A state now.
+    /// A value that may go up and down.
     Gauge,
-    /// Rises only, from 0 when the engine is opened.
+    /// A value that only increases, from 0 when the engine is opened.
     Counter,
-    /// How often something was up to which size.
+    /// A distribution of values over buckets.
     Histogram,
-    /// A sum and a count, without quantiles.
+    /// A sum and a count of values, without quantiles.
     Summary,
 }
 
 /// A label and the values it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// Its name.
+    /// The name of the label.
     pub name: &'static str,
-    /// All its values; none if they are not known before.
+    /// All values of the label; empty if they are not known in advance.
     pub values: &'static [&'static str],
 }
 
-/// A metric.
+/// The declaration of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name, with prefix and unit.
+    /// The full name, with the prefix `vbstore_` and the unit.
     pub name: &'static str,
-    /// What it is.
+    /// The kind of the metric.
     pub kind: Kind,
-    /// Its labels, except `store`, which every metric has.
+    /// The labels except `store`, which every metric has.
     pub labels: &'static [Label],
-    /// What it means, in one line.
+    /// The help text, one line.
     pub help: &'static str,
 }
 
 impl Metric {
-    /// Returns whether these are the values of its only label, in this order: for a check, when the
-    /// program is compiled, that the names of an enum of another crate are those declared here.
+    /// Returns whether the metric has one label, whose values are `names` in this order. Other
+    /// crates assert with it at compile time that an enum of theirs has the names declared here.
     #[must_use]
     pub const fn is_by(&self, names: &[&str]) -> bool {
         let [label] = self.labels else {
@@ -49,14 +49,14 @@ impl Metric {
 }
 
 impl Label {
-    /// Returns whether these are its values, in this order; see [`Metric::is_by`].
+    /// Returns whether the values of the label are `names` in this order; see [`Metric::is_by`].
     #[must_use]
     pub const fn is_of(&self, names: &[&str]) -> bool {
         is_same(self.values, names)
     }
 }
 
-/// `==`, which the standard library does not have for constants.
+/// Compares two lists. `==` on slices is not available in a `const fn`.
 const fn is_same(mut a: &[&str], mut b: &[&str]) -> bool {
     while let ([first, rest @ ..], [other, others @ ..]) = (a, b) {
         let (mut bytes, mut other_bytes) = (first.as_bytes(), other.as_bytes());

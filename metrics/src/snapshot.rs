@@ -1,4 +1,4 @@
-//! What is measured at one moment, as plain data.
+//! The values of metrics at one moment, as plain data.
 
 use crate::counter::Counter;
 use crate::histogram::Histogram;
@@ -7,37 +7,37 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// A text that is usually known when the program is compiled.
+/// A string that is usually a literal.
 pub type Text = Cow<'static, str>;
 
-/// What is measured at one moment: the same figures that are scraped.
+/// The values of metrics at one moment: the same as a scrape exports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricsSnapshot {
-    /// By name. What is not known is not there.
+    /// Metrics by name. A metric whose value is not known is absent.
     pub families: BTreeMap<Text, Family>,
 }
 
 /// A metric and its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Family {
-    /// What it is.
+    /// The kind of the metric.
     pub kind: Kind,
-    /// One for each combination of labels.
+    /// One sample for each combination of labels.
     pub samples: Vec<Sample>,
 }
 
-/// One figure.
+/// One value of a metric, with its labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// Label names and values, sorted; without `store`.
+    /// Names and values of the labels, without `store`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<Text, Text>,
-    /// The figure.
+    /// The value.
     #[serde(flatten)]
     pub figure: Figure,
 }
 
-/// The value of a sample, in the unit its name says.
+/// The value of a sample, in the unit that the metric's name ends with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Figure {
@@ -46,15 +46,15 @@ pub enum Figure {
         /// The value.
         value: f64,
     },
-    /// A histogram, or a summary, which has no buckets.
+    /// A histogram, or a summary. A summary has no buckets.
     Distribution {
-        /// How many were up to each bound, all smaller ones included. Above the last bound are
-        /// `count` less the last of these.
+        /// Cumulative counts by upper bound. `count` minus the last of them is the number of values
+        /// above all bounds.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         buckets: Vec<Bucket>,
-        /// The sum of all.
+        /// The sum of all values.
         sum: f64,
-        /// How many.
+        /// The number of values.
         count: u64,
     },
 }
@@ -62,16 +62,16 @@ pub enum Figure {
 /// One bucket of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bucket {
-    /// Upper bound.
+    /// The upper bound of the bucket.
     pub upto: f64,
-    /// How many were up to it.
+    /// The number of values up to the bound.
     pub count: u64,
 }
 
 /// A label and its value.
 pub type Pair = (&'static str, Text);
 
-/// Returns a number as Prometheus has it: exact up to 2^53.
+/// Converts a count to the `f64` that Prometheus uses. Exact up to 2^53.
 #[must_use]
 pub fn number(value: u64) -> f64 {
     let [a, b, c, d, rest @ ..] = value.to_be_bytes();
@@ -82,7 +82,7 @@ pub fn number(value: u64) -> f64 {
 // A wider `usize` would make `u64_from` lose bits.
 const _: () = assert!(usize::BITS <= u64::BITS);
 
-/// Returns a length or a count as a `u64`. Exact: see the assertion above.
+/// Converts a length or a count to `u64`. Exact, as the assertion above shows.
 #[expect(
     clippy::as_conversions,
     reason = "the standard library has no `From` for it; checked when this is compiled"
@@ -98,12 +98,12 @@ impl MetricsSnapshot {
         self.put_with(metric, &[], number(value));
     }
 
-    /// Adds a sample without labels that is no whole number.
+    /// Adds a sample without labels whose value is not an integer.
     pub fn put_float(&mut self, metric: &'static Metric, value: f64) {
         self.put_with(metric, &[], value);
     }
 
-    /// Adds a counter.
+    /// Adds the value of a counter, without labels.
     pub fn put_counter(&mut self, metric: &'static Metric, counter: &Counter) {
         self.put(metric, counter.get());
     }
@@ -111,28 +111,28 @@ impl MetricsSnapshot {
     /// Adds a sample for one value of the metric's only label.
     ///
     /// # Panics
-    /// If it has not one label, or the label has not this value.
+    /// Panics if the metric does not have exactly one label, or the label does not declare `value`.
     pub fn put_by(&mut self, metric: &'static Metric, value: impl Into<Text>, number_of: u64) {
         let [label] = metric.labels else {
-            panic!("{} has not one label", metric.name);
+            panic!("{} does not have exactly one label", metric.name);
         };
         self.put_with(metric, &[(label.name, value.into())], number(number_of));
     }
 
-    /// Adds a sample.
+    /// Adds a sample with labels.
     ///
     /// # Panics
-    /// If the labels are not those that the metric declares, in their order, or one has a value that it
-    /// does not have.
+    /// Panics if the labels are not those that the metric declares, in the same order, or if a
+    /// label does not declare its value.
     pub fn put_with(&mut self, metric: &'static Metric, labels: &[Pair], value: f64) {
         self.add(metric, labels, Figure::Number { value });
     }
 
-    /// Adds a histogram. `unit` is what one of what it counts is in the unit of the metric's name:
-    /// 1e-6 for microseconds.
+    /// Adds a histogram. `unit` converts its values to the unit of the metric's name: 1e-6 if it
+    /// holds microseconds and the metric is in seconds.
     ///
     /// # Panics
-    /// As [`Self::put_with`].
+    /// Panics as [`Self::put_with`] does.
     pub fn put_histogram(
         &mut self,
         metric: &'static Metric,
@@ -160,7 +160,7 @@ impl MetricsSnapshot {
         self.add(metric, labels, figure);
     }
 
-    /// Adds a summary without labels. `unit` is what one of the sum is in the unit of its name.
+    /// Adds a summary without labels. `unit` converts `sum` to the unit of the metric's name.
     pub fn put_summary(&mut self, metric: &'static Metric, sum: u64, count: u64, unit: f64) {
         let figure = Figure::Distribution {
             buckets: Vec::new(),
@@ -174,13 +174,13 @@ impl MetricsSnapshot {
         let declared = metric.labels.iter().map(|label| label.name);
         assert!(
             declared.eq(labels.iter().map(|(name, _)| *name)),
-            "{} has not the labels {labels:?}",
+            "{} does not declare the labels {labels:?}",
             metric.name
         );
         for (label, (_, value)) in metric.labels.iter().zip(labels) {
             assert!(
                 label.values.is_empty() || label.values.contains(&value.as_ref()),
-                "{} has not {}={value}",
+                "{} does not declare {}={value}",
                 metric.name,
                 label.name
             );
@@ -197,13 +197,14 @@ impl MetricsSnapshot {
         family.samples.push(Sample { labels, figure });
     }
 
-    /// Returns the number of a metric without labels.
+    /// Returns the value of a metric without labels, or `None` if it is absent or a distribution.
     #[must_use]
     pub fn value(&self, metric: &Metric) -> Option<f64> {
         self.value_by(metric, &[])
     }
 
-    /// Returns the number of a metric with just these labels.
+    /// Returns the value of the sample that has exactly these labels, or `None` if it is absent or
+    /// a distribution.
     #[must_use]
     pub fn value_by(&self, metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
         let family = self.families.get(metric.name)?;
@@ -219,8 +220,8 @@ impl MetricsSnapshot {
         }
     }
 
-    /// Returns the sum of a metric over all its samples; 0 if there is none. For a distribution it
-    /// is the sum of its counts.
+    /// Returns the sum of a metric over all its samples, 0 if there are none. Of a distribution,
+    /// the number of values is summed.
     #[must_use]
     pub fn sum(&self, metric: &Metric) -> f64 {
         let family = self.families.get(metric.name);
@@ -233,7 +234,9 @@ impl MetricsSnapshot {
     }
 }
 
-/// `count * unit` without the noise of binary fractions: 250 us are 0.00025 s.
+/// Returns `count * unit` without binary rounding noise: 250 us become 0.00025 s.
+///
+/// Dividing by 1e6 rounds once, while 1e-6 is itself not exact as an `f64`.
 fn scaled(count: u64, unit: f64) -> f64 {
     let inverse = unit.recip().round();
     if unit < 1.0 {

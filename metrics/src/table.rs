@@ -1,22 +1,23 @@
-//! How a metric is declared: once, with everything that is made of it.
+//! Macros that declare metrics. Each metric is declared once.
 //!
-//! - [`metrics!`] makes a table of metrics: for each entry the constant with its name, kind, labels and
-//!   help. An entry that ends in `=> field: Type` is counted by us: it is also a field of the struct
-//!   that the table names, made by its `Default`, and put into a snapshot by its `sample_counted`. An
-//!   entry without a field is read from a table of the engine's, which puts it by hand.
-//! - [`group!`] makes the type of a field whose metric has a label: one counter or histogram for each
-//!   value of the label, under a field of its own.
+//! - [`metrics!`] declares a table of metrics. Each entry becomes a constant with name, kind,
+//!   labels and help. An entry that ends in `=> field: Type` also becomes a field of the table's
+//!   struct: its `Default` creates the counter, and its `sample_counted` exports it. An entry
+//!   without a field is read from a table of the engine, by code that adds it to the sample
+//!   explicitly.
+//! - [`group!`] declares the type of a field whose metric has a label: a struct with one counter or
+//!   histogram for each value of the label.
 //!
-//! So a new counter is one line, and cannot be forgotten where figures are sampled.
+//! A new counter is therefore one line, and cannot be left out of a sample by mistake.
 
 use crate::counter::Counter;
 use crate::histogram::Histogram;
 use crate::metric::Metric;
 use crate::snapshot::{MetricsSnapshot, Pair, number};
 
-/// Something that counts, as the field of a table.
+/// A counter or histogram that can be the field of a table.
 pub trait Instrument {
-    /// Puts what was counted into `into`, as a sample of `metric` with these labels.
+    /// Adds the current value to `into`, as a sample of `metric` with these labels.
     fn put(&self, metric: &'static Metric, labels: &[Pair], into: &mut MetricsSnapshot);
 }
 
@@ -26,7 +27,7 @@ impl Instrument for Counter {
     }
 }
 
-/// What is measured in seconds is counted in microseconds; everything else is counted as it is.
+/// A histogram whose metric is in seconds holds microseconds; any other is exported unchanged.
 impl Instrument for Histogram {
     fn put(&self, metric: &'static Metric, labels: &[Pair], into: &mut MetricsSnapshot) {
         let is_time = metric.name.ends_with("_seconds");
@@ -35,19 +36,20 @@ impl Instrument for Histogram {
     }
 }
 
-/// Declares the type of a field for a metric with one label.
+/// Declares the type of a field whose metric has one label.
 ///
 /// ```text
 /// group! {
-///     /// Operations begun, by kind.
+///     /// Operations started, by kind.
 ///     pub struct Operations: Counter, by "op" {
-///         /// Reads of keys; of many at once each counts.
+///         /// Reads of keys. A read of several keys counts each of them.
 ///         gets = "get",
 ///     }
 /// }
 /// ```
 ///
-/// `Operations::LABEL` is the label with all its values; `each` returns the counters with their values.
+/// `Operations::LABEL` is the label with all its values. `each` returns every counter with its
+/// value of the label.
 macro_rules! group {
     (
         $(#[$doc:meta])*
@@ -68,20 +70,20 @@ macro_rules! group {
                 values: &[$($value),+],
             };
 
-            /// Returns the one of a value of the label.
+            /// Returns the counter or histogram for a value of the label.
             ///
             /// # Panics
-            /// If the label does not have it.
+            /// Panics if the label does not declare the value.
             #[must_use]
             pub fn of(&self, value: &str) -> &$type {
                 let found = self.each().find(|(of, _)| *of == value);
                 let Some((_, instrument)) = found else {
-                    panic!("{} has not {value}", Self::LABEL.name);
+                    panic!("{} does not declare {value}", Self::LABEL.name);
                 };
                 instrument
             }
 
-            /// Returns each with its value of the label.
+            /// Returns every counter or histogram with its value of the label.
             pub fn each(&self) -> impl Iterator<Item = (&'static str, &$type)> {
                 [$(($value, &self.$field)),+].into_iter()
             }
@@ -104,20 +106,21 @@ macro_rules! group {
     };
 }
 
-/// Declares a table of metrics, and the struct that holds those which are counted.
+/// Declares a table of metrics, and the struct with the counters of those that have a field.
 ///
 /// ```text
 /// metrics! {
-///     /// The engine's own tables.
+///     /// Metrics of the engine.
 ///     ENGINE:
-///     /// What one engine counts.
+///     /// Counters of one engine.
 ///     pub struct EngineMetrics {
-///         /// Fields that put what they have by themselves.
+///         /// A field that adds its metrics to a sample itself.
 ///         pub db_snapshots: Arc<DbSnapshots>,
 ///     }
 ///     VBUCKETS = Gauge "vbuckets" [] "vBuckets of the store.";
 ///     SYNCS = Counter "syncs_total" [] "Syncs." => syncs: Counter;
-///     BATCH = Histogram "batch_items" [] "Changes." => items: Histogram = Histogram::new(ITEMS_BOUNDS);
+///     BATCH = Histogram "batch_items" [] "Changes."
+///         => items: Histogram = Histogram::new(ITEMS_BOUNDS);
 /// }
 /// ```
 macro_rules! metrics {
@@ -152,7 +155,7 @@ macro_rules! metrics {
         }
 
         impl $struct {
-            /// Puts everything that the table counts into `into`, in the order of the table.
+            /// Adds all counters of the table to `into`, in the order of the table.
             pub fn sample_counted(&self, into: &mut $crate::snapshot::MetricsSnapshot) {
                 $($($crate::table::Instrument::put(&self.$field, &$metric, &[], into);)?)*
             }
@@ -186,8 +189,8 @@ mod tests {
     use crate::names::{self, EngineMetrics, Kind};
     use std::time::Duration;
 
-    /// A counter that is declared and has no field would have to be put by hand, and would be
-    /// forgotten there.
+    /// A counter that is declared without a field would have to be sampled by hand, and could be
+    /// forgotten.
     #[test]
     fn every_counter_and_histogram_of_the_engine_is_sampled_with_every_label() {
         let mut snapshot = MetricsSnapshot::default();
@@ -238,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "vbstore_health has not state=unwell")]
+    #[should_panic(expected = "vbstore_health does not declare state=unhealthy")]
     fn a_value_that_a_label_does_not_have_is_refused() {
-        MetricsSnapshot::default().put_by(&names::HEALTH_STATE, "unwell", 1);
+        MetricsSnapshot::default().put_by(&names::HEALTH_STATE, "unhealthy", 1);
     }
 
     #[test]
-    #[should_panic(expected = "vbstore_vbuckets has not one label")]
+    #[should_panic(expected = "vbstore_vbuckets does not have exactly one label")]
     fn a_label_that_a_metric_does_not_have_is_refused() {
         MetricsSnapshot::default().put_by(&names::VBUCKETS, "any", 1);
     }

@@ -1,4 +1,4 @@
-//! Every expression that ships speaks of figures there are, and the dashboards are those of the table.
+//! Every shipped expression uses only metrics that exist, and the dashboards match their table.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -19,7 +19,8 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-/// Words of an expression that look like ours, with what stands before and after each.
+/// Returns the words of an expression that look like metrics of vbstore, with the text before and
+/// after each.
 fn words(text: &str) -> Vec<(&str, &str, &str)> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -44,7 +45,7 @@ fn find(word: &str) -> Option<&'static Metric> {
     names::find(word).or(of_histogram)
 }
 
-/// Labels that an expression groups by or ignores, and that no figure has.
+/// Labels that an expression groups by or ignores, and that no metric declares.
 fn wrong_groups(text: &str) -> Vec<String> {
     let known: BTreeSet<&str> = names::ALL
         .iter()
@@ -66,16 +67,16 @@ fn wrong_groups(text: &str) -> Vec<String> {
     wrong
 }
 
-/// What is wrong with the names and labels of a text.
+/// Returns what is wrong with the names and labels in a text.
 fn wrong(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for (before, word, after) in words(text) {
         if before.ends_with(':') {
-            // A recorded series.
+            // A series of recording.yml.
             continue;
         }
         let Some(metric) = find(word) else {
-            wrong.push(format!("no figure {word}"));
+            wrong.push(format!("no metric {word}"));
             continue;
         };
         if metric.kind == Kind::Histogram && metric.name == word {
@@ -112,7 +113,7 @@ fn the_committed_dashboards_are_those_of_the_table() {
     ] {
         assert!(
             read(&dir.join(file)) == text,
-            "{file} is not what the table says: run `make dashboards`"
+            "{file} differs from the table: run `make dashboards`"
         );
     }
 }
@@ -140,13 +141,13 @@ fn every_expression_speaks_of_figures_there_are() {
         assert_eq!(wrong_groups(&text), Vec::<String>::new());
         seen.extend(words(&text).iter().map(|(_, word, _)| (*word).to_owned()));
     }
-    assert!(seen.len() > 60, "{} figures are used", seen.len());
+    assert!(seen.len() > 60, "{} metrics are used", seen.len());
 }
 
 #[test]
 fn the_rule_finds_what_breaks_it() {
     assert_eq!(wrong("rate(vbstore_ops_total{op=\"get\"}[1m])").len(), 0);
-    assert_eq!(wrong("vbstore_nothing > 0"), ["no figure vbstore_nothing"]);
+    assert_eq!(wrong("vbstore_nothing > 0"), ["no metric vbstore_nothing"]);
     assert_eq!(wrong("vbstore_ops_total{op=\"fly\"}").len(), 1);
     assert_eq!(wrong("vbstore_ops_total{kind=\"get\"}").len(), 1);
     assert_eq!(wrong("vbstore_persist_sync_seconds").len(), 1);
@@ -177,6 +178,6 @@ fn every_alert_has_its_paragraph_and_its_test() {
         assert!(tests.contains(&quiet), "{name} is never seen to be quiet");
     }
     for line in runbook.lines().filter_map(|l| l.strip_prefix("## ")) {
-        assert!(names.contains(&line), "{line} is no alert");
+        assert!(names.contains(&line), "{line} is not an alert");
     }
 }

@@ -1,4 +1,4 @@
-//! What a registry makes of a source.
+//! How a registry exports the metrics of a source.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -130,7 +130,7 @@ fn several_stores_and_parts_share_a_registry_and_the_same_one_twice_is_refused()
     let refused = telemetry.register("engine", names::ENGINE).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "the registry has figures of engine of a store \"orders\""
+        "the registry already has the engine metrics of a store named \"orders\""
     );
     let _streams = telemetry.register("streams", names::STREAMS).unwrap();
     assert_eq!(

@@ -1,4 +1,5 @@
-//! What is on the dashboards. `$S` stands for what chooses the store, `$R` for the range of rates.
+//! The panels of the dashboards. In expressions, `$S` stands for the label matchers that select the
+//! store, and `$R` for the range of rates.
 
 /// A row of panels.
 pub(crate) struct Row {
@@ -11,9 +12,9 @@ pub(crate) struct Panel {
     pub(crate) title: &'static str,
     /// Grafana's name of the unit.
     pub(crate) unit: &'static str,
-    /// Expressions, and what a line of each is called; `{{label}}` is replaced.
+    /// Expressions and the legends of their lines; `{{label}}` is replaced.
     pub(crate) lines: &'static [(&'static str, &'static str)],
-    /// Whether it may have no data though everything is well.
+    /// Whether the panel may have no data although everything works.
     pub(crate) may_be_empty: bool,
 }
 
@@ -46,7 +47,7 @@ pub(crate) const ROWS: &[Row] = &[
                 ],
             ),
             panel(
-                "Age of the oldest",
+                "Age of the oldest db snapshot",
                 "s",
                 &[("max(vbstore_db_snapshot_oldest_age_seconds{$S})", "oldest")],
             ),
@@ -69,7 +70,7 @@ pub(crate) const ROWS: &[Row] = &[
                 "bytes",
                 &[(
                     "sum(vbstore_rocksdb_obsolete_sst_bytes{$S})",
-                    "needed by an old view only",
+                    "needed only by old snapshots",
                 )],
             ),
         ],
@@ -78,7 +79,7 @@ pub(crate) const ROWS: &[Row] = &[
         title: "Cursors and streams",
         panels: &[
             panel(
-                "Cursor lag, the worst",
+                "Largest cursor lag",
                 "short",
                 &[(
                     "max by (kind) (vbstore_cursor_max_lag_items{$S})",
@@ -86,7 +87,7 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
-                "Cursor lag in time, the worst",
+                "Largest cursor lag in seconds",
                 "s",
                 &[(
                     "max by (kind) (vbstore_cursor_max_lag_seconds{$S})",
@@ -94,7 +95,7 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
-                "Cursor lag in memory, the worst",
+                "Largest cursor lag in bytes",
                 "bytes",
                 &[(
                     "max by (kind) (vbstore_cursor_max_lag_bytes{$S})",
@@ -107,24 +108,21 @@ pub(crate) const ROWS: &[Row] = &[
                 &[
                     ("sum by (state) (vbstore_streams{$S})", "{{state}}"),
                     ("sum(vbstore_cursors{$S, kind=\"stream\"})", "with a cursor"),
-                    (
-                        "sum(vbstore_readers{$S})",
-                        "in progress, as vBuckets know them",
-                    ),
+                    ("sum(vbstore_readers{$S})", "in progress"),
                 ],
             ),
             panel(
-                "Not taken, the worst stream",
+                "Largest backlog of a stream",
                 "short",
                 &[("max(vbstore_reader_max_lag_seqnos{$S})", "seqnos")],
             ),
             panel(
-                "Consumers that take nothing, the longest",
+                "Longest idle time of a consumer",
                 "s",
                 &[("max(vbstore_reader_max_idle_seconds{$S})", "idle")],
             ),
             panel(
-                "Changes handed on",
+                "Changes read for streams",
                 "ops",
                 &[(
                     "sum by (source) (rate(vbstore_stream_items_total{$S}[$R]))",
@@ -132,7 +130,7 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
-                "Bytes handed on",
+                "Bytes read for streams",
                 "Bps",
                 &[(
                     "sum by (source) (rate(vbstore_stream_bytes_total{$S}[$R]))",
@@ -140,7 +138,7 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
-                "Cursors dropped, streams sent back",
+                "Cursors dropped, streams returned to disk",
                 "ops",
                 &[
                     (
@@ -185,7 +183,7 @@ pub(crate) const ROWS: &[Row] = &[
                 ],
             ),
             panel(
-                "One invocation",
+                "Duration of a slice",
                 "s",
                 &[
                     (
@@ -199,12 +197,12 @@ pub(crate) const ROWS: &[Row] = &[
                 ],
             ),
             panel(
-                "A backfill",
+                "Duration of a backfill",
                 "s",
                 &[
                     (
                         "histogram_quantile(0.99, sum by (le) (rate(vbstore_backfill_first_item_seconds_bucket{$S}[$R])))",
-                        "to its first hand-over, p99",
+                        "to its first delivery, p99",
                     ),
                     (
                         "histogram_quantile(0.99, sum by (le) (rate(vbstore_backfill_duration_seconds_bucket{$S}[$R])))",
@@ -235,7 +233,7 @@ pub(crate) const ROWS: &[Row] = &[
                 &[("sum by (op) (rate(vbstore_ops_total{$S}[$R]))", "{{op}}")],
             ),
             panel(
-                "From write to durability, p99",
+                "Wait for durability, p99",
                 "s",
                 &[(
                     "histogram_quantile(0.99, sum by (durability, le) (rate(vbstore_durable_wait_seconds_bucket{$S}[$R])))",
@@ -243,7 +241,7 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
-                "Reading, p99",
+                "Duration of reads, p99",
                 "s",
                 &[(
                     "histogram_quantile(0.99, sum by (op, le) (rate(vbstore_read_seconds_bucket{$S}[$R])))",
@@ -267,7 +265,7 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
-                "Not persisted, not synced",
+                "Age of changes not yet durable",
                 "s",
                 &[
                     (
@@ -278,7 +276,7 @@ pub(crate) const ROWS: &[Row] = &[
                 ],
             ),
             panel(
-                "Refused and failed",
+                "Refused writes and failed flushes",
                 "ops",
                 &[
                     (
@@ -297,7 +295,7 @@ pub(crate) const ROWS: &[Row] = &[
         title: "Memory and disk",
         panels: &[
             panel(
-                "Recent changes",
+                "Memory of recent changes",
                 "bytes",
                 &[
                     ("sum(vbstore_checkpoint_memory_bytes{$S})", "checkpoints"),
@@ -338,7 +336,7 @@ pub(crate) const ROWS: &[Row] = &[
                 )],
             ),
             panel(
-                "Written again by flushes and compactions",
+                "Bytes written by log, flushes and compactions",
                 "Bps",
                 &[
                     (
@@ -356,7 +354,7 @@ pub(crate) const ROWS: &[Row] = &[
                 ],
             ),
             panel(
-                "Seeks over many versions",
+                "Seeks past many versions of a key",
                 "ops",
                 &[(
                     "sum(rate(vbstore_rocksdb_reseeks_total{$S}[$R]))",
@@ -374,7 +372,7 @@ pub(crate) const ROWS: &[Row] = &[
         ],
     },
     Row {
-        title: "The figures themselves",
+        title: "Metrics collection",
         panels: &[
             panel(
                 "Collecting",
@@ -387,7 +385,7 @@ pub(crate) const ROWS: &[Row] = &[
                 &[("max by (state) (vbstore_health{$S})", "{{state}}")],
             ),
             Panel {
-                title: "Since RocksDB's oldest snapshot",
+                title: "Age of RocksDB's oldest snapshot",
                 unit: "short",
                 lines: &[(
                     "max(vbstore_rocksdb_oldest_snapshot_sequence_lag{$S})",

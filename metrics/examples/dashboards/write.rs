@@ -1,4 +1,4 @@
-//! From the table to what Grafana and Prometheus read.
+//! Writes the table in the formats of Grafana and of Prometheus' consoles.
 
 use super::table::{Panel, ROWS};
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! Counting open db snapshots: RocksDB read views, which pin disk space while they are open.
+//! The table of open db snapshots. A db snapshot is a RocksDB read view; it pins disk space while
+//! it is open.
 
 mod sample;
 
@@ -10,30 +11,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// On whose behalf a db snapshot is open.
+/// The purpose that a db snapshot is open for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
-    /// A slice of a vBucket in seqno order, read for a stream by a worker.
+    /// A slice of a vBucket in seqno order, read by a worker for a stream.
     Backfill,
-    /// The same, read by a caller.
+    /// A slice of a vBucket in seqno order, read by the program.
     Slice,
     /// A page of keys in key order.
     Page,
-    /// Administration: recovery of a read that raced with writes, and verification.
+    /// Administration: verification, and the retry of a point read that raced with writes.
     Admin,
 }
 
 impl Holder {
-    /// All of them.
+    /// All purposes.
     pub const ALL: [Self; 4] = [Self::Backfill, Self::Slice, Self::Page, Self::Admin];
 
-    /// The names of all of them.
+    /// The names of all purposes.
     pub const NAMES: [&'static str; Self::ALL.len()] = {
         let [backfill, slice, page, admin] = Self::ALL;
         [backfill.name(), slice.name(), page.name(), admin.name()]
     };
 
-    /// Returns the name used as a label.
+    /// Returns the value of the label `holder`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,31 +46,32 @@ impl Holder {
     }
 }
 
-/// Upper bounds of the hold times that are counted apart, in microseconds.
+/// Bucket bounds of hold times, in microseconds.
 pub const HOLD_BOUNDS_MICROS: [u64; 13] = [
     100, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000,
     5_000_000,
 ];
 
-/// From here on a hold is over the limit: counted and logged. Ten times the default budget of a slice.
+/// Holds longer than this are counted as over the limit and logged: ten times the default time
+/// budget of a slice.
 pub const HOLD_LIMIT: Duration = Duration::from_millis(100);
-/// From here on a hold is listed one by one.
+/// Holds longer than this are listed individually.
 const LONG_HOLD: Duration = Duration::from_millis(20);
-/// Long holds that are listed.
+/// Capacity of the list of long holds.
 const LONG_HOLDS_MAX: usize = 1_000;
 
-/// A db snapshot that was held for more than 20 ms: the default budget of a slice and 10 ms.
+/// A db snapshot that was held for more than 20 ms, twice the default time budget of a slice.
 #[derive(Clone, Copy, Debug)]
 pub struct LongHold {
-    /// On whose behalf.
+    /// The purpose of the db snapshot.
     pub holder: Holder,
-    /// For how long.
+    /// The time it was held.
     pub held: Duration,
-    /// How much of that its thread waited for a processor; `None` if that is not measured.
+    /// The part of that time for which its thread waited for a processor; `None` if not measured.
     pub waited: Option<Duration>,
 }
 
-/// Returns how long the calling thread has waited for a processor since it began.
+/// Returns how long the calling thread has waited for a processor since it was started.
 pub type WaitedFn = fn() -> Option<Duration>;
 
 #[derive(Debug, Default)]
@@ -78,7 +80,7 @@ struct Table {
     open: BTreeMap<u64, (Holder, Duration)>,
 }
 
-/// What is counted for one holder.
+/// Counters for one purpose.
 #[derive(Debug)]
 struct ByHolder {
     opened: Counter,
@@ -98,10 +100,11 @@ impl Default for ByHolder {
     }
 }
 
-/// The db snapshots of one engine. All times are of the engine's monotonic clock.
+/// The db snapshots of one engine. All times are read from the engine's monotonic clock.
 #[derive(Debug, Default)]
 pub struct DbSnapshots {
-    /// Opening and closing count under its lock: whoever has it sees opened - closed = open.
+    /// `opened` and `closed` are updated under this lock, so that opened minus closed is the number
+    /// of entries for every thread that holds it.
     table: Mutex<Table>,
     by_holder: [ByHolder; Holder::ALL.len()],
     longest_hold_micros: AtomicU64,
@@ -110,8 +113,8 @@ pub struct DbSnapshots {
 }
 
 impl DbSnapshots {
-    /// Counts a db snapshot as open until the guard is dropped. The guard is made before the db
-    /// snapshot is taken and dropped after it is given back, so that the count is never too low.
+    /// Counts a db snapshot as open until the guard is dropped. Create the guard before the db
+    /// snapshot and drop it after the db snapshot is released, so that the count is never too low.
     pub fn open(self: &Arc<Self>, holder: Holder, clock: ClockFn) -> DbSnapshotGuard {
         let waited = self.waited.get().and_then(|waited| waited());
         let since = clock();
@@ -131,8 +134,8 @@ impl DbSnapshots {
         }
     }
 
-    /// From now on listed holds say how long their thread waited for a processor. Costs a call of
-    /// `waited` at each opening and closing. Only the first call of this counts.
+    /// Records in listed holds how long their thread waited for a processor. Costs a call of
+    /// `waited` whenever a db snapshot is opened or closed. Only the first call has an effect.
     pub fn measure_waiting(&self, waited: WaitedFn) {
         let _ = self.waited.set(waited);
     }
@@ -147,8 +150,8 @@ impl DbSnapshots {
         }
     }
 
-    /// Returns how many were held up to each of [`HOLD_BOUNDS_MICROS`] and above the one before it;
-    /// the last number is of those above the last bound.
+    /// Returns the number of holds in each bucket of [`HOLD_BOUNDS_MICROS`], not cumulative. The
+    /// last number counts the holds above the last bound.
     #[must_use]
     pub fn holds(&self) -> [u64; HOLD_BOUNDS_MICROS.len() + 1] {
         let mut sums = [0_u64; HOLD_BOUNDS_MICROS.len() + 1];
@@ -160,7 +163,7 @@ impl DbSnapshots {
         sums
     }
 
-    /// Adds to the list; if that is full, in place of the shortest if this one is longer.
+    /// Lists a hold. If the list is full, replaces the shortest hold if this one is longer.
     fn list(&self, hold: LongHold) {
         let mut long_holds = self.long_holds.lock();
         if long_holds.len() < LONG_HOLDS_MAX {
@@ -173,19 +176,20 @@ impl DbSnapshots {
         }
     }
 
-    /// Returns holds of more than 20 ms, in no order: the longest 1,000 of them.
+    /// Returns the holds of more than 20 ms, in no particular order; of more than 1,000, the
+    /// longest.
     #[must_use]
     pub fn long_holds(&self) -> Vec<LongHold> {
         self.long_holds.lock().clone()
     }
 
-    /// Returns how many are open.
+    /// Returns the number of open db snapshots.
     #[must_use]
     pub fn open_now(&self) -> usize {
         self.table.lock().open.len()
     }
 
-    /// Returns how many this holder has open.
+    /// Returns the number of open db snapshots with this purpose.
     #[must_use]
     pub fn open_by(&self, holder: Holder) -> usize {
         self.table
@@ -196,17 +200,17 @@ impl DbSnapshots {
             .count()
     }
 
-    /// Returns how many have been opened.
+    /// Returns the number of db snapshots opened so far.
     #[must_use]
     pub fn opened(&self) -> u64 {
         let opened = self.by_holder.iter().map(|holder| holder.opened.get());
         opened.sum()
     }
 
-    /// Returns the age of the oldest open one at `now`, or `None` if none is open.
+    /// Returns the age of the oldest open db snapshot at `now`, or `None` if none is open.
     #[must_use]
     pub fn oldest_age(&self, now: Duration) -> Option<Duration> {
-        // Ids rise with time, so the first is the oldest.
+        // Ids are assigned in the order of opening, so the first entry is the oldest.
         self.table
             .lock()
             .open
@@ -215,7 +219,7 @@ impl DbSnapshots {
             .map(|(_, since)| now.saturating_sub(*since))
     }
 
-    /// Returns the longest time that one was held, over all that are closed.
+    /// Returns the longest hold of all db snapshots that are closed.
     #[must_use]
     pub fn longest_hold(&self) -> Duration {
         Duration::from_micros(self.longest_hold_micros.load(Ordering::Relaxed))
@@ -225,7 +229,7 @@ impl DbSnapshots {
 /// Reads the engine's monotonic clock.
 pub type ClockFn = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// Counts one db snapshot as open while it lives.
+/// Counts one db snapshot as open until it is dropped.
 #[must_use]
 pub struct DbSnapshotGuard {
     snapshots: Arc<DbSnapshots>,
@@ -251,7 +255,7 @@ impl Drop for DbSnapshotGuard {
         self.snapshots.of(self.holder).closed.add(1);
         drop(table);
         assert!(was_open, "db snapshot {} closed twice", self.id);
-        // A clock of a test may be set back.
+        // The clock of a test may go back.
         self.note((self.clock)().saturating_sub(self.since));
     }
 }
@@ -270,7 +274,7 @@ impl DbSnapshotGuard {
             tracing::warn!(
                 holder = self.holder.name(),
                 ?held,
-                "db snapshot held too long"
+                "a db snapshot was held for more than 100 ms"
             );
         }
         if held > LONG_HOLD {

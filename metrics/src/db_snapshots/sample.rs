@@ -1,5 +1,7 @@
-//! The metrics of db snapshots. Apart from what they are made of, so that the table of all metrics can
-//! hold that.
+//! Sampling of the metrics of db snapshots.
+//!
+//! In a file of its own because [`names`] refers to [`DbSnapshots`], and imports must not be
+//! circular.
 
 use super::{DbSnapshots, Holder};
 use crate::names;
@@ -7,10 +9,11 @@ use crate::snapshot::{MetricsSnapshot, u64_from};
 use std::time::Duration;
 
 impl DbSnapshots {
-    /// Puts all figures into `into`, as of one moment. `now` is the engine's monotonic clock.
+    /// Adds all metrics of db snapshots to `into`, as of one moment. `now` is the time of the
+    /// engine's monotonic clock.
     ///
     /// # Panics
-    /// If more or fewer are open than were opened and not closed.
+    /// Panics if opened minus closed differs from the number open, which is a counting bug.
     pub fn sample(&self, now: Duration, into: &mut MetricsSnapshot) {
         let table = self.table.lock();
         for holder in Holder::ALL {
@@ -27,7 +30,7 @@ impl DbSnapshots {
             into.put_histogram(&names::DB_SNAPSHOT_HOLD, &label, &of.holds, 1e-6);
         }
         let oldest = table.open.values().next();
-        // `now` may have been read before that one was opened.
+        // The db snapshot may have been opened after `now` was read.
         let age = oldest.map_or(Duration::ZERO, |(_, since)| now.saturating_sub(*since));
         into.put_float(&names::DB_SNAPSHOT_OLDEST_AGE, age.as_secs_f64());
     }
