@@ -39,7 +39,7 @@ impl Work {
         let is_set = |flag: &AtomicBool| u64::from(flag.load(Ordering::Acquire));
         for seen in mailboxes.iter().flat_map(|mailbox| mailbox.look()) {
             let stream = &seen.stream;
-            let figures = &stream.figures;
+            let metrics = &stream.metrics;
             let synced = self.synced(stream.vb);
             match state_of(seen.source, None) {
                 StreamState::InMemory => sums.in_memory += 1,
@@ -48,13 +48,13 @@ impl Work {
                 _ => {
                     sums.backfilling += 1;
                     // Before its first slice it has announced nothing.
-                    let end = get(&figures.announced_seqno).max(synced);
+                    let end = get(&metrics.announced_seqno).max(synced);
                     // Of a vBucket that was deleted since, the end can be lower.
-                    sums.remaining += end.saturating_sub(get(&figures.read_seqno));
+                    sums.remaining += end.saturating_sub(get(&metrics.read_seqno));
                 }
             }
-            sums.diverging += is_set(&figures.is_diverging);
-            sums.stalled += is_set(&figures.is_stalled);
+            sums.diverging += is_set(&metrics.is_diverging);
+            sums.stalled += is_set(&metrics.is_stalled);
             // A stream that accepts what is not synced may be beyond it.
             let lag = synced.saturating_sub(stream.reader.taken().get());
             sums.max_lag = sums.max_lag.max(lag);

@@ -164,7 +164,7 @@ impl Watchdog {
             for seen in present.mailbox.look() {
                 let stream = &seen.stream;
                 let is_stalled = is_stalled && seen.owes;
-                let was_stalled = stream.figures.is_stalled.swap(is_stalled, Ordering::AcqRel);
+                let was_stalled = stream.metrics.is_stalled.swap(is_stalled, Ordering::AcqRel);
                 if !is_stalled {
                     continue;
                 }

@@ -215,25 +215,31 @@ impl Backfill {
         }
         // What is read for nobody any more is no figure of the stream.
         if self.is_awaited() {
-            self.note_figures(chosen, slice, origin, context);
+            self.record_metrics(chosen, slice, origin, context);
         }
     }
 
-    fn note_figures(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
-        let figures = &self.reading.stream.figures;
-        add(&figures.items_from_disk, u64_from(chosen.changes.len()));
+    fn record_metrics(
+        &mut self,
+        chosen: &Chosen,
+        slice: &Slice,
+        origin: Origin,
+        context: &Context,
+    ) {
+        let metrics = &self.reading.stream.metrics;
+        add(&metrics.items_from_disk, u64_from(chosen.changes.len()));
         match origin {
-            Origin::Shared => add(&figures.shared_slices, 1),
-            Origin::Own => add(&figures.slices, 1),
+            Origin::Shared => add(&metrics.shared_slices, 1),
+            Origin::Own => add(&metrics.slices, 1),
         }
-        set(&figures.read_seqno, chosen.position);
-        set(&figures.announced_seqno, slice.persisted_seqno());
+        set(&metrics.read_seqno, chosen.position);
+        set(&metrics.announced_seqno, slice.persisted_seqno());
 
         let now = context.clock.monotonic();
         let gap = slice.persisted_seqno().since(chosen.position);
         let limit = context.diverging_after;
         let is_diverging = self.divergence.note(gap, now, limit);
-        if figures.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
+        if metrics.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
             let vb = self.stream().vb;
             tracing::warn!(%vb, gap, is_diverging, "the end of a backfill runs away from it");
         }

@@ -63,10 +63,10 @@ impl Consumer {
             options: request.options.clone(),
             end: request.end,
             reader: Arc::clone(reader.reader()),
-            figures: Figures::default(),
+            metrics: Figures::default(),
         });
         // Before anybody sees it: figures go by them.
-        set(&stream.figures.read_seqno, progress.position());
+        set(&stream.metrics.read_seqno, progress.position());
         let reading = Reading {
             stream: Arc::clone(&stream),
             feed,

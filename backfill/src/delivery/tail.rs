@@ -155,7 +155,7 @@ impl Tail {
                 };
             }
             Ok(FeedRead::Dropped) => {
-                add(&stream.figures.cursor_drops, 1);
+                add(&stream.metrics.cursor_drops, 1);
                 counters.cursor_drops.add(1);
                 return Pulled::Dropped;
             }
@@ -191,11 +191,11 @@ impl Tail {
         let changes = Changes::Items(items);
         let last = changes.last_seqno();
         let count = u64_from(changes.len());
-        add(&stream.figures.items_from_memory, count);
+        add(&stream.metrics.items_from_memory, count);
         counters.items.memory.add(count);
         counters.bytes.memory.add(data_bytes);
-        set(&stream.figures.read_seqno, read.position);
-        set(&stream.figures.announced_seqno, read.end);
+        set(&stream.metrics.read_seqno, read.position);
+        set(&stream.metrics.announced_seqno, read.end);
         let advance = (last != Some(read.position)).then_some(read.position);
         let stream = Arc::clone(stream);
         let batch = Batch::new(stream, marker, changes, advance, Some(charge));

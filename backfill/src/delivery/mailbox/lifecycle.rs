@@ -225,7 +225,7 @@ impl Mailbox {
                 dropped.tails.push(tail);
             }
             dropped.streams += 1;
-            add(&entry.stream.figures.pauses, 1);
+            add(&entry.stream.metrics.pauses, 1);
             paused.push(*id);
         }
         if paused.is_empty() {

@@ -50,7 +50,7 @@ fn stream() -> Arc<Stream> {
         options: StreamOptions::default(),
         end: Seqno::MAX,
         reader: Arc::clone(reader().reader()),
-        figures: Figures::default(),
+        metrics: Figures::default(),
     })
 }
 
