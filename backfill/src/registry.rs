@@ -80,7 +80,7 @@ impl Registry {
             // numbers differ, and the caller's verdict is void.
             let taker = present.mailbox.taker();
             let (acted, moved) = (taker.acted(), taker.moved());
-            let idle_since = taker.look(now, present.mailbox.owes());
+            let idle_since = taker.look(now, present.mailbox.has_untaken());
             let consumers = self.consumers.lock();
             let Some(listed) = consumers.get(&present.id) else {
                 // The consumer was dropped after the list was copied.

@@ -27,7 +27,7 @@ impl Work {
     /// Returns the statistics of one consumer's streams. Takes its lock for a moment.
     pub(crate) fn stats_of(&self, name: &Arc<str>, mailbox: &Mailbox) -> Vec<StreamStats> {
         let now = self.context.clock.monotonic();
-        let seen = mailbox.look();
+        let seen = mailbox.inspect();
         let queued = self.scheduler.states(seen.iter().map(backfill_of));
         seen.iter()
             .zip(queued)
@@ -39,7 +39,7 @@ impl Work {
     fn sums(&self, mailboxes: &[Arc<Mailbox>]) -> Sums {
         let mut sums = Sums::default();
         let is_set = |flag: &AtomicBool| u64::from(flag.load(Ordering::Acquire));
-        for seen in mailboxes.iter().flat_map(|mailbox| mailbox.look()) {
+        for seen in mailboxes.iter().flat_map(|mailbox| mailbox.inspect()) {
             let stream = &seen.stream;
             let metrics = &stream.metrics;
             let synced = self.synced(stream.vb);

@@ -171,9 +171,9 @@ impl Watchdog {
         for watched in self.registry.watch(now) {
             let is_stalled = is_idle(&watched, now, self.stall_limit);
             let present = &watched.present;
-            for seen in present.mailbox.look() {
+            for seen in present.mailbox.inspect() {
                 let stream = &seen.stream;
-                let is_stalled = is_stalled && seen.owes;
+                let is_stalled = is_stalled && seen.has_untaken;
                 let was_stalled = stream.metrics.is_stalled.swap(is_stalled, Ordering::AcqRel);
                 if !is_stalled {
                     continue;

@@ -187,8 +187,8 @@ impl Work {
         for backfill in group {
             let one = Invoked::of(&backfill);
             // The first planned backfill reserved buffer space for the whole group.
-            let beside = planned.first().map(|(_, _, plan)| plan);
-            match self.guard(&one, || backfill.plan(beside, context)) {
+            let first_plan = planned.first().map(|(_, _, plan)| plan);
+            match self.guard(&one, || backfill.plan(first_plan, context)) {
                 Some(Planned::Read(backfill, plan)) => {
                     asks.push(plan.ask);
                     planned.push((one, backfill, plan));

@@ -84,13 +84,13 @@ enum Decision {
 }
 
 impl Backfill {
-    /// Plans one invocation. `beside` is the first plan of the group that shares the db snapshot,
+    /// Plans one invocation. `first` is the first plan of the group that shares the db snapshot,
     /// if there is one: its reservation covers the whole group.
-    pub(crate) fn plan(mut self: Box<Self>, beside: Option<&Plan>, context: &Context) -> Planned {
+    pub(crate) fn plan(mut self: Box<Self>, first: Option<&Plan>, context: &Context) -> Planned {
         let waited = self.clock.monotonic().saturating_sub(self.queued);
         context.counters.queue_wait_micros.observe_time(waited);
         self.counted.set_active(true);
-        let step = match self.decide(beside, context) {
+        let step = match self.decide(first, context) {
             Ok(Decision::Read(plan)) => return Planned::Read(self, plan),
             Ok(Decision::Share(slice, charge)) => self.take_shared(&slice, charge, context),
             Ok(Decision::Step(step)) => Ok(step),
@@ -100,7 +100,7 @@ impl Backfill {
     }
 
     /// Decides the next step. Checks what must be waited for before anything is reserved.
-    fn decide(&mut self, beside: Option<&Plan>, context: &Context) -> Result<Decision, EndReason> {
+    fn decide(&mut self, first: Option<&Plan>, context: &Context) -> Result<Decision, EndReason> {
         let stream = Arc::clone(self.stream());
         let feed = self.reading.feed.clone();
         if let Some(in_hand) = self.in_hand.take() {
@@ -128,7 +128,7 @@ impl Backfill {
             &self.reading.progress,
         );
         let budget = context.engine.tuning().slice_budget;
-        let reserved = match beside {
+        let reserved = match first {
             Some(plan) if shared.is_none() => Ok(context.buffers.beside(&plan.charge)),
             _ => context.buffers.reserve(stream.consumer, room_for(budget)),
         };
