@@ -100,7 +100,7 @@ impl Registry {
     }
 
     /// Records a pause of a consumer that had moved `moved` times.
-    pub(crate) fn note_paused(&self, id: ConsumerId, moved: u64) {
+    pub(crate) fn record_pause(&self, id: ConsumerId, moved: u64) {
         if let Some(listed) = self.consumers.lock().get_mut(&id) {
             let times = listed.pauses_without_progress(moved) + 1;
             listed.paused = Some(Paused { moved, times });

@@ -5,7 +5,7 @@
 //!   when its reader returns. Workers look for frozen consumers while the total is short. While
 //!   more than half of the total is used, they already record since when each consumer has taken
 //!   nothing. The delay doubles with each pause without progress, so that even a very slow consumer
-//!   gets on.
+//!   makes progress.
 //! - A *stalled* consumer has taken nothing for the stall limit. This is reported, and if the disk
 //!   is short of space, its streams are ended. Workers look for stalled consumers every quarter of
 //!   the limit.
@@ -32,8 +32,8 @@ use vbstore_metrics::StreamCounters;
 /// consumer that needs longer than this for one event would otherwise get nothing but markers.
 const FROZEN_AFTER: Duration = AWAKE_FOR;
 
-/// Interval of looks for frozen consumers while one is short of buffer space. Each look takes the
-/// lock of every consumer.
+/// Interval between checks for frozen consumers while an awake one is short of buffer space. Each
+/// check takes the lock of every consumer.
 const FROZEN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Finds frozen and stalled consumers. Runs on the workers.
@@ -44,7 +44,7 @@ pub(crate) struct Watchdog {
     counters: Arc<StreamCounters>,
     stall_limit: Duration,
     disk_free_min_percent: u8,
-    /// When the next look of each kind is due.
+    /// When the next check of each kind is due.
     due: Mutex<Due>,
 }
 
@@ -80,9 +80,9 @@ impl Watchdog {
         }
     }
 
-    /// Looks for stalled consumers if that is due, and for frozen ones if a consumer is short of
-    /// buffer space. Returns the time until the next look is due. Called by every worker; each due
-    /// look is done by one of them.
+    /// Checks for stalled consumers if that is due, and for frozen ones if a consumer is short of
+    /// buffer space. Returns the time until the next check is due. Called by every worker; each
+    /// check is done by only one of them.
     pub(crate) fn look_if_due(&self, now: Duration, engine: &Engine) -> Duration {
         let buffers = self.scheduler.buffers();
         let is_short = buffers.is_short();
@@ -133,7 +133,8 @@ impl Watchdog {
     /// Drops what is buffered for frozen consumers. Called without any lock held.
     fn pause_frozen(&self, now: Duration) {
         for watched in self.registry.watch(now) {
-            let limit = FROZEN_AFTER * (1 << watched.paused_in_vain);
+            // Doubles with each pause without progress; see `FROZEN_AFTER`.
+            let limit = FROZEN_AFTER * (1 << watched.pauses_without_progress);
             if !is_idle(&watched, now, limit) {
                 continue;
             }
@@ -146,7 +147,7 @@ impl Watchdog {
             };
             let dropped = present.mailbox.pause(watched.acted);
             if dropped.streams == 0 {
-                // Its reader has acted since the look, or is reading from memory right now.
+                // Its reader has acted since the check, or is reading from memory right now.
                 buffers.wake_again(&asleep);
                 continue;
             }
@@ -155,7 +156,7 @@ impl Watchdog {
             for backfill in &dropped.backfills {
                 self.scheduler.remove(*backfill, present.id);
             }
-            self.registry.note_paused(present.id, watched.moved);
+            self.registry.record_pause(present.id, watched.moved);
             self.counters.pauses.add(dropped.streams);
             tracing::debug!(
                 consumer = %present.name,
@@ -181,7 +182,7 @@ impl Watchdog {
                 if !was_stalled {
                     tracing::warn!(consumer = %present.name, vb = %stream.vb, "stream stalled");
                 }
-                // The free space is read at most once per look, and only if a stream is stalled.
+                // The free space is read at most once per check, and only if a stream is stalled.
                 if *is_short.get_or_insert_with(|| self.is_disk_short(engine)) {
                     let backfill = present.mailbox.end_stalled(stream.id, watched.acted);
                     if let Some(backfill) = backfill {

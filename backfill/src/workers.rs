@@ -111,8 +111,11 @@ impl Drop for Handle {
         self.registration.unregister();
         self.work.scheduler.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
-        let me = std::thread::current().id();
-        if threads.iter().all(|thread| thread.thread().id() != me) {
+        let this_thread = std::thread::current().id();
+        if threads
+            .iter()
+            .all(|thread| thread.thread().id() != this_thread)
+        {
             join(threads);
             return;
         }
@@ -188,7 +191,7 @@ impl Work {
             let one = Invoked::of(&backfill);
             // The first planned backfill reserved buffer space for the whole group.
             let first_plan = planned.first().map(|(_, _, plan)| plan);
-            match self.guard(&one, || backfill.plan(first_plan, context)) {
+            match self.catch_panic(&one, || backfill.plan(first_plan, context)) {
                 Some(Planned::Read(backfill, plan)) => {
                     asks.push(plan.ask);
                     planned.push((one, backfill, plan));
@@ -222,14 +225,14 @@ impl Work {
             if matches!(slice, Err(Error::StreamPanicked { .. })) {
                 context.counters.panics.add(1);
             }
-            let outcome = self.guard(&one, || backfill.finish(plan, view, slice, context));
+            let outcome = self.catch_panic(&one, || backfill.finish(plan, view, slice, context));
             self.settle(&one, outcome.unwrap_or(Outcome::Done));
         }
     }
 
     /// Runs one backfill's part of an invocation. If it panics, the backfill's stream is ended, and
     /// `None` is returned.
-    fn guard<R>(&self, one: &Invoked, part: impl FnOnce() -> R) -> Option<R> {
+    fn catch_panic<R>(&self, one: &Invoked, part: impl FnOnce() -> R) -> Option<R> {
         let done = catch_unwind(AssertUnwindSafe(part));
         if done.is_err() {
             self.context.counters.panics.add(1);

@@ -13,7 +13,7 @@ pub(super) struct Divergence {
 impl Divergence {
     /// Records the distance after a slice that ended at `now`. Returns whether the distance has not
     /// shrunk for `limit`.
-    pub(super) fn note(&mut self, distance: u64, now: Duration, limit: Duration) -> bool {
+    pub(super) fn record(&mut self, distance: u64, now: Duration, limit: Duration) -> bool {
         match self.nearest {
             Some((least, since)) if distance >= least && distance > 0 => {
                 now.saturating_sub(since) >= limit
@@ -34,14 +34,14 @@ mod tests {
     fn a_distance_that_does_not_shrink_for_the_limit_diverges() {
         let mut divergence = Divergence::default();
         let seconds = Duration::from_secs;
-        let mut note = |distance, at| divergence.note(distance, seconds(at), seconds(60));
-        assert!(!note(100, 0));
-        assert!(!note(100, 59));
-        assert!(note(120, 60));
-        assert!(!note(99, 70), "the smallest distance so far");
-        assert!(!note(100, 129));
-        assert!(note(99, 130));
-        assert!(!note(0, 200), "a backfill at its end does not diverge");
-        assert!(!note(0, 900));
+        let mut record = |distance, at| divergence.record(distance, seconds(at), seconds(60));
+        assert!(!record(100, 0));
+        assert!(!record(100, 59));
+        assert!(record(120, 60));
+        assert!(!record(99, 70), "the smallest distance so far");
+        assert!(!record(100, 129));
+        assert!(record(99, 130));
+        assert!(!record(0, 200), "a backfill at its end does not diverge");
+        assert!(!record(0, 900));
     }
 }

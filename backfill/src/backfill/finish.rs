@@ -86,6 +86,7 @@ impl Backfill {
             Ok(marker) => marker,
             Err(Unfit::Behind) => return self.wait_for_view(self.reading.progress.end_min()),
             Err(Unfit::Purged) => return Err(from_zero(RollbackReason::Purged)),
+            // The branch does not belong to this generation: the vBucket was deleted.
             Err(Unfit::OtherBranch) => return Err(EndReason::VbucketGone),
         };
         let progress = &mut self.reading.progress;
@@ -127,7 +128,7 @@ impl Backfill {
             persisted: slice.persisted_seqno(),
             since: None,
         };
-        self.hand_on(in_hand, context)
+        self.deliver_or_wait(in_hand, context)
     }
 
     /// Checks the view of a slice against the progress of the stream, and returns the marker to
@@ -146,7 +147,7 @@ impl Backfill {
     }
 
     /// Runs steps 5 and 6: delivers the slice, or keeps it in hand until it is synced.
-    pub(super) fn hand_on(
+    pub(super) fn deliver_or_wait(
         &mut self,
         mut in_hand: InHand,
         context: &Context,
@@ -246,7 +247,7 @@ impl Backfill {
         let now = context.clock.monotonic();
         let gap = slice.persisted_seqno().since(chosen.position);
         let limit = context.diverging_after;
-        let is_diverging = self.divergence.note(gap, now, limit);
+        let is_diverging = self.divergence.record(gap, now, limit);
         if metrics.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
             let vb = self.stream().vb;
             tracing::warn!(%vb, gap, is_diverging, "backfill started or stopped diverging");

@@ -103,8 +103,9 @@ impl Backfill {
     fn decide(&mut self, first: Option<&Plan>, context: &Context) -> Result<Decision, EndReason> {
         let stream = Arc::clone(self.stream());
         let feed = self.reading.feed.clone();
+        // A slice in hand goes first: its changes precede everything that is still to be read.
         if let Some(in_hand) = self.in_hand.take() {
-            return self.hand_on(in_hand, context).map(Decision::Step);
+            return self.deliver_or_wait(in_hand, context).map(Decision::Step);
         }
         if feed.is_gone(stream.generation) {
             return Err(EndReason::VbucketGone);
@@ -128,6 +129,7 @@ impl Backfill {
             &self.reading.progress,
         );
         let budget = context.engine.tuning().slice_budget;
+        // A cached slice is not part of the group's read, so it needs a reservation of its own.
         let reserved = match first {
             Some(plan) if shared.is_none() => Ok(context.buffers.beside(&plan.charge)),
             _ => context.buffers.reserve(stream.consumer, room_for(budget)),

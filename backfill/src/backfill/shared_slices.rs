@@ -12,8 +12,8 @@
 //! Each stream checks branch and purge seqno, and applies its filter, for itself. Slices are kept
 //! while the vBucket has a backfill that may want them. The total over all vBuckets is limited in
 //! bytes, and the oldest slice is dropped first. A backfill whose consumer takes nothing does not
-//! count: slices kept for it would only hold buffers that others could reuse (measured: 60 % of the rate of
-//! three consumers).
+//! count: slices kept for it would only hold buffers that others could reuse (measured: 60 % of the
+//! rate of three consumers).
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -35,7 +35,7 @@ pub(crate) struct Backfill {
     pub(super) in_hand: Option<InHand>,
     pub(super) failed_joins: u32,
     pub(super) divergence: Divergence,
-    /// Registers it with the cached slices of its vBucket.
+    /// Counts it as a possible user of the slices cached for its vBucket.
     pub(super) counted: BackfillGuard,
     pub(super) begun: Duration,
     /// Since when it waits for a worker or a slot; meaningless while it runs or is snoozed.

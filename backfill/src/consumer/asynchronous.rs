@@ -20,12 +20,12 @@ impl futures_core::Stream for Consumer {
             }
             // Registered as waiting before the mailbox is polled: a pending task stays awake for
             // the buffers until it is polled again.
-            consumer.note_reader(true);
+            consumer.record_visit(true);
             let found = consumer.mailbox.poll(context.waker());
             if matches!(found, Found::Nothing) {
                 return Poll::Pending;
             }
-            consumer.note_reader(false);
+            consumer.record_visit(false);
             if consumer.follow_up(found).is_err() {
                 return Poll::Ready(None);
             }

@@ -93,7 +93,7 @@ impl Consumer {
     /// Returns false if no stream of the vBucket is open. Another one can be opened once that `End`
     /// is taken.
     pub fn close(&mut self, vb: VbId) -> bool {
-        let Some((stream, false)) = self.mailbox.of_vb(vb) else {
+        let Some((stream, false)) = self.mailbox.stream_of(vb) else {
             return false;
         };
         if let Some(backfill) = self.mailbox.end(stream, EndReason::Closed) {

@@ -6,12 +6,12 @@ use crate::delivery::{NewsWaker, Reading, Tail};
 use crate::schedule::Task;
 use crate::stream::{EndReason, Figures, Opened, Stream, StreamId, StreamRequest, set};
 use std::sync::Arc;
-use vbstore_core::{Position, Resume};
+use vbstore_core::{FilterDigest, Position, Progress, Resume, VbId};
 use vbstore_engine::{Admitted, CursorGuard, Error, Feed, ReaderGuard, Result, Start};
 
 impl Consumer {
     /// Opens a stream. If memory holds everything above the position, the stream never reads from
-    /// disk. Does not wait and reads no disk; takes the vBucket's lock for a moment.
+    /// disk. Returns without waiting or reading from disk; takes the vBucket's lock for a moment.
     ///
     /// # Errors
     /// - [`Error::Invalid`] with the name of a malformed field, for an unknown vBucket, and if this
@@ -27,20 +27,7 @@ impl Consumer {
         self.work().context.engine.check_process()?;
         let vb = request.vb;
         let feed = self.work().context.engine.feed(vb)?;
-        match self.mailbox.of_vb(vb) {
-            None => {}
-            Some((_, false)) => {
-                let detail = format!("this consumer already has an open stream of {vb}");
-                return Err(Error::invalid("vb", detail));
-            }
-            Some((_, true)) => {
-                // Both streams' events would carry the same vBucket, and the consumer could not
-                // tell them apart.
-                let detail =
-                    format!("the previous stream of {vb} has ended: take its End event first");
-                return Err(Error::invalid("vb", detail));
-            }
-        }
+        self.check_no_stream(vb)?;
         let context = &self.work().context;
         // ORDER: read the number of views before the stream is admitted. A view with a higher
         // number was then begun after admission, so the stream may use its slices.
@@ -82,23 +69,27 @@ impl Consumer {
             views_at_open,
         };
         self.begin(reading, cursor, reader)?;
-        // Until the consumer takes the first marker, the position stays that of the request, on the
-        // branch on which the stream was opened.
-        let from = request.position;
-        let is_untouched = from.seqno == from.snap_start;
-        let position = Position {
-            vb_uuid: progress.vb_uuid(),
-            snap_end: if is_untouched {
-                from.seqno
-            } else {
-                from.snap_end
-            },
-            purge_seqno: progress.purge_seqno(),
-            filter: Some(filter),
-            ..from
-        };
+        let position = starting_position(request.position, &progress, filter);
         self.positions.0.insert(vb, position);
         Ok(Opened::Continue)
+    }
+
+    /// Checks that this consumer has no stream of a vBucket, open or ended.
+    fn check_no_stream(&self, vb: VbId) -> Result<()> {
+        match self.mailbox.stream_of(vb) {
+            None => Ok(()),
+            Some((_, false)) => {
+                let detail = format!("this consumer already has an open stream of {vb}");
+                Err(Error::invalid("vb", detail))
+            }
+            Some((_, true)) => {
+                // Both streams' events would carry the same vBucket, and the consumer could not
+                // tell them apart.
+                let detail =
+                    format!("the previous stream of {vb} has ended: take its End event first");
+                Err(Error::invalid("vb", detail))
+            }
+        }
     }
 
     /// Starts an admitted stream: at its end, from memory, or by a backfill.
@@ -118,7 +109,7 @@ impl Consumer {
         if reading.progress.is_at_end() {
             let reason = EndReason::ReachedEnd;
             self.mailbox.begin_ended(&stream, reader, reason);
-        } else if let Some(cursor) = cursor.filter(|_| !leaves_out_deletions(&reading)) {
+        } else if let Some(cursor) = cursor.filter(|_| !omits_deletions(&reading)) {
             let tail = self.tail(reading, cursor);
             self.mailbox.begin_in_memory(tail, reader);
         } else {
@@ -181,7 +172,7 @@ impl Consumer {
     pub(super) fn resume(&self, stream: &Arc<Stream>) {
         let resumed = self.readmit(stream);
         match resumed {
-            Ok((reading, Some(cursor))) if !leaves_out_deletions(&reading) => {
+            Ok((reading, Some(cursor))) if !omits_deletions(&reading) => {
                 self.mailbox.go_to_memory(self.tail(reading, cursor));
             }
             Ok((reading, _)) => self.go_to_disk(reading),
@@ -230,8 +221,25 @@ impl Consumer {
     }
 }
 
+/// Returns the consumer's position once its stream is open. Until the consumer takes the first
+/// marker, this is the position of the request, on the branch on which the stream was opened.
+fn starting_position(from: Position, progress: &Progress, filter: FilterDigest) -> Position {
+    let is_untouched = from.seqno == from.snap_start;
+    Position {
+        vb_uuid: progress.vb_uuid(),
+        snap_end: if is_untouched {
+            from.seqno
+        } else {
+            from.snap_end
+        },
+        purge_seqno: progress.purge_seqno(),
+        filter: Some(filter),
+        ..from
+    }
+}
+
 /// Returns whether a stream may omit deletions, so that it must begin on disk; see
 /// [`crate::StreamOptions::skips_first_deletions`].
-fn leaves_out_deletions(reading: &Reading) -> bool {
+fn omits_deletions(reading: &Reading) -> bool {
     reading.stream.options.skips_first_deletions && reading.progress.begins_from_zero()
 }

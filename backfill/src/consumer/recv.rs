@@ -73,7 +73,7 @@ impl Consumer {
         batch.stream.reader.take(position.seqno);
         // Markers do not move a position, so the watchdog must not count them as progress.
         let markers = u64::from(batch.marker().is_some());
-        self.mailbox.note_taken(events, events - markers);
+        self.mailbox.record_taken(events, events - markers);
         Ok(batch)
     }
 
@@ -114,10 +114,10 @@ impl Consumer {
 
     /// Makes the next available batch the current one, waiting as `patience` allows.
     fn find(&self, patience: Patience) -> Result<(), TryRecv> {
-        self.note_reader(!matches!(patience, Patience::None));
+        self.record_visit(!matches!(patience, Patience::None));
         let found = self.find_registered(patience);
         if !matches!(patience, Patience::None) {
-            self.note_reader(false);
+            self.record_visit(false);
         }
         found
     }
@@ -139,7 +139,7 @@ impl Consumer {
             if matches!(found, Found::Paused(_)) {
                 // The watchdog has put the consumer to sleep since the reader was registered;
                 // register it again.
-                self.note_reader(!matches!(patience, Patience::None));
+                self.record_visit(!matches!(patience, Patience::None));
             }
             let is_nothing = matches!(found, Found::Nothing);
             if self.follow_up(found)? {
@@ -160,7 +160,7 @@ impl Consumer {
 
     /// Records that the reader is active, and whether it waits. While it does, its streams may
     /// claim buffer space that other consumers hold.
-    pub(super) fn note_reader(&self, waits: bool) {
+    pub(super) fn record_visit(&self, waits: bool) {
         self.work().scheduler.buffers().visit(self.id, waits);
     }
 

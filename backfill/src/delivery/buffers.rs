@@ -25,8 +25,8 @@
 //! # Locks
 //! One lock protects all accounts, and is a leaf. [`OnRoom::room`] is called without it, and takes
 //! the scheduler's lock. So a charge must not be dropped while that lock or a mailbox's is held.
-//! The clock is read under the lock. With a time from before the lock, a reader could be recorded
-//! as having come earlier than a refusal that did not know of it.
+//! The clock is read under the lock. If it were read before, a reader's visit could be recorded with
+//! an earlier time than a refusal that did not see that visit.
 //!
 //! This module does not depend on the engine, so that a model checker can run these very sources
 //! (`core/tests/scheduling.rs`).

@@ -41,16 +41,7 @@ pub(crate) fn choose(
     if options.wants_all() && !options.is_keys_only && !is_too_large {
         // No change needs to be examined individually. Most streams read most of their changes in
         // this way.
-        let data = slice.data_bytes_from(first);
-        let rows = slice.len() - first;
-        let lean_memory = data + u64_from(rows * Slice::ROW_BYTES);
-        if rows == 0 || is_most_of(lean_memory, slice) {
-            chosen.data_bytes = data;
-            if rows > 0 {
-                chosen.memory = slice.memory();
-                let rows = Rows::Range(first..slice.len());
-                chosen.changes = Changes::Slice(Arc::clone(slice), rows);
-            }
+        if let Some(chosen) = choose_all(slice, first) {
             return chosen;
         }
     }
@@ -97,6 +88,29 @@ pub(crate) fn choose(
         chosen.changes = Changes::Slice(Arc::new(lean), rows);
     }
     chosen
+}
+
+/// Selects all changes of a slice from the row `first`, which then share the slice's buffer.
+/// `None` if they are too few for that.
+fn choose_all(slice: &Arc<Slice>, first: usize) -> Option<Chosen> {
+    let data_bytes = slice.data_bytes_from(first);
+    let rows = slice.len() - first;
+    let lean_memory = data_bytes + u64_from(rows * Slice::ROW_BYTES);
+    if rows > 0 && !is_most_of(lean_memory, slice) {
+        return None;
+    }
+    let (changes, memory) = if rows > 0 {
+        let rows = Rows::Range(first..slice.len());
+        (Changes::Slice(Arc::clone(slice), rows), slice.memory())
+    } else {
+        (Changes::None, 0)
+    };
+    Some(Chosen {
+        position: slice.position(),
+        changes,
+        data_bytes,
+        memory,
+    })
 }
 
 /// Returns whether changes that need `lean_memory` bytes by themselves may share the slice's

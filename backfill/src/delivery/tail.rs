@@ -4,12 +4,13 @@
 //! and a frozen consumer costs only a cursor, which can be dropped.
 
 use super::batch::{Batch, Changes};
-use super::buffers::Buffers;
+use super::buffers::{Buffers, Charge};
 use crate::stream::{EndReason, Stream, add, set};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::task::Waker;
-use vbstore_core::{Item, Progress, ReadLimit, Seqno, Visibility, u64_from};
+use vbstore_core::checkpoint::MemoryRead;
+use vbstore_core::{Item, Progress, ReadLimit, Seqno, VbUuid, Visibility, u64_from};
 use vbstore_engine::{CursorGuard, Feed, FeedRead};
 use vbstore_metrics::StreamCounters;
 
@@ -136,7 +137,7 @@ impl Tail {
         // then takes no room from other consumers.
         let behind = self.cursor.lag().map_or(0, |lag| lag.bytes);
         let wanted = limit.bytes.min(behind);
-        let mut charge = buffers.reserve_for_reader(stream.consumer, wanted);
+        let charge = buffers.reserve_for_reader(stream.consumer, wanted);
         let read = self.feed.read(
             stream.generation,
             &self.cursor,
@@ -168,6 +169,18 @@ impl Tail {
             }
             Err(error) => return Pulled::Ended(error.into()),
         };
+        self.take_read(read, vb_uuid, charge, counters)
+    }
+
+    /// Makes a batch of a read, charges it, and advances the progress of the stream.
+    fn take_read(
+        &mut self,
+        read: MemoryRead,
+        vb_uuid: VbUuid,
+        mut charge: Charge,
+        counters: &StreamCounters,
+    ) -> Pulled {
+        let stream = &self.stream;
         // A branch that began meanwhile continues the history from where this stream is.
         self.progress.follow_branch(vb_uuid);
         let marker = self.progress.take_memory(read.end, read.position);

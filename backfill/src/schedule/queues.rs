@@ -205,8 +205,8 @@ impl Queues {
     /// Adds a backfill. It gets a slot if one is free, and is pending otherwise.
     ///
     /// # Errors
-    /// If the consumer was dropped, or if the backfill would be pending, too many are, and it
-    /// `may_be_refused`.
+    /// If the consumer was dropped. Also if the backfill `may_be_refused` and would be pending, but
+    /// `pending_max` backfills already are.
     pub(super) fn submit(
         &mut self,
         consumer: ConsumerId,

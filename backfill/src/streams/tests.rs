@@ -69,7 +69,7 @@ const ENDS: [Meanwhile; 2] = [
     ("closed", |of| assert!(of.consumer.close(VB))),
     // The watchdog ends a stream in this way.
     ("stalled", |of| {
-        let (stream, has_ended) = of.consumer.mailbox.of_vb(VB).unwrap();
+        let (stream, has_ended) = of.consumer.mailbox.stream_of(VB).unwrap();
         assert!(!has_ended);
         assert!(
             of.consumer
@@ -91,7 +91,7 @@ fn a_stream_that_is_ended_while_its_reader_reads_memory_has_that_end_alone() {
             if what == "nothing" {
                 assert_eq!(of.take(), ["marker", "1"]);
                 // Its watch fired, but there is nothing to read any more.
-                let (stream, _) = of.consumer.mailbox.of_vb(VB).unwrap();
+                let (stream, _) = of.consumer.mailbox.stream_of(VB).unwrap();
                 of.consumer.mailbox.notify(stream);
             }
             let found = of.consumer.mailbox.find();

@@ -21,8 +21,8 @@ pub(crate) enum Next {
     End(EndReason),
 }
 
-/// What was taken from an idle consumer. Must be dropped without any lock held, since this wakes
-/// and unregisters.
+/// What was taken from an idle consumer. Must be dropped without any lock held, since its batches
+/// release buffer space, and its tails release cursors.
 #[derive(Debug, Default)]
 pub(crate) struct Dropped {
     /// Backfills whose results are no longer wanted.
@@ -34,7 +34,7 @@ pub(crate) struct Dropped {
 
 impl Mailbox {
     /// Returns the stream of a vBucket, if there is one, and whether it has ended.
-    pub(crate) fn of_vb(&self, vb: VbId) -> Option<(StreamId, bool)> {
+    pub(crate) fn stream_of(&self, vb: VbId) -> Option<(StreamId, bool)> {
         let state = self.state.lock();
         let id = *state.by_vb.get(&vb)?;
         let has_ended = matches!(state.entry(id).source, Source::Ended(_));
@@ -126,6 +126,7 @@ impl Mailbox {
         let current = self.take_current_of(id);
         state.queue(id);
         self.announce(state);
+        // Dropped after `announce` has released the lock.
         drop((batches, current, reader));
         match source {
             Source::Disk(backfill) => Some(backfill),

@@ -46,7 +46,7 @@ impl Mailbox {
         // Dropped without the lock: releasing its charge wakes backfills that wait for room.
         drop(finished);
         let event = event?;
-        self.note_taken(1, u64::from(!matches!(event, Event::SnapshotMarker(_))));
+        self.record_taken(1, u64::from(!matches!(event, Event::SnapshotMarker(_))));
         Some((stream, event))
     }
 
@@ -57,7 +57,7 @@ impl Mailbox {
 
     /// Records that events were taken. `moving` of them move a position: all except markers. Called
     /// by the reader alone.
-    pub(crate) fn note_taken(&self, events: u64, moving: u64) {
+    pub(crate) fn record_taken(&self, events: u64, moving: u64) {
         self.taker.take(events, moving);
     }
 
@@ -144,7 +144,7 @@ impl Mailbox {
             } else {
                 state.queue(id);
             }
-            state.note_turn(id);
+            state.record_turn(id);
             *self.current.lock() = Some(batch);
             return Some(Found::Batch { ended: None });
         }

@@ -163,7 +163,7 @@ impl State {
     }
 
     /// Records that a stream has its turn.
-    pub(super) fn note_turn(&mut self, id: StreamId) {
+    pub(super) fn record_turn(&mut self, id: StreamId) {
         self.turns += 1;
         self.entry_mut(id).turn = self.turns;
     }
@@ -231,7 +231,7 @@ impl State {
             if let Source::Memory(tail) = &mut entry.source
                 && let Some(tail) = tail.take()
             {
-                self.note_turn(id);
+                self.record_turn(id);
                 return Some(tail);
             }
         }

@@ -222,7 +222,7 @@ fn an_end_comes_once_and_last_whoever_brings_it() {
                 // A later end finds no stream.
                 second(&mailbox);
                 assert_eq!(take(&mailbox), ["ended"]);
-                assert_eq!(mailbox.of_vb(VB), None);
+                assert_eq!(mailbox.stream_of(VB), None);
             }
         }
     }
