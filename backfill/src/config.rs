@@ -1,4 +1,4 @@
-//! What can be configured.
+//! Configuration of streams and of consumers.
 
 mod order;
 
@@ -7,40 +7,46 @@ pub use order::Order;
 use std::time::Duration;
 use vbstore_engine::{Error, Result};
 
-/// Limits of all streams of an engine.
+/// Limits shared by all streams of an engine.
 #[derive(Clone, Debug)]
 pub struct StreamsConfig {
-    /// Threads that read slices, from 1 to 64. Default: 2. At most so many db snapshots are open.
+    /// Number of threads that read slices, from 1 to 64. Default: 2. Each holds at most one db
+    /// snapshot.
     pub workers: usize,
-    /// Backfills of one consumer that are read through one db snapshot, if those before came to their
-    /// ends within the time of a slice, from 1 to 1,024. Default: 16. More means fewer db snapshots for
-    /// a consumer of many small vBuckets; each is still held for the time of one slice at most.
+    /// Maximum number of backfills of one consumer that share a db snapshot, from 1 to 1,024.
+    /// Default: 16. A worker reads them one after another, and starts the next only if the previous
+    /// ones reached their ends within the time budget of one slice. A larger number means fewer db
+    /// snapshots for a consumer of many small vBuckets. No db snapshot is held longer than one
+    /// slice takes.
     pub backfills_per_snapshot: usize,
-    /// How much less the workers count than other threads when processors are short, from 0 to 19
-    /// (the system's niceness). Default: 10: catching up must not be felt by who writes. Raising it
-    /// makes db snapshots live longer on a machine that is overloaded.
+    /// Niceness of the worker threads, from 0 to 19. Default: 10, so that catching up does not slow
+    /// down writers when processors are short. A higher value lets db snapshots live longer on an
+    /// overloaded machine.
     pub workers_nice: u8,
-    /// Backfills under way at once, over all consumers, from 1. Default: 256. More wait, and hold
-    /// nothing. A backfill that waits for room in its consumer's buffer does not count, nor one that
-    /// waits for a sync while the disk is full; when they come back there may be more for a while.
+    /// Maximum number of backfills in progress over all consumers, at least 1. Default: 256. The
+    /// others are pending, and hold no resources. A backfill that waits for buffer room does not
+    /// count, nor does one that waits for a sync while the disk is full. When those resume, the
+    /// number can exceed the limit for a while.
     pub backfills_max: usize,
-    /// Backfills that may wait for a place, from 0. Default: 10,000. With more, opening a stream is
-    /// refused with [`Error::Busy`]. A stream that falls back to the disk is never refused.
+    /// Maximum number of pending backfills, from 0. Default: 10,000. When it is reached, opening a
+    /// stream that must wait fails with [`Error::Busy`]. A stream that falls back from memory to
+    /// disk is never refused.
     pub pending_max: usize,
-    /// Bytes in the buffers of all consumers, from 1. Default: 256 MiB. Each consumer may use an equal
-    /// share of it. The first item of a slice passes whatever its size. When it is used up, what is buffered for consumers
-    /// that have taken nothing for a second is dropped, and read again when they come back.
+    /// Bytes buffered for all consumers together, at least 1. Default: 256 MiB. Each consumer may
+    /// use an equal share. The first item of a slice is accepted whatever its size. When the total
+    /// is used up, the batches of consumers that have taken nothing for a second are dropped. They
+    /// are read again when those consumers resume.
     pub buffer_bytes_max: u64,
-    /// A consumer that takes nothing for so long, though there is something to take, is stalled, from
-    /// 1 ms. Default: 720 s, as in Couchbase Server.
+    /// Time after which a consumer counts as stalled if it takes nothing although events are
+    /// available. At least 1 ms. Default: 720 s, as in Couchbase Server.
     pub stall_limit: Duration,
-    /// A stalled stream is ended if less than this share of the disk is free, in percent, or the
-    /// disk is full. Default: 10.
+    /// Free share of the disk, in percent, below which stalled streams are ended. They are also
+    /// ended if the disk is full. From 0 to 100. Default: 10.
     pub disk_free_min_percent: u8,
-    /// A backfill whose distance to its end has not shrunk for so long is reported as diverging,
-    /// from 0. Default: 60 s.
+    /// Time after which a backfill is reported as diverging if its distance to its end has not
+    /// shrunk, from 0. Default: 60 s.
     pub diverging_after: Duration,
-    /// Bytes of slices that are kept for other streams of the same vBucket, from 0. Default: 16 MiB.
+    /// Bytes of slices cached for other streams of the same vBucket, from 0. Default: 16 MiB.
     pub shared_bytes_max: u64,
 }
 
@@ -64,18 +70,19 @@ impl Default for StreamsConfig {
 /// Limits of one consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
-    /// Bytes read and not taken yet, from 1. Default: 20 MiB. The first item of a slice passes whatever
-    /// its size.
+    /// Bytes that were read and that the consumer has not taken yet, at least 1. Default: 20 MiB.
+    /// The first item of a slice is accepted whatever its size.
     pub buffer_bytes_max: u64,
-    /// Share of the buffer, in percent, that must be drained after it was full before reading goes
-    /// on, from 0 to 100. Default: 25.
+    /// Share of a full buffer, in percent, that the consumer must drain before reading continues.
+    /// From 0 to 100. Default: 25.
     pub drain_percent: u8,
-    /// Backfills of this consumer under way at once, from 1. Default: 64.
+    /// Maximum number of backfills of this consumer in progress, at least 1. Default: 64.
     pub backfills_max: usize,
-    /// Slices of this consumer read at once, from 1. Default: `None`, which means one less than
-    /// there are workers, and at least one: no consumer can occupy them all.
+    /// Maximum number of slices read at once for this consumer, at least 1. The default, `None`,
+    /// means one less than the number of workers, but at least one. So no consumer can occupy all
+    /// workers.
     pub slices_max: Option<usize>,
-    /// In which order its backfills run. Default: round robin.
+    /// Order in which the backfills of this consumer run. Default: round robin.
     pub order: Order,
 }
 
@@ -95,12 +102,12 @@ fn at_least_one(field: &'static str, is_one: bool) -> Result<()> {
     if is_one {
         Ok(())
     } else {
-        Err(Error::invalid(field, "0 is below 1"))
+        Err(Error::invalid(field, "0 is below the minimum, 1"))
     }
 }
 
 impl StreamsConfig {
-    /// Checks every field.
+    /// Checks that every field is within its limits.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the name of the first field that is out of bounds.
@@ -116,7 +123,7 @@ impl StreamsConfig {
         if self.workers_nice > 19 {
             return Err(Error::invalid(
                 "workers_nice",
-                format!("{} is above 19", self.workers_nice),
+                format!("{} is not between 0 and 19", self.workers_nice),
             ));
         }
         at_least_one("backfills_max", self.backfills_max > 0)?;
@@ -124,13 +131,13 @@ impl StreamsConfig {
         if self.stall_limit < Duration::from_millis(1) {
             return Err(Error::invalid(
                 "stall_limit",
-                format!("{:?} is below 1 ms", self.stall_limit),
+                format!("{:?} is below the minimum, 1 ms", self.stall_limit),
             ));
         }
         if self.disk_free_min_percent > 100 {
             return Err(Error::invalid(
                 "disk_free_min_percent",
-                format!("{} is above 100", self.disk_free_min_percent),
+                format!("{} is not between 0 and 100", self.disk_free_min_percent),
             ));
         }
         Ok(())
@@ -138,7 +145,7 @@ impl StreamsConfig {
 }
 
 impl ConsumerConfig {
-    /// Checks every field.
+    /// Checks that every field is within its limits.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the name of the first field that is out of bounds.
@@ -149,7 +156,7 @@ impl ConsumerConfig {
         if self.drain_percent > 100 {
             return Err(Error::invalid(
                 "drain_percent",
-                format!("{} is above 100", self.drain_percent),
+                format!("{} is not between 0 and 100", self.drain_percent),
             ));
         }
         Ok(())

@@ -1,23 +1,23 @@
-//! Streams of vbstore: following the changes of a vBucket from any seqno.
+//! Streams of vbstore: a consumer follows the changes of a vBucket from any seqno.
 //!
-//! A stream reads from memory when it can, by a *cursor* in the checkpoints, and from disk when it
-//! must, by a *backfill*: one slice an invocation, each with a db snapshot that lives inside one
-//! function call. A consumer that is slow costs disk reads, never memory, disk space or a writer's
-//! time.
+//! A stream reads from memory through a *cursor* in the checkpoints as long as it can. When it
+//! cannot, it reads from disk through a *backfill*. A backfill reads one slice per invocation,
+//! through a db snapshot that lives inside one function call. A slow consumer therefore costs disk
+//! reads, but never memory, disk space or writers' time.
 //!
-//! Imports run one way, down this table:
+//! Imports run in one direction, down this table:
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | `streams` | the handle of a program: makes consumers |
-//! | `consumer` | opening streams and taking events |
-//! | `samples` | figures for scrapes and `metrics_snapshot` |
+//! | `streams` | the program's handle: creates consumers |
+//! | `consumer` | opens streams and takes events |
+//! | `samples` | metrics for scrapes and `metrics_snapshot` |
 //! | `workers` | the threads: plan, read, finish; stopping |
-//! | `watchdog`, `registry` | consumers that take nothing |
-//! | `schedule` | which backfill runs next: `queues`, pure state, and the lock around it |
+//! | `watchdog`, `registry` | detection of consumers that take nothing |
+//! | `schedule` | which backfill runs next: `queues` (pure state), and the lock around it |
 //! | `backfill` | the part of a stream that reads from disk, and the slice law |
 //! | `delivery` | batches, buffers, reading from memory, the mailbox |
-//! | `stats`, `stream` | plain data: identity, options, events, figures |
+//! | `stats`, `stream` | plain data: identity, options, events, metrics |
 
 mod backfill;
 mod config;

@@ -1,4 +1,4 @@
-//! The consumers of an engine's streams, as workers, watchdog and figures know them.
+//! The list of an engine's consumers, for workers, watchdog and metrics.
 
 use crate::delivery::Mailbox;
 use crate::stream::ConsumerId;
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// All consumers. Its lock is a leaf.
+/// All consumers. Its lock is a leaf: no other lock is taken while it is held.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     consumers: Mutex<BTreeMap<ConsumerId, Listed>>,
@@ -20,14 +20,14 @@ struct Listed {
     paused: Option<Paused>,
 }
 
-/// That a consumer was paused: where it was, and how often it was paused there.
+/// The last pause of a consumer: how far it had moved, and how often it was paused there.
 #[derive(Clone, Copy, Debug)]
 struct Paused {
     moved: u64,
     times: u32,
 }
 
-/// A consumer that is there.
+/// A consumer that still exists.
 #[derive(Debug)]
 pub(crate) struct Present {
     pub(crate) id: ConsumerId,
@@ -35,17 +35,18 @@ pub(crate) struct Present {
     pub(crate) mailbox: Arc<Mailbox>,
 }
 
-/// A consumer, and since when it has taken nothing although there was something to take.
+/// A consumer, and for how long it has been idle.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub(crate) present: Present,
+    /// Since when it has taken nothing although events are available; `None` if it is not idle.
     pub(crate) idle_since: Option<Duration>,
-    /// What its reader had done then.
+    /// The number of its reader's actions at that look; see [`vbstore_core::Taker::acted`].
     pub(crate) acted: u64,
-    /// Events it had taken that moved a position.
+    /// The number of events taken that moved a position.
     pub(crate) moved: u64,
-    /// How often it was paused without having moved in between.
-    pub(crate) paused_in_vain: u32,
+    /// How often it was paused since it last moved.
+    pub(crate) pauses_without_progress: u32,
 }
 
 impl Registry {
@@ -63,50 +64,52 @@ impl Registry {
         self.consumers.lock().remove(&id);
     }
 
-    /// Returns the consumers that are there.
+    /// Returns the consumers that still exist.
     pub(crate) fn present(&self) -> Vec<Present> {
         let consumers = self.consumers.lock();
         consumers.iter().filter_map(Listed::present).collect()
     }
 
-    /// Looks at all consumers at `now`; see [`vbstore_core::Taker::look`].
+    /// Checks all consumers for activity at `now`; see [`vbstore_core::Taker::look`]. Takes each
+    /// mailbox's lock for a moment.
     pub(crate) fn watch(&self, now: Duration) -> Vec<Watched> {
         let mut watched = Vec::new();
         for present in self.present() {
-            // Asked without the lock of the registry. ORDER: what its reader has done first, so that what
-            // it does from then on voids what is judged by the look.
+            // The registry's lock is a leaf, so it is not held here: the calls below take other
+            // locks. ORDER: read the reader's activity first. If the reader acts after this, the
+            // numbers differ, and the caller's verdict is void.
             let taker = present.mailbox.taker();
             let (acted, moved) = (taker.acted(), taker.moved());
-            let idle_since = taker.look(now, present.mailbox.owes());
+            let idle_since = taker.look(now, present.mailbox.has_untaken());
             let consumers = self.consumers.lock();
             let Some(listed) = consumers.get(&present.id) else {
-                // Removed meanwhile.
+                // The consumer was dropped after the list was copied.
                 continue;
             };
-            let paused_in_vain = listed.paused_in_vain(moved);
+            let pauses_without_progress = listed.pauses_without_progress(moved);
             drop(consumers);
             watched.push(Watched {
                 present,
                 idle_since,
                 acted,
                 moved,
-                paused_in_vain,
+                pauses_without_progress,
             });
         }
         watched
     }
 
-    /// Notes that a consumer was paused when it had moved so far.
-    pub(crate) fn note_paused(&self, id: ConsumerId, moved: u64) {
+    /// Records a pause of a consumer that had moved `moved` times.
+    pub(crate) fn record_pause(&self, id: ConsumerId, moved: u64) {
         if let Some(listed) = self.consumers.lock().get_mut(&id) {
-            let times = listed.paused_in_vain(moved) + 1;
+            let times = listed.pauses_without_progress(moved) + 1;
             listed.paused = Some(Paused { moved, times });
         }
     }
 }
 
 impl Listed {
-    fn paused_in_vain(&self, moved: u64) -> u32 {
+    fn pauses_without_progress(&self, moved: u64) -> u32 {
         let here = self.paused.filter(|paused| paused.moved == moved);
         here.map_or(0, |paused| paused.times)
     }

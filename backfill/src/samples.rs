@@ -1,4 +1,4 @@
-//! What the tables of the streams say, for scrapes and `metrics_snapshot`.
+//! Samples of stream metrics, for scrapes and `metrics_snapshot`.
 
 use crate::delivery::{Mailbox, Seen, SeenSource};
 use crate::stats::{StreamStats, state_of};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vbstore_core::{Seqno, u64_from};
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
-/// Streams by what they do.
+/// Totals over all streams.
 #[derive(Debug, Default)]
 struct Sums {
     backfilling: u64,
@@ -17,15 +17,17 @@ struct Sums {
     paused: u64,
     diverging: u64,
     stalled: u64,
+    /// Seqnos that backfills still have to read.
     remaining: u64,
+    /// The largest number of seqnos by which a consumer is behind.
     max_lag: u64,
 }
 
 impl Work {
-    /// Returns how the streams of one consumer are doing. Takes its lock for a moment.
+    /// Returns the statistics of one consumer's streams. Takes its lock for a moment.
     pub(crate) fn stats_of(&self, name: &Arc<str>, mailbox: &Mailbox) -> Vec<StreamStats> {
         let now = self.context.clock.monotonic();
-        let seen = mailbox.look();
+        let seen = mailbox.inspect();
         let queued = self.scheduler.states(seen.iter().map(backfill_of));
         seen.iter()
             .zip(queued)
@@ -33,13 +35,13 @@ impl Work {
             .collect()
     }
 
-    /// Takes each consumer's lock for a moment.
+    /// Adds up the streams of all consumers. Takes each consumer's lock for a moment.
     fn sums(&self, mailboxes: &[Arc<Mailbox>]) -> Sums {
         let mut sums = Sums::default();
         let is_set = |flag: &AtomicBool| u64::from(flag.load(Ordering::Acquire));
-        for seen in mailboxes.iter().flat_map(|mailbox| mailbox.look()) {
+        for seen in mailboxes.iter().flat_map(|mailbox| mailbox.inspect()) {
             let stream = &seen.stream;
-            let figures = &stream.figures;
+            let metrics = &stream.metrics;
             let synced = self.synced(stream.vb);
             match state_of(seen.source, None) {
                 StreamState::InMemory => sums.in_memory += 1,
@@ -47,26 +49,28 @@ impl Work {
                 StreamState::Ended => {}
                 _ => {
                     sums.backfilling += 1;
-                    // Before its first slice it has announced nothing.
-                    let end = get(&figures.announced_seqno).max(synced);
-                    // Of a vBucket that was deleted since, the end can be lower.
-                    sums.remaining += end.saturating_sub(get(&figures.read_seqno));
+                    // Before its first slice it has announced nothing, so the synced end is used.
+                    let end = get(&metrics.announced_seqno).max(synced);
+                    // Saturates: if the vBucket was deleted since, its end can be lower.
+                    sums.remaining += end.saturating_sub(get(&metrics.read_seqno));
                 }
             }
-            sums.diverging += is_set(&figures.is_diverging);
-            sums.stalled += is_set(&figures.is_stalled);
-            // A stream that accepts what is not synced may be beyond it.
+            sums.diverging += is_set(&metrics.is_diverging);
+            sums.stalled += is_set(&metrics.is_stalled);
+            // Saturates: a stream that accepts unsynced changes may be ahead of the synced end.
             let lag = synced.saturating_sub(stream.reader.taken().get());
             sums.max_lag = sums.max_lag.max(lag);
         }
         sums
     }
 
+    /// Returns the synced seqno of a vBucket.
     fn synced(&self, vb: vbstore_core::VbId) -> u64 {
         let feed = self.context.engine.feed(vb);
         feed.map_or(Seqno::ZERO, |feed| feed.synced()).get()
     }
 
+    /// Writes all metrics of the streams into a snapshot. Takes each consumer's lock for a moment.
     pub(crate) fn put(&self, into: &mut MetricsSnapshot) {
         let lengths = self.scheduler.lengths();
         for (state, length) in [

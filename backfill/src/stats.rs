@@ -1,4 +1,4 @@
-//! How streams are doing.
+//! Statistics of streams, as a program reads them.
 
 use crate::delivery::{Seen, SeenSource};
 use crate::stream::{StreamState, get};
@@ -7,48 +7,50 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use vbstore_core::{Seqno, VbId};
 
-/// How one stream is doing.
+/// The state and the metrics of one stream.
 #[derive(Clone, Debug)]
 pub struct StreamStats {
-    /// Its consumer.
+    /// The name of its consumer.
     pub consumer: Arc<str>,
-    /// Its vBucket.
+    /// The vBucket it follows.
     pub vb: VbId,
-    /// What it is doing.
+    /// Where it reads from, or what it waits for.
     pub state: StreamState,
-    /// The last seqno its consumer has taken.
+    /// The last seqno that its consumer has taken.
     pub taken_seqno: Seqno,
-    /// Up to where it has read.
+    /// The seqno up to which it has read.
     pub read_seqno: Seqno,
-    /// The end it has announced.
+    /// The end of the newest snapshot marker: the consumer's copy is complete there.
     pub announced_seqno: Seqno,
-    /// Slices read for it.
+    /// Slices read from disk for it.
     pub slices: u64,
-    /// Slices it took that were read for another stream.
+    /// Slices it used that were read for another stream.
     pub shared_slices: u64,
     /// Changes read from disk.
     pub items_from_disk: u64,
     /// Changes read from memory.
     pub items_from_memory: u64,
-    /// Times its cursor was dropped.
+    /// Number of times its cursor was dropped, which sent it back to the disk.
     pub cursor_drops: u64,
-    /// Times its buffered batches were dropped because its consumer took nothing while others were
-    /// short.
+    /// Number of times its buffered batches were dropped, because its consumer took nothing while
+    /// other consumers were short of buffer space.
     pub pauses: u64,
-    /// Changes in memory that it has not read; `None` if it is not in memory.
+    /// Cursor lag in changes: those in memory that it has not read yet. `None` if it does not read
+    /// from memory.
     pub lag_items: Option<u64>,
-    /// Their memory, in bytes.
+    /// Cursor lag in bytes of memory.
     pub lag_bytes: Option<u64>,
-    /// Age of the first of them; zero if there is none.
+    /// Cursor lag in time: the age of the oldest unread change, zero if there is none.
     pub lag_age: Option<Duration>,
-    /// The end of its view runs away faster than it reads.
+    /// Whether its end moves away faster than it reads.
     pub is_diverging: bool,
-    /// Its consumer has taken nothing for the stall limit.
+    /// Whether its consumer has taken nothing for the stall limit.
     pub is_stalled: bool,
 }
 
 impl StreamStats {
-    /// `queued` is what the scheduler says of its backfill, if it has one.
+    /// Collects the statistics of a stream. `queued` is the state of its backfill in the scheduler,
+    /// if the scheduler has it.
     pub(crate) fn of(
         consumer: &Arc<str>,
         seen: &Seen,
@@ -56,32 +58,32 @@ impl StreamStats {
         now: Duration,
     ) -> Self {
         let stream = &seen.stream;
-        let figures = &stream.figures;
+        let metrics = &stream.metrics;
         let lag = seen.cursor.as_ref().and_then(|cursor| cursor.lag());
         Self {
             consumer: Arc::clone(consumer),
             vb: stream.vb,
             state: state_of(seen.source, queued),
             taken_seqno: stream.reader.taken(),
-            read_seqno: Seqno::new(get(&figures.read_seqno)),
-            announced_seqno: Seqno::new(get(&figures.announced_seqno)),
-            slices: get(&figures.slices),
-            shared_slices: get(&figures.shared_slices),
-            items_from_disk: get(&figures.items_from_disk),
-            items_from_memory: get(&figures.items_from_memory),
-            cursor_drops: get(&figures.cursor_drops),
-            pauses: get(&figures.pauses),
+            read_seqno: Seqno::new(get(&metrics.read_seqno)),
+            announced_seqno: Seqno::new(get(&metrics.announced_seqno)),
+            slices: get(&metrics.slices),
+            shared_slices: get(&metrics.shared_slices),
+            items_from_disk: get(&metrics.items_from_disk),
+            items_from_memory: get(&metrics.items_from_memory),
+            cursor_drops: get(&metrics.cursor_drops),
+            pauses: get(&metrics.pauses),
             lag_items: lag.map(|lag| lag.items),
             lag_bytes: lag.map(|lag| lag.bytes),
             lag_age: lag.map(|lag| lag.since.map_or(Duration::ZERO, |s| now.saturating_sub(s))),
-            is_diverging: figures.is_diverging.load(Ordering::Acquire),
-            is_stalled: figures.is_stalled.load(Ordering::Acquire),
+            is_diverging: metrics.is_diverging.load(Ordering::Acquire),
+            is_stalled: metrics.is_stalled.load(Ordering::Acquire),
         }
     }
 }
 
-/// Returns what a stream is doing. A backfill that the scheduler does not know is on its way into its
-/// queues, or has just run for the last time.
+/// Returns the state of a stream. If the scheduler does not know a backfill, the backfill is about
+/// to be submitted, or has just run for the last time. Both count as running.
 pub(crate) fn state_of(source: SeenSource, queued: Option<StreamState>) -> StreamState {
     match source {
         SeenSource::Disk(_) => queued.unwrap_or(StreamState::Running),
@@ -91,19 +93,19 @@ pub(crate) fn state_of(source: SeenSource, queued: Option<StreamState>) -> Strea
     }
 }
 
-/// How the streams of an engine are doing.
+/// The state of all streams of an engine.
 #[derive(Clone, Debug, Default)]
 pub struct StreamsStats {
-    /// Backfills that wait for others to end, and hold nothing.
+    /// Backfills that wait for others to end. They hold no resources.
     pub pending: usize,
     /// Backfills that wait for a worker.
     pub ready: usize,
-    /// Backfills of which a slice is being read.
+    /// Backfills that a worker runs now.
     pub running: usize,
-    /// Backfills that wait for room, for a sync or for a boundary.
+    /// Backfills that wait for buffer room, for a sync or for a boundary.
     pub snoozed: usize,
-    /// Bytes in the buffers of all consumers.
+    /// Bytes buffered for all consumers.
     pub buffered_bytes: u64,
-    /// Each stream.
+    /// The statistics of each stream.
     pub streams: Vec<StreamStats>,
 }

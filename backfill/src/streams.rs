@@ -1,4 +1,4 @@
-//! The streams of an engine.
+//! The entry point of this crate: starts the streams of an engine, and creates consumers.
 
 use crate::backfill::{Context, Scheduler, SharedSlices};
 use crate::config::{ConsumerConfig, StreamsConfig};
@@ -14,7 +14,10 @@ use vbstore_engine::{Engine, Result};
 use vbstore_metrics::MetricsSnapshot;
 use vbstore_metrics::StreamCounters;
 
-/// The streams of an engine. Cheap to clone; every clone, and every consumer, keeps the engine open.
+/// The streams of an engine. Creates consumers, and reports metrics.
+///
+/// Cheap to clone. Every clone, and every consumer, keeps the engine open. The last of them stops
+/// the workers when it is dropped.
 #[derive(Clone)]
 pub struct Streams {
     handle: Arc<Handle>,
@@ -29,23 +32,25 @@ impl fmt::Debug for Streams {
 }
 
 impl Streams {
-    /// Starts the workers. One for each engine: two would each have their own limits, and figures.
+    /// Starts the streams of an engine with their worker threads. An engine can have only one set
+    /// of streams, since each set would have its own limits and metrics.
     ///
     /// # Errors
-    /// [`vbstore_engine::Error::Invalid`] for a field out of bounds, and if the engine has streams
-    /// already; [`vbstore_engine::Error::Closed`]; [`vbstore_engine::Error::Io`] if a thread cannot be
-    /// started.
+    /// [`vbstore_engine::Error::Invalid`] for a field out of bounds, and if the engine already has
+    /// streams; [`vbstore_engine::Error::Closed`]; [`vbstore_engine::Error::Io`] if a thread cannot
+    /// be started.
     pub fn start(engine: &Engine, config: &StreamsConfig) -> Result<Self> {
         let streams = Self::stepped(engine, config)?;
         streams.handle.start(config)?;
         Ok(streams)
     }
 
-    /// The same without threads: nothing is read from disk but by [`Self::step`]. For programs that
-    /// want to decide what happens when.
+    /// Creates the streams of an engine without worker threads: only [`Self::step`] and
+    /// [`Self::step_group`] read from disk. For programs that control the order of all work, such
+    /// as simulations.
     ///
     /// # Errors
-    /// As [`Self::start`].
+    /// The same as for [`Self::start`].
     pub fn stepped(engine: &Engine, config: &StreamsConfig) -> Result<Self> {
         config.validate()?;
         let registration = engine.register_streams()?;
@@ -96,53 +101,55 @@ impl Streams {
         &self.handle.work
     }
 
-    /// Runs one invocation of one backfill on this thread. Returns whether there was one.
+    /// Runs one backfill on this thread until it has read one slice, must wait, or is over. Blocks
+    /// for the disk read. Returns false if no backfill was ready.
     #[must_use]
     pub fn step(&self) -> bool {
         self.work().step(1)
     }
 
-    /// The same for several backfills of one consumer, read through one db snapshot as workers do:
-    /// up to [`StreamsConfig::backfills_per_snapshot`].
+    /// Like [`Self::step`], for several backfills of one consumer. They share one db snapshot, as
+    /// on a worker thread: up to [`StreamsConfig::backfills_per_snapshot`].
     #[must_use]
     pub fn step_group(&self) -> bool {
         self.work().step(self.work().limits.group)
     }
 
-    /// Adds a consumer. Names need not differ; they are what figures and logs show.
+    /// Creates a consumer. `name` appears in metrics and logs, and need not be unique.
     ///
     /// # Errors
-    /// [`vbstore_engine::Error::Invalid`] for a field out of bounds; [`vbstore_engine::Error::Forked`].
+    /// [`vbstore_engine::Error::Invalid`] for a field out of bounds;
+    /// [`vbstore_engine::Error::Forked`] in a forked child process.
     pub fn consumer(&self, name: &str, config: &ConsumerConfig) -> Result<Consumer> {
         config.validate()?;
         self.engine().check_process()?;
         Ok(Consumer::new(&self.handle, name, config))
     }
 
-    /// Returns the engine.
+    /// Returns the engine that these streams belong to.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.work().context.engine
     }
 
-    /// Returns what all streams count.
+    /// Returns the counters that all streams share.
     #[must_use]
     pub fn counters(&self) -> &StreamCounters {
         &self.work().context.counters
     }
 
-    /// Returns everything that is measured, the engine's figures included, as plain data. Takes each
-    /// vBucket's and each consumer's lock for a moment.
+    /// Returns all metrics of the engine and its streams as plain data. Takes each vBucket's and
+    /// each consumer's lock for a moment.
     ///
     /// # Errors
-    /// As [`Engine::metrics_snapshot`].
+    /// The same as for [`Engine::metrics_snapshot`].
     pub fn metrics_snapshot(&self) -> Result<MetricsSnapshot> {
         let mut snapshot = self.engine().metrics_snapshot()?;
         self.work().put(&mut snapshot);
         Ok(snapshot)
     }
 
-    /// Returns how all streams are doing. Takes each consumer's lock for a moment.
+    /// Returns the state of all streams. Takes each consumer's lock for a moment.
     #[must_use]
     pub fn stats(&self) -> StreamsStats {
         let work = self.work();

@@ -1,15 +1,17 @@
-//! Looks after consumers that take nothing.
+//! Detection of consumers that take nothing although events are available.
 //!
-//! - *Frozen*: a consumer that has taken nothing for a while, though there is something to take, while
-//!   a consumer that takes is short of buffers. What is buffered for it is dropped; it is read again
-//!   when its reader comes back. Looked for when the total is short; since when each takes nothing is
-//!   noticed before, while more than half of the total is used. How long "a while" is doubles for each
-//!   pause without progress, so that a consumer gets on, however slow it is.
-//! - *Stalled*: the same for the stall limit. It is reported, and its streams are ended if the disk is
-//!   short. Looked for every quarter of the limit.
+//! - A *frozen* consumer has taken nothing for a while, and another consumer that does take is
+//!   short of buffer space. What is buffered for the frozen consumer is dropped, and is read again
+//!   when its reader returns. Workers look for frozen consumers while the total is short. While
+//!   more than half of the total is used, they already record since when each consumer has taken
+//!   nothing. The delay doubles with each pause without progress, so that even a very slow consumer
+//!   makes progress.
+//! - A *stalled* consumer has taken nothing for the stall limit. This is reported, and if the disk
+//!   is short of space, its streams are ended. Workers look for stalled consumers every quarter of
+//!   the limit.
 //!
-//! Both are properties of a consumer, never of one of its streams: as long as it takes events of one
-//! stream, the others wait their turn.
+//! Both are states of a consumer, never of a single stream: as long as it takes events of one
+//! stream, its other streams wait their turn.
 
 use crate::backfill::Scheduler;
 use crate::delivery::AWAKE_FOR;
@@ -22,17 +24,19 @@ use std::time::Duration;
 use vbstore_engine::{Engine, HealthState};
 use vbstore_metrics::StreamCounters;
 
-/// For how long a consumer must have taken nothing until its batches are dropped for others. Long
-/// enough that one which works on what it took is not made to read it again; short enough that one
-/// which is frozen is soon forgotten. Twice as long after each pause that it did not get on after: what a
-/// resumed stream delivers first is a marker, so a consumer that takes longer for an event would get
-/// markers for ever.
+/// How long a consumer must have taken nothing before its batches are dropped for others.
+///
+/// Long enough for a consumer to work on what it took, without having to read it again. Short
+/// enough that a frozen one does not hold buffer space for long. The delay doubles with each pause
+/// after which the consumer made no progress. A resumed stream first delivers a marker, so a
+/// consumer that needs longer than this for one event would otherwise get nothing but markers.
 const FROZEN_AFTER: Duration = AWAKE_FOR;
 
-/// How often frozen consumers are looked for while somebody is short. A look takes the lock of each
-/// consumer.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Interval between checks for frozen consumers while an awake one is short of buffer space. Each
+/// check takes the lock of every consumer.
+const FROZEN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Finds frozen and stalled consumers. Runs on the workers.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     registry: Arc<Registry>,
@@ -40,10 +44,11 @@ pub(crate) struct Watchdog {
     counters: Arc<StreamCounters>,
     stall_limit: Duration,
     disk_free_min_percent: u8,
-    /// When it looks next for stalled ones, and for frozen ones.
+    /// When the next check of each kind is due.
     due: Mutex<Due>,
 }
 
+/// Times on the engine's monotonic clock.
 #[derive(Clone, Copy, Debug)]
 struct Due {
     stalled: Duration,
@@ -75,22 +80,24 @@ impl Watchdog {
         }
     }
 
-    /// Looks for stalled consumers if it is time, and for frozen ones if somebody is short; returns how
-    /// long until it is time again. Called by any worker; one at a time looks.
+    /// Checks for stalled consumers if that is due, and for frozen ones if a consumer is short of
+    /// buffer space. Returns the time until the next check is due. Called by every worker; each
+    /// check is done by only one of them.
     pub(crate) fn look_if_due(&self, now: Duration, engine: &Engine) -> Duration {
         let buffers = self.scheduler.buffers();
         let is_short = buffers.is_short();
-        // So that it is known who takes nothing when somebody becomes short.
+        // When space becomes short, it must already be known since when each consumer has been
+        // idle.
         let is_filling = buffers.used() > buffers.bytes_max() / 2;
         let mut due = self.due.lock();
         let looks_for_stalled = now >= due.stalled;
         if looks_for_stalled {
-            // A stall is found within a quarter of the limit after it is one.
+            // So a stall is found at most a quarter of the limit late.
             due.stalled = now.saturating_add(self.stall_limit / 4);
         }
         let looks_for_frozen = is_short && now >= due.frozen;
         if looks_for_frozen {
-            due.frozen = now.saturating_add(LOOK_EVERY);
+            due.frozen = now.saturating_add(FROZEN_CHECK_INTERVAL);
         }
         let looks_for_idle = is_filling && now >= due.idle;
         if looks_for_idle {
@@ -104,7 +111,7 @@ impl Watchdog {
             next = next.min(due.idle);
         }
         drop(due);
-        // On a worker: a panic here must not end it.
+        // This runs on a worker, which a panic here must not end.
         let look = AssertUnwindSafe(|| {
             if looks_for_stalled {
                 self.look_for_stalled(now, engine);
@@ -112,65 +119,70 @@ impl Watchdog {
             if looks_for_frozen {
                 self.pause_frozen(now);
             } else if looks_for_idle {
+                // Called for its side effect: it records since when each consumer has been idle.
                 drop(self.registry.watch(now));
             }
         });
         if catch_unwind(look).is_err() {
             self.counters.panics.add(1);
-            tracing::error!("looking for consumers that take nothing panicked");
+            tracing::error!("the check for idle consumers panicked");
         }
         next.saturating_sub(now)
     }
 
-    /// Drops what is buffered for frozen consumers. Called without any lock.
+    /// Drops what is buffered for frozen consumers. Called without any lock held.
     fn pause_frozen(&self, now: Duration) {
         for watched in self.registry.watch(now) {
-            let limit = FROZEN_AFTER * (1 << watched.paused_in_vain);
+            // Doubles with each pause without progress; see `FROZEN_AFTER`.
+            let limit = FROZEN_AFTER * (1 << watched.pauses_without_progress);
             if !is_idle(&watched, now, limit) {
                 continue;
             }
             let present = &watched.present;
-            // ORDER: put to sleep first. If its reader comes in between, it is awake again, finds its
-            // streams paused, and reads on.
+            // ORDER: put the consumer to sleep first, pause its streams second. If its reader comes
+            // in between, the consumer is awake again, finds its streams paused, and resumes them.
             let buffers = self.scheduler.buffers();
             let Some(asleep) = buffers.put_to_sleep(present.id) else {
                 continue;
             };
             let dropped = present.mailbox.pause(watched.acted);
             if dropped.streams == 0 {
-                // Its reader has acted meanwhile, or reads memory just now.
+                // Its reader has acted since the check, or is reading from memory right now.
                 buffers.wake_again(&asleep);
                 continue;
             }
-            // Before the batches are dropped, which wakes what waits for room.
+            // ORDER: remove the backfills before `dropped` releases its charges, which would wake
+            // them.
             for backfill in &dropped.backfills {
                 self.scheduler.remove(*backfill, present.id);
             }
-            self.registry.note_paused(present.id, watched.moved);
+            self.registry.record_pause(present.id, watched.moved);
             self.counters.pauses.add(dropped.streams);
             tracing::debug!(
                 consumer = %present.name,
                 streams = dropped.streams,
-                "buffers of a consumer that takes nothing are dropped for others"
+                "dropped the buffers of an idle consumer for others"
             );
         }
     }
 
+    /// Reports stalled consumers, and ends their streams if the disk is short of space.
     fn look_for_stalled(&self, now: Duration, engine: &Engine) {
         let mut is_short = None;
         for watched in self.registry.watch(now) {
             let is_stalled = is_idle(&watched, now, self.stall_limit);
             let present = &watched.present;
-            for seen in present.mailbox.look() {
+            for seen in present.mailbox.inspect() {
                 let stream = &seen.stream;
-                let is_stalled = is_stalled && seen.owes;
-                let was_stalled = stream.figures.is_stalled.swap(is_stalled, Ordering::AcqRel);
+                let is_stalled = is_stalled && seen.has_untaken;
+                let was_stalled = stream.metrics.is_stalled.swap(is_stalled, Ordering::AcqRel);
                 if !is_stalled {
                     continue;
                 }
                 if !was_stalled {
                     tracing::warn!(consumer = %present.name, vb = %stream.vb, "stream stalled");
                 }
+                // The free space is read at most once per check, and only if a stream is stalled.
                 if *is_short.get_or_insert_with(|| self.is_disk_short(engine)) {
                     let backfill = present.mailbox.end_stalled(stream.id, watched.acted);
                     if let Some(backfill) = backfill {
@@ -181,10 +193,12 @@ impl Watchdog {
         }
     }
 
+    /// Returns whether the disk is full, or has less free space than configured. An unreadable
+    /// value counts as enough space.
     fn is_disk_short(&self, engine: &Engine) -> bool {
         match engine.health() {
             HealthState::Degraded { .. } => return true,
-            // Nothing is written, so nobody is in want of space.
+            // A read-only store writes nothing, so it needs no space.
             HealthState::ReadOnly { .. } => return false,
             HealthState::Open | HealthState::Failed { .. } => {}
         }
@@ -194,6 +208,7 @@ impl Watchdog {
     }
 }
 
+/// Returns whether a consumer has been idle for `limit`.
 fn is_idle(watched: &Watched, now: Duration, limit: Duration) -> bool {
     let for_limit = |since| now.saturating_sub(since) >= limit;
     watched.idle_since.is_some_and(for_limit)

@@ -1,20 +1,26 @@
-//! The workers: threads that run backfills, or the program that steps them.
+//! The workers: threads that run backfills. Streams without threads ([`crate::Streams::stepped`])
+//! are run by the program, step by step.
 //!
 //! # Stop order
-//! The figures leave the registry first, so that no scrape outlives what it reads. The last of
-//! [`crate::Streams`] and its consumers to be dropped stops the workers and joins them, then drops
-//! what waited. Only then is the engine given up: its close never finds a worker at work that these
-//! streams started. Closing the engine while streams are open is allowed: each ends with its reason
-//! when it next looks, and what waits for durability or in memory is woken to look. What waits for room or
-//! for a place looks when it gets it.
+//! The streams leave the metrics registry first, so that no scrape outlives what it reads. When the
+//! last of [`crate::Streams`] and its consumers is dropped, it stops the workers, joins them, and
+//! drops the waiting backfills. Only then is the engine released, so its close never finds a worker
+//! of these streams at work.
 //!
-//! In a process that the program forks the workers are not there, and locks that they held stay locked:
-//! dropping the last handle there leaks it, and touches nothing.
+//! The engine may be closed while streams are open. Each stream then ends with its reason when it
+//! next looks at the engine. Those that wait for durability or in memory are woken to do so. Those
+//! that wait for buffer room or a slot do so when they get it.
 //!
-//! The last handle may be dropped on any thread, also on one of the workers (by a drop of the program
-//! that runs there): then a thread of its own joins them, since no thread can join itself.
+//! In a forked child process the worker threads do not exist, and locks that they held stay locked.
+//! There, dropping the last handle leaks it and touches nothing.
+//!
+//! The last handle may be dropped on any thread, including a worker, if code of the program that
+//! runs there drops it. Since a thread cannot join itself, a separate thread then joins the
+//! workers.
 
-use crate::backfill::{Backfill, Context, Lifeline, Outcome, Planned, Scheduler, share_out};
+use crate::backfill::{
+    Backfill, Context, Lifeline, Outcome, Planned, Scheduler, distribute_charge,
+};
 use crate::config::StreamsConfig;
 use crate::registry::Registry;
 use crate::schedule::{Group, NextGroup, Task};
@@ -28,7 +34,7 @@ use std::time::Duration;
 use vbstore_engine::{Error, HealthState, Result};
 use vbstore_metrics::Registration;
 
-/// What the workers share.
+/// Everything that the workers share.
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) context: Context,
@@ -39,16 +45,17 @@ pub(crate) struct Work {
     pub(crate) limits: WorkLimits,
 }
 
-/// What was configured.
+/// The configured limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkLimits {
     pub(crate) workers: usize,
     pub(crate) backfills: usize,
-    /// Backfills that one db snapshot may serve.
+    /// Maximum number of backfills per db snapshot.
     pub(crate) group: usize,
 }
 
-/// Stops the workers when the last clone of the streams and the last consumer are gone.
+/// Owns the worker threads. Dropped with the last clone of the streams and the last consumer, it
+/// stops them.
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) work: Arc<Work>,
@@ -65,10 +72,11 @@ impl Handle {
         })
     }
 
-    /// Starts the threads.
+    /// Starts the worker threads.
     ///
     /// # Errors
-    /// [`Error::Io`] if one cannot be started; those that were are stopped with the handle.
+    /// [`Error::Io`] if a thread cannot be started. Those already started are stopped when the
+    /// handle is dropped.
     pub(crate) fn start(&self, config: &StreamsConfig) -> Result<()> {
         let nice = config.workers_nice;
         for number in 0..config.workers {
@@ -76,10 +84,10 @@ impl Handle {
             let thread = std::thread::Builder::new()
                 .name(format!("vbstore-slice-{number}"))
                 .spawn(move || {
-                    give_way(nice);
+                    set_niceness(nice);
                     work.run();
                 })
-                .map_err(|e| Error::io("start a thread", e))?;
+                .map_err(|e| Error::io("start a worker thread of the streams", e))?;
             self.threads.lock().push(thread);
         }
         Ok(())
@@ -89,24 +97,30 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.work.context.engine.check_process().is_err() {
-            // The threads are the parent's, and whatever is locked stays locked.
+            // The threads belong to the parent process, and a lock that one of them held at the
+            // fork stays locked here. Leak everything that could touch either.
             std::mem::take(self.threads.get_mut()).leak();
             let kept = (Arc::clone(&self.work), Arc::clone(&self.registration));
             Box::leak(Box::new(kept));
             return;
         }
-        // ORDER: out of the registry first. That waits for a scrape that has begun, which borrows the
-        // work, and the work keeps the engine open: were the scrape the last to let go of it, the
-        // engine would be closed inside the scrape, and wait there for the registry for ever.
+        // ORDER: leave the metrics registry first. This waits for a running scrape, which borrows
+        // the work, which keeps the engine open. Otherwise the scrape could be the last to release
+        // the engine. It would then close the engine inside the scrape, and the close would wait
+        // for the registry forever.
         self.registration.unregister();
         self.work.scheduler.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
-        let me = std::thread::current().id();
-        if threads.iter().all(|thread| thread.thread().id() != me) {
+        let this_thread = std::thread::current().id();
+        if threads
+            .iter()
+            .all(|thread| thread.thread().id() != this_thread)
+        {
             join(threads);
             return;
         }
-        // The engine must outlive the workers: this thread holds it until they are gone.
+        // The engine must outlive the workers, so the joining thread holds it until they have
+        // ended.
         let work = Arc::clone(&self.work);
         let joins = move || {
             join(threads);
@@ -114,8 +128,8 @@ impl Drop for Handle {
         };
         let thread = std::thread::Builder::new().name("vbstore-streams-stop".to_owned());
         if let Err(error) = thread.spawn(joins) {
-            // They stop all the same; the last of them gives the engine up.
-            tracing::error!(%error, "no thread to wait for the workers of streams");
+            // The workers stop anyway, and the last of them releases the engine.
+            tracing::error!(%error, "cannot start a thread that joins the stream workers");
         }
     }
 }
@@ -123,21 +137,23 @@ impl Drop for Handle {
 fn join(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
         if thread.join().is_err() {
-            tracing::error!("a worker panicked outside of its slice");
+            tracing::error!("a stream worker panicked outside a slice");
         }
     }
 }
 
-/// Lets other threads go before the calling one.
-fn give_way(nice: u8) {
-    // On Linux this is of one thread, named by its id.
+/// Sets the niceness of the calling thread. A failure only costs priority, so it is logged and
+/// ignored.
+fn set_niceness(nice: u8) {
+    // On Linux the priority is per thread, and a thread id is accepted as a process id.
     let thread = rustix::thread::gettid();
     if let Err(error) = rustix::process::setpriority_process(Some(thread), i32::from(nice)) {
-        tracing::warn!(%error, "workers run at normal priority");
+        tracing::warn!(%error, "cannot lower the priority of a stream worker");
     }
 }
 
 impl Work {
+    /// Runs groups of backfills until the scheduler stops. The body of a worker thread.
     fn run(&self) {
         loop {
             let left = self.look_if_due();
@@ -149,8 +165,8 @@ impl Work {
         }
     }
 
-    /// Runs one invocation, of up to `group_max` backfills of one consumer, on this thread. Returns
-    /// whether there was one.
+    /// Runs one invocation of up to `group_max` backfills of one consumer on this thread. Returns
+    /// false if none was ready.
     pub(crate) fn step(&self, group_max: usize) -> bool {
         self.look_if_due();
         let group = self.scheduler.try_next(group_max);
@@ -159,22 +175,23 @@ impl Work {
         any
     }
 
+    /// Runs the watchdog if it is due. Returns the time until it is due again.
     fn look_if_due(&self) -> Duration {
         let now = self.context.clock.monotonic();
         self.watchdog.look_if_due(now, &self.context.engine)
     }
 
-    /// Plans, reads through one db snapshot, and finishes. A panic in one backfill's part ends its
-    /// stream and no other.
+    /// Plans a group, reads for it through one db snapshot, and finishes it. A panic in one
+    /// backfill's part ends that backfill's stream, but no other.
     fn invoke(&self, group: Group<Backfill>) {
         let context = &self.context;
         let mut planned = Vec::with_capacity(group.len());
         let mut asks = Vec::with_capacity(group.len());
         for backfill in group {
             let one = Invoked::of(&backfill);
-            // The first that is to be read has reserved for all.
-            let beside = planned.first().map(|(_, _, plan)| plan);
-            match self.guard(&one, || backfill.plan(beside, context)) {
+            // The first planned backfill reserved buffer space for the whole group.
+            let first_plan = planned.first().map(|(_, _, plan)| plan);
+            match self.catch_panic(&one, || backfill.plan(first_plan, context)) {
                 Some(Planned::Read(backfill, plan)) => {
                     asks.push(plan.ask);
                     planned.push((one, backfill, plan));
@@ -188,33 +205,34 @@ impl Work {
         };
         let budget = first.budget(context.engine.tuning().slice_budget);
         let start = context.clock.monotonic();
-        // ORDER: numbered before it is opened; see `SharedSlices`.
+        // ORDER: number the view before it is opened; see `SharedSlices`.
         let view = context.slices.begin_view();
         let read = context.engine.scan(&asks, budget);
         let took = context.clock.monotonic().saturating_sub(start);
         context.counters.slice_micros.observe_time(took);
-        // An error of the read is an error of each.
+        // If the read as a whole failed, it failed for every backfill.
         let slices = read.unwrap_or_else(|error| vec![Err(error); planned.len()]);
-        // ORDER: those whose turn did not come are settled first, the last of them first. Each goes to the
-        // front, so that they are read next, in their order, before those that were read now.
+        // ORDER: settle the backfills that were not read before those that were, last one first.
+        // Each goes to the front of the queue, so they run next, in their original order.
         for (one, backfill, plan) in planned.drain(slices.len()..).rev() {
             drop(plan);
             self.settle(&one, Outcome::Unread(backfill));
         }
         if let Some(((_, _, first), others)) = planned.split_first_mut() {
-            share_out(first, others.iter_mut().map(|(_, _, plan)| plan), &slices);
+            distribute_charge(first, others.iter_mut().map(|(_, _, plan)| plan), &slices);
         }
         for ((one, backfill, plan), slice) in planned.into_iter().zip(slices) {
             if matches!(slice, Err(Error::StreamPanicked { .. })) {
                 context.counters.panics.add(1);
             }
-            let outcome = self.guard(&one, || backfill.finish(plan, view, slice, context));
+            let outcome = self.catch_panic(&one, || backfill.finish(plan, view, slice, context));
             self.settle(&one, outcome.unwrap_or(Outcome::Done));
         }
     }
 
-    /// Runs a backfill's part of an invocation; `None` if it panicked, which has ended its stream.
-    fn guard<R>(&self, one: &Invoked, part: impl FnOnce() -> R) -> Option<R> {
+    /// Runs one backfill's part of an invocation. If it panics, the backfill's stream is ended, and
+    /// `None` is returned.
+    fn catch_panic<R>(&self, one: &Invoked, part: impl FnOnce() -> R) -> Option<R> {
         let done = catch_unwind(AssertUnwindSafe(part));
         if done.is_err() {
             self.context.counters.panics.add(1);
@@ -224,6 +242,7 @@ impl Work {
         done.ok()
     }
 
+    /// Returns a backfill to the scheduler with the outcome of its invocation.
     fn settle(&self, one: &Invoked, outcome: Outcome) {
         let (id, engine) = (one.lifeline.id(), &self.context.engine);
         let is_disk_full = || matches!(engine.health(), HealthState::Degraded { .. });
@@ -232,7 +251,8 @@ impl Work {
     }
 }
 
-/// What is known of a backfill while an invocation has it.
+/// What the worker keeps of a backfill during an invocation, in case the backfill is lost in a
+/// panic.
 struct Invoked {
     consumer: ConsumerId,
     lifeline: Lifeline,

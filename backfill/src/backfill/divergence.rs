@@ -1,18 +1,19 @@
-//! Whether a backfill gets nearer to its end.
+//! Detection of backfills that never catch up.
 
 use std::time::Duration;
 
-/// Judges the distance of a backfill to the end of its view, slice by slice: a vBucket that is
-/// overwritten faster than it is read runs away from its backfill.
+/// Tracks the distance of a backfill to the end of its view, slice by slice. A vBucket that is
+/// overwritten faster than it is read moves its end away from the backfill.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Divergence {
-    /// The least distance seen, in seqnos, and since when it has not shrunk.
+    /// The smallest distance seen, in seqnos, and since when it has not shrunk.
     nearest: Option<(u64, Duration)>,
 }
 
 impl Divergence {
-    /// Notes the distance after a slice at `now`. Returns whether it has not shrunk for `limit`.
-    pub(super) fn note(&mut self, distance: u64, now: Duration, limit: Duration) -> bool {
+    /// Records the distance after a slice that ended at `now`. Returns whether the distance has not
+    /// shrunk for `limit`.
+    pub(super) fn record(&mut self, distance: u64, now: Duration, limit: Duration) -> bool {
         match self.nearest {
             Some((least, since)) if distance >= least && distance > 0 => {
                 now.saturating_sub(since) >= limit
@@ -33,14 +34,14 @@ mod tests {
     fn a_distance_that_does_not_shrink_for_the_limit_diverges() {
         let mut divergence = Divergence::default();
         let seconds = Duration::from_secs;
-        let mut note = |distance, at| divergence.note(distance, seconds(at), seconds(60));
-        assert!(!note(100, 0));
-        assert!(!note(100, 59));
-        assert!(note(120, 60));
-        assert!(!note(99, 70), "nearer than ever");
-        assert!(!note(100, 129));
-        assert!(note(99, 130));
-        assert!(!note(0, 200), "it is there");
-        assert!(!note(0, 900));
+        let mut record = |distance, at| divergence.record(distance, seconds(at), seconds(60));
+        assert!(!record(100, 0));
+        assert!(!record(100, 59));
+        assert!(record(120, 60));
+        assert!(!record(99, 70), "the smallest distance so far");
+        assert!(!record(100, 129));
+        assert!(record(99, 130));
+        assert!(!record(0, 200), "a backfill at its end does not diverge");
+        assert!(!record(0, 900));
     }
 }

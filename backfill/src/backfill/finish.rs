@@ -1,4 +1,4 @@
-//! Steps 3 to 6 of an invocation: from a slice to what its consumer gets.
+//! Steps 3 to 6 of the slice law: from a slice to what the consumer receives.
 
 use super::plan::{Plan, below};
 use super::shared_slices::Kept;
@@ -13,17 +13,18 @@ use vbstore_core::{RollbackReason, Seqno, Visibility, u64_from};
 use vbstore_engine::failpoint::place;
 use vbstore_engine::{CursorGuard, Result as EngineResult, Slice, SliceEnd};
 
-/// Where a slice comes from.
+/// For which stream a slice was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// It was read for this stream.
+    /// Read for this stream.
     Own,
-    /// It was read for another one.
+    /// Read for another stream of the vBucket.
     Shared,
 }
 
 impl Backfill {
-    /// Finishes an invocation with what was read for its plan, through the view of this number.
+    /// Finishes an invocation with the slice that was read for `plan`. `view` is the number of the
+    /// view it was read through.
     pub(crate) fn finish(
         mut self: Box<Self>,
         plan: Plan,
@@ -31,11 +32,11 @@ impl Backfill {
         slice: EngineResult<Slice>,
         context: &Context,
     ) -> Outcome {
-        let step = self.take_own(plan, view, slice, context);
+        let step = self.finish_own(plan, view, slice, context);
         self.outcome(step)
     }
 
-    fn take_own(
+    fn finish_own(
         &mut self,
         plan: Plan,
         view: u64,
@@ -44,6 +45,7 @@ impl Backfill {
     ) -> Result<Step, EndReason> {
         let Plan { ask, charge, held } = plan;
         let slice = Arc::new(slice?);
+        // Failpoint: tests let the hand-over fail here.
         self.reading.feed.pass(place::SLICE_HAND_ON)?;
         context.slices.keep(Kept {
             vb: ask.vb,
@@ -53,12 +55,12 @@ impl Backfill {
             slice: Arc::clone(&slice),
         });
         let step = self.take(&slice, charge, Origin::Own, context);
-        // Until the cursor is registered.
+        // Memory stays held until `take` has tried to register the cursor.
         drop(held);
         step
     }
 
-    /// Takes a slice that was read for another stream.
+    /// Finishes an invocation with a cached slice that was read for another stream.
     pub(super) fn take_shared(
         &mut self,
         slice: &Arc<Slice>,
@@ -84,28 +86,33 @@ impl Backfill {
             Ok(marker) => marker,
             Err(Unfit::Behind) => return self.wait_for_view(self.reading.progress.end_min()),
             Err(Unfit::Purged) => return Err(from_zero(RollbackReason::Purged)),
+            // The branch does not belong to this generation: the vBucket was deleted.
             Err(Unfit::OtherBranch) => return Err(EndReason::VbucketGone),
         };
         let progress = &mut self.reading.progress;
         let after = progress.position();
         let room = match origin {
-            // It was read within its charge, but for one large item.
+            // It was read within its charge, except for one large item.
             Origin::Own => u64::MAX,
             Origin::Shared => charge.bytes(),
         };
         let options = &self.reading.stream.options;
         let skips_upto = progress.deletions_skipped_upto();
         let chosen = choose(options, after, skips_upto, slice, room);
+        // The reservation covered the largest possible slice; release what was not needed.
         charge.settle(chosen.memory + BATCH_BYTES);
         progress.advance(chosen.position);
         self.count(&chosen, slice, origin, context);
 
         let last = chosen.changes.last_seqno();
         let position = chosen.position;
+        // Without this event, the consumer's position would stop at the last change that passed the
+        // filter.
         let advance = (last != Some(position) && position > after).then_some(position);
         let is_over = self.reading.progress.is_at_end();
         let mut cursor = None;
         if !is_over && self.reading.progress.is_complete() {
+            // Step 4: join memory right after the read, so that the cursor starts with little lag.
             cursor = self.join(self.stream().generation)?;
             self.failed_joins = match cursor {
                 Some(_) => 0,
@@ -121,11 +128,12 @@ impl Backfill {
             persisted: slice.persisted_seqno(),
             since: None,
         };
-        self.hand_on(in_hand, context)
+        self.deliver_or_wait(in_hand, context)
     }
 
-    /// Takes a view, following a branch that began while the stream was open. A view of another life
-    /// of the vBucket fits nothing.
+    /// Checks the view of a slice against the progress of the stream, and returns the marker to
+    /// deliver, if any. A branch that began while the stream was open is followed. A view of
+    /// another generation of the vBucket is refused.
     fn take_view(&mut self, view: &View) -> Result<Option<vbstore_core::Marker>, Unfit> {
         let progress = &mut self.reading.progress;
         if view.vb_uuid != progress.vb_uuid() {
@@ -138,16 +146,16 @@ impl Backfill {
         progress.take_view(view)
     }
 
-    /// Steps 5 and 6.
-    pub(super) fn hand_on(
+    /// Runs steps 5 and 6: delivers the slice, or keeps it in hand until it is synced.
+    pub(super) fn deliver_or_wait(
         &mut self,
         mut in_hand: InHand,
         context: &Context,
     ) -> Result<Step, EndReason> {
         let feed = &self.reading.feed;
         let is_synced_only = self.stream().options.visibility == Visibility::Synced;
-        // ORDER: the seqno first, the generation second; see `VbCell`. What is synced may be of the
-        // vBucket's next life.
+        // ORDER: read the seqno first, the generation second; see `VbCell`. The synced seqno may
+        // already belong to the next generation of the vBucket.
         let waits = is_synced_only && feed.synced() < in_hand.persisted;
         if is_synced_only && feed.is_gone(self.stream().generation) {
             return Err(EndReason::VbucketGone);
@@ -167,7 +175,7 @@ impl Backfill {
             let waited = context.clock.monotonic().saturating_sub(since);
             context.counters.sync_wait_micros.observe_time(waited);
         }
-        if !std::mem::replace(&mut self.has_handed_on, true) {
+        if !std::mem::replace(&mut self.has_delivered, true) {
             let first = &context.counters.first_item_micros;
             first.observe_time(self.age());
         }
@@ -185,7 +193,7 @@ impl Backfill {
         }
     }
 
-    /// The stream goes on from memory.
+    /// Delivers a last batch, if there is one, and lets the stream continue from memory.
     pub(super) fn go_to_memory(&self, batch: Option<Batch>, cursor: CursorGuard) -> Step {
         let reading = Reading {
             stream: Arc::clone(self.stream()),
@@ -213,33 +221,41 @@ impl Backfill {
                 counters.slice_items.observe(u64_from(slice.len()));
             }
         }
-        // What is read for nobody any more is no figure of the stream.
+        // A stream that was paused or ended meanwhile no longer waits for this backfill. Its
+        // metrics must not include what is then dropped.
         if self.is_awaited() {
-            self.note_figures(chosen, slice, origin, context);
+            self.record_metrics(chosen, slice, origin, context);
         }
     }
 
-    fn note_figures(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
-        let figures = &self.reading.stream.figures;
-        add(&figures.items_from_disk, u64_from(chosen.changes.len()));
+    fn record_metrics(
+        &mut self,
+        chosen: &Chosen,
+        slice: &Slice,
+        origin: Origin,
+        context: &Context,
+    ) {
+        let metrics = &self.reading.stream.metrics;
+        add(&metrics.items_from_disk, u64_from(chosen.changes.len()));
         match origin {
-            Origin::Shared => add(&figures.shared_slices, 1),
-            Origin::Own => add(&figures.slices, 1),
+            Origin::Shared => add(&metrics.shared_slices, 1),
+            Origin::Own => add(&metrics.slices, 1),
         }
-        set(&figures.read_seqno, chosen.position);
-        set(&figures.announced_seqno, slice.persisted_seqno());
+        set(&metrics.read_seqno, chosen.position);
+        set(&metrics.announced_seqno, slice.persisted_seqno());
 
         let now = context.clock.monotonic();
         let gap = slice.persisted_seqno().since(chosen.position);
         let limit = context.diverging_after;
-        let is_diverging = self.divergence.note(gap, now, limit);
-        if figures.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
+        let is_diverging = self.divergence.record(gap, now, limit);
+        if metrics.is_diverging.swap(is_diverging, Ordering::AcqRel) != is_diverging {
             let vb = self.stream().vb;
-            tracing::warn!(%vb, gap, is_diverging, "the end of a backfill runs away from it");
+            tracing::warn!(%vb, gap, is_diverging, "backfill started or stopped diverging");
         }
     }
 }
 
+/// Returns the reason that sends the consumer back to the beginning.
 fn from_zero(reason: RollbackReason) -> EndReason {
     EndReason::Rollback {
         to: Seqno::ZERO,

@@ -1,4 +1,4 @@
-//! Step 1 of an invocation: what is to be read, or waited for.
+//! Step 1 of the slice law: decides what to read, or what to wait for.
 
 use super::task::{Backfill, Context, Outcome, Step};
 use crate::delivery::{BATCH_BYTES, Charge};
@@ -9,22 +9,23 @@ use vbstore_core::{Seqno, Visibility, u64_from};
 use vbstore_engine::failpoint::place;
 use vbstore_engine::{Ask, CursorGuard, Result as EngineResult, Slice, SliceBudget};
 
-/// Joins that may fail in a row before memory is held for the next view: after each, memory had
-/// already lost what came after the view.
+/// Failed joins in a row after which memory is held for the next view. A join fails if memory has
+/// already freed the changes that follow the view.
 const FAILED_JOINS_MAX: u32 = 3;
 
-/// What is to be read for a backfill.
+/// A planned read of a backfill.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) ask: Ask,
-    /// Room for it in the consumer's buffer.
+    /// Space reserved for the slice in the consumer's buffer.
     pub(super) charge: Charge,
-    /// Keeps in memory what comes after the view, after joins that failed.
+    /// Keeps the changes after the view in memory; set after repeated failed joins.
     pub(super) held: Option<CursorGuard>,
 }
 
 impl Plan {
-    /// Returns the budget of a read that keeps to what was reserved.
+    /// Returns `budget` reduced to what was reserved. At most half of the reservation goes to the
+    /// rows' overhead, the rest to keys and values.
     pub(crate) fn budget(&self, budget: SliceBudget) -> SliceBudget {
         let reserved = self.charge.bytes();
         let row = u64_from(Slice::ROW_BYTES);
@@ -37,16 +38,18 @@ impl Plan {
     }
 }
 
-/// Returns the lesser of the two.
+/// Returns the smaller of the two numbers.
 fn at_most(number: usize, limit: u64) -> usize {
-    // A limit that is no `usize` is above each of them.
+    // A limit that does not fit into a `usize` is larger than any `usize`.
     usize::try_from(limit).map_or(number, |limit| number.min(limit))
 }
 
-/// Shares out what the first plan has reserved among all that were read within it, by what was read for
-/// each. What is left over goes with the first one's charge: each has what it needs by then, so that
-/// nobody else can have reserved it before it is settled.
-pub(crate) fn share_out<'a>(
+/// Distributes the reservation of the first plan over all plans read together with it, by the size
+/// of what was read for each.
+///
+/// The remainder stays with the first charge. Each plan has what it needs before any charge is
+/// settled, so no other consumer can reserve these bytes in between.
+pub(crate) fn distribute_charge<'a>(
     first: &mut Plan,
     others: impl Iterator<Item = &'a mut Plan>,
     slices: &[EngineResult<Slice>],
@@ -64,16 +67,16 @@ pub(crate) fn share_out<'a>(
     }
 }
 
-/// What planning came to.
+/// The result of planning.
 #[derive(Debug)]
 pub(crate) enum Planned {
-    /// Something is to be read.
+    /// A slice must be read.
     Read(Box<Backfill>, Plan),
-    /// Nothing is to be read: the invocation is over.
+    /// Nothing must be read: the invocation is over.
     Settled(Outcome),
 }
 
-/// The same, within the invocation.
+/// The decision within planning.
 enum Decision {
     Read(Plan),
     Share(Arc<Slice>, Charge),
@@ -81,13 +84,13 @@ enum Decision {
 }
 
 impl Backfill {
-    /// Plans one invocation. `beside` is the plan that it is read together with, if there is one: what
-    /// that has reserved does for both.
-    pub(crate) fn plan(mut self: Box<Self>, beside: Option<&Plan>, context: &Context) -> Planned {
+    /// Plans one invocation. `first` is the first plan of the group that shares the db snapshot,
+    /// if there is one: its reservation covers the whole group.
+    pub(crate) fn plan(mut self: Box<Self>, first: Option<&Plan>, context: &Context) -> Planned {
         let waited = self.clock.monotonic().saturating_sub(self.queued);
         context.counters.queue_wait_micros.observe_time(waited);
         self.counted.set_active(true);
-        let step = match self.decide(beside, context) {
+        let step = match self.decide(first, context) {
             Ok(Decision::Read(plan)) => return Planned::Read(self, plan),
             Ok(Decision::Share(slice, charge)) => self.take_shared(&slice, charge, context),
             Ok(Decision::Step(step)) => Ok(step),
@@ -96,11 +99,13 @@ impl Backfill {
         Planned::Settled(self.outcome(step))
     }
 
-    fn decide(&mut self, beside: Option<&Plan>, context: &Context) -> Result<Decision, EndReason> {
+    /// Decides the next step. Checks what must be waited for before anything is reserved.
+    fn decide(&mut self, first: Option<&Plan>, context: &Context) -> Result<Decision, EndReason> {
         let stream = Arc::clone(self.stream());
         let feed = self.reading.feed.clone();
+        // A slice in hand goes first: its changes precede everything that is still to be read.
         if let Some(in_hand) = self.in_hand.take() {
-            return self.hand_on(in_hand, context).map(Decision::Step);
+            return self.deliver_or_wait(in_hand, context).map(Decision::Step);
         }
         if feed.is_gone(stream.generation) {
             return Err(EndReason::VbucketGone);
@@ -110,6 +115,7 @@ impl Backfill {
         if feed.persisted() < end_min {
             return self.wait_for_view(end_min).map(Decision::Step);
         }
+        // The consumer will be complete at this position, so memory may serve the stream from here.
         if progress.is_complete()
             && let Some(cursor) = self.join(stream.generation)?
         {
@@ -123,7 +129,8 @@ impl Backfill {
             &self.reading.progress,
         );
         let budget = context.engine.tuning().slice_budget;
-        let reserved = match beside {
+        // A cached slice is not part of the group's read, so it needs a reservation of its own.
+        let reserved = match first {
             Some(plan) if shared.is_none() => Ok(context.buffers.beside(&plan.charge)),
             _ => context.buffers.reserve(stream.consumer, room_for(budget)),
         };
@@ -146,8 +153,9 @@ impl Backfill {
         Ok(Decision::Read(Plan { ask, charge, held }))
     }
 
-    /// Gives the stream a place in memory, if memory serves it. A stream that leaves out first
-    /// deletions begins on disk, so that what it leaves out does not depend on where the changes are.
+    /// Registers a cursor if memory holds everything after the stream's position. A stream that
+    /// omits first deletions must begin on disk, so that what it omits does not depend on where the
+    /// changes are stored.
     pub(super) fn join(&self, generation: u64) -> Result<Option<CursorGuard>, EndReason> {
         let progress = &self.reading.progress;
         let skips = self.stream().options.skips_first_deletions;
@@ -157,7 +165,7 @@ impl Backfill {
         Ok(self.reading.feed.join(generation, progress.position())?)
     }
 
-    /// Waits until a view reaches `end`.
+    /// Waits until everything up to `end` is persisted, so that a new view reaches it.
     pub(super) fn wait_for_view(&self, end: Seqno) -> Result<Step, EndReason> {
         if let Some(error) = self.reading.feed.unwell() {
             return Err(error.into());
@@ -170,13 +178,14 @@ impl Backfill {
     }
 }
 
-/// Returns what a slice of this budget may take in memory at most, but for one large item.
+/// Returns the memory in bytes that a slice of this budget needs at most, not counting one large
+/// item.
 fn room_for(budget: SliceBudget) -> u64 {
     let rows = budget.items_max.saturating_mul(Slice::ROW_BYTES);
     u64_from(budget.bytes_max.saturating_add(rows))
 }
 
-/// Returns the seqno above which `seqno` is the first. A view is never waited for at 0.
+/// Returns the predecessor of `seqno`, which must not be 0: a view is never waited for at 0.
 pub(super) fn below(seqno: Seqno) -> Seqno {
     Seqno::new(seqno.get() - 1)
 }

@@ -1,16 +1,19 @@
-//! Slices that more than one stream can use.
+//! A cache of slices for other streams of the same vBucket.
 //!
-//! A slice is immutable, so a stream may take one that was read for another stream of its vBucket,
-//! with that slice's end. Only if
-//! - it covers the stream's position: begun at or below it, read beyond it;
-//! - its view was begun *after* the stream was opened: a view begun before may lack what the
-//!   consumer had been told, and could not have been checked against the branch it was admitted on;
-//! - the stream has seen no newer view: its announced end is not above the slice's.
+//! A slice is immutable, so a stream may use one that was read for another stream of its vBucket,
+//! and then announces that slice's end. The conditions are:
+//! - The slice covers the stream's position: it begins at or below the position, and was read
+//!   beyond it.
+//! - Its view was begun *after* the stream was opened. An older view may lack changes that the
+//!   consumer already knows, and could not be checked against the branch on which the stream was
+//!   admitted.
+//! - The stream has not seen a newer view: its announced end is not above the slice's end.
 //!
-//! Branch and purge seqno are checked, and filters applied, by each stream for itself. Slices are
-//! kept while the vBucket has a backfill, up to a number of bytes over all vBuckets; the oldest goes
-//! first. One whose consumer takes nothing does not count: what is kept for it would only cost others
-//! the buffers that they would use again (measured: 60 % of the rate of three consumers).
+//! Each stream checks branch and purge seqno, and applies its filter, for itself. Slices are kept
+//! while the vBucket has a backfill that may want them. The total over all vBuckets is limited in
+//! bytes, and the oldest slice is dropped first. A backfill whose consumer takes nothing does not
+//! count: slices kept for it would only hold buffers that others could reuse (measured: 60 % of the
+//! rate of three consumers).
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vbstore_core::{Progress, Seqno, VbId};
 use vbstore_engine::Slice;
 
+/// The cached slices of all vBuckets. Its lock is a leaf.
 #[derive(Debug)]
 pub(crate) struct SharedSlices {
     bytes_max: u64,
@@ -28,22 +32,24 @@ pub(crate) struct SharedSlices {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Slices of each vBucket with their ages, the oldest first.
+    /// The slices of each vBucket with their ages, the oldest first.
     kept: HashMap<VbId, VecDeque<(u64, Kept)>>,
-    /// Of which vBucket the slice of an age is.
+    /// The vBucket of the slice with each age. Ages are unique and increase.
     ages: BTreeMap<u64, VbId>,
     next_age: u64,
     bytes: u64,
-    /// Backfills of each vBucket that may want a slice, if any.
+    /// The number of active backfills of each vBucket, which may want a slice. Absent if zero.
     backfills: HashMap<VbId, usize>,
 }
 
-/// A slice, and what tells who may use it.
+/// A cached slice, with the data that decides which streams may use it.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     pub(super) vb: VbId,
     pub(super) generation: u64,
+    /// The seqno after which the slice begins.
     pub(super) after: Seqno,
+    /// The number of the view it was read through.
     pub(super) view: u64,
     pub(super) slice: Arc<Slice>,
 }
@@ -57,17 +63,17 @@ impl SharedSlices {
         })
     }
 
-    /// Returns how many views have been begun. A stream takes this *before* it is admitted.
+    /// Returns the number of views begun so far. A stream reads it *before* it is admitted.
     pub(crate) fn views(&self) -> u64 {
         self.views.load(Ordering::SeqCst)
     }
 
-    /// Numbers a view. Taken *before* the view is opened.
+    /// Returns the number of a new view. Called *before* the view is opened.
     pub(crate) fn begin_view(&self) -> u64 {
         self.views.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Returns a slice that a stream may use.
+    /// Returns the newest cached slice that a stream may use.
     pub(super) fn find(
         &self,
         vb: VbId,
@@ -80,18 +86,18 @@ impl SharedSlices {
         let mut of_vb = state.kept.get(&vb)?.iter().rev().map(|(_, kept)| kept);
         let found = of_vb.find(|kept| {
             kept.generation == generation
-                // A view numbered after the stream looked was begun after it was opened.
+                // A view with a higher number was begun after the stream was opened.
                 && kept.view > views_at_open
                 && kept.after <= position
                 && kept.slice.position() > position
                 && kept.slice.persisted_seqno() >= progress.end_min()
-                // Purging changes a view and not its end.
+                // Two views with the same end can differ in what was purged.
                 && kept.slice.purge_seqno() >= progress.purge_seqno()
         });
         found.map(|kept| Arc::clone(&kept.slice))
     }
 
-    /// Keeps a slice if another backfill of the vBucket may use it.
+    /// Caches a slice if another backfill of its vBucket may use it.
     pub(super) fn keep(&self, kept: Kept) {
         let mut dropped = Vec::new();
         let mut state = self.state.lock();
@@ -101,13 +107,14 @@ impl SharedSlices {
             return;
         }
         state.add(kept);
+        // Dropped only after the lock is released.
         while state.bytes > self.bytes_max {
             dropped.push(state.take_oldest());
         }
         drop(state);
     }
 
-    /// Counts a backfill of a vBucket while the guard lives.
+    /// Counts a backfill of a vBucket as active until the guard is dropped.
     pub(super) fn begin(self: &Arc<Self>, vb: VbId) -> BackfillGuard {
         let mut guard = BackfillGuard {
             slices: Arc::clone(self),
@@ -128,13 +135,19 @@ impl State {
         self.kept.entry(vb).or_default().push_back((age, kept));
     }
 
-    /// Takes out the oldest slice. Panics if there is none.
-    #[expect(clippy::expect_used, reason = "what has an age is kept")]
+    /// Removes and returns the oldest slice. Panics if there is none.
+    #[expect(clippy::expect_used, reason = "every age has a slice")]
     fn take_oldest(&mut self) -> Kept {
-        let (age, vb) = self.ages.pop_first().expect("bytes of no slice");
-        let of_vb = self.kept.get_mut(&vb).expect("an age of no slice");
-        let (oldest_age, oldest) = of_vb.pop_front().expect("an age of no slice");
-        assert_eq!(age, oldest_age, "slices out of order");
+        let (age, vb) = self
+            .ages
+            .pop_first()
+            .expect("bytes are counted, but no slice is cached");
+        let of_vb = self.kept.get_mut(&vb).expect("an age without a slice");
+        let (oldest_age, oldest) = of_vb.pop_front().expect("an age without a slice");
+        assert_eq!(
+            age, oldest_age,
+            "the slices of a vBucket are not in the order of their ages"
+        );
         if of_vb.is_empty() {
             self.kept.remove(&vb);
         }
@@ -143,7 +156,8 @@ impl State {
     }
 }
 
-/// Counts a backfill of a vBucket. With the last one, the slices kept for it go.
+/// Counts a backfill of a vBucket while it is active. When the last one goes, the slices cached for
+/// the vBucket are dropped.
 #[derive(Debug)]
 pub(super) struct BackfillGuard {
     slices: Arc<SharedSlices>,
@@ -152,7 +166,7 @@ pub(super) struct BackfillGuard {
 }
 
 impl BackfillGuard {
-    /// Whether it may want a slice soon.
+    /// Sets whether the backfill may want a slice soon.
     pub(super) fn set_active(&mut self, is_active: bool) {
         if std::mem::replace(&mut self.is_active, is_active) == is_active {
             return;
@@ -175,7 +189,8 @@ impl BackfillGuard {
             ..
         } = &mut *state;
         let count = backfills.entry(self.vb).or_insert(0);
-        // Panics if more leave than came: overflow checks are on.
+        // Panics if more guards leave than were counted: overflow checks are enabled in every
+        // build.
         *count -= 1;
         if *count > 0 {
             return;

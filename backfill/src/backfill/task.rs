@@ -1,4 +1,4 @@
-//! What a backfill is, and what its invocations come to.
+//! The state of a backfill, and the outcome of its invocations.
 
 use super::divergence::Divergence;
 use super::shared_slices::{BackfillGuard, SharedSlices};
@@ -23,7 +23,8 @@ pub(crate) struct Context {
     pub(crate) diverging_after: Duration,
 }
 
-/// The part of a stream that reads from disk.
+/// The part of a stream that reads from disk. Between invocations it holds a position, and at most
+/// one slice in hand that waits for its sync.
 #[derive(Debug)]
 pub(crate) struct Backfill {
     pub(super) id: BackfillId,
@@ -34,33 +35,37 @@ pub(crate) struct Backfill {
     pub(super) in_hand: Option<InHand>,
     pub(super) failed_joins: u32,
     pub(super) divergence: Divergence,
+    /// Counts it as a possible user of the slices cached for its vBucket.
     pub(super) counted: BackfillGuard,
     pub(super) begun: Duration,
-    /// Since when it waits for a worker, or for a place; meaningless while it runs or is snoozed.
+    /// Since when it waits for a worker or a slot; meaningless while it runs or is snoozed.
     pub(super) queued: Duration,
-    pub(super) has_handed_on: bool,
-    /// Watches for durability while it is snoozed. Made once, so that a watch is replaced.
+    pub(super) has_delivered: bool,
+    /// Watches for durability while the backfill is snoozed. Created once, so that a new watch
+    /// replaces the old one.
     pub(super) watcher: Option<Arc<Watcher>>,
 }
 
-/// What was read and waits for its sync.
+/// A slice that was read and waits for its sync.
 #[derive(Debug)]
 pub(super) struct InHand {
     pub(super) batch: Batch,
     pub(super) cursor: Option<CursorGuard>,
+    /// Whether the stream reaches its requested end with this batch.
     pub(super) is_over: bool,
+    /// The end of the view: once it is synced, so is the batch.
     pub(super) persisted: Seqno,
-    /// Since when it waits; `None` before it does.
+    /// Since when it waits; `None` if it has not had to wait yet.
     pub(super) since: Option<Duration>,
 }
 
-/// What an invocation came to.
+/// The outcome of an invocation.
 pub(crate) type Outcome = schedule::Outcome<Backfill>;
 
 /// The scheduler of backfills.
 pub(crate) type Scheduler = schedule::Scheduler<Backfill>;
 
-/// What a step came to, within an invocation.
+/// The result of a step within an invocation.
 pub(super) enum Step {
     Again,
     Snooze(Snooze),
@@ -88,7 +93,7 @@ impl Backfill {
             divergence: Divergence::default(),
             begun: now,
             queued: now,
-            has_handed_on: false,
+            has_delivered: false,
             watcher: None,
         })
     }
@@ -97,7 +102,7 @@ impl Backfill {
         &self.reading.stream
     }
 
-    /// Returns what ends its stream from outside: for when an invocation panics.
+    /// Returns a handle that can end the stream without the backfill, in case an invocation panics.
     pub(crate) fn lifeline(&self) -> Lifeline {
         Lifeline {
             id: self.id,
@@ -112,6 +117,7 @@ impl Backfill {
             Ok(Step::Again) => Outcome::Again(self),
             Ok(Step::Snooze(snooze)) => {
                 let is_for_room = matches!(snooze, Snooze::Room);
+                // While it waits for room it wants no slice, and none must be cached for it.
                 self.counted.set_active(!is_for_room);
                 Outcome::Snooze(self, snooze)
             }
@@ -125,18 +131,20 @@ impl Backfill {
         }
     }
 
-    /// Delivers. Returns false if nobody waits for this backfill any more: it is over.
+    /// Delivers to the mailbox. Returns false if the stream no longer waits for this backfill,
+    /// which is then over.
     pub(super) fn deliver(&self, batch: Option<Batch>, next: Next) -> bool {
         let mailbox = self.mailbox.upgrade();
         mailbox.is_some_and(|mailbox| mailbox.deliver(self.stream().id, self.id, batch, next))
     }
 
-    /// Returns whether its stream waits for it.
+    /// Returns whether the stream still waits for this backfill.
     pub(super) fn is_awaited(&self) -> bool {
         let mailbox = self.mailbox.upgrade();
         mailbox.is_some_and(|mailbox| mailbox.is_awaited(self.stream().id, self.id))
     }
 
+    /// Returns the time since the backfill began.
     pub(super) fn age(&self) -> Duration {
         self.clock.monotonic().saturating_sub(self.begun)
     }
@@ -177,7 +185,8 @@ impl Drop for Backfill {
     }
 }
 
-/// Ends the stream of a backfill whose invocation panicked.
+/// A handle that ends the stream of a backfill whose invocation panicked. The backfill itself is
+/// lost then.
 #[derive(Debug)]
 pub(crate) struct Lifeline {
     id: BackfillId,

@@ -1,11 +1,11 @@
-//! The order of a consumer's backfills.
+//! The order in which a consumer's backfills run.
 
-/// In which order a consumer's backfills run.
+/// The order in which a consumer's backfills run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Order {
-    /// One slice each in turn.
+    /// The backfills take turns, one slice each.
     #[default]
     RoundRobin,
-    /// One after another, each to its end. A stream that waits its turn holds nothing.
+    /// Each backfill runs to its end before the next one begins. A waiting one holds no resources.
     Sequential,
 }

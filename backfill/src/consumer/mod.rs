@@ -1,4 +1,4 @@
-//! Who pulls: a consumer with any number of streams.
+//! Consumers: named readers of any number of streams.
 
 #[cfg(feature = "async")]
 mod asynchronous;
@@ -17,11 +17,11 @@ use std::fmt;
 use std::sync::Arc;
 use vbstore_core::{Position, SystemClock, Taker, VbId};
 
-/// A named consumer: any number of streams, at most one a vBucket, with one place to read, one byte
-/// budget and one set of positions. May be moved to another thread; has one reader at a time.
+/// A named consumer of any number of streams, at most one per vBucket. All its streams share one
+/// reader, one byte budget and one set of positions. Can be moved to another thread.
 ///
-/// Dropping it ends all its streams and releases everything at once: buffers, cursors, places in
-/// queues. Dropped in a fork of the process it does nothing.
+/// Dropping a consumer ends all its streams, and releases their buffers, cursors and backfills at
+/// once. In a forked child process, dropping it does nothing: its memory is leaked.
 pub struct Consumer {
     handle: Arc<Handle>,
     id: ConsumerId,
@@ -29,11 +29,12 @@ pub struct Consumer {
     pub(crate) mailbox: Arc<Mailbox>,
     positions: Positions,
     buffer_bytes_max: u64,
+    /// Measures timeouts, which are in real time even if the engine has a manual clock.
     real: SystemClock,
 }
 
 impl fmt::Debug for Consumer {
-    /// Short, and without keys or values, which are the program's.
+    /// Short, and without keys or values: those belong to the program.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer")
             .field("name", &self.name)
@@ -47,6 +48,7 @@ impl Consumer {
     pub(crate) fn new(handle: &Arc<Handle>, name: &str, config: &ConsumerConfig) -> Self {
         let work = &handle.work;
         let id = work.ids.consumer();
+        // One worker stays free for other consumers, if there is more than one.
         let all_but_one = (work.limits.workers - 1).max(1);
         let limits = Limits {
             order: config.order,
@@ -78,17 +80,20 @@ impl Consumer {
         &self.handle.work
     }
 
-    /// Returns its name.
+    /// Returns the name given at creation.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Ends the stream of a vBucket: what waits of it is dropped, also the rest of a batch of which
-    /// [`Self::recv`] has returned a part, and its `End {closed}` follows. Returns whether there was
-    /// one. Another stream of the vBucket can be opened once that end is taken.
+    /// Closes the stream of a vBucket. Everything buffered for it is dropped, including the rest of
+    /// a batch that [`Self::recv`] has partly returned. Its last event, `End` with the reason
+    /// `Closed`, follows.
+    ///
+    /// Returns false if no stream of the vBucket is open. Another one can be opened once that `End`
+    /// is taken.
     pub fn close(&mut self, vb: VbId) -> bool {
-        let Some((stream, false)) = self.mailbox.of_vb(vb) else {
+        let Some((stream, false)) = self.mailbox.stream_of(vb) else {
             return false;
         };
         if let Some(backfill) = self.mailbox.end(stream, EndReason::Closed) {
@@ -97,26 +102,27 @@ impl Consumer {
         true
     }
 
-    /// Returns where the consumer is in a vBucket, going by what it has taken.
+    /// Returns the consumer's position in a vBucket: where a new stream can resume. Counts only
+    /// what the consumer has taken, not what is buffered.
     #[must_use]
     pub fn position(&self, vb: VbId) -> Option<Position> {
         self.positions.0.get(&vb).copied()
     }
 
-    /// Returns where it is in each vBucket of which it ever opened a stream.
+    /// Returns the positions in all vBuckets of which the consumer ever opened a stream.
     #[must_use]
     pub fn positions(&self) -> &Positions {
         &self.positions
     }
 
-    /// Returns how its streams are doing. Takes the lock of its mailbox, and for each stream that
-    /// reads from memory the vBucket's, for a moment.
+    /// Returns the state of its streams. Takes the lock of its mailbox for a moment. For each
+    /// stream that reads from memory it also takes the vBucket's lock, to compute the lag.
     #[must_use]
     pub fn stats(&self) -> Vec<StreamStats> {
         self.work().stats_of(&self.name, &self.mailbox)
     }
 
-    /// Returns the bytes it has in its buffer.
+    /// Returns the number of bytes buffered for this consumer.
     #[must_use]
     pub fn buffered_bytes(&self) -> u64 {
         self.work().scheduler.buffers().used_by(self.id)
@@ -127,7 +133,8 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let work = &self.handle.work;
         if work.context.engine.check_process().is_err() {
-            // Its streams go on in the parent; here their locks may stay locked.
+            // The streams continue in the parent process. In the child, a thread that no longer
+            // exists may hold their locks, so the mailbox must not be dropped.
             Box::leak(Box::new(Arc::clone(&self.mailbox)));
             return;
         }

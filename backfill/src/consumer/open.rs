@@ -1,4 +1,4 @@
-//! Opening streams, and resuming those that were paused.
+//! Opening streams, and resuming paused streams.
 
 use super::Consumer;
 use crate::backfill::Backfill;
@@ -6,36 +6,31 @@ use crate::delivery::{NewsWaker, Reading, Tail};
 use crate::schedule::Task;
 use crate::stream::{EndReason, Figures, Opened, Stream, StreamId, StreamRequest, set};
 use std::sync::Arc;
-use vbstore_core::{Position, Resume};
+use vbstore_core::{FilterDigest, Position, Progress, Resume, VbId};
 use vbstore_engine::{Admitted, CursorGuard, Error, Feed, ReaderGuard, Result, Start};
 
 impl Consumer {
-    /// Opens a stream. If memory holds everything above the position, it never reads the disk. Waits
-    /// for nothing and reads no disk; takes the vBucket's lock for a moment.
+    /// Opens a stream. If memory holds everything above the position, the stream never reads from
+    /// disk. Returns without waiting or reading from disk; takes the vBucket's lock for a moment.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the field that no consumer can mean, for an unknown vBucket, and for
-    /// one of which a stream is open here, or has ended and its end is not taken; [`Error::Busy`] if
-    /// too many backfills wait; [`Error::ReadOnly`] for a copy of a store that was opened to read, see
-    /// [`vbstore_engine::Builder::read_only`]; [`Error::Closed`];
-    /// [`Error::Forked`]. Nothing was changed then.
+    /// - [`Error::Invalid`] with the name of a malformed field, for an unknown vBucket, and if this
+    ///   consumer has a stream of the vBucket that is open or whose `End` is not taken yet.
+    /// - [`Error::Busy`] if too many backfills are pending; see
+    ///   [`crate::StreamsConfig::pending_max`].
+    /// - [`Error::ReadOnly`] for a copied store that was opened read-only; see
+    ///   [`vbstore_engine::Builder::read_only`].
+    /// - [`Error::Closed`], and [`Error::Forked`] in a forked child process.
+    ///
+    /// Nothing is changed in any of these cases.
     pub fn open(&mut self, request: &StreamRequest) -> Result<Opened> {
         self.work().context.engine.check_process()?;
         let vb = request.vb;
         let feed = self.work().context.engine.feed(vb)?;
-        match self.mailbox.of_vb(vb) {
-            None => {}
-            Some((_, false)) => {
-                return Err(Error::invalid("vb", format!("a stream of {vb} is open")));
-            }
-            Some((_, true)) => {
-                // They would be mixed up with those of the new one.
-                let detail = format!("take the End of the earlier stream of {vb} first");
-                return Err(Error::invalid("vb", detail));
-            }
-        }
+        self.check_no_stream(vb)?;
         let context = &self.work().context;
-        // ORDER: before it is admitted, so that every view numbered later was begun after.
+        // ORDER: read the number of views before the stream is admitted. A view with a higher
+        // number was then begun after admission, so the stream may use its slices.
         let views_at_open = context.slices.views();
         let filter = request.options.filter();
         let taker = self.mailbox.taker();
@@ -44,10 +39,10 @@ impl Consumer {
             Admitted::Continue { start, reader } => (start, reader),
             Admitted::Rollback(Resume::Rollback { to, reason }) => {
                 context.counters.rollbacks.of(reason.name()).add(1);
-                tracing::info!(%vb, %to, reason = reason.name(), "rollback answered");
+                tracing::info!(%vb, %to, reason = reason.name(), "stream request needs a rollback");
                 return Ok(Opened::Rollback { to, reason });
             }
-            // Not an answer to refuse with.
+            // Unreachable: a refusal never carries `Continue`. Treated like a closed engine.
             Admitted::Rollback(Resume::Continue) => return Err(Error::Closed),
         };
         let Start {
@@ -63,10 +58,10 @@ impl Consumer {
             options: request.options.clone(),
             end: request.end,
             reader: Arc::clone(reader.reader()),
-            figures: Figures::default(),
+            metrics: Figures::default(),
         });
-        // Before anybody sees it: figures go by them.
-        set(&stream.figures.read_seqno, progress.position());
+        // Set before the stream is visible to others, since metrics are computed from it.
+        set(&stream.metrics.read_seqno, progress.position());
         let reading = Reading {
             stream: Arc::clone(&stream),
             feed,
@@ -74,26 +69,34 @@ impl Consumer {
             views_at_open,
         };
         self.begin(reading, cursor, reader)?;
-        // Until its first marker is taken the position stays what it came with, on the branch that
-        // the stream was opened on.
-        let from = request.position;
-        let is_untouched = from.seqno == from.snap_start;
-        let position = Position {
-            vb_uuid: progress.vb_uuid(),
-            snap_end: if is_untouched {
-                from.seqno
-            } else {
-                from.snap_end
-            },
-            purge_seqno: progress.purge_seqno(),
-            filter: Some(filter),
-            ..from
-        };
+        let position = starting_position(request.position, &progress, filter);
         self.positions.0.insert(vb, position);
         Ok(Opened::Continue)
     }
 
-    /// Begins a stream that was admitted.
+    /// Checks that this consumer has no stream of a vBucket, open or ended.
+    fn check_no_stream(&self, vb: VbId) -> Result<()> {
+        match self.mailbox.stream_of(vb) {
+            None => Ok(()),
+            Some((_, false)) => {
+                let detail = format!("this consumer already has an open stream of {vb}");
+                Err(Error::invalid("vb", detail))
+            }
+            Some((_, true)) => {
+                // Both streams' events would carry the same vBucket, and the consumer could not
+                // tell them apart.
+                let detail =
+                    format!("the previous stream of {vb} has ended: take its End event first");
+                Err(Error::invalid("vb", detail))
+            }
+        }
+    }
+
+    /// Starts an admitted stream: at its end, from memory, or by a backfill.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if the backfill is refused, because too many are pending. The stream is
+    /// removed again.
     fn begin(
         &self,
         reading: Reading,
@@ -106,39 +109,40 @@ impl Consumer {
         if reading.progress.is_at_end() {
             let reason = EndReason::ReachedEnd;
             self.mailbox.begin_ended(&stream, reader, reason);
-        } else if let Some(cursor) = cursor.filter(|_| !leaves_out_deletions(&reading)) {
+        } else if let Some(cursor) = cursor.filter(|_| !omits_deletions(&reading)) {
             let tail = self.tail(reading, cursor);
             self.mailbox.begin_in_memory(tail, reader);
         } else {
             let backfill = self.backfill(reading);
-            // ORDER: in the mailbox first: a worker may deliver at once.
+            // ORDER: add the stream to the mailbox first. Once submitted, a worker may deliver at
+            // once.
             self.mailbox.begin_on_disk(&stream, reader, backfill.id());
             if !self.submit(stream.id, backfill, true) {
                 self.mailbox.refuse(stream.id);
                 return Err(Error::Busy {
-                    what: "as many backfills wait as pending_max allows",
+                    what: "the number of pending backfills has reached pending_max",
                 });
             }
         }
         Ok(())
     }
 
-    /// Takes a backfill into the scheduler, whose stream is in the mailbox. Returns false if it is
-    /// refused.
+    /// Submits the backfill of a stream that is in the mailbox. Returns false if it is refused.
     fn submit(&self, stream: StreamId, backfill: Box<Backfill>, may_be_refused: bool) -> bool {
         let (id, scheduler) = (backfill.id(), &self.work().scheduler);
         if scheduler.submit(backfill, may_be_refused).is_err() {
             return false;
         }
-        // ORDER: submit first, check second. The watchdog may have ended or paused the stream since it
-        // entered the mailbox, and then removes its backfill. If the backfill was not submitted by then,
-        // there was nothing to remove, and the check below removes it.
+        // ORDER: submit first, check second. The watchdog may have ended or paused the stream since
+        // it entered the mailbox. It then removes the backfill from the scheduler, but finds
+        // nothing if that happened before the submission. The check below covers that case.
         if !self.mailbox.is_awaited(stream, id) {
             scheduler.remove(id, self.id);
         }
         true
     }
 
+    /// Creates the part of a stream that reads from memory.
     pub(super) fn tail(&self, reading: Reading, cursor: CursorGuard) -> Tail {
         let mailbox = Arc::downgrade(&self.mailbox);
         let waker = NewsWaker::waker(&mailbox, reading.stream.id);
@@ -151,23 +155,24 @@ impl Consumer {
         Backfill::new(work.ids.backfill(), reading, mailbox, &work.context)
     }
 
-    /// Goes on with a stream in the mailbox by a backfill.
+    /// Continues a stream of the mailbox with a backfill.
     pub(super) fn go_to_disk(&self, reading: Reading) {
         let stream = reading.stream.id;
         let backfill = self.backfill(reading);
-        // ORDER: in the mailbox first: a worker may deliver at once.
+        // ORDER: register the backfill in the mailbox first. Once submitted, a worker may deliver
+        // at once.
         if self.mailbox.go_to_disk(stream, backfill.id()) {
-            // Refused only if the workers are gone, and then nothing is read any more.
+            // Refused only if the workers have stopped, and then nothing is read any more.
             self.submit(stream, backfill, false);
         }
     }
 
-    /// Goes on with a stream whose batches were dropped, from what was taken: as after a reconnect,
-    /// but for the end of a marker that was taken, which must not move back.
+    /// Resumes a paused stream from what was taken. This is like a reconnect, except that the end
+    /// of a marker already taken must not move back.
     pub(super) fn resume(&self, stream: &Arc<Stream>) {
         let resumed = self.readmit(stream);
         match resumed {
-            Ok((reading, Some(cursor))) if !leaves_out_deletions(&reading) => {
+            Ok((reading, Some(cursor))) if !omits_deletions(&reading) => {
                 self.mailbox.go_to_memory(self.tail(reading, cursor));
             }
             Ok((reading, _)) => self.go_to_disk(reading),
@@ -175,6 +180,7 @@ impl Consumer {
         }
     }
 
+    /// Asks the vBucket whether a paused stream can continue from what was taken, and from where.
     fn readmit(
         &self,
         stream: &Arc<Stream>,
@@ -183,9 +189,9 @@ impl Consumer {
         let feed: Feed = context.engine.feed(stream.vb)?;
         let position = self.positions.0.get(&stream.vb).copied();
         let position = position.unwrap_or_default();
-        // ORDER: as when it was opened.
+        // ORDER: read before the answer, as in `open`.
         let views_at_open = context.slices.views();
-        // It is a reader since it was opened.
+        // No new reader is registered: the stream has been one since it was opened.
         let answer = feed.readmit(&position, stream.options.filter())?;
         match answer {
             Ok(start) if start.generation != stream.generation => Err(EndReason::VbucketGone),
@@ -215,7 +221,25 @@ impl Consumer {
     }
 }
 
-/// Returns whether a stream begins with leaving out deletions, which it does on disk only.
-fn leaves_out_deletions(reading: &Reading) -> bool {
+/// Returns the consumer's position once its stream is open. Until the consumer takes the first
+/// marker, this is the position of the request, on the branch on which the stream was opened.
+fn starting_position(from: Position, progress: &Progress, filter: FilterDigest) -> Position {
+    let is_untouched = from.seqno == from.snap_start;
+    Position {
+        vb_uuid: progress.vb_uuid(),
+        snap_end: if is_untouched {
+            from.seqno
+        } else {
+            from.snap_end
+        },
+        purge_seqno: progress.purge_seqno(),
+        filter: Some(filter),
+        ..from
+    }
+}
+
+/// Returns whether a stream may omit deletions, so that it must begin on disk; see
+/// [`crate::StreamOptions::skips_first_deletions`].
+fn omits_deletions(reading: &Reading) -> bool {
     reading.stream.options.skips_first_deletions && reading.progress.begins_from_zero()
 }

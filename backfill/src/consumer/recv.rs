@@ -1,4 +1,4 @@
-//! Taking events: one by one, or in batches.
+//! Taking events, one by one or in batches.
 
 use super::Consumer;
 use crate::delivery::{Batch, Found, Pulled, Tail};
@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::{Clock, ReadLimit, u64_from};
 
-/// Nothing to take now.
+/// Why no event or batch was returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryRecv {
-    /// There may be later.
+    /// None is available now; there may be one later.
     Empty,
-    /// No stream is left.
+    /// The consumer has no stream any more, so there will be none.
     Ended,
 }
 
-/// How long to wait for something.
+/// How long a call waits for an event.
 #[derive(Clone, Copy, Debug)]
 enum Patience {
     None,
@@ -25,33 +25,37 @@ enum Patience {
 }
 
 impl Consumer {
-    /// Waits for the next event; `None` if no stream is left.
+    /// Blocks until the next event, and returns it. Returns `None` once no stream is left.
     pub fn recv(&mut self) -> Option<StreamEvent> {
         self.next(Patience::Forever).ok()
     }
 
-    /// Returns the next event if there is one. Never waits.
+    /// Returns the next event if one is available. Does not wait.
     ///
     /// # Errors
-    /// That there is none now, or never will be.
+    /// [`TryRecv::Empty`] if none is available, [`TryRecv::Ended`] if no stream is left.
     pub fn try_recv(&mut self) -> Result<StreamEvent, TryRecv> {
         self.next(Patience::None)
     }
 
-    /// Waits for the next event no longer than `timeout`, in real time.
+    /// Blocks until the next event, for at most `timeout` of real time.
     ///
     /// # Errors
-    /// That none came, or none ever will.
+    /// [`TryRecv::Empty`] if none became available in time, [`TryRecv::Ended`] if no stream is
+    /// left.
     pub fn recv_timeout(&mut self, timeout: Duration) -> Result<StreamEvent, TryRecv> {
         self.next(self.until(timeout))
     }
 
-    /// Waits for the next batch: many events of one stream in the form they were read in, the fast
-    /// way. After [`Self::recv`] has returned a part of a batch, the rest of it comes first. The
-    /// positions count all of a batch as taken.
+    /// Blocks until the next batch, for at most `timeout` of real time. A batch holds many events
+    /// of one stream in the form in which they were read, and is the fastest way to take them.
+    ///
+    /// After [`Self::recv`] has returned a part of a batch, this returns the rest of that batch.
+    /// The positions count the whole batch as taken.
     ///
     /// # Errors
-    /// That none came within `timeout`, in real time, or none ever will.
+    /// [`TryRecv::Empty`] if no batch became available in time, [`TryRecv::Ended`] if no stream is
+    /// left.
     pub fn next_batch(&mut self, timeout: Duration) -> Result<Batch, TryRecv> {
         let patience = self.until(timeout);
         let mut batch = loop {
@@ -60,18 +64,20 @@ impl Consumer {
             }
             self.find(patience)?;
         };
-        // The buffer is the consumer's own from now on.
+        // Releases the charge: from here on the memory of the batch is the program's, not the
+        // buffer's.
         batch.charge = None;
         let events = u64_from(batch.len());
         let position = self.positions.0.entry(batch.vb()).or_default();
         batch.take_into(position);
         batch.stream.reader.take(position.seqno);
+        // Markers do not move a position, so the watchdog must not count them as progress.
         let markers = u64::from(batch.marker().is_some());
-        self.mailbox.note_taken(events, events - markers);
+        self.mailbox.record_taken(events, events - markers);
         Ok(batch)
     }
 
-    /// Returns its events one by one, until no stream is left. Waits for each.
+    /// Returns an iterator over all events until no stream is left. It blocks for each event.
     pub fn events(&mut self) -> impl Iterator<Item = StreamEvent> + '_ {
         std::iter::from_fn(|| self.recv())
     }
@@ -89,7 +95,7 @@ impl Consumer {
         }
     }
 
-    /// Takes the next event of the batch that is being taken.
+    /// Takes the next event of the current batch, and moves the position.
     pub(super) fn take_event(&mut self) -> Option<StreamEvent> {
         let (stream, event) = self.mailbox.take_event()?;
         let Stream { vb, reader, .. } = &*stream;
@@ -106,17 +112,17 @@ impl Consumer {
         Some(StreamEvent { vb: *vb, event })
     }
 
-    /// Finds the next batch, which is being taken then.
+    /// Makes the next available batch the current one, waiting as `patience` allows.
     fn find(&self, patience: Patience) -> Result<(), TryRecv> {
-        self.note_reader(!matches!(patience, Patience::None));
-        let found = self.find_while_noted(patience);
+        self.record_visit(!matches!(patience, Patience::None));
+        let found = self.find_registered(patience);
         if !matches!(patience, Patience::None) {
-            self.note_reader(false);
+            self.record_visit(false);
         }
         found
     }
 
-    fn find_while_noted(&self, patience: Patience) -> Result<(), TryRecv> {
+    fn find_registered(&self, patience: Patience) -> Result<(), TryRecv> {
         loop {
             let found = match patience {
                 Patience::None => self.mailbox.find(),
@@ -131,8 +137,9 @@ impl Consumer {
                 }
             };
             if matches!(found, Found::Paused(_)) {
-                // It was put to sleep after it was noted.
-                self.note_reader(!matches!(patience, Patience::None));
+                // The watchdog has put the consumer to sleep since the reader was registered;
+                // register it again.
+                self.record_visit(!matches!(patience, Patience::None));
             }
             let is_nothing = matches!(found, Found::Nothing);
             if self.follow_up(found)? {
@@ -143,18 +150,21 @@ impl Consumer {
                 Patience::Until(until) => self.real.monotonic() >= until,
                 Patience::Forever => false,
             };
+            // A step without a batch, such as resuming a paused stream, may have made one
+            // available. So an expired call gives up only if there is nothing left to do.
             if is_over && (is_nothing || !self.mailbox.has_something()) {
                 return Err(TryRecv::Empty);
             }
         }
     }
 
-    /// Notes that the reader has come, and whether it waits: its streams may ask for buffers.
-    pub(super) fn note_reader(&self, waits: bool) {
+    /// Records that the reader is active, and whether it waits. While it does, its streams may
+    /// claim buffer space that other consumers hold.
+    pub(super) fn record_visit(&self, waits: bool) {
         self.work().scheduler.buffers().visit(self.id, waits);
     }
 
-    /// Does what was found. Returns whether a batch is being taken now.
+    /// Acts on what the mailbox returned. Returns whether there is a current batch now.
     pub(crate) fn follow_up(&self, found: Found) -> Result<bool, TryRecv> {
         match found {
             Found::Batch { ended } => {
@@ -171,12 +181,13 @@ impl Consumer {
         }
     }
 
-    /// Reads from memory. Returns whether a batch is being taken now.
+    /// Reads from memory with the consumer's own thread. Returns whether there is a current batch
+    /// now.
     fn read(&self, mut tail: Tail) -> bool {
         let work = self.work();
         let counters = &work.context.counters;
         let buffers = work.scheduler.buffers();
-        // Asked each time: it may have been changed since.
+        // Read for each batch, since the tuning can change at run time.
         let budget = work.context.engine.tuning().slice_budget;
         let limit = ReadLimit {
             items: budget.items_max,
@@ -194,7 +205,8 @@ impl Consumer {
             }
             Pulled::Nothing { above } => {
                 let (stream, watcher) = (Arc::clone(&tail.stream), tail.watcher());
-                // ORDER: put back first, watched second; see `Mailbox`.
+                // ORDER: put back first, watch second; see `Mailbox`. The waker finds the tail
+                // there.
                 if self.mailbox.put_back(tail, None)
                     && !watcher.watch(stream.options.visibility, above)
                 {
@@ -203,7 +215,7 @@ impl Consumer {
                 false
             }
             Pulled::Dropped => {
-                tracing::debug!(vb = %tail.stream.vb, "cursor dropped: the stream reads the disk");
+                tracing::debug!(vb = %tail.stream.vb, "cursor dropped: continuing from disk");
                 let reading = tail.reading();
                 drop(tail);
                 self.go_to_disk(reading);

@@ -1,4 +1,4 @@
-//! What is handed from a stream to its consumer at once: a marker, changes, an advance, an end.
+//! Batches: events of one stream that are delivered to its consumer together.
 
 use super::buffers::Charge;
 use crate::stream::{EndReason, Event, Stream, StreamItem};
@@ -9,32 +9,35 @@ use std::sync::Arc;
 use vbstore_core::{Item, Marker, Position, Seqno, VbId, u64_from};
 use vbstore_engine::{Slice, SliceItem};
 
-/// Several events of one stream, in their order, in the form they were read in: the fast way to
-/// take them. Taking it takes all of its events. Holds what it needs and nothing else: neither the
-/// engine nor the stream is kept open by it.
+/// Several events of one stream, in order, in the form in which they were read: a snapshot marker,
+/// changes, an advance and an end, each of them optional.
+///
+/// This is the fastest way to take events. Taking a batch takes all of its events. A batch keeps
+/// only the memory of its changes, and keeps neither the engine nor the stream open.
 pub struct Batch {
     pub(crate) stream: Arc<Stream>,
     pub(crate) marker: Option<Marker>,
     pub(crate) changes: Changes,
-    /// Everything up to here is covered; no further change matched.
+    /// Everything up to this seqno is covered; no further change matched.
     pub(crate) advance: Option<Seqno>,
     end: Option<EndReason>,
-    /// Events that were taken one by one.
+    /// Number of events that were taken one by one.
     taken: usize,
-    /// What it takes of the consumer's buffer.
+    /// The space it uses in the consumer's buffer; `None` if it uses none, or if the program owns
+    /// it.
     pub(crate) charge: Option<Charge>,
 }
 
-/// The changes of a batch, as they were read.
+/// The changes of a batch, in the form in which they were read.
 pub(crate) enum Changes {
     None,
-    /// From disk: some of a slice that may be shared.
+    /// From disk: some rows of a slice, which other streams may share.
     Slice(Arc<Slice>, Rows),
-    /// From memory.
+    /// From memory: the items of the checkpoints.
     Items(Vec<Arc<Item>>),
 }
 
-/// Which changes of a slice.
+/// The selected changes of a slice.
 #[derive(Debug)]
 pub(crate) enum Rows {
     Range(Range<usize>),
@@ -42,7 +45,7 @@ pub(crate) enum Rows {
 }
 
 impl fmt::Debug for Batch {
-    /// Without keys and values: a batch can have megabytes of them, and they are the program's.
+    /// Omits keys and values: they can be megabytes, and they belong to the program.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
             .field("vb", &self.vb())
@@ -61,7 +64,7 @@ impl Rows {
         }
     }
 
-    /// Returns the memory it takes, in bytes.
+    /// Returns the memory of the selection itself, in bytes.
     pub(super) fn memory(&self) -> u64 {
         match self {
             Self::Range(_) => 0,
@@ -89,7 +92,7 @@ impl Changes {
         }
     }
 
-    /// Returns the seqno of the last change.
+    /// Returns the seqno of the last change, if there is one.
     pub(crate) fn last_seqno(&self) -> Option<Seqno> {
         let last = self.len().checked_sub(1)?;
         match self {
@@ -114,6 +117,7 @@ impl Changes {
             }
             Self::Items(items) => items.get(index).map(|item| StreamItem {
                 meta: item.meta,
+                // The item owns its key alone, so the key must be copied; its value is shared.
                 key: Bytes::copy_from_slice(&item.key),
                 value: if with_value {
                     item.value.clone()
@@ -144,7 +148,7 @@ impl Batch {
         }
     }
 
-    /// Returns the last batch of a stream: nothing but its end.
+    /// Returns the last batch of a stream, which contains only its end.
     pub(crate) fn ended(stream: Arc<Stream>, reason: EndReason) -> Self {
         Self {
             end: Some(reason),
@@ -152,19 +156,19 @@ impl Batch {
         }
     }
 
-    /// Returns whether it has no event; none that is handed out has.
+    /// Returns whether the batch has no events. A batch that a program receives has at least one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the vBucket it is of.
+    /// Returns the vBucket of its stream.
     #[must_use]
     pub fn vb(&self) -> VbId {
         self.stream.vb
     }
 
-    /// Returns how many events it has. Those that were taken one by one before are not counted.
+    /// Returns the number of events in the batch, without those that were taken one by one before.
     #[must_use]
     pub fn len(&self) -> usize {
         let others = usize::from(self.marker.is_some())
@@ -173,13 +177,13 @@ impl Batch {
         self.changes.len() + others - self.taken
     }
 
-    /// Returns the marker it begins with, if it does.
+    /// Returns the snapshot marker that the batch begins with, if there is one.
     #[must_use]
     pub fn marker(&self) -> Option<&Marker> {
         self.marker.as_ref().filter(|_| self.taken == 0)
     }
 
-    /// Returns its events in their order.
+    /// Returns an iterator over the events, in order.
     pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
         let mut at = self.taken;
         std::iter::from_fn(move || {
@@ -189,14 +193,14 @@ impl Batch {
         })
     }
 
-    /// Takes the next event, if there is one left.
+    /// Takes the next event, if one is left.
     pub(crate) fn take_event(&mut self) -> Option<Event> {
         let event = self.event(self.taken)?;
         self.taken += 1;
         Some(event)
     }
 
-    /// Notes in a position that all of the batch is taken.
+    /// Moves a position to where it is once the whole batch is taken.
     pub(crate) fn take_into(&self, position: &mut Position) {
         if let Some(marker) = &self.marker {
             position.take_marker(marker);
@@ -209,7 +213,8 @@ impl Batch {
         }
     }
 
-    /// Returns an event by its index, counted from the beginning.
+    /// Returns the event at `index`, counted from the beginning of the batch. The order is marker,
+    /// changes, advance, end.
     fn event(&self, index: usize) -> Option<Event> {
         let mut index = index;
         if let Some(marker) = self.marker {

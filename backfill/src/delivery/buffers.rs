@@ -1,33 +1,34 @@
-//! How many bytes consumers may have buffered: read and not taken yet.
+//! Accounting of buffered bytes: those that were read and that the consumer has not taken yet.
 //!
-//! A slice *reserves* what it may read before it reads, so that nothing has to wait while a db
-//! snapshot is open; afterwards the reservation is settled to what was read. What a [`Charge`] holds
-//! is released when it is dropped: with the batch when the consumer has taken it, or by any other way
-//! out. What is read from memory is charged as well.
+//! A slice *reserves* what it may read before it reads, so that nothing must wait while a db
+//! snapshot is open. Afterwards the reservation is settled to what was read. A [`Charge`] releases
+//! its bytes when it is dropped: with its batch when the consumer has taken it, or on any other
+//! path. Reads from memory are charged as well.
 //!
 //! # Rules
-//! - A consumer may buffer up to its own limit. Once full, it stays full until a share of that is
-//!   drained, so that its streams are not woken for every item.
-//! - All consumers share one total. A consumer may use its equal share of it, counted over those that
-//!   have something buffered.
-//! - *A consumer that takes nothing costs nothing for long.* A consumer is *awake* while its reader
-//!   waits, and for [`AWAKE_FOR`] after its reader came last. For one that is not, slices are read ahead
-//!   only while the total has room for them: it asks nobody to make room, and waits in no line. When
-//!   the total is short for one that is awake, the batches of those that have taken nothing for a while
-//!   are dropped (see `watchdog`): they are read again when their readers come back.
-//! - Limits are exceeded by what cannot be read in parts: by the first item of each slice that is being
-//!   read and of each batch from memory, however large, and by 512 bytes for each other stream whose slice
-//!   is read through the same db snapshot.
-//! - A slice waits until the total has room that is worth one. A read from memory does not wait: one
-//!   item passes, since its reader is there and takes it.
+//! - A consumer may buffer up to its own limit. Once full, it stays full until a share of that
+//!   limit is drained, so that its streams are not woken for every item.
+//! - All consumers share one total. A consumer may use an equal share of it, where only consumers
+//!   with something buffered are counted.
+//! - *An idle consumer costs nothing for long.* A consumer is *awake* while its reader waits, and
+//!   for [`AWAKE_FOR`] after its reader's last visit. For a consumer that is not awake, slices are
+//!   read ahead only while the total has room: it does not make others release room, and does not
+//!   queue for it. When the total is too small for an awake consumer, the batches of consumers that
+//!   have taken nothing for a while are dropped (see `watchdog`). They are read again when those
+//!   readers return.
+//! - The limits can be exceeded, because some things cannot be read in parts. These are the first
+//!   item of each slice being read and of each batch from memory, however large, and 512 bytes for
+//!   each additional stream of a shared db snapshot.
+//! - A slice waits until the total has enough room to be worth a db snapshot. A read from memory
+//!   does not wait: one item is always allowed, since its reader is present and takes it.
 //!
 //! # Locks
-//! One lock for all accounts, a leaf. [`OnRoom::room`] is called without it, and takes the lock of the
-//! scheduler: so a charge must not be dropped while that lock, or a mailbox's, is held. The clock is
-//! read under the lock: with a time from before it, a reader could be noted as having come earlier than
-//! a refusal that did not know of it.
+//! One lock protects all accounts, and is a leaf. [`OnRoom::room`] is called without it, and takes
+//! the scheduler's lock. So a charge must not be dropped while that lock or a mailbox's is held.
+//! The clock is read under the lock. If it were read before, a reader's visit could be recorded with
+//! an earlier time than a refusal that did not see that visit.
 //!
-//! Nothing here knows the engine, so that a model checker tries these very sources
+//! This module does not depend on the engine, so that a model checker can run these very sources
 //! (`core/tests/scheduling.rs`).
 
 use crate::stream::ConsumerId;
@@ -38,24 +39,25 @@ use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Clock, u64_from};
 
-/// Wakes what waits for room.
+/// Wakes backfills that wait for room.
 pub(crate) trait OnRoom: Send + Sync {
-    /// A consumer may have room now. Returns whether something of it waited for that.
+    /// Called when a consumer may have room. Returns whether any of its backfills waited for that.
     fn room(&self, consumer: ConsumerId) -> bool;
 }
 
-/// For how long after its reader came a consumer counts as one that takes.
+/// How long a consumer counts as awake after its reader's last visit.
 pub(crate) const AWAKE_FOR: Duration = Duration::from_secs(1);
 
-/// Room that is worth a db snapshot, in bytes: with less a consumer counts as full.
+/// The largest amount of room, in bytes, that is required before a db snapshot is opened. With less
+/// room, a consumer counts as full.
 const WORTHWHILE_MAX: u64 = 64 << 10;
 
-/// Why a reservation is refused. What it waits for wakes its consumer.
+/// Why a reservation was refused. Its consumer is woken when the reason no longer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The consumer's buffer is full; or the total is, and its reader has not come yet.
+    /// The consumer's buffer is full. Or the total is, and the consumer is not awake.
     Full,
-    /// The total is used up by others.
+    /// The other consumers use up the total.
     Short,
 }
 
@@ -70,14 +72,14 @@ pub(crate) struct Buffers {
 #[derive(Debug, Default)]
 struct State {
     used: u64,
-    /// Consumers with something buffered.
+    /// Number of consumers with something buffered.
     holders: u64,
     accounts: BTreeMap<ConsumerId, Account>,
-    /// Consumers that were refused because the total was short, though they are awake, by their place in
-    /// the line in which they get what is released; each once.
+    /// Awake consumers that were refused because the total was short, by ticket. They are served in
+    /// this order. Each consumer appears at most once.
     short: BTreeMap<u64, ConsumerId>,
-    /// The next place at the end of that line.
-    line_end: u64,
+    /// The ticket for the next consumer that joins `short`.
+    next_ticket: u64,
 }
 
 #[derive(Debug)]
@@ -85,25 +87,27 @@ struct Account {
     bytes_max: u64,
     /// Once full, stays full until usage falls to this.
     resume_at: u64,
-    /// With less room than this it is full: a db snapshot for a handful of items is not worth it.
+    /// With less room than this the consumer is full: a db snapshot for a handful of items is not
+    /// worthwhile.
     worthwhile: u64,
-    /// Bytes of one reservation at most, so that as many slices as may be read at once have room.
+    /// Maximum number of bytes of one reservation, so that all slices that may be read at once have
+    /// room.
     slice_max: u64,
     used: u64,
     is_full: bool,
-    /// When its reader came last; `None` if it never did.
+    /// When its reader last visited; `None` if it never did, or was put to sleep since.
     visited: Option<Duration>,
-    /// Its reader waits for something.
+    /// Whether its reader waits for an event.
     is_waiting: bool,
-    /// Its place in the line of those that are short; `None` if it is not there.
-    in_line: Option<u64>,
-    /// The consumer was dropped. Its account stays until all charges are released.
+    /// Its ticket in [`State::short`]; `None` if it is not there.
+    ticket: Option<u64>,
+    /// Whether the consumer was dropped. Its account stays until all charges are released.
     is_gone: bool,
 }
 
-/// A consumer that was put to sleep, and what it was before.
+/// A consumer that was put to sleep, with the previous state of its reader.
 #[derive(Debug)]
-#[must_use = "if nothing comes of it, it must be taken back"]
+#[must_use = "if the consumer is not paused, wake it again"]
 pub(crate) struct PutToSleep {
     consumer: ConsumerId,
     visited: Option<Duration>,
@@ -141,14 +145,14 @@ impl Buffers {
         self.state.lock().used
     }
 
-    /// Returns the bytes of one consumer.
+    /// Returns the number of bytes buffered for one consumer.
     pub(crate) fn used_by(&self, consumer: ConsumerId) -> u64 {
         let state = self.state.lock();
         state.accounts.get(&consumer).map_or(0, |a| a.used)
     }
 
-    /// Adds a consumer. `drain_percent` is at most 100, `slices` at least 1: those that it may read at
-    /// once.
+    /// Adds a consumer. `drain_percent` is at most 100. `slices` is the number of slices that may
+    /// be read for it at once, at least 1.
     pub(crate) fn add_consumer(
         &self,
         consumer: ConsumerId,
@@ -157,7 +161,7 @@ impl Buffers {
         slices: usize,
     ) {
         let drained = u128::from(bytes_max) * u128::from(drain_percent) / 100;
-        // At most `bytes_max`.
+        // The result is at most `bytes_max`, so the conversion cannot fail.
         let drained = u64::try_from(drained).unwrap_or(bytes_max).max(1);
         let worthwhile = (bytes_max.min(self.bytes_max) / 8).clamp(1, WORTHWHILE_MAX);
         let account = Account {
@@ -169,23 +173,23 @@ impl Buffers {
             is_full: false,
             visited: None,
             is_waiting: false,
-            in_line: None,
+            ticket: None,
             is_gone: false,
         };
         let before = self.state.lock().accounts.insert(consumer, account);
         assert!(before.is_none(), "a consumer is added twice");
     }
 
-    /// Removes a consumer. What it has buffered counts until it is dropped.
+    /// Removes a consumer. Its buffered bytes count until their charges are dropped.
     pub(crate) fn remove_consumer(&self, consumer: ConsumerId) {
         let mut state = self.state.lock();
-        state.leave_line(consumer);
+        state.leave_short(consumer);
         state.account(consumer).is_gone = true;
         state.forget_if_gone(consumer);
     }
 
-    /// Notes that the reader of a consumer has come, and whether it waits until something is there.
-    /// Wakes its streams if they waited for that: to read on, or to ask others for room.
+    /// Records a visit of a consumer's reader, and whether it waits for an event. If the consumer
+    /// was not awake, this wakes its streams, to continue reading or to queue for room.
     pub(crate) fn visit(&self, consumer: ConsumerId, waits: bool) {
         let mut state = self.state.lock();
         let now = self.clock.monotonic();
@@ -196,6 +200,7 @@ impl Buffers {
         if was_awake {
             return;
         }
+        // A full consumer is woken when it is drained, and not by its reader.
         let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(Refused::Full);
         drop(state);
         if !waits_for_drain {
@@ -203,10 +208,12 @@ impl Buffers {
         }
     }
 
-    /// Puts a consumer that takes nothing to sleep if it has something buffered; `None` if it has not.
-    /// One that was dropped meanwhile has nothing. A reader that waited counts no more: it may have been a
-    /// future that the program dropped. If nothing comes of it, [`Self::wake_again`] must follow: a reader
-    /// that waits says so only once.
+    /// Marks an idle consumer as not awake, if it has something buffered. Returns `None` if it has
+    /// not, or was dropped.
+    ///
+    /// A waiting reader no longer counts: it may be a future that the program dropped. If the
+    /// consumer is then not paused, [`Self::wake_again`] must follow, since a waiting reader
+    /// reports its wait only once.
     pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> Option<PutToSleep> {
         let mut state = self.state.lock();
         let account = state.accounts.get_mut(&consumer);
@@ -218,8 +225,8 @@ impl Buffers {
         })
     }
 
-    /// Takes back that a consumer was put to sleep, unless its reader has come since. Wakes its streams as
-    /// if it came now: they may have been refused in between.
+    /// Undoes [`Self::put_to_sleep`], unless the reader has visited since. Wakes the consumer's
+    /// streams as if its reader visited now, since they may have been refused in between.
     pub(crate) fn wake_again(&self, before: &PutToSleep) {
         let consumer = before.consumer;
         let mut state = self.state.lock();
@@ -236,6 +243,7 @@ impl Buffers {
         if !account.is_awake(now) {
             return;
         }
+        // As in `visit`.
         let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(Refused::Full);
         drop(state);
         if !waits_for_drain {
@@ -243,13 +251,15 @@ impl Buffers {
         }
     }
 
-    /// Returns whether a consumer that is awake was refused because the total is short, and has not had
-    /// another try since.
+    /// Returns whether an awake consumer waits for the total to have room.
     pub(crate) fn is_short(&self) -> bool {
         !self.state.lock().short.is_empty()
     }
 
-    /// Reserves up to `wanted` bytes for a slice.
+    /// Reserves up to `wanted` bytes for a slice, and at least one. Does not block.
+    ///
+    /// # Errors
+    /// Why there is no room. The consumer's backfills are woken when there is.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         consumer: ConsumerId,
@@ -263,20 +273,21 @@ impl Buffers {
         state.add(consumer, bytes);
         drop(state);
         let charge = self.charge(consumer, bytes);
-        // What is left may do for the next in line.
-        self.serve_short();
+        // The remaining room may be enough for the next consumer.
+        self.wake_next_short();
         Ok(charge)
     }
 
-    /// Makes a charge beside a reservation of the same consumer: for a slice that is read together with
-    /// the one that was reserved for, within its bytes.
+    /// Creates a charge of one byte for a slice that is read within the bytes of another charge of
+    /// the same consumer, through the same db snapshot.
     pub(crate) fn beside(self: &Arc<Self>, charge: &Charge) -> Charge {
         self.state.lock().add(charge.consumer, 1);
         self.charge(charge.consumer, 1)
     }
 
-    /// Reserves up to `wanted` bytes for a read from memory by the consumer itself: at least one,
-    /// which one item may exceed, since its reader is there and takes it.
+    /// Reserves up to `wanted` bytes for a read from memory by the consumer itself. Never refused:
+    /// at least one byte is reserved. One item may exceed it, since its reader is present and takes
+    /// it.
     pub(crate) fn reserve_for_reader(
         self: &Arc<Self>,
         consumer: ConsumerId,
@@ -299,21 +310,22 @@ impl Buffers {
         }
     }
 
-    /// Looks again, after something was put to sleep because of a refusal: bytes may have been
-    /// released in between. Returns whether a reservation would still be refused; if so, what is
-    /// released from now on wakes the consumer.
+    /// Checks again after a refused backfill was snoozed, since bytes may have been released in
+    /// between. Returns whether a reservation would still be refused. If so, the next release wakes
+    /// the consumer.
     pub(crate) fn is_still_refused(&self, consumer: ConsumerId) -> bool {
         let mut state = self.state.lock();
         let now = self.clock.monotonic();
         state.room(self.bytes_max, consumer, now).is_err()
     }
 
+    /// Releases bytes of a consumer, and wakes those that may continue.
     fn release(&self, consumer: ConsumerId, bytes: u64) {
         let mut state = self.state.lock();
         state.subtract(consumer, bytes);
         let share = self.bytes_max / state.holders.max(1);
         let account = state.account(consumer);
-        // Below the share, too: at it there is no room.
+        // Also below its share of the total: exactly at the share there is no room.
         let is_drained = account.used <= account.resume_at.min(share.saturating_sub(1));
         let is_woken = account.is_full && (is_drained || account.used == 0);
         if is_woken {
@@ -324,11 +336,12 @@ impl Buffers {
         if is_woken {
             self.notify(consumer);
         }
-        self.serve_short();
+        self.wake_next_short();
     }
 
-    /// Wakes the first in line that has something waiting, if there is room worth a slice.
-    fn serve_short(&self) {
+    /// Wakes the first consumer in `short` that has a waiting backfill, if the room left is worth a
+    /// slice. Consumers without one are skipped.
+    fn wake_next_short(&self) {
         loop {
             let mut state = self.state.lock();
             let left = state.left(self.bytes_max);
@@ -336,7 +349,7 @@ impl Buffers {
             let Some(consumer) = first.filter(|id| left >= state.account(*id).worthwhile) else {
                 return;
             };
-            state.leave_line(consumer);
+            state.leave_short(consumer);
             drop(state);
             if self.notify(consumer) {
                 return;
@@ -344,6 +357,7 @@ impl Buffers {
         }
     }
 
+    /// Wakes the waiting backfills of a consumer. Returns whether there were any.
     fn notify(&self, consumer: ConsumerId) -> bool {
         let on_room = self.on_room.upgrade();
         on_room.is_some_and(|on_room| on_room.room(consumer))
@@ -353,32 +367,36 @@ impl Buffers {
 impl State {
     fn account(&mut self, consumer: ConsumerId) -> &mut Account {
         let account = self.accounts.get_mut(&consumer);
-        // A charge or a consumer keeps it.
+        // An account exists until its consumer is dropped and its last charge is released.
         #[expect(
             clippy::expect_used,
             reason = "an account is kept while anything is charged to it"
         )]
-        account.expect("a consumer without an account")
+        account.expect("the consumer has no account")
     }
 
-    /// Returns how much of the total is left: nothing if large items, of which one always passes, have
-    /// exceeded it.
+    /// Returns how many bytes of the total are left. Large items, one of which is always allowed,
+    /// can exceed the total; then the result is 0.
     fn left(&self, total_max: u64) -> u64 {
         total_max.saturating_sub(self.used)
     }
 
-    /// Returns what a consumer may buffer more, by its own limit and its share of the total.
+    /// Returns how many more bytes a consumer may buffer, by its own limit and by its share of the
+    /// total.
     fn own_room(&mut self, total_max: u64, consumer: ConsumerId) -> u64 {
         let holders = self.holders;
         let account = self.account(consumer);
         let holders = holders + u64::from(account.used == 0);
         let limit = account.bytes_max.min(total_max / holders);
-        // One large item, or a share that has become smaller, can make it more.
+        // One large item, or a share that has become smaller, can push usage above the limit.
         limit.saturating_sub(account.used)
     }
 
-    /// Returns how much a slice of a consumer may take, or notes why it must wait. A worker may ask
-    /// for a consumer that was dropped meanwhile.
+    /// Returns how many bytes a slice of a consumer may use.
+    ///
+    /// # Errors
+    /// Why it must wait; this is recorded, so that the consumer is woken. Also for a consumer that
+    /// was dropped, since a worker may still ask.
     fn room(
         &mut self,
         total_max: u64,
@@ -400,31 +418,35 @@ impl State {
         }
         if left < account.worthwhile {
             if !account.is_awake(now) {
-                // It waits until its reader comes.
+                // Not queued: it waits until its reader visits.
                 return Err(Refused::Full);
             }
-            self.enter_line(consumer);
+            self.join_short(consumer);
             return Err(Refused::Short);
         }
-        self.leave_line(consumer);
+        self.leave_short(consumer);
         Ok(own.min(left))
     }
 
-    /// Puts a consumer at the end of the line of those that are short, unless it is there.
-    fn enter_line(&mut self, consumer: ConsumerId) {
-        let place = self.line_end;
+    /// Adds a consumer to the end of `short`, unless it is there already.
+    fn join_short(&mut self, consumer: ConsumerId) {
+        let ticket = self.next_ticket;
         let account = self.account(consumer);
-        if account.in_line.is_none() {
-            account.in_line = Some(place);
-            self.line_end += 1;
-            self.short.insert(place, consumer);
+        if account.ticket.is_none() {
+            account.ticket = Some(ticket);
+            self.next_ticket += 1;
+            self.short.insert(ticket, consumer);
         }
     }
 
-    fn leave_line(&mut self, consumer: ConsumerId) {
-        if let Some(place) = self.account(consumer).in_line.take() {
-            let left = self.short.remove(&place);
-            assert_eq!(left, Some(consumer), "another consumer stood there");
+    fn leave_short(&mut self, consumer: ConsumerId) {
+        if let Some(ticket) = self.account(consumer).ticket.take() {
+            let left = self.short.remove(&ticket);
+            assert_eq!(
+                left,
+                Some(consumer),
+                "the ticket belongs to another consumer"
+            );
         }
     }
 
@@ -436,7 +458,7 @@ impl State {
         self.holders += u64::from(was_empty && bytes > 0);
     }
 
-    /// Panics when more is released than was added: overflow checks are on.
+    /// Panics if more is released than was added: overflow checks are enabled in every build.
     fn subtract(&mut self, consumer: ConsumerId, bytes: u64) {
         self.used -= bytes;
         let account = self.account(consumer);
@@ -445,6 +467,7 @@ impl State {
         self.holders -= u64::from(is_empty && bytes > 0);
     }
 
+    /// Removes the account of a dropped consumer once nothing is charged to it.
     fn forget_if_gone(&mut self, consumer: ConsumerId) {
         let account = self.account(consumer);
         if account.is_gone && account.used == 0 {
@@ -460,13 +483,13 @@ impl Account {
     }
 }
 
-/// Bytes that a consumer has buffered, released when this is dropped. Must not be dropped while the
-/// lock of the scheduler or of a mailbox is held.
+/// Buffered bytes of a consumer, released on drop. Must not be dropped while the lock of the
+/// scheduler or of a mailbox is held.
 #[derive(Debug)]
 pub(crate) struct Charge {
     buffers: Arc<Buffers>,
     consumer: ConsumerId,
-    /// Never 0, but between [`Self::settle`] and a drop.
+    /// Never 0, except between [`Self::settle`] and the drop.
     bytes: u64,
 }
 
@@ -475,9 +498,12 @@ impl Charge {
         self.bytes
     }
 
-    /// Moves up to `bytes` of it to another charge of the same consumer, but leaves at least `kept`.
+    /// Moves up to `bytes` bytes to another charge of the same consumer, but keeps at least `kept`.
     pub(crate) fn share(&mut self, other: &mut Self, bytes: u64, kept: u64) {
-        assert_eq!(self.consumer, other.consumer, "bytes of another consumer");
+        assert_eq!(
+            self.consumer, other.consumer,
+            "the charges belong to different consumers"
+        );
         if self.bytes <= kept {
             return;
         }
@@ -486,7 +512,8 @@ impl Charge {
         other.bytes += moved;
     }
 
-    /// Settles the reservation to what is really used, which one large item may make more.
+    /// Adjusts the reservation to the bytes that are really used. One large item can make this more
+    /// than was reserved.
     pub(crate) fn settle(&mut self, bytes: u64) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         if bytes >= before {
@@ -506,7 +533,7 @@ impl Drop for Charge {
     }
 }
 
-// The model checker's locks work in its own tests only.
+// With the feature `shuttle`, locks work only inside the model checker's tests.
 #[cfg(not(feature = "shuttle"))]
 #[cfg(test)]
 #[path = "buffers/tests.rs"]

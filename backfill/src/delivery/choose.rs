@@ -1,4 +1,4 @@
-//! Choosing what of a slice is delivered, and in which form.
+//! Selection of the changes of a slice that a stream delivers, and of their form.
 
 use super::batch::{Changes, Rows};
 use crate::stream::StreamOptions;
@@ -6,21 +6,22 @@ use std::sync::Arc;
 use vbstore_core::{Seqno, u64_from};
 use vbstore_engine::Slice;
 
-/// What is delivered of a slice.
+/// The changes of a slice that a stream delivers.
 pub(crate) struct Chosen {
-    /// Everything up to here was looked at.
+    /// Everything up to this seqno was examined.
     pub(crate) position: Seqno,
     pub(crate) changes: Changes,
-    /// Bytes of keys and values.
+    /// Bytes of the keys and values.
     pub(crate) data_bytes: u64,
-    /// The memory it keeps, in bytes.
+    /// Bytes of memory that these changes keep.
     pub(crate) memory: u64,
 }
 
-/// Chooses what a stream with these options, which has read everything up to `after`, delivers of a
-/// slice. Deletions up to `skips_upto` are left out if the options say so. `room` is what it may keep in
-/// memory, in bytes: of a slice that was read for another stream, which may be larger, it takes as much
-/// as fits, and at least one change.
+/// Selects what a stream delivers of a slice. The stream has these options, and has read everything
+/// up to `after`. Deletions up to and including `skips_upto` are omitted if the options say so.
+///
+/// `room` is the number of bytes it may keep in memory. A slice that was read for another stream
+/// can be larger. Of such a slice the stream takes as much as fits, but at least one change.
 pub(crate) fn choose(
     options: &StreamOptions,
     after: Seqno,
@@ -29,7 +30,7 @@ pub(crate) fn choose(
     room: u64,
 ) -> Chosen {
     let first = slice.first_above(after);
-    // A slice that was read for this stream was read within its room.
+    // Possible only for a slice of another stream: an own slice was read within its room.
     let is_too_large = slice.memory() > room;
     let mut chosen = Chosen {
         position: slice.position(),
@@ -38,17 +39,9 @@ pub(crate) fn choose(
         memory: 0,
     };
     if options.wants_all() && !options.is_keys_only && !is_too_large {
-        // No change has to be looked at by itself. This is most of what most streams read.
-        let data = slice.data_bytes_from(first);
-        let rows = slice.len() - first;
-        let lean_memory = data + u64_from(rows * Slice::ROW_BYTES);
-        if rows == 0 || is_most_of(lean_memory, slice) {
-            chosen.data_bytes = data;
-            if rows > 0 {
-                chosen.memory = slice.memory();
-                let rows = Rows::Range(first..slice.len());
-                chosen.changes = Changes::Slice(Arc::clone(slice), rows);
-            }
+        // No change needs to be examined individually. Most streams read most of their changes in
+        // this way.
+        if let Some(chosen) = choose_all(slice, first) {
             return chosen;
         }
     }
@@ -66,7 +59,7 @@ pub(crate) fn choose(
         let data = u64_from(item.key.len() + value_len);
         let memory = lean_memory + data + u64_from(Slice::ROW_BYTES);
         if is_too_large && memory > room && !wanted.is_empty() {
-            // Everything before this one was looked at.
+            // The stream continues with this change later, from its next slice.
             let seqno = item.meta.seqno.get();
             chosen.position = Seqno::new(seqno - 1);
             break;
@@ -88,6 +81,7 @@ pub(crate) fn choose(
         chosen.memory = slice.memory() + rows.memory();
         chosen.changes = Changes::Slice(Arc::clone(slice), rows);
     } else {
+        // Copied, so that a few small changes do not keep the whole slice in memory.
         let lean = slice.with_only(&wanted, !options.is_keys_only);
         let rows = Rows::Range(0..lean.len());
         chosen.memory = lean.memory();
@@ -96,8 +90,31 @@ pub(crate) fn choose(
     chosen
 }
 
-/// Returns whether changes that take this much by themselves, in bytes, may share the slice's buffer: few
-/// of many would keep all of it in memory.
+/// Selects all changes of a slice from the row `first`, which then share the slice's buffer.
+/// `None` if they are too few for that.
+fn choose_all(slice: &Arc<Slice>, first: usize) -> Option<Chosen> {
+    let data_bytes = slice.data_bytes_from(first);
+    let rows = slice.len() - first;
+    let lean_memory = data_bytes + u64_from(rows * Slice::ROW_BYTES);
+    if rows > 0 && !is_most_of(lean_memory, slice) {
+        return None;
+    }
+    let (changes, memory) = if rows > 0 {
+        let rows = Rows::Range(first..slice.len());
+        (Changes::Slice(Arc::clone(slice), rows), slice.memory())
+    } else {
+        (Changes::None, 0)
+    };
+    Some(Chosen {
+        position: slice.position(),
+        changes,
+        data_bytes,
+        memory,
+    })
+}
+
+/// Returns whether changes that need `lean_memory` bytes by themselves may share the slice's
+/// buffer. A few changes of a large slice would keep all of it in memory.
 fn is_most_of(lean_memory: u64, slice: &Slice) -> bool {
     lean_memory * 2 >= slice.memory()
 }

@@ -1,4 +1,5 @@
-//! From what was read to the consumer: batches, buffers, and the mailbox that both sides use.
+//! Delivery of what was read to the consumer: batches, buffers, and the mailbox that workers and
+//! reader share.
 
 mod batch;
 mod buffers;

@@ -1,34 +1,38 @@
-//! A stream that reads from memory. The consumer reads with its own thread: what nobody takes is
-//! copied nowhere, and a consumer that is frozen costs a cursor, which can be dropped.
+//! Streams that read from memory.
+//!
+//! The consumer reads with its own thread. So nothing is copied that the consumer does not take,
+//! and a frozen consumer costs only a cursor, which can be dropped.
 
 use super::batch::{Batch, Changes};
-use super::buffers::Buffers;
+use super::buffers::{Buffers, Charge};
 use crate::stream::{EndReason, Stream, add, set};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::task::Waker;
-use vbstore_core::{Item, Progress, ReadLimit, Seqno, Visibility, u64_from};
+use vbstore_core::checkpoint::MemoryRead;
+use vbstore_core::{Item, Progress, ReadLimit, Seqno, VbUuid, Visibility, u64_from};
 use vbstore_engine::{CursorGuard, Feed, FeedRead};
 use vbstore_metrics::StreamCounters;
 
-/// Memory that a batch takes besides what it keeps of its changes, in bytes.
+/// Bytes of memory that a batch needs in addition to its changes.
 pub(crate) const BATCH_BYTES: u64 = 512;
 
-/// The part of a stream that reads from memory. Dropping it takes the vBucket's lock, to give up its
-/// place there and its watch.
+/// The part of a stream that reads from memory. Dropping it takes the vBucket's lock, to release
+/// its cursor and its watch.
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(crate) stream: Arc<Stream>,
     pub(crate) feed: Feed,
     pub(crate) progress: Progress,
     pub(crate) cursor: Arc<CursorGuard>,
-    /// How many views of the disk had been begun when the stream was admitted.
+    /// The number of views of the disk begun before the stream was admitted. Only slices of later
+    /// views may be shared with it.
     pub(crate) views_at_open: u64,
-    /// Wakes the reader. Made once, so that a newer watch replaces the older one.
+    /// Wakes the reader. Created once, so that a new watch replaces the old one.
     watcher: Arc<Watcher>,
 }
 
-/// Where a stream is: what its backfill and its tail hand to each other.
+/// The position of a stream, which its backfill and its tail pass to each other.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) stream: Arc<Stream>,
@@ -37,8 +41,8 @@ pub(crate) struct Reading {
     pub(crate) views_at_open: u64,
 }
 
-/// Watches a vBucket for a stream. Dropping it takes its watch away: one that waits would stay until
-/// the next change of the vBucket, and there may be none.
+/// Watches a vBucket for a stream. Dropping it removes the watch: a pending one would otherwise
+/// stay until the next change of the vBucket, and there may be none.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     feed: Feed,
@@ -55,7 +59,8 @@ impl Watcher {
         }
     }
 
-    /// Calls the waker once changes above `above` are visible. Returns false if they are now.
+    /// Requests a call of the waker once changes above `above` are visible. Returns false if they
+    /// already are.
     pub(crate) fn watch(&self, visibility: Visibility, above: Seqno) -> bool {
         self.feed
             .watch(self.generation, visibility, above, &self.waker)
@@ -68,21 +73,21 @@ impl Drop for Watcher {
     }
 }
 
-/// What reading from memory came to.
+/// The result of a read from memory.
 #[derive(Debug)]
 pub(crate) enum Pulled {
-    /// Something to deliver, after which the stream is over if the flag is set.
+    /// A batch to deliver. The stream is over after it if the flag is true.
     Batch(Batch, bool),
-    /// Nothing before what is visible passes this.
+    /// Caught up: wake when something above `above` is visible.
     Nothing { above: Seqno },
-    /// The cursor was dropped: the disk has to be read.
+    /// The cursor was dropped: the stream must read from disk.
     Dropped,
     /// The stream is over.
     Ended(EndReason),
 }
 
 impl Tail {
-    /// `waker` wakes the reader of the stream.
+    /// Creates the tail of a stream. `waker` wakes the stream's reader.
     pub(crate) fn new(reading: Reading, cursor: CursorGuard, waker: Waker) -> Self {
         let Reading {
             stream,
@@ -100,7 +105,7 @@ impl Tail {
         }
     }
 
-    /// Returns where the stream is, to go on from disk.
+    /// Returns the stream's position, to continue from disk.
     pub(crate) fn reading(&self) -> Reading {
         Reading {
             stream: Arc::clone(&self.stream),
@@ -110,13 +115,14 @@ impl Tail {
         }
     }
 
-    /// Returns what watches for more. May be used after the tail is put back, or gone.
+    /// Returns the watcher for further changes. It may be used after the tail is put back or
+    /// dropped.
     pub(crate) fn watcher(&self) -> Arc<Watcher> {
         Arc::clone(&self.watcher)
     }
 
-    /// Reads what there is, up to the limit and what the consumer's buffer has room for; one change
-    /// always passes. Takes the vBucket's lock for a moment.
+    /// Reads the available changes, up to `limit` and the room in the consumer's buffer; one change
+    /// is always allowed. Takes the vBucket's lock for a moment.
     pub(crate) fn pull(
         &mut self,
         limit: ReadLimit,
@@ -124,13 +130,14 @@ impl Tail {
         counters: &StreamCounters,
     ) -> Pulled {
         let stream = &self.stream;
-        // Looked at first: what was durable before the engine became unhealthy is still delivered.
+        // ORDER: check the health first, read second. What was durable before the engine became
+        // unhealthy is still delivered.
         let unhealthy = self.feed.unwell();
-        // Reserved is what there may be to read, not the whole limit: a reader that finds nothing takes no
-        // room from others meanwhile.
+        // Reserve only what there may be to read, not the whole limit. A reader that finds nothing
+        // then takes no room from other consumers.
         let behind = self.cursor.lag().map_or(0, |lag| lag.bytes);
         let wanted = limit.bytes.min(behind);
-        let mut charge = buffers.reserve_for_reader(stream.consumer, wanted);
+        let charge = buffers.reserve_for_reader(stream.consumer, wanted);
         let read = self.feed.read(
             stream.generation,
             &self.cursor,
@@ -147,7 +154,8 @@ impl Tail {
                 if let Some(error) = unhealthy {
                     return Pulled::Ended(error.into());
                 }
-                // Readable is what ends above the position and at or above the least end.
+                // A checkpoint is readable if it ends above the position, and not below the lowest
+                // end that the stream may announce.
                 let least = self.progress.end_min().get().checked_sub(1);
                 let least = Seqno::new(least.unwrap_or(0));
                 return Pulled::Nothing {
@@ -155,28 +163,41 @@ impl Tail {
                 };
             }
             Ok(FeedRead::Dropped) => {
-                add(&stream.figures.cursor_drops, 1);
+                add(&stream.metrics.cursor_drops, 1);
                 counters.cursor_drops.add(1);
                 return Pulled::Dropped;
             }
             Err(error) => return Pulled::Ended(error.into()),
         };
-        // A branch that began meanwhile goes on from where this stream is.
+        self.take_read(read, vb_uuid, charge, counters)
+    }
+
+    /// Makes a batch of a read, charges it, and advances the progress of the stream.
+    fn take_read(
+        &mut self,
+        read: MemoryRead,
+        vb_uuid: VbUuid,
+        mut charge: Charge,
+        counters: &StreamCounters,
+    ) -> Pulled {
+        let stream = &self.stream;
+        // A branch that began meanwhile continues the history from where this stream is.
         self.progress.follow_branch(vb_uuid);
         let marker = self.progress.take_memory(read.end, read.position);
         let items: Vec<Arc<Item>> = if stream.options.wants_all() {
             read.items
         } else {
-            // None is skipped as a first deletion: see `StreamOptions::skips_first_deletions`.
+            // No first deletions are omitted here; see `StreamOptions::skips_first_deletions`.
             let wanted =
                 |item: &Arc<Item>| stream.options.wants(&item.meta, &item.key, Seqno::ZERO);
             let mut items: Vec<_> = read.items.into_iter().filter(wanted).collect();
-            // It has the memory of all that was read.
+            // Its capacity is that of everything that was read.
             items.shrink_to_fit();
             items
         };
         let items = if stream.options.is_keys_only {
-            // A batch that is kept would keep the values of its changes in memory, too.
+            // Without the copy, a batch that the program keeps would also keep the values in
+            // memory.
             items
                 .iter()
                 .map(|item| Arc::new(without_value(item)))
@@ -191,11 +212,11 @@ impl Tail {
         let changes = Changes::Items(items);
         let last = changes.last_seqno();
         let count = u64_from(changes.len());
-        add(&stream.figures.items_from_memory, count);
+        add(&stream.metrics.items_from_memory, count);
         counters.items.memory.add(count);
         counters.bytes.memory.add(data_bytes);
-        set(&stream.figures.read_seqno, read.position);
-        set(&stream.figures.announced_seqno, read.end);
+        set(&stream.metrics.read_seqno, read.position);
+        set(&stream.metrics.announced_seqno, read.end);
         let advance = (last != Some(read.position)).then_some(read.position);
         let stream = Arc::clone(stream);
         let batch = Batch::new(stream, marker, changes, advance, Some(charge));

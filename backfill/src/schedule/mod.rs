@@ -1,6 +1,6 @@
-//! Which backfill runs next.
+//! Scheduling of backfills: decides which one runs next.
 //!
-//! Nothing here knows the engine, so that a model checker tries these very sources
+//! This module does not depend on the engine, so that a model checker can run these very sources
 //! (`core/tests/scheduling.rs`).
 
 mod queues;

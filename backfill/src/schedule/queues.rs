@@ -1,31 +1,33 @@
-//! The queues of backfills: pure state over identities. No lock, no waker, no backfill is here, so that
-//! tests and a model checker try it in seconds.
+//! The queues of backfills, as pure state over identifiers. There are no locks, wakers or backfills
+//! here, so that tests and a model checker run quickly.
 //!
 //! # States
 //! ```text
 //! pending -> ready -> running -> ready | snoozed | done
-//!                     snoozed -> ready                     by a message, never by polling
+//!                     snoozed -> ready                     by a notification, never by polling
 //! ```
-//! - *Pending*: has no place, because too many are under way; holds nothing. Opening a stream is
-//!   refused when too many are pending. A stream that falls back to the disk is never refused.
-//! - *Ready*: has a place and waits for a worker.
-//! - *Running* is the permit: a worker has it. A consumer may have only some of them at once, so that
-//!   none can occupy all workers. Backfills that are read through one db snapshot share one.
-//! - *Snoozed*: waits for room in its buffer or for durability. Has no permit. One that waits for room
-//!   has no place either, so that a frozen consumer takes none from others; nor has one that waits for
-//!   durability while the disk is full, since that may last. They take a place when they come back,
-//!   also above the limit: the limit decides who may begin.
+//! - *Pending*: has no slot, because too many backfills are in progress. It holds no resources.
+//!   Opening a stream is refused when too many are pending. A stream that falls back to the disk is
+//!   never refused.
+//! - *Ready*: has a slot, and waits for a worker.
+//! - *Running*: a worker runs it under a permit. The permits of a consumer are limited, so that no
+//!   consumer can occupy all workers. Backfills that are read through one db snapshot share a
+//!   permit.
+//! - *Snoozed*: waits for buffer room or for durability, without a permit. A backfill that waits
+//!   for room has no slot either, so that a frozen consumer takes none from others. Nor has one
+//!   that waits for durability while the disk is full, since that may take long. Both take a slot
+//!   when they resume, even above the limit: the limit applies only to backfills that begin.
 //!
 //! # Turns
-//! Consumers take turns. Within one, the order is round robin: a backfill that gets a place goes to
-//! the end of the line, like one that ran. One that ran in a group and was not read, because those
-//! before it used up the slice, keeps its turn: it goes back to the front. A sequential consumer has one
-//! backfill that is not pending, until it is over.
+//! Consumers take turns. Within a consumer, the order is round robin: a backfill goes to the end of
+//! the queue when it gets a slot, and after each run. A backfill that was in a group but was not
+//! read keeps its turn: it returns to the front. A sequential consumer has only one backfill that
+//! is not pending, until that one is over.
 //!
 //! # Counting
-//! What is limited is counted by tokens (places, permits, pending, begun): a task that leaves, by
-//! whatever way, gives back what it has. Which consumers may run or begin is derived anew after each
-//! change of one ([`Queues::refresh`]), not counted.
+//! Everything limited is counted by tokens: slots, permits, pending and begun backfills. A task
+//! that leaves, in whatever way, releases its tokens. Which consumers may run or begin is not
+//! counted. It is derived again after each change of a consumer ([`Queues::refresh`]).
 
 use super::tally::{Tally, Token};
 use crate::config::Order;
@@ -34,17 +36,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// Limits of one consumer.
+/// The scheduling limits of one consumer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) order: Order,
-    /// Places.
+    /// Maximum number of slots.
     pub(crate) backfills_max: usize,
-    /// Permits.
+    /// Maximum number of permits.
     pub(crate) slices_max: usize,
 }
 
-/// How many backfills are in which state.
+/// The number of backfills in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueLengths {
     pub(crate) pending: usize,
@@ -57,37 +59,37 @@ pub(crate) struct QueueLengths {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sleep {
     Room,
-    Durable { keeps_place: bool },
+    Durable { keeps_slot: bool },
 }
 
-/// What becomes of a backfill that ran.
+/// What happens next to a backfill that ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
-    /// Its slice was read: it goes to the end of the line.
+    /// Its slice was read: it goes to the end of the queue.
     Again,
-    /// Its turn did not come: it goes on from the front of the line.
+    /// It was not read: it goes to the front of the queue.
     Unread,
     Sleep(Sleep),
     Done,
 }
 
-/// Why a backfill was not taken in.
+/// Why a backfill was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Too many are pending.
     Crowded,
-    /// Its consumer is gone.
+    /// Its consumer was dropped.
     Gone,
 }
 
-/// What removing a backfill came to.
+/// The result of removing a backfill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removed {
-    /// It was taken out.
+    /// It was removed.
     Now,
-    /// It runs: it is taken out when it is settled.
+    /// It is running, and is removed when it is settled.
     WhenSettled,
-    /// It is not there.
+    /// There is no such backfill.
     Unknown,
 }
 
@@ -97,7 +99,7 @@ enum Status {
         _counted: Token,
     },
     Ready,
-    /// The permit is shared by the group it runs in.
+    /// The permit is shared with the other backfills of its group.
     Running {
         permit: Arc<Token>,
         is_removed: bool,
@@ -109,56 +111,58 @@ enum Status {
 struct Task {
     consumer: ConsumerId,
     status: Status,
-    /// Among all places, and among its consumer's.
-    place: Option<(Token, Token)>,
-    /// For sequential consumers.
+    /// Its slot in the total, and in the consumer's own limit.
+    slot: Option<(Token, Token)>,
+    /// Held from its first slot to its end. A sequential consumer begins no other backfill
+    /// meanwhile.
     begun: Option<Token>,
 }
 
 #[derive(Debug)]
 struct Queue {
     limits: Limits,
-    /// All of its backfills, so that the consumer goes without a look at those of others.
+    /// All backfills of the consumer, so that removing it does not scan those of others.
     tasks: BTreeSet<BackfillId>,
     pending: VecDeque<BackfillId>,
     ready: VecDeque<BackfillId>,
-    /// Snoozed ones that wait for room, in the order in which they came: each gets its turn.
+    /// Snoozed backfills that wait for room, oldest first, so that each gets its turn.
     for_room: VecDeque<BackfillId>,
-    places: Tally,
+    slots: Tally,
     permits: Tally,
     begun: Tally,
 }
 
+/// All queues, with the limits that apply to all consumers together.
 #[derive(Debug)]
 pub(super) struct Queues {
-    places_max: usize,
+    slots_max: usize,
     pending_max: usize,
-    places: Tally,
+    slots: Tally,
     pending: Tally,
     tasks: HashMap<BackfillId, Task>,
     consumers: BTreeMap<ConsumerId, Queue>,
-    /// Consumers with a ready backfill and a permit for it.
+    /// Consumers that have a ready backfill and a free permit.
     runnable: BTreeSet<ConsumerId>,
-    /// Consumers with a pending backfill that could begin if there is a place.
+    /// Consumers that have a pending backfill, and could begin it if a slot were free.
     waiting: BTreeSet<ConsumerId>,
-    /// Whose turn was last, to run and to begin.
-    ran: Option<ConsumerId>,
-    began: Option<ConsumerId>,
+    /// The consumers that ran and began a backfill last: the next turn is the one after.
+    last_ran: Option<ConsumerId>,
+    last_began: Option<ConsumerId>,
 }
 
 impl Queues {
-    pub(super) fn new(places_max: usize, pending_max: usize) -> Self {
+    pub(super) fn new(slots_max: usize, pending_max: usize) -> Self {
         Self {
-            places_max,
+            slots_max,
             pending_max,
-            places: Tally::default(),
+            slots: Tally::default(),
             pending: Tally::default(),
             tasks: HashMap::new(),
             consumers: BTreeMap::new(),
             runnable: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            ran: None,
-            began: None,
+            last_ran: None,
+            last_began: None,
         }
     }
 
@@ -169,7 +173,7 @@ impl Queues {
             pending: VecDeque::new(),
             ready: VecDeque::new(),
             for_room: VecDeque::new(),
-            places: Tally::default(),
+            slots: Tally::default(),
             permits: Tally::default(),
             begun: Tally::default(),
         };
@@ -177,8 +181,8 @@ impl Queues {
         assert!(before.is_none(), "a consumer is added twice");
     }
 
-    /// Removes a consumer and its backfills. Returns those that do not run; one that runs leaves when
-    /// it is settled.
+    /// Removes a consumer and its backfills. Returns those that are not running; a running one is
+    /// removed when it is settled.
     pub(super) fn remove_consumer(&mut self, consumer: ConsumerId) -> Vec<BackfillId> {
         let Some(queue) = self.consumers.remove(&consumer) else {
             return Vec::new();
@@ -198,7 +202,11 @@ impl Queues {
         removed
     }
 
-    /// Takes a backfill in. It gets a place if there is one, else it is pending.
+    /// Adds a backfill. It gets a slot if one is free, and is pending otherwise.
+    ///
+    /// # Errors
+    /// If the consumer was dropped. Also if the backfill `may_be_refused` and would be pending, but
+    /// `pending_max` backfills already are.
     pub(super) fn submit(
         &mut self,
         consumer: ConsumerId,
@@ -208,10 +216,10 @@ impl Queues {
         let Some(queue) = self.consumers.get_mut(&consumer) else {
             return Err(Refusal::Gone);
         };
-        let has_place = queue.may_begin() && self.places.out() < self.places_max;
-        // Those that wait begin first.
-        let waits = !has_place || !queue.pending.is_empty();
-        if waits && may_be_refused && self.pending.out() >= self.pending_max {
+        let has_slot = queue.may_begin() && self.slots.count() < self.slots_max;
+        // The consumer's older pending backfills begin first.
+        let waits = !has_slot || !queue.pending.is_empty();
+        if waits && may_be_refused && self.pending.count() >= self.pending_max {
             return Err(Refusal::Crowded);
         }
         queue.pending.push_back(id);
@@ -221,7 +229,7 @@ impl Queues {
             status: Status::Pending {
                 _counted: self.pending.take(),
             },
-            place: None,
+            slot: None,
             begun: None,
         };
         let before = self.tasks.insert(id, task);
@@ -231,17 +239,17 @@ impl Queues {
         Ok(())
     }
 
-    /// Takes the next backfill to run: consumers take turns.
+    /// Picks the next backfill to run, taking a permit for it. Consumers take turns.
     pub(super) fn pick(&mut self) -> Option<BackfillId> {
-        let consumer = next_in_turn(&self.runnable, self.ran)?;
-        self.ran = Some(consumer);
+        let consumer = next_in_turn(&self.runnable, self.last_ran)?;
+        self.last_ran = Some(consumer);
         let permit = Arc::new(self.queue(consumer).permits.take());
         self.run_first(consumer, permit)
     }
 
-    /// Takes another ready backfill of the consumer of one that was just picked, to be read through
-    /// the same db snapshot: it needs no permit of its own.
-    pub(super) fn pick_beside(&mut self, picked: BackfillId) -> Option<BackfillId> {
+    /// Picks another ready backfill of the same consumer, to be read through the same db snapshot.
+    /// It shares the permit of `picked`.
+    pub(super) fn pick_for_group(&mut self, picked: BackfillId) -> Option<BackfillId> {
         let task = self.tasks.get(&picked)?;
         let Status::Running { permit, .. } = &task.status else {
             return None;
@@ -254,10 +262,11 @@ impl Queues {
         self.run_first(consumer, permit)
     }
 
+    /// Starts the first ready backfill of a consumer.
     fn run_first(&mut self, consumer: ConsumerId, permit: Arc<Token>) -> Option<BackfillId> {
         let id = self.queue(consumer).ready.pop_front();
-        // Runnable means that there is one.
-        assert!(id.is_some(), "a runnable consumer with nothing ready");
+        // A consumer is in `runnable` only while it has a ready backfill.
+        assert!(id.is_some(), "a runnable consumer has no ready backfill");
         let id = id?;
         self.task(id).status = Status::Running {
             permit,
@@ -267,38 +276,39 @@ impl Queues {
         Some(id)
     }
 
-    /// Notes what becomes of a backfill that ran. Returns false if it was removed meanwhile, or is
-    /// done: it is forgotten.
+    /// Moves a backfill that ran to its next state. Returns false if it is over or was removed
+    /// meanwhile: it is forgotten then.
     pub(super) fn settle(&mut self, id: BackfillId, then: Then) -> bool {
         let task = self.task(id);
         let consumer = task.consumer;
         let Status::Running { is_removed, .. } = task.status else {
-            unreachable!("{id:?} is settled and does not run");
+            unreachable!("{id:?} is settled, but is not running");
         };
         let stays = !is_removed && then != Then::Done && self.consumers.contains_key(&consumer);
         if !stays {
             self.tasks.remove(&id);
-            // Its consumer may be gone.
+            // The consumer may have been dropped.
             if let Some(queue) = self.consumers.get_mut(&consumer) {
                 queue.tasks.remove(&id);
             }
         } else if let Then::Sleep(sleep) = then {
             let task = self.task(id);
-            // The permit goes back with the status.
+            // Replacing the status drops its share of the permit.
             task.status = Status::Snoozed;
             match sleep {
                 Sleep::Room => {
-                    task.place = None;
+                    task.slot = None;
                     self.queue(consumer).for_room.push_back(id);
                 }
-                Sleep::Durable { keeps_place: false } => task.place = None,
-                Sleep::Durable { keeps_place: true } => {}
+                Sleep::Durable { keeps_slot: false } => task.slot = None,
+                Sleep::Durable { keeps_slot: true } => {}
             }
         } else {
             self.task(id).status = Status::Ready;
             let queue = self.queue(consumer);
             match queue.limits.order {
                 Order::RoundRobin if then == Then::Again => queue.ready.push_back(id),
+                // A sequential consumer finishes one backfill before the next.
                 Order::RoundRobin | Order::Sequential => queue.ready.push_front(id),
             }
         }
@@ -307,30 +317,31 @@ impl Queues {
         stays
     }
 
-    /// Makes a snoozed backfill ready. Returns false if it is not snoozed.
+    /// Makes a snoozed backfill ready. Returns false if it is not snoozed. If it has released its
+    /// slot it takes one again, even above the limit.
     pub(super) fn wake(&mut self, id: BackfillId) -> bool {
         let is_snoozed = |task: &Task| matches!(task.status, Status::Snoozed);
         if !self.tasks.get(&id).is_some_and(is_snoozed) {
             return false;
         }
-        let all = self.places.take();
+        let all = self.slots.take();
         let task = self.task(id);
         let consumer = task.consumer;
         task.status = Status::Ready;
-        let has_place = task.place.is_some();
+        let has_slot = task.slot.is_some();
         let queue = self.queue(consumer);
         queue.for_room.retain(|waiting| *waiting != id);
         queue.ready.push_back(id);
-        if !has_place {
-            let own = queue.places.take();
-            self.task(id).place = Some((all, own));
+        if !has_slot {
+            let own = queue.slots.take();
+            self.task(id).slot = Some((all, own));
         }
         self.refresh(consumer);
         true
     }
 
-    /// Returns the backfills of a consumer that wait for room and are to be woken: as many as it may
-    /// run at once, each of which passes on what it leaves ([`Self::next_for_room`]).
+    /// Returns the backfills of a consumer to wake when it has room: as many as it may run at once.
+    /// Each of them passes on the room that it leaves ([`Self::next_for_room`]).
     pub(super) fn waiting_for_room(&self, consumer: ConsumerId) -> Vec<BackfillId> {
         let Some(queue) = self.consumers.get(&consumer) else {
             return Vec::new();
@@ -339,12 +350,12 @@ impl Queues {
         queue.for_room.iter().take(count).copied().collect()
     }
 
-    /// Returns the backfill of a consumer that has waited for room longest.
+    /// Returns the backfill of a consumer that has waited for room the longest.
     pub(super) fn next_for_room(&self, consumer: ConsumerId) -> Option<BackfillId> {
         self.consumers.get(&consumer)?.for_room.front().copied()
     }
 
-    /// Removes a backfill, whatever it does.
+    /// Removes a backfill in any state.
     pub(super) fn remove(&mut self, id: BackfillId) -> Removed {
         let Some(task) = self.tasks.get_mut(&id) else {
             return Removed::Unknown;
@@ -365,7 +376,7 @@ impl Queues {
         Removed::Now
     }
 
-    /// Returns what a backfill is doing, if it is there.
+    /// Returns the state of a backfill; `None` if there is no such backfill.
     pub(super) fn state(&self, id: BackfillId) -> Option<StreamState> {
         self.tasks.get(&id).map(|task| match task.status {
             Status::Pending { .. } => StreamState::Pending,
@@ -388,64 +399,66 @@ impl Queues {
         lengths
     }
 
-    /// Gives free places to pending backfills: consumers take turns.
+    /// Gives free slots to pending backfills. Consumers take turns.
     fn begin_waiting(&mut self) {
-        while self.places.out() < self.places_max
-            && let Some(consumer) = next_in_turn(&self.waiting, self.began)
+        while self.slots.count() < self.slots_max
+            && let Some(consumer) = next_in_turn(&self.waiting, self.last_began)
         {
-            self.began = Some(consumer);
-            let all = self.places.take();
+            self.last_began = Some(consumer);
+            let all = self.slots.take();
             let queue = self.queue(consumer);
-            let own = queue.places.take();
+            let own = queue.slots.take();
             let begun = queue.begun.take();
             let id = queue.pending.pop_front();
-            assert!(id.is_some(), "a waiting consumer with nothing pending");
+            assert!(id.is_some(), "a waiting consumer has no pending backfill");
             if let Some(id) = id {
                 queue.ready.push_back(id);
                 let task = self.task(id);
                 task.status = Status::Ready;
-                task.place = Some((all, own));
+                task.slot = Some((all, own));
                 task.begun = Some(begun);
             }
             self.refresh(consumer);
         }
     }
 
-    /// Derives what a consumer may do now. To be called after each change of it or of its backfills.
+    /// Derives whether a consumer may run and may begin a backfill. Must be called after each
+    /// change of the consumer or its backfills.
     fn refresh(&mut self, consumer: ConsumerId) {
         let Some(queue) = self.consumers.get(&consumer) else {
             return;
         };
-        let may_run = !queue.ready.is_empty() && queue.permits.out() < queue.limits.slices_max;
+        let may_run = !queue.ready.is_empty() && queue.permits.count() < queue.limits.slices_max;
         let may_begin = !queue.pending.is_empty() && queue.may_begin();
         set(&mut self.runnable, consumer, may_run);
         set(&mut self.waiting, consumer, may_begin);
     }
 
-    #[expect(clippy::expect_used, reason = "a listed task is there")]
+    #[expect(clippy::expect_used, reason = "the queues list existing tasks only")]
     fn task(&mut self, id: BackfillId) -> &mut Task {
         self.tasks
             .get_mut(&id)
-            .expect("a listed backfill that is not there")
+            .expect("a listed backfill does not exist")
     }
 
-    #[expect(clippy::expect_used, reason = "the consumer of a listed task is there")]
+    #[expect(clippy::expect_used, reason = "a listed task's consumer exists")]
     fn queue(&mut self, consumer: ConsumerId) -> &mut Queue {
         let queue = self.consumers.get_mut(&consumer);
-        queue.expect("a listed consumer that is not there")
+        queue.expect("the consumer of a backfill does not exist")
     }
 }
 
 impl Queue {
-    /// Returns whether its own limits let another backfill begin.
+    /// Returns whether the consumer's own limits allow another backfill to begin.
     fn may_begin(&self) -> bool {
         match self.limits.order {
-            Order::RoundRobin => self.places.out() < self.limits.backfills_max,
-            Order::Sequential => self.begun.out() == 0,
+            Order::RoundRobin => self.slots.count() < self.limits.backfills_max,
+            Order::Sequential => self.begun.count() == 0,
         }
     }
 }
 
+/// Adds a consumer to a set, or removes it.
 fn set(set: &mut BTreeSet<ConsumerId>, consumer: ConsumerId, is_in: bool) {
     if is_in {
         set.insert(consumer);
@@ -454,7 +467,7 @@ fn set(set: &mut BTreeSet<ConsumerId>, consumer: ConsumerId, is_in: bool) {
     }
 }
 
-/// Returns the consumer after the last one, round about.
+/// Returns the consumer of the set that follows `last`, wrapping around.
 fn next_in_turn(set: &BTreeSet<ConsumerId>, last: Option<ConsumerId>) -> Option<ConsumerId> {
     let after = last.map_or(Bound::Unbounded, Bound::Excluded);
     let mut later = set.range((after, Bound::Unbounded));

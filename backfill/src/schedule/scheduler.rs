@@ -1,10 +1,10 @@
-//! The queues with their lock, the backfills in them, and what wakes them.
+//! The scheduler: the queues under a lock, the backfills in them, and their wake-ups.
 //!
 //! # Protocol
-//! One lock over the queues and the backfills that do not run. Nothing is called, woken or dropped
-//! under it that takes another lock: what is taken out is dropped after it is released. A backfill is
-//! put among the snoozed *before* its wake-up is registered (or its condition looked at again), so
-//! whoever wakes it finds it.
+//! One lock protects the queues and the backfills that are not running. While it is held, nothing
+//! is called, woken or dropped that takes another lock. Backfills taken out are dropped after it is
+//! released. A backfill is added to the snoozed ones *before* its wake-up is registered, or its
+//! condition checked again. So every wake-up finds it.
 
 use super::queues::{Limits, QueueLengths, Queues, Removed, Sleep, Then};
 use super::task::{Outcome, Snooze, Task};
@@ -18,32 +18,34 @@ use vbstore_core::Clock;
 use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::{Condvar, Mutex};
 
+/// Schedules the backfills of an engine's streams on the workers.
 pub(crate) struct Scheduler<T> {
     state: Mutex<State<T>>,
+    /// Notified when a backfill may have become ready, and at the stop. Workers wait for it.
     changed: Condvar,
     buffers: Arc<Buffers>,
-    me: Weak<Self>,
+    weak_self: Weak<Self>,
 }
 
 #[derive(Debug)]
 struct State<T> {
     queues: Queues,
-    /// Those that do not run.
+    /// The backfills that are not running. A worker owns those that are.
     backfills: HashMap<BackfillId, Box<T>>,
     is_stopped: bool,
 }
 
-/// Backfills that run together. They stay in their boxes, which move between queues and workers.
+/// Backfills that run together. They stay boxed while they move between the queues and the workers.
 pub(crate) type Group<T> = Vec<Box<T>>;
 
-/// What a worker is to do.
+/// The next work of a worker.
 #[derive(Debug)]
 pub(crate) enum NextGroup<T> {
-    /// Run these, to be read through one db snapshot.
+    /// Run these backfills, which share one db snapshot.
     Run(Group<T>),
-    /// The time is over.
+    /// Nothing became ready within the timeout.
     Late,
-    /// End.
+    /// The scheduler has stopped: the worker must end.
     Stop,
 }
 
@@ -56,27 +58,28 @@ impl<T: Task> std::fmt::Debug for Scheduler<T> {
 }
 
 impl<T: Task> Scheduler<T> {
-    /// `buffer_bytes_max` is the total of the buffers, which wake the scheduler.
+    /// Creates a scheduler together with the buffers, which wake its backfills. `buffer_bytes_max`
+    /// is the total size of the buffers in bytes.
     pub(crate) fn new(
-        places_max: usize,
+        slots_max: usize,
         pending_max: usize,
         buffer_bytes_max: u64,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|me: &Weak<Self>| {
-            let on_room: Weak<Self> = Weak::clone(me);
+        Arc::new_cyclic(|weak_self: &Weak<Self>| {
+            let on_room: Weak<Self> = Weak::clone(weak_self);
             Self {
                 state: Mutex::new(
                     Rank::Leaf,
                     State {
-                        queues: Queues::new(places_max, pending_max),
+                        queues: Queues::new(slots_max, pending_max),
                         backfills: HashMap::new(),
                         is_stopped: false,
                     },
                 ),
                 changed: Condvar::new(),
                 buffers: Buffers::new(buffer_bytes_max, on_room, clock),
-                me: Weak::clone(me),
+                weak_self: Weak::clone(weak_self),
             }
         })
     }
@@ -89,7 +92,8 @@ impl<T: Task> Scheduler<T> {
         self.state.lock().queues.add_consumer(consumer, limits);
     }
 
-    /// Drops everything of a consumer that is gone. What is running is dropped when it is settled.
+    /// Drops all backfills of a consumer that was dropped. A running one is dropped when it is
+    /// settled.
     pub(crate) fn remove_consumer(&self, consumer: ConsumerId) {
         let mut state = self.state.lock();
         let removed = state.queues.remove_consumer(consumer);
@@ -99,8 +103,11 @@ impl<T: Task> Scheduler<T> {
         drop(removed);
     }
 
-    /// Takes a backfill in. Gives it back if too many wait and it `may_be_refused`, or if the
-    /// consumer is gone, or the workers are.
+    /// Adds a backfill.
+    ///
+    /// # Errors
+    /// Returns the backfill if the consumer was dropped or the workers have stopped. Also if too
+    /// many backfills are pending and it `may_be_refused`.
     pub(crate) fn submit(&self, mut backfill: Box<T>, may_be_refused: bool) -> Result<(), Box<T>> {
         backfill.set_queued();
         let (id, consumer) = (backfill.id(), backfill.consumer());
@@ -114,8 +121,8 @@ impl<T: Task> Scheduler<T> {
         Ok(())
     }
 
-    /// Waits for something to run, up to `timeout`: up to `group_max` backfills of one consumer. The
-    /// caller must settle each of them.
+    /// Blocks until backfills are ready, for at most `timeout`. Picks up to `group_max` backfills
+    /// of one consumer. The caller must settle each of them.
     pub(crate) fn next(&self, group_max: usize, timeout: Duration) -> NextGroup<T> {
         let mut state = self.state.lock();
         loop {
@@ -134,13 +141,14 @@ impl<T: Task> Scheduler<T> {
         }
     }
 
-    /// The same without waiting; empty if there is nothing to run.
+    /// Like [`Self::next`], without waiting. Empty if nothing is ready.
     pub(crate) fn try_next(&self, group_max: usize) -> Group<T> {
         self.state.lock().pick(group_max)
     }
 
-    /// Settles a backfill that a worker has run, or that it has lost in a panic. `is_disk_full` is asked
-    /// if it waits for durability: it keeps no place then, since that may last.
+    /// Settles a backfill that a worker has run, or has lost in a panic. `is_disk_full` is called
+    /// if it waits for durability. If the disk is full, the backfill keeps no slot, since the wait
+    /// may take long.
     pub(crate) fn settle(
         &self,
         id: BackfillId,
@@ -150,7 +158,7 @@ impl<T: Task> Scheduler<T> {
     ) {
         let mut snoozed = None;
         let mut watcher = None;
-        let mut keeps_place = false;
+        let mut keeps_slot = false;
         let (mut backfill, then) = match outcome {
             Outcome::Again(backfill) => (Some(backfill), Then::Again),
             Outcome::Unread(backfill) => (Some(backfill), Then::Unread),
@@ -160,8 +168,8 @@ impl<T: Task> Scheduler<T> {
                     Snooze::Room => Sleep::Room,
                     Snooze::Durable { .. } => {
                         watcher = Some(backfill.watcher(|| self.waker(id)));
-                        keeps_place = !is_disk_full();
-                        Sleep::Durable { keeps_place }
+                        keeps_slot = !is_disk_full();
+                        Sleep::Durable { keeps_slot }
                     }
                 };
                 (Some(backfill), Then::Sleep(sleep))
@@ -177,17 +185,17 @@ impl<T: Task> Scheduler<T> {
             state.backfills.insert(id, backfill);
         }
         drop(state);
-        // Removed while it ran.
+        // Still present only if it was removed while it ran. Dropped without the lock.
         drop(backfill);
         self.changed.notify_one();
-        // Sees to it that it is woken; at once if its condition holds by now.
+        // The wait condition may already hold. In that case, wake the backfill immediately.
         let is_asleep = match (snoozed, watcher) {
             (Some(Snooze::Room), _) => self.buffers.is_still_refused(consumer),
             (Some(Snooze::Durable { visibility, above }), Some(watcher)) => {
-                // ORDER: watch first, check second. When the disk becomes full, every backfill that
-                // watches is woken, and goes to sleep again without a place. One that was not yet
-                // watching is not woken; the check below finds the full disk for it.
-                stays && T::watch(&watcher, visibility, above) && !(keeps_place && is_disk_full())
+                // ORDER: watch first, check second. When the disk becomes full, every watching
+                // backfill is woken, and snoozes again without a slot. One that was not watching
+                // yet is not woken, so the check below looks at the disk for it.
+                stays && T::watch(&watcher, visibility, above) && !(keeps_slot && is_disk_full())
             }
             _ => true,
         };
@@ -199,7 +207,7 @@ impl<T: Task> Scheduler<T> {
         }
     }
 
-    /// Wakes the next backfill of a consumer that waits for room, if there is some left.
+    /// Wakes the next backfill of a consumer that waits for room, if there is any left.
     fn pass_on_room(&self, consumer: ConsumerId) {
         let next = self.state.lock().queues.next_for_room(consumer);
         if let Some(next) = next
@@ -209,14 +217,15 @@ impl<T: Task> Scheduler<T> {
         }
     }
 
+    /// Creates a waker for a backfill that waits for durability.
     fn waker(&self, backfill: BackfillId) -> Waker {
         Waker::from(Arc::new(SnoozeWaker {
-            scheduler: Weak::clone(&self.me),
+            scheduler: Weak::clone(&self.weak_self),
             backfill,
         }))
     }
 
-    /// Makes a snoozed backfill ready.
+    /// Makes a snoozed backfill ready, and wakes a worker.
     fn wake(&self, id: BackfillId) {
         let mut state = self.state.lock();
         if !state.queues.wake(id) {
@@ -229,7 +238,7 @@ impl<T: Task> Scheduler<T> {
         self.changed.notify_one();
     }
 
-    /// Removes a backfill whose stream does not want it any more. A running one is dropped when it is
+    /// Removes a backfill that its stream no longer wants. A running one is dropped when it is
     /// settled.
     pub(crate) fn remove(&self, id: BackfillId, consumer: ConsumerId) {
         let mut state = self.state.lock();
@@ -240,11 +249,11 @@ impl<T: Task> Scheduler<T> {
         drop(state);
         drop(removed);
         self.changed.notify_one();
-        // It may have been the one that was to pass on room.
+        // The removed backfill may have been the one to pass on room.
         self.pass_on_room(consumer);
     }
 
-    /// Ends: workers stop, everything that waits is dropped.
+    /// Stops the workers, and drops all backfills that are not running.
     pub(crate) fn stop(&self) {
         let mut state = self.state.lock();
         state.is_stopped = true;
@@ -258,7 +267,7 @@ impl<T: Task> Scheduler<T> {
         self.state.lock().queues.lengths()
     }
 
-    /// Returns what backfills are doing, in their order.
+    /// Returns the states of backfills, in the order of `ids`.
     pub(crate) fn states(
         &self,
         ids: impl Iterator<Item = Option<BackfillId>>,
@@ -290,20 +299,22 @@ impl<T: Task> State<T> {
     #[expect(
         clippy::expect_used,
         clippy::unnecessary_box_returns,
-        reason = "what the queues list does not run is in the map, and stays in its box"
+        reason = "a listed backfill that is not running is in the map, and stays boxed"
     )]
+    /// Takes a backfill out of the map, to run or to drop it.
     fn take(&mut self, id: BackfillId) -> Box<T> {
         let backfill = self.backfills.remove(&id);
-        backfill.expect("a listed backfill that is not there")
+        backfill.expect("a listed backfill is not in the map")
     }
 
+    /// Picks a group for a worker. Empty if nothing is ready.
     fn pick(&mut self, group_max: usize) -> Group<T> {
         let Some(first) = self.queues.pick() else {
             return Vec::new();
         };
         let mut group = vec![self.take(first)];
         while group.len() < group_max
-            && let Some(next) = self.queues.pick_beside(first)
+            && let Some(next) = self.queues.pick_for_group(first)
         {
             group.push(self.take(next));
         }
@@ -329,18 +340,20 @@ impl<T: Task> Wake for SnoozeWaker<T> {
     }
 }
 
-/// For tests: everything that is counted is compared.
+/// Checks for tests.
 #[cfg(test)]
 impl<T: Task> Scheduler<T> {
+    /// Asserts that the queues are consistent, and that no backfill is missing.
     pub(crate) fn check(&self) {
         let state = self.state.lock();
         state.queues.check();
         let lengths = state.queues.lengths();
         let not_running = lengths.pending + lengths.ready + lengths.snoozed;
         let is_whole = state.backfills.len() == not_running;
-        assert!(is_whole || state.is_stopped, "a backfill is lost");
+        assert!(is_whole || state.is_stopped, "a backfill is missing");
     }
 
+    /// Asserts that there is no backfill.
     pub(crate) fn assert_nothing_left(&self) {
         let state = self.state.lock();
         state.queues.assert_empty();
@@ -348,7 +361,7 @@ impl<T: Task> Scheduler<T> {
     }
 }
 
-// The model checker's locks work in its own tests only.
+// With the feature `shuttle`, locks work only inside the model checker's tests.
 #[cfg(not(feature = "shuttle"))]
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,21 @@
-//! Counting what is taken of something, by tokens that give themselves back.
+//! Counters of limited resources, with tokens that release themselves when dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts the tokens that are out. Changed under the scheduler's lock.
+/// Counts the tokens that are taken. Changed only under the scheduler's lock, so relaxed ordering
+/// is enough.
 #[derive(Debug, Default)]
 pub(super) struct Tally(pub(super) Arc<AtomicUsize>);
 
-/// One of what a [`Tally`] counts, until it is dropped.
+/// One unit of what a [`Tally`] counts, released when it is dropped.
 #[derive(Debug)]
-#[must_use = "a token that is dropped is given back"]
+#[must_use = "a dropped token is released"]
 pub(super) struct Token(pub(super) Arc<AtomicUsize>);
 
 impl Tally {
-    pub(super) fn out(&self) -> usize {
+    /// Returns the number of tokens that are taken.
+    pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
@@ -26,6 +28,6 @@ impl Tally {
 impl Drop for Token {
     fn drop(&mut self) {
         let before = self.0.fetch_sub(1, Ordering::Relaxed);
-        assert!(before > 0, "a token is given back that was not out");
+        assert!(before > 0, "a token is released twice");
     }
 }

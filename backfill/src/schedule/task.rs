@@ -1,4 +1,4 @@
-//! What is scheduled: a backfill, as far as the scheduler knows it. A model checker schedules others.
+//! What the scheduler needs to know of a backfill. A model checker schedules tasks of its own.
 
 use crate::stream::{BackfillId, ConsumerId};
 use std::fmt;
@@ -6,46 +6,47 @@ use std::sync::Arc;
 use std::task::Waker;
 use vbstore_core::{Seqno, Visibility};
 
-/// What the scheduler asks of a backfill.
+/// A unit of scheduling: a backfill, or a model of one.
 pub(crate) trait Task: fmt::Debug + Send + 'static {
-    /// Watches a vBucket for it. Takes its watch away when it is dropped.
+    /// Watches a vBucket for the task. Dropping it removes the watch.
     type Watcher;
 
     fn id(&self) -> BackfillId;
 
     fn consumer(&self) -> ConsumerId;
 
-    /// Notes that it waits for a worker, or for a place, from now on.
+    /// Records that the task waits for a worker or a slot from now on.
     fn set_queued(&mut self);
 
-    /// Returns what watches for the durability it waits for. `make` makes its waker the first time.
+    /// Returns the task's watcher. On the first call, `make` creates its waker.
     fn watcher(&mut self, make: impl FnOnce() -> Waker) -> Arc<Self::Watcher>;
 
-    /// Has the waker called once changes above `above` are visible. Returns false if they are now.
+    /// Requests a call of the waker once changes above `above` are visible. Returns false if they
+    /// already are: the task must not wait then.
     fn watch(watcher: &Self::Watcher, visibility: Visibility, above: Seqno) -> bool;
 }
 
-/// What a backfill waits for.
+/// What a snoozed backfill waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Snooze {
-    /// Room in its consumer's buffer, or in the total.
+    /// Room in its consumer's buffer, or in the total of all buffers.
     Room,
-    /// That changes above this are as durable as that.
+    /// Changes above a seqno with the given visibility.
     Durable {
         visibility: Visibility,
         above: Seqno,
     },
 }
 
-/// What an invocation came to.
+/// The outcome of an invocation.
 #[derive(Debug)]
 pub(crate) enum Outcome<T> {
-    /// It has more to do.
+    /// A slice was read, and there is more to read.
     Again(Box<T>),
-    /// Its turn to be read did not come.
+    /// Nothing was read: the other backfills of its group used up the slice.
     Unread(Box<T>),
-    /// It must wait.
+    /// The backfill must wait.
     Snooze(Box<T>, Snooze),
-    /// It is over: the stream goes on from memory, or has ended.
+    /// The backfill is over: its stream continues from memory, or has ended.
     Done,
 }

@@ -1,4 +1,4 @@
-//! What a stream delivers.
+//! The events of a stream.
 
 use bytes::Bytes;
 use std::fmt;
@@ -6,15 +6,17 @@ use vbstore_core::show;
 use vbstore_core::{ItemKind, ItemMeta, Marker, RollbackReason, Seqno, VbId};
 use vbstore_engine::Error;
 
-/// A change, as a stream delivers it. Key and value are cheap: a slice from disk has one buffer for
-/// all of them, which stays in memory as long as one of them does. [`Self::detach`] copies one out.
+/// One change, as a stream delivers it.
+///
+/// Cloning is cheap. All keys and values of a slice from disk share one buffer, which stays in
+/// memory as long as one of them does. [`Self::detach`] makes a copy that does not keep it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StreamItem {
-    /// What is known of it.
+    /// Its seqno, kind, CAS and other metadata.
     pub meta: ItemMeta,
-    /// Its key.
+    /// The document's key.
     pub key: Bytes,
-    /// Its value; empty for a tombstone, and if the stream delivers keys only.
+    /// The value; empty for a tombstone, and if the stream delivers keys only.
     pub value: Bytes,
 }
 
@@ -29,7 +31,7 @@ impl fmt::Debug for StreamItem {
 }
 
 impl StreamItem {
-    /// Returns a copy that keeps nothing else in memory.
+    /// Returns a copy with buffers of its own, which does not keep the rest of its slice in memory.
     #[must_use]
     pub fn detach(&self) -> Self {
         Self {
@@ -44,22 +46,23 @@ impl StreamItem {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// The end that was asked for is reached.
+    /// The stream reached the end that was requested.
     ReachedEnd,
-    /// The consumer closed it.
+    /// The consumer closed the stream.
     Closed,
-    /// The consumer must first go back to a complete state at or below `to`.
+    /// The stream cannot continue: the consumer must first roll back to a complete state at or
+    /// below `to`.
     Rollback {
-        /// An upper bound of where to go back to.
+        /// The highest seqno that the consumer may keep.
         to: Seqno,
-        /// Why.
+        /// Why the rollback is necessary.
         reason: RollbackReason,
     },
-    /// The consumer took nothing for the stall limit, and the disk is short.
+    /// The consumer took nothing for the stall limit, and the disk is short of space.
     Stalled,
     /// The vBucket was deleted.
     VbucketGone,
-    /// Something failed; the first cause.
+    /// The stream failed; this is the first cause.
     Error(Error),
     /// The engine was closed.
     Shutdown,
@@ -74,14 +77,14 @@ const _: () = assert!(
         EndReason::NAMES[4],
         EndReason::NAMES[5],
         EndReason::NAMES[6],
-        // Of a stream that was never opened.
+        // Label of a stream that was refused at its opening; it has no `EndReason`.
         "refused",
     ]),
-    "the label of the metric has other reasons"
+    "the label of the metric does not list the same reasons"
 );
 
 impl EndReason {
-    /// The names of all reasons.
+    /// The names of all reasons, as [`Self::name`] returns them.
     pub const NAMES: [&'static str; 7] = [
         Self::ReachedEnd.name(),
         Self::Closed.name(),
@@ -92,7 +95,7 @@ impl EndReason {
         Self::Shutdown.name(),
     ];
 
-    /// Returns the name used in output and as a label.
+    /// Returns the name used in output and as a metric label.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -117,22 +120,25 @@ impl From<Error> for EndReason {
     }
 }
 
-/// What happened in a vBucket, or to its stream. Complete on purpose: a consumer must not pass over
-/// a kind of event that it does not know.
+/// A change in a vBucket, or something that happened to its stream.
+///
+/// The enum is exhaustive on purpose: a consumer must not skip a kind of event that it does not
+/// know.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The changes above its start up to its end follow. Once they are taken, the consumer's copy
-    /// equals the vBucket at its end. A newer marker takes the place of this one.
+    /// A snapshot marker: the changes above its start, up to and including its end, follow. Once
+    /// the consumer has taken them, its copy equals the vBucket at that end. A newer marker
+    /// replaces this one.
     SnapshotMarker(Marker),
-    /// A key was given a value.
+    /// A document was created or replaced.
     Mutation(StreamItem),
-    /// A key was deleted.
+    /// A document was deleted.
     Deletion(StreamItem),
-    /// A key was removed because its expiry had passed.
+    /// A document was removed because its expiry had passed.
     Expiration(StreamItem),
     /// Everything up to this seqno is covered; no further change matched.
     SeqnoAdvanced(Seqno),
-    /// The last event of a stream.
+    /// The stream ended; no event of it follows.
     End(EndReason),
 }
 
@@ -158,7 +164,7 @@ impl Event {
         }
     }
 
-    /// Returns the change, if it is one.
+    /// Returns the change, if the event is one.
     #[must_use]
     pub const fn item(&self) -> Option<&StreamItem> {
         match self {
@@ -168,11 +174,11 @@ impl Event {
     }
 }
 
-/// An event and the vBucket it is of.
+/// An event together with its vBucket.
 #[derive(Clone, Debug)]
 pub struct StreamEvent {
-    /// The vBucket.
+    /// The vBucket that the event belongs to.
     pub vb: VbId,
-    /// What happened.
+    /// The event itself.
     pub event: Event,
 }

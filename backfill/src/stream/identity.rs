@@ -1,4 +1,4 @@
-//! What a stream is, and what it was asked for: plain data, shared by all that work for it.
+//! The identity of a stream and its request: plain data, shared by everything that works for it.
 
 use super::figures::Figures;
 use super::ids::{ConsumerId, StreamId};
@@ -6,20 +6,21 @@ use super::request::StreamOptions;
 use std::sync::Arc;
 use vbstore_core::{Reader, Seqno, VbId};
 
-/// One stream. Holds neither the engine nor its consumer, so that a batch that the program keeps holds
-/// neither.
+/// One stream. Keeps neither the engine nor the consumer alive, so a batch that the program keeps
+/// does not either.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) consumer: ConsumerId,
     pub(crate) vb: VbId,
-    /// Which life of the vBucket it is of.
+    /// The generation of the vBucket that it follows: a deleted and recreated vBucket has a new
+    /// one.
     pub(crate) generation: u64,
     pub(crate) options: StreamOptions,
-    /// The end that was asked for.
+    /// The end that was requested.
     pub(crate) end: Seqno,
-    /// What its consumer has taken, as its vBucket knows it. What keeps it registered there is in the
-    /// mailbox.
+    /// What its consumer has taken, as its vBucket sees it. The guard that keeps the stream
+    /// registered there is in the mailbox.
     pub(crate) reader: Arc<Reader>,
-    pub(crate) figures: Figures,
+    pub(crate) metrics: Figures,
 }

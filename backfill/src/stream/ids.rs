@@ -1,19 +1,19 @@
-//! What identifies consumers, streams and backfills.
+//! Identifiers of consumers, streams and backfills.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Identifies a consumer among all that the streams of an engine ever had.
+/// Identifies a consumer. Unique among all that the streams of an engine ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConsumerId(u64);
 
-/// Identifies a stream among all that the streams of an engine ever had: one that was opened, until
-/// its end was taken.
+/// Identifies a stream from its opening until its end was taken. Unique among all that the streams
+/// of an engine ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct StreamId(u64);
 
-/// Identifies a backfill. A stream that falls back to the disk gets another one each time, so that
-/// what an earlier one still delivers is not taken for its own.
+/// Identifies a backfill. A stream gets a new one each time it falls back to the disk, so that late
+/// deliveries of an earlier backfill are recognized and dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BackfillId(u64);
 
@@ -23,7 +23,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// Gives out identities, none twice.
+/// Generates identifiers for consumers, streams and backfills. Never returns one twice.
 #[derive(Debug, Default)]
 pub(crate) struct Ids(AtomicU64);
 
@@ -44,7 +44,7 @@ impl Ids {
         BackfillId(self.next())
     }
 
-    /// Returns identities of unit tests.
+    /// Returns an identifier for unit tests.
     #[cfg(test)]
     pub(crate) const fn test_consumer(number: u64) -> ConsumerId {
         ConsumerId(number)

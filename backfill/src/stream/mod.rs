@@ -1,4 +1,4 @@
-//! What a stream is: identity, options, events, figures. Plain data; nothing here works.
+//! Plain data about streams: identity, options, events, metrics. Contains no logic of streaming.
 
 mod event;
 mod figures;

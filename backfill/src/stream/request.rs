@@ -1,4 +1,4 @@
-//! What a consumer asks for, and where it is.
+//! Stream requests, and the positions from which streams resume.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,21 +10,24 @@ use vbstore_core::{
 /// Which changes a stream delivers, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// How durable a change must be. Default: synced.
+    /// How durable a change must be before it is delivered. Default: synced.
     pub visibility: Visibility,
-    /// Only keys that begin with this. Default: all.
+    /// Deliver only changes of keys with this prefix. Default: empty, which means all keys.
     pub prefix: Bytes,
-    /// Keys and metadata without values.
+    /// Deliver keys and metadata without values.
     pub is_keys_only: bool,
-    /// Leave deletions out of the first backfill of a stream from 0: its consumer has no key that
-    /// could be deleted. Such a stream begins on disk, and leaves out the deletions up to the end of
-    /// its first view of it, wherever the changes are; never more, and none after a resume.
+    /// Omit deletions from the first backfill of a stream from 0, since its consumer has no key
+    /// that could be deleted.
+    ///
+    /// Such a stream begins on disk. It omits the deletions up to the end of its first view of the
+    /// disk, wherever the changes are read from. Later deletions are always delivered, and so are
+    /// all deletions after a resume.
     pub skips_first_deletions: bool,
 }
 
 impl StreamOptions {
-    /// Returns whether a change is delivered. Deletions up to `skips_upto` are left out if the options
-    /// say so.
+    /// Returns whether a change is delivered. Deletions up to and including `skips_upto` are not,
+    /// if [`Self::skips_first_deletions`] is set.
     pub(crate) fn wants(&self, meta: &ItemMeta, key: &[u8], skips_upto: Seqno) -> bool {
         let is_skipped = self.skips_first_deletions
             && meta.kind != ItemKind::Mutation
@@ -32,40 +35,40 @@ impl StreamOptions {
         !is_skipped && key.starts_with(&self.prefix)
     }
 
-    /// Returns whether every change is delivered from now on.
+    /// Returns whether no change is filtered out.
     pub(crate) fn wants_all(&self) -> bool {
         self.prefix.is_empty() && !self.skips_first_deletions
     }
 
-    /// Returns what identifies the filter in positions.
+    /// Returns the digest that identifies this filter in positions.
     pub(crate) fn filter(&self) -> FilterDigest {
         FilterDigest::of(&self.prefix, self.is_keys_only)
     }
 }
 
-/// Asks for the changes of one vBucket.
+/// A request for the changes of one vBucket.
 #[derive(Clone, Debug)]
 pub struct StreamRequest {
-    /// The vBucket.
+    /// The vBucket to follow.
     pub vb: VbId,
-    /// Where the consumer is: the default for the beginning, or what [`crate::Consumer::position`]
-    /// said.
+    /// The position to continue from: the default for the beginning, or a value that
+    /// [`crate::Consumer::position`] returned.
     pub position: Position,
-    /// The stream ends at the first boundary at or above it; [`Seqno::MAX`] for never. A marker is
-    /// never cut to a seqno that is no boundary.
+    /// The seqno to end at; [`Seqno::MAX`] for a stream without end. The stream ends at the first
+    /// boundary at or above it, since a snapshot marker can end only at a boundary.
     pub end: Seqno,
-    /// What it delivers.
+    /// Which changes are delivered, and how.
     pub options: StreamOptions,
 }
 
 impl StreamRequest {
-    /// Asks for everything from the beginning.
+    /// Requests everything from the beginning, without an end.
     #[must_use]
     pub fn from_start(vb: VbId) -> Self {
         Self::resume(vb, Position::default())
     }
 
-    /// Asks for everything after a position.
+    /// Requests everything after a position, without an end.
     #[must_use]
     pub fn resume(vb: VbId, position: Position) -> Self {
         Self {
@@ -76,14 +79,14 @@ impl StreamRequest {
         }
     }
 
-    /// Ends at the first boundary at or above `end`.
+    /// Sets the end: the stream ends at the first boundary at or above `end`.
     #[must_use]
     pub fn until(mut self, end: Seqno) -> Self {
         self.end = end;
         self
     }
 
-    /// With these options.
+    /// Sets the options.
     #[must_use]
     pub fn options(mut self, options: StreamOptions) -> Self {
         self.options = options;
@@ -95,19 +98,20 @@ impl StreamRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a rollback means that no stream was opened"]
 pub enum Opened {
-    /// The stream goes on after the position.
+    /// The stream is open, and continues after the position.
     Continue,
-    /// No stream was opened: the consumer must first go back to a complete state at or below `to`,
-    /// with the whole position saved at that moment, or to nothing and the beginning.
+    /// No stream was opened. The consumer must first roll back to a complete state at or below
+    /// `to`, and restore the whole position that it saved at that moment. Or it discards its copy
+    /// and begins from the start.
     Rollback {
-        /// An upper bound of where to go back to.
+        /// The highest seqno that the consumer may keep.
         to: Seqno,
-        /// Why.
+        /// Why the rollback is necessary.
         reason: RollbackReason,
     },
 }
 
-/// Where a consumer is in each of its vBuckets: all it needs to go on later.
+/// The positions of a consumer, by vBucket: all that it needs to resume later. Serializes as a map.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Positions(pub BTreeMap<VbId, Position>);

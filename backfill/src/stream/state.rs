@@ -1,28 +1,28 @@
-//! What a stream is doing.
+//! The states of a stream.
 
-/// What a stream is doing.
+/// The state of a stream: where it reads from, or what it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StreamState {
-    /// Its backfill waits for others to end; it holds nothing.
+    /// Its backfill waits for other backfills to end. It holds no resources.
     Pending,
     /// Its backfill waits for a worker.
     Ready,
-    /// A worker reads a slice for it.
+    /// A worker runs its backfill.
     Running,
-    /// Its backfill waits for room in the buffer, for a sync or for a boundary.
+    /// Its backfill waits for buffer room, for a sync or for a boundary.
     Snoozed,
-    /// It reads from memory, when its consumer does.
+    /// It reads from memory whenever its consumer asks for events.
     InMemory,
-    /// Its consumer took nothing while others were short of buffers, so what was buffered for it was
-    /// dropped. It holds nothing, and reads on when its consumer asks for events again.
+    /// Its batches were dropped, because its consumer took nothing while other consumers were short
+    /// of buffer space. It holds no resources, and resumes when its consumer asks for events again.
     Paused,
-    /// It has ended; not all that it delivered is taken yet.
+    /// It has ended, but its consumer has not taken all of its events yet.
     Ended,
 }
 
 impl StreamState {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Ready,
@@ -33,7 +33,7 @@ impl StreamState {
         Self::Ended,
     ];
 
-    /// Returns the name used in output and as a label.
+    /// Returns the name used in output and as a metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

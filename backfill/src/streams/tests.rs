@@ -7,12 +7,12 @@ use vbstore_engine::{Change, Config, Durability};
 
 const VB: VbId = VbId::new(0);
 
-/// A store with one change in memory, and a stream that reads it there.
+/// A store with one change in memory, and a stream that reads it from there.
 struct Fixture {
     engine: Engine,
     streams: Streams,
     consumer: Consumer,
-    /// Removed last.
+    /// Declared last, so that it is removed last.
     _dir: tempfile::TempDir,
 }
 
@@ -42,7 +42,7 @@ impl Fixture {
         }
     }
 
-    /// Takes everything there is, as short words.
+    /// Takes all available events, as short words.
     fn take(&mut self) -> Vec<String> {
         let mut taken = Vec::new();
         while let Ok(event) = self.consumer.try_recv() {
@@ -62,14 +62,14 @@ fn write(engine: &Engine) {
     vb.write(change, Durability::Memory).unwrap();
 }
 
-/// What happens to a stream while its reader reads it from memory.
+/// Something that happens to a stream while its reader reads it from memory.
 type Meanwhile = (&'static str, fn(&mut Fixture));
 
 const ENDS: [Meanwhile; 2] = [
     ("closed", |of| assert!(of.consumer.close(VB))),
-    // As the watchdog does.
+    // The watchdog ends a stream in this way.
     ("stalled", |of| {
-        let (stream, has_ended) = of.consumer.mailbox.of_vb(VB).unwrap();
+        let (stream, has_ended) = of.consumer.mailbox.stream_of(VB).unwrap();
         assert!(!has_ended);
         assert!(
             of.consumer
@@ -82,15 +82,16 @@ const ENDS: [Meanwhile; 2] = [
 
 #[test]
 fn a_stream_that_is_ended_while_its_reader_reads_memory_has_that_end_alone() {
-    // It has a batch to read; a batch and its end; nothing; and an error, because the vBucket is gone.
+    // The stream has a batch to read; a batch and its end; nothing; or an error, because the
+    // vBucket was deleted.
     for what in ["batch", "end", "nothing", "gone"] {
         for (name, meanwhile) in ENDS {
             let end = if what == "end" { 1 } else { Seqno::MAX.get() };
             let mut of = Fixture::new(Seqno::new(end));
             if what == "nothing" {
                 assert_eq!(of.take(), ["marker", "1"]);
-                // Its watch has fired, and what it was for is gone meanwhile.
-                let (stream, _) = of.consumer.mailbox.of_vb(VB).unwrap();
+                // Its watch fired, but there is nothing to read any more.
+                let (stream, _) = of.consumer.mailbox.stream_of(VB).unwrap();
                 of.consumer.mailbox.notify(stream);
             }
             let found = of.consumer.mailbox.find();

@@ -60,14 +60,18 @@ fn a_full_buffer_stays_full_until_a_share_is_drained() {
     let id = f.awake(1, 1_000, 25);
     let reserve = || f.buffers.reserve(id, 100);
     let mut charges: Vec<Charge> = (0..10).map_while(|_| reserve().ok()).collect();
-    assert_eq!(charges.len(), 9, "the last eighth is not worth a slice");
+    assert_eq!(
+        charges.len(),
+        9,
+        "the last eighth is too little for a slice"
+    );
     charges[0].settle(200);
     assert_eq!(reserve().unwrap_err(), Refused::Full);
     for _ in 0..2 {
         charges.pop();
         assert!(f.buffers.is_still_refused(id), "200 of 1,000 drained");
     }
-    // One byte short of the share.
+    // One byte less than the share is drained.
     charges.last_mut().unwrap().settle(51);
     assert!(f.buffers.is_still_refused(id));
     assert!(f.take_woken().is_empty());
@@ -101,9 +105,10 @@ fn until_its_reader_comes_a_consumer_asks_nobody_for_room() {
     f.buffers.visit(id, false);
     assert_eq!(f.take_woken(), [id]);
     f.buffers.visit(id, true);
-    assert!(f.take_woken().is_empty(), "it is awake");
+    assert!(f.take_woken().is_empty(), "the consumer is awake already");
     let second = f.buffers.reserve(id, 800).unwrap();
-    // No room for another one that does not take: it does not even ask for it.
+    // No room is left for a second consumer that is not awake, and it does not queue for room
+    // either.
     let other = f.consumer(2, 1_000, 25);
     assert_eq!(f.buffers.reserve(other, 100).unwrap_err(), Refused::Full);
     assert!(!f.buffers.is_short());
@@ -134,16 +139,19 @@ fn a_consumer_is_awake_while_its_reader_waits_and_for_a_while_after_it_came() {
         (refused(waits), refused(came)),
         (Refused::Short, Refused::Full)
     );
-    // Served in line, one at a time; what one leaves is for the next.
+    // Served in order, one at a time; the next gets what one leaves.
     drop(held);
     assert_eq!(f.take_woken(), [waits]);
     let part = f.buffers.reserve(waits, 500).unwrap();
     assert_eq!(f.take_woken(), [came]);
     drop(part);
-    assert!(f.buffers.put_to_sleep(waits).is_none(), "it has nothing");
+    assert!(
+        f.buffers.put_to_sleep(waits).is_none(),
+        "it has nothing buffered"
+    );
     f.buffers.visit(waits, false);
     f.buffers.visit(came, false);
-    assert_eq!(f.take_woken(), [came], "the other one was waiting");
+    assert_eq!(f.take_woken(), [came], "the other one was awake");
 }
 
 #[test]
@@ -151,7 +159,7 @@ fn those_that_buffer_something_have_equal_shares() {
     let f = Fixture::new(900);
     let ids: Vec<ConsumerId> = (0..3).map(|n| f.awake(n, 1_000, 25)).collect();
     let one = f.buffers.reserve(ids[0], 5_000).unwrap();
-    assert_eq!(one.bytes(), 900, "nobody else has anything");
+    assert_eq!(one.bytes(), 900, "no other consumer has anything buffered");
     assert_eq!(f.buffers.reserve(ids[1], 100).unwrap_err(), Refused::Short);
     drop(one);
     assert_eq!(f.take_woken(), [ids[1]]);
@@ -161,10 +169,10 @@ fn those_that_buffer_something_have_equal_shares() {
     assert_eq!(two.bytes(), 450);
     let three = f.buffers.reserve(ids[2], 5_000).unwrap();
     assert_eq!(three.bytes(), 300);
-    // Its share is 300 now.
+    // The share of each of the three is 300 now.
     assert_eq!(f.buffers.reserve(ids[1], 1).unwrap_err(), Refused::Full);
     assert_eq!(f.holders(), 3);
-    // A reader is never refused: one item always passes.
+    // A read from memory is never refused: one item is always allowed.
     assert_eq!(f.buffers.reserve_for_reader(ids[1], 100).bytes(), 1);
     drop((one, two, three));
     assert_eq!((f.buffers.used(), f.holders()), (0, 0));
@@ -177,7 +185,7 @@ fn as_many_slices_as_may_be_read_at_once_have_room() {
     f.buffers.add_consumer(id, 16_000, 25, 16);
     f.buffers.visit(id, true);
     let reserve = || f.buffers.reserve(id, 100_000).ok();
-    // Each is worth a db snapshot: an eighth of what it may have.
+    // Each slice gets at least an eighth of the buffer, the least that is worth a db snapshot.
     let charges: Vec<Charge> = std::iter::from_fn(reserve).collect();
     assert_eq!(charges.len(), 8);
     assert_eq!(f.buffers.used_by(id), 16_000);
@@ -218,7 +226,7 @@ fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
     let f = Fixture::new(1_000);
     let holder = f.awake(1, 1_000, 25);
     let held = f.buffers.reserve(holder, 900).unwrap();
-    // Its reader waits as a future, which the program drops without a word.
+    // The reader waits as a future, which the program then drops without notice.
     let cancelled = f.awake(2, 1_000, 25);
     assert_eq!(
         f.buffers.reserve(cancelled, 100).unwrap_err(),
@@ -233,12 +241,12 @@ fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
     assert_eq!(
         f.buffers.reserve(cancelled, 100).unwrap_err(),
         Refused::Full,
-        "its reader has not come"
+        "its reader has not visited since"
     );
     assert!(!f.buffers.is_short());
 }
 
-/// Asserts that it is read under a lock: the accounts' is the only one here.
+/// A clock that asserts that a lock is held: here that can only be the lock of the accounts.
 #[derive(Debug)]
 struct UnderLock;
 
@@ -249,10 +257,10 @@ impl Clock for UnderLock {
 
     fn monotonic(&self) -> Duration {
         let is_free = std::panic::catch_unwind(assert_none_held).is_ok();
-        // Which locks are held is known in builds with debug assertions only.
+        // Held locks are known only in builds with debug assertions.
         assert!(
             !is_free || !cfg!(debug_assertions),
-            "a time from before the lock"
+            "the clock is read without the lock"
         );
         Duration::ZERO
     }
@@ -281,14 +289,14 @@ fn a_reader_that_waits_is_awake_again_if_nothing_came_of_putting_it_to_sleep() {
     f.clock.advance(AWAKE_FOR);
     let asleep = f.buffers.put_to_sleep(waits).unwrap();
     drop(read);
-    // In between it is refused as one that nobody reads for, and stands in no line.
+    // Meanwhile it is refused like a consumer without a reader, and is not in `short`.
     let _more = f.buffers.reserve(holder, 200).unwrap();
     assert_eq!(f.buffers.reserve(waits, 100).unwrap_err(), Refused::Full);
     f.take_woken();
     f.buffers.wake_again(&asleep);
     assert_eq!(f.take_woken(), [waits]);
     assert_eq!(f.buffers.reserve(waits, 100).unwrap_err(), Refused::Short);
-    // Its reader has come since: that is newer.
+    // The reader has visited since, which takes precedence.
     let read = f.buffers.reserve_for_reader(waits, 10);
     let asleep = f.buffers.put_to_sleep(waits).unwrap();
     f.buffers.visit(waits, false);

@@ -1,4 +1,4 @@
-//! How streams begin, what workers bring, and how streams pause and end.
+//! The life of streams in the mailbox: their start, deliveries by workers, pauses and ends.
 
 use super::state::{Entry, Mailbox, Source, State};
 use crate::delivery::batch::Batch;
@@ -10,21 +10,22 @@ use std::sync::Arc;
 use vbstore_core::VbId;
 use vbstore_engine::ReaderGuard;
 
-/// How a stream goes on after what is delivered.
+/// How a stream continues after a delivery.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// With another slice.
+    /// With another slice of the same backfill.
     Disk,
     /// From memory.
     Memory(Tail),
-    /// It is over.
+    /// The stream is over.
     End(EndReason),
 }
 
-/// What was dropped of a consumer that takes nothing. Must be dropped without any lock.
+/// What was taken from an idle consumer. Must be dropped without any lock held, since its batches
+/// release buffer space, and its tails release cursors.
 #[derive(Debug, Default)]
 pub(crate) struct Dropped {
-    /// Backfills whose results are not wanted any more.
+    /// Backfills whose results are no longer wanted.
     pub(crate) backfills: Vec<BackfillId>,
     pub(crate) streams: u64,
     batches: Vec<Batch>,
@@ -32,16 +33,16 @@ pub(crate) struct Dropped {
 }
 
 impl Mailbox {
-    /// Returns the stream of a vBucket, and whether it has ended.
-    pub(crate) fn of_vb(&self, vb: VbId) -> Option<(StreamId, bool)> {
+    /// Returns the stream of a vBucket, if there is one, and whether it has ended.
+    pub(crate) fn stream_of(&self, vb: VbId) -> Option<(StreamId, bool)> {
         let state = self.state.lock();
         let id = *state.by_vb.get(&vb)?;
         let has_ended = matches!(state.entry(id).source, Source::Ended(_));
         Some((id, has_ended))
     }
 
-    /// Adds a stream. Panics if one of its vBucket is there: its consumer, which alone adds, has
-    /// looked.
+    /// Adds a stream that a backfill reads. Panics if there is one of the vBucket already: only the
+    /// consumer adds streams, and it has checked.
     pub(crate) fn begin_on_disk(
         &self,
         stream: &Arc<Stream>,
@@ -51,13 +52,13 @@ impl Mailbox {
         self.begin(stream, reader, Source::Disk(backfill));
     }
 
-    /// Adds a stream that memory serves from its start.
+    /// Adds a stream that reads from memory from its start.
     pub(crate) fn begin_in_memory(&self, tail: Tail, reader: ReaderGuard) {
         let stream = Arc::clone(&tail.stream);
         self.begin(&stream, reader, Source::Memory(Some(tail)));
     }
 
-    /// Adds a stream that has nothing to deliver but its end.
+    /// Adds a stream that delivers only its end.
     pub(crate) fn begin_ended(&self, stream: &Arc<Stream>, reader: ReaderGuard, reason: EndReason) {
         self.begin(stream, reader, Source::Ended(reason));
     }
@@ -65,7 +66,11 @@ impl Mailbox {
     fn begin(&self, stream: &Arc<Stream>, reader: ReaderGuard, source: Source) {
         let mut state = self.state.lock();
         let before = state.by_vb.insert(stream.vb, stream.id);
-        assert!(before.is_none(), "two streams of {}", stream.vb);
+        assert!(
+            before.is_none(),
+            "a second stream of {} in one mailbox",
+            stream.vb
+        );
         let entry = Entry {
             stream: Arc::clone(stream),
             reader: Some(reader),
@@ -80,22 +85,23 @@ impl Mailbox {
         self.announce(state);
     }
 
-    /// Removes a stream that was refused before it did anything.
+    /// Removes a stream whose backfill was refused.
     pub(crate) fn refuse(&self, id: StreamId) {
         let removed = self.state.lock().remove(id);
         self.counters.closed.refused.add(1);
         drop(removed);
     }
 
-    /// Ends a stream from outside: what waits of it is dropped, its end delivered, and it is no reader
-    /// of its vBucket any more, whenever the end is taken. Returns its backfill, if it has one. Does
-    /// nothing to a stream that has ended.
+    /// Ends a stream from outside. Its waiting batches are dropped, its end is delivered, and it is
+    /// unregistered as a reader of its vBucket, whether or not the end is ever taken. Returns its
+    /// backfill, if it has one, for the caller to remove. Does nothing if the stream has ended
+    /// already.
     pub(crate) fn end(&self, id: StreamId, reason: EndReason) -> Option<BackfillId> {
         self.end_in(self.state.lock(), id, reason)
     }
 
-    /// The same for a stream of a consumer that is stalled. Does nothing if its reader has acted since
-    /// `acted` was read, by which it was judged.
+    /// Like [`Self::end`], for a stream of a stalled consumer. Does nothing if the reader has acted
+    /// since the watchdog read `acted` and judged by it.
     pub(crate) fn end_stalled(&self, id: StreamId, acted: u64) -> Option<BackfillId> {
         let state = self.state.lock();
         if self.taker.acted() != acted {
@@ -117,20 +123,21 @@ impl Mailbox {
         let batches = std::mem::take(&mut entry.batches);
         let source = std::mem::replace(&mut entry.source, Source::Ended(reason));
         let reader = entry.reader.take();
-        let taking = self.take_current_of(id);
+        let current = self.take_current_of(id);
         state.queue(id);
         self.announce(state);
-        drop((batches, taking, reader));
+        // Dropped after `announce` has released the lock.
+        drop((batches, current, reader));
         match source {
             Source::Disk(backfill) => Some(backfill),
             Source::Memory(_) | Source::Paused | Source::Ended(_) => None,
         }
     }
 
-    /// Ends all streams without a word: the consumer is gone.
+    /// Removes all streams without delivering ends, since the consumer was dropped.
     pub(crate) fn abandon(&self) {
         let state = std::mem::take(&mut *self.state.lock());
-        let taking = self.taking.lock().take();
+        let current = self.current.lock().take();
         for entry in state.streams.values() {
             let reason = match &entry.source {
                 Source::Ended(reason) => reason,
@@ -138,18 +145,18 @@ impl Mailbox {
             };
             self.counters.closed.of(reason.name()).add(1);
         }
-        drop((state, taking));
+        drop((state, current));
     }
 
-    /// Returns whether a stream waits for a backfill.
+    /// Returns whether a stream waits for this backfill.
     pub(crate) fn is_awaited(&self, id: StreamId, backfill: BackfillId) -> bool {
         let state = self.state.lock();
         let entry = state.streams.get(&id);
         entry.is_some_and(|entry| matches!(entry.source, Source::Disk(b) if b == backfill))
     }
 
-    /// Delivers what a backfill has read, and how the stream goes on. All of it is dropped if the
-    /// stream does not wait for that backfill any more; then this returns false.
+    /// Delivers a batch of a backfill, and how the stream continues. Returns false if the stream no
+    /// longer waits for that backfill; everything is dropped then.
     pub(crate) fn deliver(
         &self,
         id: StreamId,
@@ -165,7 +172,7 @@ impl Mailbox {
             drop((batch, next));
             return false;
         };
-        // One without events would be nothing to take.
+        // A batch without events would wake the reader for nothing.
         let (batch, empty) = match batch {
             Some(batch) if batch.is_empty() => (None, Some(batch)),
             batch => (batch, None),
@@ -182,37 +189,37 @@ impl Mailbox {
         true
     }
 
-    /// Drops what is buffered for the consumer, which takes nothing. Its streams that had something
-    /// read on, from what was taken, when its reader comes back. What cannot be read again is kept: the
-    /// batches of a stream that has ended for good. Does nothing if the reader has acted since `acted`
-    /// was read, by which it was judged.
+    /// Drops what is buffered for an idle consumer. The affected streams resume from what was taken
+    /// when the reader returns. What cannot be read again is kept: the batches of a stream that has
+    /// ended for good. Does nothing if the reader has acted since the watchdog read `acted` and
+    /// judged by it.
     pub(crate) fn pause(&self, acted: u64) -> Dropped {
         let mut dropped = Dropped::default();
         let mut state = self.state.lock();
         if self.taker.acted() != acted {
             return dropped;
         }
-        let taking = {
-            let mut taking = self.taking.lock();
-            // Nor the last batch of a stream, which is only its end.
+        let current = {
+            let mut current = self.current.lock();
+            // The batch of an `End` is kept as well: its stream is no longer in the mailbox.
             let is_read_again = |batch: &mut Batch| {
                 let entry = state.streams.get(&batch.stream.id);
                 entry.is_some_and(|entry| entry.source.is_read_again())
             };
-            taking.take_if(is_read_again)
+            current.take_if(is_read_again)
         };
-        let taken_of = taking.as_ref().map(|batch| batch.stream.id);
-        dropped.batches.extend(taking);
+        let current_stream = current.as_ref().map(|batch| batch.stream.id);
+        dropped.batches.extend(current);
         let mut paused = Vec::new();
         for (id, entry) in &mut state.streams {
-            let had_batches = !entry.batches.is_empty() || taken_of == Some(*id);
+            let had_batches = !entry.batches.is_empty() || current_stream == Some(*id);
             let is_paused = match &entry.source {
-                // What a backfill has in hand is buffered as well.
+                // A slice that the backfill has in hand is buffered, too.
                 Source::Disk(backfill) => {
                     dropped.backfills.push(*backfill);
                     true
                 }
-                // The reader has the tail just now, so it takes.
+                // The reader has the tail at the moment, so the consumer is not idle.
                 Source::Memory(None) => false,
                 source => had_batches && source.is_read_again(),
             };
@@ -225,7 +232,7 @@ impl Mailbox {
                 dropped.tails.push(tail);
             }
             dropped.streams += 1;
-            add(&entry.stream.figures.pauses, 1);
+            add(&entry.stream.metrics.pauses, 1);
             paused.push(*id);
         }
         if paused.is_empty() {
@@ -233,15 +240,15 @@ impl Mailbox {
             return dropped;
         }
         state.queue_paused(paused, self.order);
-        // Its reader may have begun to wait meanwhile.
+        // The reader may have begun to wait since it was judged.
         self.announce(state);
         dropped
     }
 
-    /// A stream in memory may have something to read.
+    /// Records that a stream in memory may have something to read, and wakes the reader.
     pub(crate) fn notify(&self, id: StreamId) {
         let mut state = self.state.lock();
-        // Its watch may fire when it is not in memory any more.
+        // The watch may fire after the stream has left memory or the mailbox.
         let Some(entry) = state.streams.get_mut(&id) else {
             return;
         };

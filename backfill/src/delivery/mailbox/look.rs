@@ -1,18 +1,18 @@
-//! What the watchdog and the figures see of a mailbox.
+//! Inspection of a mailbox, for the watchdog and for metrics.
 
 use super::state::{Mailbox, Source};
 use crate::stream::{BackfillId, Stream};
 use std::sync::Arc;
 use vbstore_engine::CursorGuard;
 
-/// A stream as the watchdog and the figures see it.
+/// The state of a stream, for the watchdog and for metrics.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) stream: Arc<Stream>,
     pub(crate) source: SeenSource,
-    /// Whether there is something to take.
-    pub(crate) owes: bool,
-    /// Its place in memory. Asking it for its lag takes the vBucket's lock.
+    /// Whether it has an event that its consumer has not taken, or changes in memory to read.
+    pub(crate) has_untaken: bool,
+    /// Its cursor, if it reads from memory. Asking for its lag takes the vBucket's lock.
     pub(crate) cursor: Option<Arc<CursorGuard>>,
 }
 
@@ -26,19 +26,19 @@ pub(crate) enum SeenSource {
 }
 
 impl Mailbox {
-    /// Returns whether there is something to take.
-    pub(crate) fn owes(&self) -> bool {
+    /// Returns whether any stream has something that the consumer has not taken.
+    pub(crate) fn has_untaken(&self) -> bool {
         let state = self.state.lock();
-        let taking = self.taking.lock().is_some();
-        taking || !state.ready.is_empty() || !state.memory.is_empty()
+        let current = self.current.lock().is_some();
+        current || !state.ready.is_empty() || !state.memory.is_empty()
     }
 
-    /// Looks at all streams.
-    pub(crate) fn look(&self) -> Vec<Seen> {
+    /// Returns the state of all streams.
+    pub(crate) fn inspect(&self) -> Vec<Seen> {
         let state = self.state.lock();
-        let taking = self.taking.lock();
-        let taken_of = taking.as_ref().map(|batch| batch.stream.id);
-        drop(taking);
+        let current = self.current.lock();
+        let current_stream = current.as_ref().map(|batch| batch.stream.id);
+        drop(current);
         let entries = state.streams.iter();
         entries
             .map(|(id, entry)| Seen {
@@ -49,7 +49,9 @@ impl Mailbox {
                     Source::Paused => SeenSource::Paused,
                     Source::Ended(_) => SeenSource::Ended,
                 },
-                owes: entry.is_ready || entry.is_in_memory_turn || taken_of == Some(*id),
+                has_untaken: entry.is_ready
+                    || entry.is_in_memory_turn
+                    || current_stream == Some(*id),
                 cursor: match &entry.source {
                     Source::Memory(Some(tail)) => Some(Arc::clone(&tail.cursor)),
                     _ => None,

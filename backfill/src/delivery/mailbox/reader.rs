@@ -1,4 +1,4 @@
-//! What the reader of a consumer does.
+//! The reader's side of the mailbox.
 
 use super::state::{Mailbox, Source, State};
 use crate::config::Order;
@@ -11,61 +11,63 @@ use std::task::Waker;
 use std::time::Duration;
 use vbstore_engine::ReaderGuard;
 
-/// What the reader finds.
+/// The next thing for the reader to do.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A batch, which is in `taking` now.
+    /// Take the events of the batch that is now in `current`.
     Batch {
-        /// What kept the stream registered as a reader, if the batch is its end.
+        /// The guard that kept the stream registered as a reader, if the batch is its end. The
+        /// caller drops it without the lock.
         ended: Option<ReaderGuard>,
     },
-    /// A stream to read from memory.
+    /// Read a stream from memory with this tail.
     Tail(Tail),
-    /// A stream whose batches were dropped, to be resumed from what was taken.
+    /// Resume a stream whose batches were dropped, from what was taken.
     Paused(Arc<Stream>),
-    /// Nothing now.
+    /// There is nothing to do now.
     Nothing,
-    /// No stream is left, and nothing of one.
+    /// There is nothing left to deliver, and no stream.
     Ended,
 }
 
 impl Mailbox {
-    /// Takes the next event of the batch that is being taken; `None` if there is none.
+    /// Takes the next event of the current batch; `None` if there is none.
     pub(crate) fn take_event(&self) -> Option<(Arc<Stream>, Event)> {
-        let mut taking = self.taking.lock();
-        let batch = taking.as_mut()?;
+        let mut current = self.current.lock();
+        let batch = current.as_mut()?;
         let event = batch.take_event();
         let stream = Arc::clone(&batch.stream);
         let finished = if batch.is_empty() {
-            taking.take()
+            current.take()
         } else {
             None
         };
-        drop(taking);
-        // Dropping its charge wakes those that wait for room.
+        drop(current);
+        // Dropped without the lock: releasing its charge wakes backfills that wait for room.
         drop(finished);
         let event = event?;
-        self.note_taken(1, u64::from(!matches!(event, Event::SnapshotMarker(_))));
+        self.record_taken(1, u64::from(!matches!(event, Event::SnapshotMarker(_))));
         Some((stream, event))
     }
 
-    /// Takes what is left of the batch that is being taken.
+    /// Takes the rest of the current batch.
     pub(crate) fn take_rest(&self) -> Option<Batch> {
-        self.taking.lock().take()
+        self.current.lock().take()
     }
 
-    /// Notes that events were taken, so many of which move a position: all but markers. Called by the
-    /// reader alone.
-    pub(crate) fn note_taken(&self, events: u64, moving: u64) {
+    /// Records that events were taken. `moving` of them move a position: all except markers. Called
+    /// by the reader alone.
+    pub(crate) fn record_taken(&self, events: u64, moving: u64) {
         self.taker.take(events, moving);
     }
 
-    /// Returns what the reader is to do next. The batch that it was taking is finished.
+    /// Returns what the reader must do next. Called when the current batch is finished. Does not
+    /// block.
     pub(crate) fn find(&self) -> Found {
         self.find_in(&mut self.state.lock())
     }
 
-    /// The same, after waiting for it up to `timeout`, or for as long as it takes.
+    /// Like [`Self::find`], but blocks until there is something to do, or for at most `timeout`.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> Found {
         let mut state = self.state.lock();
         loop {
@@ -76,7 +78,7 @@ impl Mailbox {
             match timeout {
                 None => self.arrived.wait(&mut state),
                 Some(timeout) => {
-                    // One wait: the caller knows how much time is left.
+                    // Waits once only: the caller computes the remaining time.
                     self.arrived.wait_for(&mut state, timeout);
                     return self.find_in(&mut state);
                 }
@@ -84,10 +86,12 @@ impl Mailbox {
         }
     }
 
-    /// The same for a task: `waker` is called when there may be something.
+    /// Like [`Self::find`], for a task. If there is nothing to do, `waker` is called when there may
+    /// be something.
     #[cfg(feature = "async")]
     pub(crate) fn poll(&self, waker: &Waker) -> Found {
-        // Cloning and dropping a waker runs the program's code: never under the lock.
+        // Cloning and dropping a waker runs the program's code, which must never run under the
+        // lock.
         let mut kept = Some(waker.clone());
         let mut state = self.state.lock();
         let found = self.find_in(&mut state);
@@ -99,16 +103,17 @@ impl Mailbox {
         found
     }
 
-    /// Returns whether the reader would find something.
+    /// Returns whether [`Self::find`] would return something other than `Nothing`.
     pub(crate) fn has_something(&self) -> bool {
         let state = self.state.lock();
         !state.ready.is_empty() || !state.memory.is_empty() || state.streams.is_empty()
     }
 
     fn find_in(&self, state: &mut State) -> Found {
-        let memory_first = !std::mem::replace(&mut state.was_memory, false);
+        // Streams in memory and waiting batches take turns.
+        let memory_first = !std::mem::replace(&mut state.last_was_memory, false);
         if memory_first && let Some(tail) = state.next_tail() {
-            state.was_memory = true;
+            state.last_was_memory = true;
             return Found::Tail(tail);
         }
         if let Some(found) = self.next_ready(state) {
@@ -124,13 +129,14 @@ impl Mailbox {
         Found::Nothing
     }
 
-    /// Serves the next stream that has a batch, an end, or is paused.
+    /// Serves the next stream that has a batch or an end, or is paused.
     fn next_ready(&self, state: &mut State) -> Option<Found> {
         let id = state.ready.pop_front()?;
         let entry = state.entry_mut(id);
         entry.is_ready = false;
         if let Some(batch) = entry.batches.pop_front() {
-            // Sequential streams are delivered as they were read: one after another.
+            // A sequential consumer gets all waiting batches of one stream before those of the
+            // next.
             let goes_on = self.order == Order::Sequential && !entry.batches.is_empty();
             if goes_on {
                 entry.is_ready = true;
@@ -138,8 +144,8 @@ impl Mailbox {
             } else {
                 state.queue(id);
             }
-            state.note_turn(id);
-            *self.taking.lock() = Some(batch);
+            state.record_turn(id);
+            *self.current.lock() = Some(batch);
             return Some(Found::Batch { ended: None });
         }
         let stream = Arc::clone(&entry.stream);
@@ -153,19 +159,20 @@ impl Mailbox {
                 self.counters.closed.of(reason.name()).add(1);
                 let mut removed = state.remove(id);
                 let ended = removed.as_mut().and_then(|entry| entry.reader.take());
-                // Only the entry goes; it has no batch and no tail any more.
+                // Dropped under the lock, which is safe: without its guard the entry has no batch
+                // and no tail, so this takes no other lock.
                 drop(removed);
-                *self.taking.lock() = Some(Batch::ended(stream, reason));
+                *self.current.lock() = Some(Batch::ended(stream, reason));
                 Some(Found::Batch { ended })
             }
-            // It is ready only while it has a batch, and nobody but this takes one out.
-            Source::Disk(_) | Source::Memory(_) => unreachable!("{id} is ready with nothing"),
+            // A stream is ready only while it has a batch, and only this function takes one out.
+            Source::Disk(_) | Source::Memory(_) => unreachable!("{id} is ready, but has no batch"),
         }
     }
 
-    /// Puts a tail back, with the batch that was read with it, which is in `taking` then. Returns
-    /// false if the stream was ended or paused meanwhile; tail and batch are dropped then. Without a
-    /// batch, its watch brings it back.
+    /// Puts a tail back. The batch that was read with it, if any, becomes the current one. Without
+    /// a batch, the tail's watch brings the stream back. Returns false if the stream was ended or
+    /// paused meanwhile; tail and batch are dropped then.
     pub(crate) fn put_back(&self, tail: Tail, batch: Option<Batch>) -> bool {
         let id = tail.stream.id;
         let mut state = self.state.lock();
@@ -176,14 +183,14 @@ impl Mailbox {
         };
         entry.source = Source::Memory(Some(tail));
         if batch.is_some() {
-            *self.taking.lock() = batch;
+            *self.current.lock() = batch;
             state.queue(id);
         }
         true
     }
 
-    /// Ends a stream whose tail the reader has, after a last batch if there is one. Returns false if
-    /// it was ended or paused meanwhile; the batch is dropped then.
+    /// Ends a stream whose tail the reader has, after a last batch if there is one. Returns false
+    /// if the stream was ended or paused meanwhile; the batch is dropped then.
     pub(crate) fn finish(&self, tail: Tail, batch: Option<Batch>, reason: EndReason) -> bool {
         let id = tail.stream.id;
         let mut state = self.state.lock();
@@ -194,7 +201,7 @@ impl Mailbox {
         };
         entry.source = Source::Ended(reason);
         if batch.is_some() {
-            *self.taking.lock() = batch;
+            *self.current.lock() = batch;
         }
         state.queue(id);
         drop(state);
@@ -202,18 +209,18 @@ impl Mailbox {
         true
     }
 
-    /// A stream whose tail the reader has, or that is paused, goes on with a backfill. Returns false
-    /// if it was ended meanwhile.
+    /// Continues a stream with a backfill. Its tail is with the reader, or it is paused. Returns
+    /// false if it was ended meanwhile.
     pub(crate) fn go_to_disk(&self, id: StreamId, backfill: BackfillId) -> bool {
         self.resume(id, Source::Disk(backfill))
     }
 
-    /// A paused stream goes on from memory.
+    /// Continues a paused stream from memory.
     pub(crate) fn go_to_memory(&self, tail: Tail) {
         self.resume(tail.stream.id, Source::Memory(Some(tail)));
     }
 
-    /// A paused stream cannot go on.
+    /// Ends a paused stream that cannot continue.
     pub(crate) fn end_paused(&self, id: StreamId, reason: EndReason) {
         self.resume(id, Source::Ended(reason));
     }

@@ -1,4 +1,4 @@
-//! What a mailbox holds.
+//! The state of a mailbox.
 
 use crate::config::Order;
 use crate::delivery::batch::Batch;
@@ -12,12 +12,16 @@ use vbstore_core::{Taker, VbId};
 use vbstore_engine::{ReaderGuard, Wakers};
 use vbstore_metrics::StreamCounters;
 
+/// The streams of one consumer with their undelivered batches; see the module docs for the
+/// protocol.
 pub(crate) struct Mailbox {
     pub(super) order: Order,
     pub(super) state: Mutex<State>,
+    /// Notified when there may be something for the reader. Only the reader waits for it.
     pub(super) arrived: Condvar,
-    pub(super) taking: Mutex<Option<Batch>>,
-    /// Counts what the reader does: takes an event, goes on with a paused stream, or finds nothing.
+    /// The batch whose events the reader takes one by one.
+    pub(super) current: Mutex<Option<Batch>>,
+    /// Counts the reader's actions: it takes an event, resumes a paused stream, or finds nothing.
     pub(super) taker: Arc<Taker>,
     pub(super) counters: Arc<StreamCounters>,
     pub(super) wakers: Wakers,
@@ -27,53 +31,57 @@ pub(crate) struct Mailbox {
 pub(super) struct State {
     pub(super) streams: HashMap<StreamId, Entry>,
     pub(super) by_vb: HashMap<VbId, StreamId>,
-    /// Streams with a batch or an end to deliver, or paused: each once.
+    /// Streams that are paused, or have a batch or an end to deliver; each at most once.
     pub(super) ready: VecDeque<StreamId>,
-    /// Streams to be read from memory, each once.
+    /// Streams that may have something to read from memory; each at most once.
     pub(super) memory: VecDeque<StreamId>,
-    /// Whether the last thing the reader found was from memory: they take turns.
-    pub(super) was_memory: bool,
-    /// Batches and tails that the reader was ever given.
+    /// Whether the reader's last item came from memory: memory and batches take turns.
+    pub(super) last_was_memory: bool,
+    /// The number of batches and tails that the reader has received so far.
     pub(super) turns: u64,
+    /// The waker of a task that waits for events, if there is one.
     pub(super) waker: Option<Waker>,
 }
 
 /// Where the next events of a stream come from.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// A backfill.
+    /// A backfill reads it from disk.
     Disk(BackfillId),
-    /// Memory. `None` while the reader has the tail.
+    /// The reader reads it from memory. `None` while the reader has the tail.
     Memory(Option<Tail>),
-    /// Nowhere until the reader comes back.
+    /// Nothing is read until the reader returns.
     Paused,
-    /// It has an end.
+    /// Nothing more is read; this is its end.
     Ended(EndReason),
 }
 
 impl Source {
-    /// Returns whether what was read of the stream and not taken can be read again after a pause. After
-    /// a final end it cannot; an end that was reached is reached again.
+    /// Returns whether undelivered data of the stream can be read again after a pause. After a
+    /// final end it cannot. An end that was reached by reading is reached again.
     pub(super) fn is_read_again(&self) -> bool {
         match self {
             Self::Disk(_) | Self::Memory(_) | Self::Ended(EndReason::ReachedEnd) => true,
-            // Nothing is there of one that is paused.
+            // A paused stream has no undelivered data.
             Self::Paused | Self::Ended(_) => false,
         }
     }
 }
 
+/// A stream in the mailbox.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) stream: Arc<Stream>,
-    /// Keeps it registered as a reader of its vBucket; `None` once it was ended from outside. Dropping
-    /// it takes a lock.
+    /// Keeps the stream registered as a reader of its vBucket; `None` once it was ended from
+    /// outside. Dropping it takes a lock.
     pub(super) reader: Option<ReaderGuard>,
     pub(super) batches: VecDeque<Batch>,
     pub(super) source: Source,
-    /// Which of all turns was its last one; 0 for none.
+    /// The number of its last turn, out of [`State::turns`]; 0 if it had none.
     pub(super) turn: u64,
+    /// Whether it is in [`State::ready`].
     pub(super) is_ready: bool,
+    /// Whether it is in [`State::memory`].
     pub(super) is_in_memory_turn: bool,
 }
 
@@ -96,19 +104,20 @@ impl Mailbox {
             order,
             state: Mutex::default(),
             arrived: Condvar::new(),
-            taking: Mutex::new(None),
+            current: Mutex::new(None),
             taker,
             counters,
             wakers,
         }
     }
 
-    /// Returns what counts the events that the reader has taken.
+    /// Returns the counter of the reader's actions.
     pub(crate) fn taker(&self) -> &Arc<Taker> {
         &self.taker
     }
 
-    /// Wakes the reader.
+    /// Releases the lock, and wakes the reader. The waker of a task is posted to a thread of its
+    /// own, because it runs the program's code.
     pub(super) fn announce(&self, mut state: MutexGuard<'_, State>) {
         let waker = state.waker.take();
         drop(state);
@@ -118,49 +127,50 @@ impl Mailbox {
         }
     }
 
+    /// Takes the current batch if it belongs to this stream.
     pub(super) fn take_current_of(&self, id: StreamId) -> Option<Batch> {
-        self.taking.lock().take_if(|batch| batch.stream.id == id)
+        self.current.lock().take_if(|batch| batch.stream.id == id)
     }
 }
 
 impl State {
     pub(super) fn entry(&self, id: StreamId) -> &Entry {
-        #[expect(clippy::expect_used, reason = "what is listed is there")]
+        #[expect(clippy::expect_used, reason = "listed streams exist")]
         self.streams
             .get(&id)
-            .expect("a listed stream that is not there")
+            .expect("a listed stream does not exist")
     }
 
     pub(super) fn entry_mut(&mut self, id: StreamId) -> &mut Entry {
-        #[expect(clippy::expect_used, reason = "what is listed is there")]
+        #[expect(clippy::expect_used, reason = "listed streams exist")]
         self.streams
             .get_mut(&id)
-            .expect("a listed stream that is not there")
+            .expect("a listed stream does not exist")
     }
 
-    /// Returns the entry of a stream whose tail the reader has; `None` if the stream was ended or
+    /// Returns the entry of a stream whose tail the reader has. `None` if the stream was ended or
     /// paused meanwhile.
     pub(super) fn lent_mut(&mut self, id: StreamId) -> Option<&mut Entry> {
         let entry = self.streams.get_mut(&id)?;
         matches!(entry.source, Source::Memory(None)).then_some(entry)
     }
 
-    /// Returns the entry of a stream that waits for its reader to say how it goes on: its tail is
-    /// with the reader, or it is paused. `None` if it was ended meanwhile.
+    /// Returns the entry of a stream whose next source the reader decides: the reader has its tail,
+    /// or it is paused. `None` if it was ended meanwhile.
     pub(super) fn resumable_mut(&mut self, id: StreamId) -> Option<&mut Entry> {
         let entry = self.streams.get_mut(&id)?;
         matches!(entry.source, Source::Memory(None) | Source::Paused).then_some(entry)
     }
 
-    /// Notes that a stream has its turn.
-    pub(super) fn note_turn(&mut self, id: StreamId) {
+    /// Records that a stream has its turn.
+    pub(super) fn record_turn(&mut self, id: StreamId) {
         self.turns += 1;
         self.entry_mut(id).turn = self.turns;
     }
 
-    /// Puts streams that were just paused into the line of what is ready, behind what is there. Round
-    /// robin: the one whose last turn was longest ago first, so that however often a consumer is paused,
-    /// each of its streams gets its turn. Sequential: in the order in which they were opened.
+    /// Adds newly paused streams to the end of `ready`. Round robin: those whose last turn is
+    /// longest ago go first. So each stream gets its turn however often the consumer is paused.
+    /// Sequential: in the order in which they were opened.
     pub(super) fn queue_paused(&mut self, mut paused: Vec<StreamId>, order: Order) {
         for id in &paused {
             self.entry_mut(*id).is_ready = false;
@@ -177,7 +187,7 @@ impl State {
         }
     }
 
-    /// Puts a stream into the turn that it belongs in, if it is not there.
+    /// Adds a stream to `ready` or to `memory`, if it belongs there and is not in it yet.
     pub(super) fn queue(&mut self, id: StreamId) {
         let entry = self.entry_mut(id);
         let has_something =
@@ -193,7 +203,7 @@ impl State {
         }
     }
 
-    /// Takes out a stream, from every turn.
+    /// Removes a stream, also from `ready` and `memory`.
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Entry> {
         let entry = self.streams.remove(&id)?;
         self.by_vb.remove(&entry.stream.vb);
@@ -206,21 +216,22 @@ impl State {
         Some(entry)
     }
 
-    /// Lends the tail of the next stream that is to be read from memory.
+    /// Takes the tail of the next stream to read from memory. The reader must put it back or end
+    /// the stream.
     pub(super) fn next_tail(&mut self) -> Option<Tail> {
         loop {
             let id = self.memory.pop_front()?;
             let entry = self.entry_mut(id);
             entry.is_in_memory_turn = false;
-            // With batches it is queued again when the last of them is taken out.
+            // A stream with batches is queued again when the last of them is taken out.
             if !entry.batches.is_empty() {
                 continue;
             }
-            // It may have left memory meanwhile.
+            // The stream may have left memory meanwhile.
             if let Source::Memory(tail) = &mut entry.source
                 && let Some(tail) = tail.take()
             {
-                self.note_turn(id);
+                self.record_turn(id);
                 return Some(tail);
             }
         }

@@ -13,10 +13,10 @@ use vbstore_engine::{ReaderGuard, Wakers, raw};
 const STREAM: StreamId = Ids::test_stream(1);
 const BACKFILL: BackfillId = Ids::test_backfill(1);
 const VB: VbId = VbId::new(1);
-/// How long a reader that is to be woken is waited for.
+/// How long to wait for a reader that must be woken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Counts how often it is woken.
+/// A waker that counts its calls.
 #[derive(Default)]
 struct Counted(AtomicUsize);
 
@@ -50,7 +50,7 @@ fn stream() -> Arc<Stream> {
         options: StreamOptions::default(),
         end: Seqno::MAX,
         reader: Arc::clone(reader().reader()),
-        figures: Figures::default(),
+        metrics: Figures::default(),
     })
 }
 
@@ -60,14 +60,14 @@ fn batch(seqno: u64) -> Batch {
     Batch::new(stream(), None, Changes::None, advance, None)
 }
 
-/// A stream that a backfill reads.
+/// A mailbox with a stream that a backfill reads.
 fn on_disk() -> Arc<Mailbox> {
     let mailbox = mailbox();
     mailbox.begin_on_disk(&stream(), reader(), BACKFILL);
     mailbox
 }
 
-/// A stream in memory whose tail its reader has.
+/// A mailbox with a stream in memory, whose tail the reader has.
 fn in_memory() -> Arc<Mailbox> {
     let mailbox = on_disk();
     let mut state = mailbox.state.lock();
@@ -76,10 +76,10 @@ fn in_memory() -> Arc<Mailbox> {
     mailbox
 }
 
-/// Takes everything there is, as short words.
+/// Takes all available events, as short words.
 fn take(mailbox: &Mailbox) -> Vec<String> {
     let mut taken = Vec::new();
-    // More would be for ever.
+    // Limits an endless loop.
     while taken.len() < 10 {
         match mailbox.find() {
             Found::Batch { .. } => {}
@@ -109,7 +109,8 @@ fn end(mailbox: &Mailbox, reason: EndReason) {
     mailbox.end(STREAM, reason);
 }
 
-/// Whatever a reader waits for: its name, the mailbox before it, and what brings it.
+/// Something that a reader waits for: its name, the mailbox before it, and the action that brings
+/// it.
 type News = (&'static str, fn() -> Arc<Mailbox>, fn(&Arc<Mailbox>));
 
 const NEWS: [News; 5] = [
@@ -141,7 +142,7 @@ fn what_arrives_wakes_a_task_once() {
         assert_eq!(woken(), 0, "{what}");
         arrives(&mailbox);
         assert_eq!(woken(), 1, "{what}");
-        // Until the task polls again it is not waiting.
+        // The task does not wait until it polls again.
         end(&mailbox, EndReason::Shutdown);
         assert_eq!(woken(), 1, "{what}");
     }
@@ -149,7 +150,7 @@ fn what_arrives_wakes_a_task_once() {
 
 #[test]
 fn what_arrives_wakes_a_thread_that_waits() {
-    // Whether the reader waits by then is chance; in some of the rounds it does.
+    // The reader may or may not wait already; in some of the rounds it does.
     for (what, mailbox, arrives) in NEWS.iter().skip(1).cycle().take(400) {
         let mailbox = mailbox();
         let (clock, ready) = (SystemClock::new(), Barrier::new(2));
@@ -167,7 +168,10 @@ fn what_arrives_wakes_a_thread_that_waits() {
             arrives(&mailbox);
             reader.join().unwrap();
         });
-        assert!(clock.monotonic() < PATIENCE, "nobody woke it for {what}");
+        assert!(
+            clock.monotonic() < PATIENCE,
+            "the reader was not woken for {what}"
+        );
     }
 }
 
@@ -179,11 +183,11 @@ fn news_of_a_stream_in_memory_puts_it_in_its_turn_once() {
         waker.wake_by_ref();
         assert_eq!(mailbox.state.lock().memory, [STREAM]);
     }
-    // Of one that is not in memory any more: nothing.
+    // A stream that is not in memory is not queued.
     let mailbox = on_disk();
     NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM).wake();
     assert!(mailbox.state.lock().memory.is_empty());
-    // Nor does it keep the mailbox.
+    // The waker does not keep the mailbox alive.
     let waker = NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM);
     drop(mailbox);
     waker.wake();
@@ -215,10 +219,10 @@ fn an_end_comes_once_and_last_whoever_brings_it() {
                 expected.extend([format!("end {name}"), "ended".to_owned()]);
                 assert_eq!(take(&mailbox), expected);
                 assert_eq!(mailbox.counters.closed.of(name).get(), 1);
-                // Late ones find no stream.
+                // A later end finds no stream.
                 second(&mailbox);
                 assert_eq!(take(&mailbox), ["ended"]);
-                assert_eq!(mailbox.of_vb(VB), None);
+                assert_eq!(mailbox.stream_of(VB), None);
             }
         }
     }
@@ -242,13 +246,13 @@ fn what_another_backfill_brings_is_dropped() {
 #[test]
 fn a_reader_that_begins_to_wait_before_its_streams_are_paused_is_woken() {
     let mailbox = on_disk();
-    // It waits from now on, as a task.
+    // The reader waits from now on, as a task.
     assert!(matches!(mailbox.find(), Found::Nothing));
     let count = Arc::new(Counted::default());
     mailbox.state.lock().waker = Some(Waker::from(Arc::clone(&count)));
     let dropped = mailbox.pause(mailbox.taker.acted());
     assert_eq!((dropped.streams, &*dropped.backfills), (1, &[BACKFILL][..]));
-    assert_eq!(count.0.load(Ordering::SeqCst), 1, "it waits for ever");
+    assert_eq!(count.0.load(Ordering::SeqCst), 1, "the reader is not woken");
     assert!(matches!(mailbox.find(), Found::Paused(_)));
 }
 

@@ -1,11 +1,11 @@
-//! What wakes the reader of a stream in memory.
+//! The waker of streams that read from memory.
 
 use super::state::Mailbox;
 use crate::stream::StreamId;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
-/// Wakes the reader of a stream that waits in memory.
+/// Wakes the reader of a stream that has caught up with memory. Does not keep the mailbox alive.
 #[derive(Debug)]
 pub(crate) struct NewsWaker {
     mailbox: Weak<Mailbox>,

@@ -17,8 +17,8 @@ fn limits(order: Order, backfills_max: usize, slices_max: usize) -> Limits {
     }
 }
 
-fn queues(places_max: usize, pending_max: usize) -> Queues {
-    let mut queues = Queues::new(places_max, pending_max);
+fn queues(slots_max: usize, pending_max: usize) -> Queues {
+    let mut queues = Queues::new(slots_max, pending_max);
     for consumer in [C, D] {
         queues.add_consumer(consumer, limits(Order::RoundRobin, 64, 64));
     }
@@ -26,16 +26,16 @@ fn queues(places_max: usize, pending_max: usize) -> Queues {
 }
 
 impl Queues {
-    /// Compares every count with what the tasks have, and every line with their states.
+    /// Asserts that every count matches the tokens of the tasks, and every queue their states.
     pub(in super::super) fn check(&self) {
-        let mut places = 0;
+        let mut slots = 0;
         let mut pending = 0;
         let mut by_consumer: HashMap<ConsumerId, (usize, usize)> = HashMap::new();
         let mut permits: HashMap<ConsumerId, HashSet<*const Token>> = HashMap::new();
         for (id, task) in &self.tasks {
-            let (own_places, own_begun) = by_consumer.entry(task.consumer).or_default();
-            places += usize::from(task.place.is_some());
-            *own_places += usize::from(task.place.is_some());
+            let (own_slots, own_begun) = by_consumer.entry(task.consumer).or_default();
+            slots += usize::from(task.slot.is_some());
+            *own_slots += usize::from(task.slot.is_some());
             *own_begun += usize::from(task.begun.is_some());
             let queue = self.consumers.get(&task.consumer);
             assert!(
@@ -53,25 +53,25 @@ impl Queues {
             match &task.status {
                 Status::Pending { .. } => {
                     pending += 1;
-                    assert_eq!((lines, task.place.is_some()), ([1, 0, 0], false));
+                    assert_eq!((lines, task.slot.is_some()), ([1, 0, 0], false));
                 }
-                Status::Ready => assert_eq!((lines, task.place.is_some()), ([0, 1, 0], true)),
+                Status::Ready => assert_eq!((lines, task.slot.is_some()), ([0, 1, 0], true)),
                 Status::Running { permit, .. } => {
                     let of = permits.entry(task.consumer).or_default();
                     of.insert(Arc::as_ptr(permit));
-                    assert_eq!((lines, task.place.is_some()), ([0, 0, 0], true));
+                    assert_eq!((lines, task.slot.is_some()), ([0, 0, 0], true));
                 }
                 Status::Snoozed => assert_eq!((lines[0], lines[1]), (0, 0)),
             }
         }
-        assert_eq!(self.places.out(), places, "places");
-        assert_eq!(self.pending.out(), pending, "pending");
+        assert_eq!(self.slots.count(), slots, "slots");
+        assert_eq!(self.pending.count(), pending, "pending");
         for (consumer, queue) in &self.consumers {
             let (own, begun) = by_consumer.get(consumer).copied().unwrap_or_default();
-            assert_eq!(queue.places.out(), own, "places of a consumer");
-            assert_eq!(queue.begun.out(), begun, "begun");
+            assert_eq!(queue.slots.count(), own, "slots of a consumer");
+            assert_eq!(queue.begun.count(), begun, "begun");
             let running = permits.get(consumer).map_or(0, HashSet::len);
-            assert_eq!(queue.permits.out(), running, "permits");
+            assert_eq!(queue.permits.count(), running, "permits");
             assert!(running <= queue.limits.slices_max);
             assert!(queue.tasks.iter().all(|id| self.tasks.contains_key(id)));
             for line in [&queue.pending, &queue.ready, &queue.for_room] {
@@ -82,21 +82,21 @@ impl Queues {
             let may_begin = !queue.pending.is_empty() && queue.may_begin();
             assert_eq!(self.waiting.contains(consumer), may_begin, "turn to begin");
         }
-        // Nothing that may begin waits while there is a place.
-        assert!(self.waiting.is_empty() || self.places.out() >= self.places_max);
+        // No backfill that may begin waits while a slot is free.
+        assert!(self.waiting.is_empty() || self.slots.count() >= self.slots_max);
     }
 
-    /// Nothing is there, and nothing is counted.
+    /// Asserts that there are no tasks and no counts.
     pub(in super::super) fn assert_empty(&self) {
         self.check();
         assert_eq!(self.lengths(), QueueLengths::default());
-        assert_eq!((self.places.out(), self.pending.out()), (0, 0));
+        assert_eq!((self.slots.count(), self.pending.count()), (0, 0));
     }
 }
 
 #[test]
 fn what_has_no_place_is_pending_and_only_that_counts_as_pending() {
-    // With places free, none waits, so that none is refused.
+    // While slots are free nothing is pending, so nothing is refused.
     let mut q = queues(256, 0);
     for n in 0..64 {
         q.submit(C, b(n), true).unwrap();
@@ -109,7 +109,7 @@ fn what_has_no_place_is_pending_and_only_that_counts_as_pending() {
         "its own limit"
     );
     q.submit(D, b(65), true).unwrap();
-    // The bound holds for any number of consumers.
+    // The limit holds for any number of consumers.
     let mut q = Queues::new(1, 2);
     let mut accepted = 0;
     for n in 0..1_000 {
@@ -119,7 +119,7 @@ fn what_has_no_place_is_pending_and_only_that_counts_as_pending() {
         q.check();
     }
     assert_eq!((accepted, q.lengths().pending), (3, 2));
-    // One that falls back to the disk is taken in all the same.
+    // A backfill of a stream that falls back to the disk is always accepted.
     q.submit(Ids::test_consumer(999), b(5_000), false).unwrap();
     q.check();
     assert_eq!(q.lengths().pending, 3);
@@ -148,7 +148,7 @@ fn a_new_backfill_does_not_pass_one_that_is_under_way() {
     let mut q = queues(256, 0);
     q.submit(C, b(1), true).unwrap();
     let mut long = 0;
-    // Two short ones that begin anew after each end.
+    // Short backfills, each of which is replaced by a new one when it ends.
     let mut next = 100;
     q.submit(C, b(next), true).unwrap();
     for _ in 0..1_000 {
@@ -176,7 +176,7 @@ fn a_sequential_consumer_reads_one_to_its_end() {
     assert_eq!((q.lengths().ready, q.lengths().pending), (1, 2));
     assert_eq!(q.pick(), Some(b(0)));
     assert_eq!(q.pick(), None);
-    // It waits for room without its place, and is still the one.
+    // It waits for room without a slot, and still no other one begins.
     q.settle(b(0), Then::Sleep(Sleep::Room));
     q.check();
     assert_eq!(q.pick(), None);
@@ -193,7 +193,7 @@ fn a_sequential_consumer_reads_one_to_its_end() {
 
 #[test]
 fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
-    for sleep in [Sleep::Room, Sleep::Durable { keeps_place: false }] {
+    for sleep in [Sleep::Room, Sleep::Durable { keeps_slot: false }] {
         let mut q = queues(1, 10);
         q.submit(C, b(1), true).unwrap();
         q.submit(D, b(2), true).unwrap();
@@ -202,7 +202,7 @@ fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
         q.settle(b(1), Then::Sleep(sleep));
         q.check();
         assert_eq!(q.pick(), Some(b(2)));
-        // It comes back although there is no place, and then none begins until both are over.
+        // It resumes although no slot is free. After that, none begins until both are over.
         assert!(q.wake(b(1)));
         assert!(!q.wake(b(1)));
         q.submit(D, b(3), true).unwrap();
@@ -218,7 +218,7 @@ fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
     q.submit(C, b(1), true).unwrap();
     q.submit(D, b(2), true).unwrap();
     q.pick();
-    q.settle(b(1), Then::Sleep(Sleep::Durable { keeps_place: true }));
+    q.settle(b(1), Then::Sleep(Sleep::Durable { keeps_slot: true }));
     q.check();
     assert_eq!(q.pick(), None);
 }
@@ -231,7 +231,7 @@ fn a_group_runs_with_one_permit_until_the_last_of_it_is_settled() {
         q.submit(C, b(n), true).unwrap();
     }
     assert_eq!(q.pick(), Some(b(0)));
-    assert_eq!(q.pick_beside(b(0)), Some(b(1)));
+    assert_eq!(q.pick_for_group(b(0)), Some(b(1)));
     assert_eq!(q.pick(), None, "one permit");
     q.check();
     q.settle(b(0), Then::Done);
@@ -239,9 +239,9 @@ fn a_group_runs_with_one_permit_until_the_last_of_it_is_settled() {
     q.settle(b(1), Then::Again);
     q.check();
     assert_eq!(q.pick(), Some(b(2)));
-    assert_eq!(q.pick_beside(b(2)), Some(b(3)));
-    assert_eq!(q.pick_beside(b(2)), Some(b(1)));
-    assert_eq!(q.pick_beside(b(2)), None);
+    assert_eq!(q.pick_for_group(b(2)), Some(b(3)));
+    assert_eq!(q.pick_for_group(b(2)), Some(b(1)));
+    assert_eq!(q.pick_for_group(b(2)), None);
 }
 
 #[test]
@@ -265,17 +265,17 @@ fn a_consumer_that_goes_takes_everything_with_it() {
 }
 
 #[test]
-#[should_panic(expected = "given back that was not out")]
+#[should_panic(expected = "released twice")]
 fn a_token_that_is_given_back_twice_stops_the_test() {
     let tally = Tally::default();
     let token = tally.take();
-    // What a miscount would do.
+    // Simulates a miscount.
     let stolen = Token(Arc::clone(&tally.0));
     drop(token);
     drop(stolen);
 }
 
-/// A generator that needs no crate: the same walks each time.
+/// A random number generator without a dependency. The walks are the same in every run.
 struct Random(u64);
 
 impl Random {
@@ -288,8 +288,8 @@ impl Random {
     }
 }
 
-/// Random walks over all operations, with everything checked after each step, and a drain at the end
-/// that must run every backfill to its end: none is forgotten.
+/// Random walks over all operations, with a full check after each step. At the end everything is
+/// drained, so that every backfill must run to its end and none is forgotten.
 #[test]
 fn random_walks_keep_every_count_and_forget_nobody() {
     for seed in 0..300 {
@@ -314,15 +314,15 @@ fn random_walks_keep_every_count_and_forget_nobody() {
                 }
                 2 | 3 => running.extend(q.pick()),
                 4 => {
-                    let beside = running.last().and_then(|id| q.pick_beside(*id));
+                    let beside = running.last().and_then(|id| q.pick_for_group(*id));
                     running.extend(beside);
                 }
                 5 if !running.is_empty() => {
                     let id = running.swap_remove(random.below(running.len()));
                     let sleeps = [
                         Sleep::Room,
-                        Sleep::Durable { keeps_place: true },
-                        Sleep::Durable { keeps_place: false },
+                        Sleep::Durable { keeps_slot: true },
+                        Sleep::Durable { keeps_slot: false },
                     ];
                     let then = match random.below(4) {
                         0 => Then::Again,

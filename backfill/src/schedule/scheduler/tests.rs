@@ -11,17 +11,17 @@ const DURABLE: Snooze = Snooze::Durable {
     visibility: Visibility::Synced,
     above: Seqno::ZERO,
 };
-/// How long a thread that is to be woken is waited for.
+/// How long to wait for a thread that must be woken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A backfill that does nothing.
+/// A task that does nothing.
 #[derive(Debug)]
 struct Idle {
     id: BackfillId,
     watcher: Option<Arc<Watched>>,
 }
 
-/// What a backfill waits for: holds the waker until it is called.
+/// The watcher of a task. Keeps the waker for the test to call.
 #[derive(Debug)]
 struct Watched {
     waker: Waker,
@@ -70,7 +70,7 @@ fn scheduler(slices_max: usize) -> Arc<Scheduler<Idle>> {
     scheduler
 }
 
-/// Fills its buffer.
+/// Fills the consumer's buffer.
 fn full(scheduler: &Scheduler<Idle>) -> [Charge; 2] {
     let buffers = scheduler.buffers();
     let charges = [1, 2].map(|_| buffers.reserve(C, 1_000).unwrap());
@@ -84,11 +84,11 @@ fn submit(scheduler: &Scheduler<Idle>, number: u64) {
     scheduler.submit(idle, true).unwrap();
 }
 
-/// Runs the next backfill; panics if none is ready.
+/// Picks the next backfill. Panics if none is ready.
 fn run(scheduler: &Scheduler<Idle>) -> Idle {
     let mut group = scheduler.try_next(1);
     scheduler.check();
-    *group.pop().expect("a backfill that is ready")
+    *group.pop().expect("no backfill is ready")
 }
 
 fn settle(scheduler: &Scheduler<Idle>, outcome: Outcome<Idle>, id: BackfillId) {
@@ -101,7 +101,7 @@ fn snooze(scheduler: &Scheduler<Idle>, backfill: Idle, snooze: Snooze) {
     settle(scheduler, Outcome::Snooze(Box::new(backfill), snooze), id);
 }
 
-/// Ends the backfills that are ready, which must be these, and finds nothing left.
+/// Finishes the ready backfills, which must be these, and asserts that nothing is left.
 fn end(scheduler: &Scheduler<Idle>, numbers: &[u64]) {
     for number in numbers {
         let backfill = run(scheduler);
@@ -120,12 +120,12 @@ fn a_snoozed_backfill_is_ready_once_its_waker_is_called() {
     let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
     snooze(&s, backfill, DURABLE);
     assert_eq!(s.lengths().snoozed, 1);
-    assert!(s.try_next(1).is_empty(), "woken by nobody");
+    assert!(s.try_next(1).is_empty(), "nothing has woken it");
 
     watched.waker.wake_by_ref();
 
     assert_eq!(s.lengths().ready, 1);
-    // Another call wakes nothing twice.
+    // A second call has no effect.
     watched.waker.wake_by_ref();
     end(&s, &[1]);
     watched.waker.wake_by_ref();
@@ -138,13 +138,13 @@ fn what_came_true_before_a_backfill_was_snoozed_wakes_it() {
     submit(&s, 1);
     let mut backfill = run(&s);
     let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
-    // The call comes while it runs, so it wakes nothing.
+    // The waker is called while the backfill runs, so it wakes nothing.
     watched.is_durable.store(true, Ordering::SeqCst);
     watched.waker.wake_by_ref();
     snooze(&s, backfill, DURABLE);
     end(&s, &[1]);
 
-    // Room that came while it ran.
+    // Room became available while it ran.
     submit(&s, 2);
     let backfill = run(&s);
     let charges = full(&s);
@@ -172,7 +172,7 @@ fn room_wakes_those_that_wait_for_it() {
 #[test]
 fn who_was_woken_for_room_passes_on_what_is_left() {
     for is_removed in [false, true] {
-        // One at a time is woken.
+        // Only one backfill is woken at a time.
         let s = scheduler(1);
         let charges = full(&s);
         for number in [1, 2] {
@@ -191,7 +191,8 @@ fn who_was_woken_for_room_passes_on_what_is_left() {
     }
 }
 
-/// Runs `wakes` while a thread waits for a backfill to run, or is about to, and returns what it was told.
+/// Runs `wakes` while a thread waits, or is about to wait, for a backfill. Returns what that thread
+/// received.
 fn next_after(s: &Arc<Scheduler<Idle>>, wakes: impl FnOnce()) -> NextGroup<Idle> {
     let ready = Barrier::new(2);
     std::thread::scope(|scope| {
@@ -211,31 +212,31 @@ fn next_after(s: &Arc<Scheduler<Idle>>, wakes: impl FnOnce()) -> NextGroup<Idle>
 }
 
 /// Returns the backfill that a worker was woken for.
-fn woken(told: NextGroup<Idle>, what: &str) -> Idle {
-    let NextGroup::Run(mut group) = told else {
-        panic!("{what}, and no worker was woken: {told:?}");
+fn woken(next: NextGroup<Idle>, what: &str) -> Idle {
+    let NextGroup::Run(mut group) = next else {
+        panic!("{what}, but no worker was woken: {next:?}");
     };
     *group.pop().unwrap()
 }
 
 #[test]
 fn whatever_makes_a_backfill_ready_wakes_a_worker() {
-    // Whether the worker waits by then is chance; in some of the rounds it does.
+    // The worker may or may not wait already; in some of the rounds it does.
     for _ in 0..100 {
         let s = scheduler(4);
-        let told = next_after(&s, || submit(&s, 1));
-        let mut backfill = woken(told, "a backfill was submitted");
+        let next = next_after(&s, || submit(&s, 1));
+        let mut backfill = woken(next, "a backfill was submitted");
         let watched = backfill.watcher(|| s.waker(Ids::test_backfill(1)));
         snooze(&s, backfill, DURABLE);
-        let told = next_after(&s, || watched.waker.wake_by_ref());
-        let backfill = woken(told, "what a backfill waited for is durable");
+        let next = next_after(&s, || watched.waker.wake_by_ref());
+        let backfill = woken(next, "what a backfill waited for is durable");
         let charges = full(&s);
         snooze(&s, backfill, Snooze::Room);
-        let told = next_after(&s, || drop(charges));
-        drop(woken(told, "room was made"));
+        let next = next_after(&s, || drop(charges));
+        drop(woken(next, "room became available"));
         settle(&s, Outcome::Done, Ids::test_backfill(1));
-        let told = next_after(&s, || s.stop());
-        assert!(matches!(told, NextGroup::Stop), "{told:?}");
+        let next = next_after(&s, || s.stop());
+        assert!(matches!(next, NextGroup::Stop), "{next:?}");
         s.assert_nothing_left();
     }
 }
