@@ -43,7 +43,7 @@ impl Signal {
     /// Wakes the task, unless it will wake by itself after a time. Meant for events that only begin
     /// an interval: the task looks again at its end. The first write after a flush calls this, so
     /// it must not cost a context switch.
-    pub(crate) fn wake_from_rest(&self) {
+    pub(crate) fn wake_unless_timed(&self) {
         let is_timed = self.state.lock().is_timed;
         if !is_timed {
             self.wake();

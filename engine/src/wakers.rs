@@ -205,11 +205,15 @@ mod tests {
         for panics in [false, true, false] {
             wakers.post(Waker::from(Arc::new(Tell(sent.clone(), panics))));
         }
-        let told: Vec<ThreadId> = (0..3)
+        let threads: Vec<ThreadId> = (0..3)
             .map(|_| received.recv_timeout(Duration::from_secs(60)).unwrap())
             .collect();
-        assert!(told.iter().all(|thread| thread == told.first().unwrap()));
-        assert_ne!(told.first(), Some(&std::thread::current().id()));
+        assert!(
+            threads
+                .iter()
+                .all(|thread| thread == threads.first().unwrap())
+        );
+        assert_ne!(threads.first(), Some(&std::thread::current().id()));
         // The last job still runs after the handle is dropped.
         wakers.post(Waker::from(Arc::new(Tell(sent, false))));
         drop(wakers);

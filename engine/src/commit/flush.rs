@@ -194,7 +194,7 @@ impl Flush {
         let is_first_unsynced = self.syncs.ledger.note_written(vbs, batch_bytes, now);
         if is_first_unsynced && !sync {
             // The syncer may have checked before this batch was noted, and gone to sleep.
-            self.syncs.signals.syncer.wake_from_rest();
+            self.syncs.signals.syncer.wake_unless_timed();
         }
         let witnessed = if sync {
             self.syncs.record(lead, sequence)
@@ -210,21 +210,25 @@ impl Flush {
                 .drain(..)
                 .for_each(|sealed| lead.free_after(sealed));
         }
-        let metrics = &self.metrics;
-        metrics.flushes.add(1);
-        metrics.flushed_items.add(items);
-        // Counted only now, when they are not built again: a flush that fails would count them
-        // twice.
-        metrics.replaced_items.add(replaced);
-        metrics.flushed_bytes.add(batch_bytes);
-        metrics.batch_items.observe(items);
-        metrics.batch_bytes.observe(batch_bytes);
+        self.count_flush(items, replaced, batch_bytes);
         witnessed?;
         passed?;
         if sync {
             self.syncs.publish_all(lead);
         }
         Ok(true)
+    }
+
+    /// Adds a written flush to the metrics.
+    fn count_flush(&self, items: u64, replaced: u64, batch_bytes: u64) {
+        let metrics = &self.metrics;
+        metrics.flushes.add(1);
+        metrics.flushed_items.add(items);
+        // Counted only after the write: a flush that failed builds the same changes again.
+        metrics.replaced_items.add(replaced);
+        metrics.flushed_bytes.add(batch_bytes);
+        metrics.batch_items.observe(items);
+        metrics.batch_bytes.observe(batch_bytes);
     }
 
     /// Leaves a vBucket out of this flush and of all later ones. ORDER: record its failure first,
