@@ -28,5 +28,5 @@ pub use options::{key_family, seqno_family};
 pub(crate) use records::{Records, decode_document, decode_index_entry};
 #[cfg(feature = "testing")]
 pub use scan::ReadHeld;
-pub(crate) use scan::PageScan;
+pub(crate) use scan::{PageRow, PageScan};
 pub(crate) use statistics::{RocksCounts, Timing};
