@@ -123,6 +123,7 @@ impl Writes {
         self.check_limits(changes)?;
         let mut bytes = changes.iter().map(|change| memory_of(change, None)).sum();
         loop {
+            // Checked in every round: the state may change while this thread waits for room.
             self.health.check()?;
             vb.check()?;
             let room = self.reserve(bytes)?;
@@ -200,6 +201,7 @@ impl Writes {
         if cell.generation() != generation {
             return Err(Error::VbGone { vb: cell.id });
         }
+        // Checked again: the vBucket's failure is set under this lock, and must precede any append.
         self.health.check()?;
         vb.check()?;
         let (written, mut wakes) =
@@ -208,6 +210,7 @@ impl Writes {
         drop(inner);
         drop(stripes);
         drop(storage);
+        // Last, because wakers may take any lock.
         wakes.run_with(&self.wakers);
 
         let seqno = last(&written).seqno;

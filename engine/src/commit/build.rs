@@ -105,7 +105,7 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
     let mut rows = Vec::new();
     let mut replaced = 0;
     let newest = newest_of_each_key(unit);
-    // By key: what the newest unwritten change so far would have replaced on disk.
+    // By key: what the unwritten changes so far would have replaced on disk.
     let mut passed_on: HashMap<&[u8], Option<ItemMeta>> = HashMap::new();
     for (entry, is_last_of_checkpoint) in unit.entries() {
         let previous = if may_be_purged(entry, unit.state.purge_seqno) {

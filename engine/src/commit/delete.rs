@@ -100,7 +100,7 @@ impl Deleter {
         // Not an error of the deletion: the data is deleted, and a compaction removes the files
         // later.
         if let Err(error) = storage.remove_files(id) {
-            tracing::warn!(vb = %id, %error, "the files of a deleted vBucket stay until a compaction");
+            tracing::warn!(vb = %id, %error, "a deleted vBucket's files stay until a compaction");
         }
         vb.note_uncompacted();
         self.signals.compactor.wake();

@@ -3,10 +3,9 @@
 //! Only the leader runs this code. It holds a vBucket's lock only briefly, to take checkpoints and
 //! to publish.
 //!
-//! If a vBucket's part of the batch cannot be built, the flush leaves that vBucket out. The reason
-//! is that what the part needs cannot be read or is inconsistent. Its changes stay in memory, it
-//! refuses writes, and the threads that wait for its changes get the error. All other vBuckets are
-//! written.
+//! A vBucket's part of the batch cannot be built if data that it needs is unreadable or wrong.
+//! Then the flush leaves this vBucket out: its changes stay in memory, it refuses writes, and the
+//! threads that wait for its changes get the error. All other vBuckets are written.
 
 use super::build::{Built, Unit, build};
 use super::demand::Demand;

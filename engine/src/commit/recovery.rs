@@ -4,8 +4,8 @@
 //! a waiter for room needs. It first frees checkpoints that are on disk and that every stream has
 //! read. If that is not enough, it drops the stream cursor that lags most (in bytes, over all
 //! vBuckets), one at a time. The stream of a dropped cursor continues from disk. The persistence
-//! cursor is never dropped. Nor is a stream cursor that is not behind it, since that would free
-//! nothing.
+//! cursor is never dropped. Nor is a stream cursor that has read at least as far as the persistence
+//! cursor, since dropping it would free nothing.
 //!
 //! # Protocol
 //! The leader recovers memory in turns. A turn frees at most [`TURN_CHANGES`] changes, or one

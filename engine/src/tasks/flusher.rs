@@ -17,7 +17,8 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         ..
     } = services;
     if health.is_failed() {
-        // The threads in the queue get the error. No other thread may lead any more and wake them.
+        // Makes the threads in the queue look again, so that they get the error. Perhaps no other
+        // thread takes the lead any more.
         committer.let_all_look()?;
         return Ok(Next::OnSignal);
     }

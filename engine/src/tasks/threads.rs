@@ -44,8 +44,8 @@ fn step(task: BackgroundTask, services: &Services) -> Option<Next> {
         Err(_) => {
             let cause = format!("{} panicked", task.thread_name());
             services.health.fail(cause).run();
-            // If the flusher has panicked, no other thread may lead any more. So the threads that
-            // wait get the error from here.
+            // Makes the threads in the queue look again, so that they get the error. Without the
+            // flusher, perhaps no other thread takes the lead any more.
             if let Err(error) = services.committer.let_all_look() {
                 tracing::debug!(?task, %error, "cannot wake the waiting threads after the panic");
             }
