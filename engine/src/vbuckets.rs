@@ -23,7 +23,7 @@ pub(crate) struct Vb {
     /// so that the common case takes no lock.
     failure: Mutex<Option<Error>>,
     has_failed: AtomicBool,
-    /// Set by a deletion until the compactor has released the vBucket's space.
+    /// Set by a deletion. Cleared when the compactor takes the vBucket.
     is_uncompacted: AtomicBool,
 }
 

@@ -56,8 +56,8 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
-    /// Deletes the document at a seqno. Not with RocksDB's `SingleDelete`, which needs keys that are
-    /// written only once: rollback reuses seqnos.
+    /// Deletes the document at a seqno. Not with RocksDB's `SingleDelete`, which needs keys that
+    /// are written only once: rollback reuses seqnos.
     pub(crate) fn delete_document(&mut self, vb: VbId, seqno: Seqno) -> Result<()> {
         self.inner
             .delete_cf(self.storage.seqno_family(vb)?, seqno.to_key());
