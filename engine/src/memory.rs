@@ -113,6 +113,7 @@ impl Memory {
         let mut held = self.lock.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let has_released = loop {
+            // ORDER: read `reserved` first, `releases` second; see the module docs.
             let is_idle = self.reserved.load(Ordering::SeqCst) == 0;
             if self.releases() != seen {
                 break true;
@@ -153,6 +154,8 @@ impl Memory {
         let before = self.reserved.fetch_sub(bytes, Ordering::SeqCst);
         assert!(before >= bytes, "{bytes} bytes released, {before} reserved");
         if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Waits for a thread that has registered but not yet blocked, so that it cannot
+            // miss the notification.
             drop(self.lock.lock());
             self.released.notify_all();
         }
@@ -176,6 +179,7 @@ impl Room {
             self.bytes
         );
         self.memory.subtract(self.bytes - appended);
+        // Taken, so that the drop of this room releases nothing.
         let bytes = std::mem::take(&mut self.bytes);
         self.memory.end_reservation(bytes);
     }

@@ -70,6 +70,7 @@ impl Signal {
                 self.changed.wait_while_for(&mut state, not_stopped, time);
             }
         }
+        // The step that follows serves every signal sent so far.
         state.is_signalled = false;
         state.is_timed = false;
         !state.is_stopped

@@ -44,6 +44,7 @@ impl Stripes {
         let held = Held::take(Rank::Stripes);
         let mut numbers: Vec<usize> = keys.map(number).collect();
         numbers.sort_unstable();
+        // Several keys may share a stripe, which is not re-entrant.
         numbers.dedup();
         HeldStripes {
             _guards: numbers.into_iter().map(|n| self.0[n].lock()).collect(),

@@ -297,6 +297,7 @@ impl VBucket {
     pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
         self.services().gate.check_process()?;
         let cell = &self.vb.cell;
+        // ORDER: read the generation first, so that a deletion after that ends the wait.
         let generation = cell.generation();
         let high = cell.lock().checkpoints.high_seqno();
         if seqno > high {

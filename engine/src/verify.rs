@@ -82,6 +82,7 @@ impl Engine {
             };
             check.found.vbuckets = 1;
             if let Err(error) = check.run(records) {
+                // Ends this check, but is a problem like the others: the caller wants them all.
                 check.note_error(&error);
             }
             check.found
@@ -223,6 +224,7 @@ impl Check {
         records.index_records(vb, &[], None, |key, record| {
             let meta = match decode_index_entry(vb, key, record) {
                 Ok(meta) => meta,
+                // Its document will be reported, too: no valid entry refers to it.
                 Err(error) => {
                     self.note(None, Some(key), error.to_string());
                     return Ok(true);
@@ -281,6 +283,7 @@ impl Check {
     fn check_high_seqno(&mut self, state: &VbState, documents: &BTreeMap<Seqno, Seen>) {
         let high = state.high_seqno;
         if high == Seqno::ZERO {
+            // Nothing was ever written.
             return;
         }
         match documents.get(&high) {
@@ -301,6 +304,7 @@ impl Check {
         }
     }
 
+    /// Adds a problem of this vBucket, or only counts it if there are too many.
     fn note(&mut self, seqno: Option<Seqno>, key: Option<&[u8]>, detail: impl Into<String>) {
         if self.found.problems.len() >= PROBLEMS_MAX {
             self.found.more_problems += 1;

@@ -117,7 +117,6 @@ impl Lane {
         self.queue.changed.notify_one();
         if is_first {
             let of_thread = Arc::clone(&self.queue);
-            // Started with the first job, so that an engine without wakers has no such thread.
             let thread = std::thread::Builder::new().name(self.name.to_owned());
             if let Err(error) = thread.spawn(move || of_thread.work()) {
                 tracing::error!(%error, "no thread for wakers: the posting thread runs them");

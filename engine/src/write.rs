@@ -201,7 +201,7 @@ impl Writes {
         if cell.generation() != generation {
             return Err(Error::VbGone { vb: cell.id });
         }
-        // Checked again: the vBucket's failure is set under this lock, and must precede any append.
+        // Checked again: a vBucket fails under this lock, so no change is appended after that.
         self.health.check()?;
         vb.check()?;
         let (written, mut wakes) =

@@ -121,7 +121,7 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
             replaced += 1;
             continue;
         }
-        // A seqno out of order would overwrite another document, so the vBucket fails instead.
+        // Seqnos only rise. Anything else means that memory and disk disagree.
         let prev_seqno = previous.map_or(Seqno::ZERO, |previous| previous.seqno);
         if prev_seqno >= seqno || seqno <= state.high_seqno {
             let after = state.high_seqno;

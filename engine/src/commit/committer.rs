@@ -230,6 +230,7 @@ impl Committer {
                 (vb, generation, vb.cell.lock().checkpoints.high_seqno())
             })
             .collect();
+        // One flush may not be enough: it is limited by `flush_bytes_max`.
         loop {
             self.flush_in_turn(true)?;
             let is_done = now.iter().all(|(vb, generation, high)| {

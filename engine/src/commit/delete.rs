@@ -83,6 +83,7 @@ impl Deleter {
         };
         let (forgotten, streams) =
             cell.begin_generation(&mut inner, state, failover_log, GenerationEnd::Deleted);
+        // The changes that could not be flushed are gone.
         vb.heal();
         self.memory.subtract(forgotten.memory());
         drop(inner);

@@ -18,7 +18,7 @@ pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
         _ if is_disk_full(text) => Error::DiskFull {
             detail: format!("{context}: {text}").into(),
         },
-        // RocksDB never removes a file that it still needs, so a missing file is a damaged store.
+        // A missing file is damage to the store, not a failed system call.
         ErrorKind::IOError if text.contains("No such file") => Error::Corruption {
             vb: None,
             seqno: None,

@@ -92,6 +92,7 @@ impl Storage {
             let mut meter = Meter::start(budget, clock);
             let mut slices: Vec<Result<Unpacked>> = Vec::with_capacity(asks.len());
             for ask in asks {
+                // The first request is always answered, so that its stream makes progress.
                 if !slices.is_empty() && meter.is_late() {
                     break;
                 }
@@ -99,6 +100,7 @@ impl Storage {
                     seam()?;
                     read_slice(records, ask.vb, SeqnoRange::above(ask.after), &mut meter)
                 };
+                // A panic is the outcome of its own request, and must not lose the other slices.
                 let panicked = Err(Error::StreamPanicked { vb: ask.vb });
                 let slice = catch_unwind(AssertUnwindSafe(read)).unwrap_or(panicked);
                 let is_cut = |slice: &Unpacked| slice.slice.end == SliceEnd::Budget;

@@ -286,7 +286,12 @@ fn a_cas_above_the_largest() {
         raw.put_index("a", meta);
         raw.put_document(meta, "a", "value");
     });
-    assert_named(&problems, Some(4), None, "CAS of a document is above the largest CAS");
+    assert_named(
+        &problems,
+        Some(4),
+        None,
+        "CAS of a document is above the largest CAS",
+    );
 }
 
 #[test]
