@@ -1,16 +1,20 @@
-//! How much memory the checkpoints of all vBuckets take, and what writes have reserved of the rest.
+//! Memory accounting: bytes used by the checkpoints of all vBuckets, and bytes reserved by writes.
 //!
 //! # Protocol
-//! A write reserves room before its work, holding no lock, and settles the reservation to what it has
-//! appended under the vBucket's lock; a write that is refused gives it back. So the sum never exceeds
-//! the quota, whatever the threads, except by one write that is larger than the quota: it passes while
-//! the sum is at or below the quota, and nobody else until it is below again.
+//! A write reserves room before its work, holding no lock. Under the vBucket's lock it settles the
+//! reservation to what it has appended. A write that is refused releases its reservation. So the
+//! sum never exceeds the quota, whatever the threads do, except by one write that is larger than
+//! the quota. Such a write passes while the sum is at or below the quota, and no other write does
+//! until the sum is below it again.
 //!
-//! Who finds no room flushes and frees memory ([`crate::commit`]). If that frees nothing, room can only
-//! come from reservations that are under way: [`Memory::wait_for_release`] waits for one to end. ORDER:
-//! the end of a reservation is counted first, the reservation taken off second, and waiters are looked
-//! for third; a waiter registers first and looks second. So whoever finds nothing reserved has seen the
-//! ends of all, and no wake-up is lost.
+//! A thread that finds no room flushes and frees memory ([`crate::commit`]). If that frees nothing,
+//! room can only come from reservations in progress: [`Memory::wait_for_release`] waits for one to
+//! end.
+//!
+//! ORDER: ending a reservation first increments `releases`, then subtracts from `reserved`, then
+//! looks for waiters. A waiter first registers and then reads `reserved` before `releases`. So a
+//! waiter that finds nothing reserved has seen the ends of all reservations, and no wake-up is
+//! lost.
 
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -18,23 +22,23 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use vbstore_core::{Clock, SystemClock};
 
-/// Bytes of all checkpoints and of what is reserved for them.
+/// Counts the bytes of all checkpoints, and the bytes reserved for them.
 pub(crate) struct Memory {
     used: AtomicU64,
-    /// The part of `used` that is reserved and not settled.
+    /// The part of `used` that is reserved and not yet settled.
     reserved: AtomicU64,
-    /// Counts reservations that have ended.
+    /// The number of reservations that have ended.
     releases: AtomicU64,
     waiting: AtomicUsize,
-    /// A leaf in the order of locks.
+    /// A leaf in the lock order.
     lock: Mutex<()>,
     released: Condvar,
-    /// Waiting is done in real time, whatever clock the engine was given.
+    /// Time-outs are in real time, whatever clock the engine was given.
     real: SystemClock,
 }
 
-/// Room that is reserved. Dropping it gives it back.
-#[must_use = "dropping it gives the room back"]
+/// Reserved room. Dropping it releases the room.
+#[must_use = "dropping it releases the room"]
 pub(crate) struct Room {
     memory: Arc<Memory>,
     bytes: u64,
@@ -58,12 +62,12 @@ impl Memory {
         self.used.load(Ordering::Acquire)
     }
 
-    /// Returns the bytes of all checkpoints alone; `None` if a reservation is under way. For checks of the
-    /// count.
+    /// Returns the bytes of all checkpoints alone, or `None` if a reservation is in progress. Lets
+    /// debug builds compare the count with the checkpoints.
     #[cfg(debug_assertions)]
     pub(crate) fn used_by_checkpoints(&self) -> Option<u64> {
-        // ORDER: looked at before and after: a reservation that was counted in between is under way still,
-        // or has ended since.
+        // ORDER: read the reservations before and after `used`. A reservation counted in between is
+        // still in progress, or has ended since, and both show.
         let reservations = || (self.releases(), self.reserved.load(Ordering::SeqCst));
         let before = reservations();
         let used = self.used();
@@ -71,14 +75,14 @@ impl Memory {
         is_settled.then_some(used)
     }
 
-    /// Returns whether there is room for so many bytes now.
+    /// Returns whether there is room for `bytes` now.
     pub(crate) fn has_room(&self, bytes: u64, quota: u64) -> bool {
         has_room(self.used(), bytes, quota)
     }
 
-    /// Reserves room, if there is any.
+    /// Reserves `bytes`, or returns `None` if there is no room.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: u64, quota: u64) -> Option<Room> {
-        // ORDER: counted as reserved first, so that a waiter that sees the sum without room finds why.
+        // ORDER: count it as reserved first, so that a waiter that sees no room also sees why.
         self.reserved.fetch_add(bytes, Ordering::SeqCst);
         let room = Room {
             memory: Arc::clone(self),
@@ -96,19 +100,20 @@ impl Memory {
         Some(room)
     }
 
-    /// Returns how many reservations have ended.
+    /// Returns the number of reservations that have ended. Pass it to [`Self::wait_for_release`].
     pub(crate) fn releases(&self) -> u64 {
         self.releases.load(Ordering::SeqCst)
     }
 
-    /// Waits until a reservation has ended after `seen` was read from [`Self::releases`]. Returns false
-    /// if none has, because there is none or the time is over. `timeout` is real time. The caller holds
-    /// no lock.
+    /// Blocks until a reservation has ended after `seen` was read from [`Self::releases`]. Returns
+    /// false if none has ended, because none is in progress or the time is over. `timeout` is real
+    /// time. The caller holds no lock.
     pub(crate) fn wait_for_release(&self, seen: u64, timeout: Option<Duration>) -> bool {
         let deadline = timeout.map(|timeout| self.real.monotonic().saturating_add(timeout));
         let mut held = self.lock.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let has_released = loop {
+            // ORDER: read `reserved` first, `releases` second; see the module docs.
             let is_idle = self.reserved.load(Ordering::SeqCst) == 0;
             if self.releases() != seen {
                 break true;
@@ -130,16 +135,16 @@ impl Memory {
         has_released
     }
 
-    /// Takes off what was freed. Called under the lock of the vBucket concerned.
+    /// Subtracts freed bytes. Called under the lock of the vBucket that freed them.
     ///
     /// # Panics
-    /// When more is freed than was ever added: the count is wrong, and with it the quota.
+    /// When more is freed than was added: then the count, and with it the quota, is wrong.
     pub(crate) fn subtract(&self, bytes: u64) {
         let before = self.used.fetch_sub(bytes, Ordering::SeqCst);
-        assert!(before >= bytes, "{bytes} bytes freed of {before}");
+        assert!(before >= bytes, "{bytes} bytes freed, {before} in use");
     }
 
-    /// Ends a reservation of so many bytes, which gave room back or filled what can be flushed.
+    /// Ends a reservation, and counts it: it released room, or filled memory that can be flushed.
     fn end_reservation(&self, bytes: u64) {
         self.releases.fetch_add(1, Ordering::SeqCst);
         self.unreserve(bytes);
@@ -147,8 +152,10 @@ impl Memory {
 
     fn unreserve(&self, bytes: u64) {
         let before = self.reserved.fetch_sub(bytes, Ordering::SeqCst);
-        assert!(before >= bytes, "{bytes} bytes given back of {before}");
+        assert!(before >= bytes, "{bytes} bytes released, {before} reserved");
         if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Waits for a thread that has registered but not yet blocked, so that it cannot
+            // miss the notification.
             drop(self.lock.lock());
             self.released.notify_all();
         }
@@ -160,8 +167,8 @@ impl Room {
         self.bytes
     }
 
-    /// Keeps so many bytes for what was appended and gives the rest back. Called under the lock of the
-    /// vBucket concerned.
+    /// Keeps `appended` bytes for what was appended and releases the rest. Called under the lock of
+    /// the vBucket.
     ///
     /// # Panics
     /// When more was appended than was reserved.
@@ -172,11 +179,13 @@ impl Room {
             self.bytes
         );
         self.memory.subtract(self.bytes - appended);
+        // Taken, so that the drop of this room releases nothing.
         let bytes = std::mem::take(&mut self.bytes);
         self.memory.end_reservation(bytes);
     }
 
-    /// Ends a reservation that found no room, which changes nothing for others who wait for some.
+    /// Ends a reservation that found no room. Not counted: it releases nothing that a waiter could
+    /// use.
     fn withdraw(mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         self.memory.unreserve(bytes);

@@ -1,16 +1,16 @@
 //! Waking and stopping the background tasks.
 //!
-//! The lock of a signal is a leaf: whoever wakes a task may hold any lock that comes before.
+//! The lock of a signal is a leaf: a thread that wakes a task may hold any lock that is not a leaf.
 
 use parking_lot::{Condvar, Mutex};
 use std::time::Duration;
 
-/// When a task wants to be called next; earlier if it is signalled.
+/// When a task wants to be called next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// After this time.
+    /// After this time, or earlier if it is signalled.
     In(Duration),
-    /// Not before this time, signalled or not.
+    /// Not before this time, even if it is signalled.
     NotBefore(Duration),
     /// When it is signalled.
     OnSignal,
@@ -19,12 +19,12 @@ pub(crate) enum Next {
 #[derive(Debug, Default)]
 struct State {
     is_signalled: bool,
-    /// The task waits, and not for longer than it said itself.
+    /// Set while the task waits with [`Next::In`], so that it wakes by itself.
     is_timed: bool,
     is_stopped: bool,
 }
 
-/// Wakes one task. A signal that comes while the task runs is kept until it waits.
+/// Wakes one task. A signal sent while the task runs is kept until the task waits.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     state: Mutex<State>,
@@ -40,9 +40,10 @@ impl Signal {
         }
     }
 
-    /// Wakes the task unless it waits for a time of its own already: for what only begins an interval,
-    /// at whose end the task looks anyway. Every write does this, so it must not cost a switch.
-    pub(crate) fn wake_from_rest(&self) {
+    /// Wakes the task, unless it will wake by itself after a time. Meant for events that only begin
+    /// an interval: the task looks again at its end. The first write after a flush calls this, so
+    /// it must not cost a context switch.
+    pub(crate) fn wake_unless_timed(&self) {
         let is_timed = self.state.lock().is_timed;
         if !is_timed {
             self.wake();
@@ -54,7 +55,7 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Waits until it is time or the signal comes. Returns false if the task must stop.
+    /// Blocks until the time is over or the signal is sent. Returns false if the task must stop.
     pub(crate) fn wait(&self, next: Next) -> bool {
         let mut state = self.state.lock();
         let idle = |state: &mut State| !state.is_signalled && !state.is_stopped;
@@ -69,6 +70,7 @@ impl Signal {
                 self.changed.wait_while_for(&mut state, not_stopped, time);
             }
         }
+        // The step that follows serves every signal sent so far.
         state.is_signalled = false;
         state.is_timed = false;
         !state.is_stopped

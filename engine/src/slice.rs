@@ -8,17 +8,17 @@ use vbstore_core::record::Counts;
 use vbstore_core::show;
 use vbstore_core::{ItemMeta, Seqno, VbId, VbUuid};
 
-/// Which seqnos are asked for: above `after`, up to and with `to`.
+/// A range of seqnos: above `after`, up to and including `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeqnoRange {
-    /// The position: everything up to it is known.
+    /// The position of the reader, which has everything up to it.
     pub after: Seqno,
-    /// The last seqno of interest; [`Seqno::MAX`] for all there is.
+    /// The last seqno to read; [`Seqno::MAX`] for no upper limit.
     pub to: Seqno,
 }
 
 impl SeqnoRange {
-    /// Returns everything above a position.
+    /// Returns the range of everything above a position.
     #[must_use]
     pub const fn above(after: Seqno) -> Self {
         Self {
@@ -28,12 +28,12 @@ impl SeqnoRange {
     }
 }
 
-/// What a stream wants to read from disk.
+/// A request of a stream for a slice: the changes of one vBucket above a seqno.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
-    /// Of which vBucket.
+    /// The vBucket to read.
     pub vb: VbId,
-    /// The changes above this seqno.
+    /// Only changes above this seqno are read.
     pub after: Seqno,
 }
 
@@ -41,22 +41,22 @@ pub struct Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SliceEnd {
-    /// Everything in the range that the view holds has been read.
+    /// The slice contains everything up to the end of the range, or to the end of the view.
     Complete,
-    /// The budget's items, bytes or time were used up.
+    /// The budget of items, bytes or time was used up.
     Budget,
 }
 
 /// One change in a slice.
 #[derive(Clone, Copy)]
 pub struct SliceItem<'a> {
-    /// What is known of it.
+    /// Seqno, kind, CAS, flags, expiry, datatype and value length.
     pub meta: ItemMeta,
-    /// The seqno of the change of the same key that it replaced, 0 if there was none.
+    /// The seqno of the change of the same key that it replaced; 0 if it replaced none.
     pub prev_seqno: Seqno,
-    /// Whether its seqno is a boundary.
+    /// Whether the seqno is a boundary.
     pub is_last_of_checkpoint: bool,
-    /// The key.
+    /// The key of the document.
     pub key: &'a [u8],
     /// The value, empty for a tombstone.
     pub value: &'a [u8],
@@ -94,7 +94,7 @@ pub(crate) struct Row {
 }
 
 /// A bounded run of a vBucket's changes in seqno order, as one view of the disk showed them.
-/// Immutable and owned: nothing of RocksDB is held. Cheap to share in an `Arc`.
+/// Immutable and owned: it holds no RocksDB resource. Cheap to share in an `Arc`.
 #[derive(Clone)]
 pub struct Slice {
     pub(crate) persisted_seqno: Seqno,
@@ -108,61 +108,61 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// Returns the last seqno that the view held: a boundary.
+    /// Returns the last seqno in the view. It is a boundary.
     #[must_use]
     pub const fn persisted_seqno(&self) -> Seqno {
         self.persisted_seqno
     }
 
-    /// Returns the purge seqno that the view held.
+    /// Returns the vBucket's purge seqno in the view.
     #[must_use]
     pub const fn purge_seqno(&self) -> Seqno {
         self.purge_seqno
     }
 
-    /// Returns the newest branch of history that the view held.
+    /// Returns the uuid of the vBucket's newest branch in the view.
     #[must_use]
     pub const fn vb_uuid(&self) -> VbUuid {
         self.vb_uuid
     }
 
-    /// Returns the counts that the view held.
+    /// Returns the vBucket's counts in the view.
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Returns how far the range has been read: everything at or below is in this slice or in one
-    /// before, and the next slice goes on from here.
+    /// Returns the seqno up to which the range has been read. Every change at or below it is in
+    /// this slice or an earlier one. The next slice continues from here.
     #[must_use]
     pub const fn position(&self) -> Seqno {
         self.position
     }
 
-    /// Returns why it ended.
+    /// Returns why the slice ended.
     #[must_use]
     pub const fn end(&self) -> SliceEnd {
         self.end
     }
 
-    /// Returns how many changes it has.
+    /// Returns the number of changes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Returns whether it has no change.
+    /// Returns whether the slice contains no change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Returns the changes in the order of their seqnos.
+    /// Returns the changes in seqno order.
     pub fn items(&self) -> impl ExactSizeIterator<Item = SliceItem<'_>> {
         self.rows.iter().map(|row| self.item_of(row))
     }
 
-    /// Returns one change by its index.
+    /// Returns the change at an index, or `None` if the slice is shorter.
     #[must_use]
     pub fn item(&self, index: usize) -> Option<SliceItem<'_>> {
         self.rows.get(index).map(|row| self.item_of(row))
@@ -173,14 +173,15 @@ impl Slice {
             meta: row.meta,
             prev_seqno: row.prev_seqno,
             is_last_of_checkpoint: row.is_last_of_checkpoint,
-            // The ranges were taken from this buffer when it was filled.
+            // In bounds: both ranges were taken from this buffer when it was filled.
             key: self.data.get(row.key.clone()).unwrap_or_default(),
             value: self.data.get(row.value.clone()).unwrap_or_default(),
         }
     }
 
-    /// Returns bytes of this slice, such as a key or a value of it, without copying them: they keep
-    /// the slice's buffer in memory. Copies bytes that are not of this slice.
+    /// Returns bytes of this slice, such as a key or a value in it, without copying them. The
+    /// result keeps the slice's whole buffer in memory. Copies bytes that are not part of this
+    /// slice.
     #[must_use]
     pub fn share(&self, bytes: &[u8]) -> Bytes {
         let (ours, theirs) = (self.data.as_ptr_range(), bytes.as_ptr_range());
@@ -193,23 +194,22 @@ impl Slice {
         }
     }
 
-    /// Returns the index of the first change above `seqno`.
+    /// Returns the index of the first change above `seqno`; the length if there is none.
     #[must_use]
     pub fn first_above(&self, seqno: Seqno) -> usize {
         self.rows.partition_point(|row| row.meta.seqno <= seqno)
     }
 
-    /// Returns the bytes of the keys and values of all changes from `index` on. Takes the same time for
-    /// any number of changes.
+    /// Returns the total size in bytes of the keys and values from `index` on. Takes constant time.
     #[must_use]
     pub fn data_bytes_from(&self, index: usize) -> u64 {
-        // Keys and values lie one behind the other, in the order of the changes.
+        // Keys and values are stored one after the other, in the order of the changes.
         let start = self.rows.get(index).map(|row| row.key.start);
         count(start.map_or(0, |start| self.data.len() - start))
     }
 
-    /// Returns a slice with some of the changes only, and their values only if asked, in a buffer of
-    /// their own. Everything else is as in this one.
+    /// Returns a slice with only some of the changes, and with their values only if `with_values`
+    /// is set. It has a buffer of its own. Everything else is as in this slice.
     #[must_use]
     pub fn with_only(&self, indexes: &[usize], with_values: bool) -> Self {
         let wanted = || indexes.iter().filter_map(|index| self.rows.get(*index));
@@ -237,10 +237,11 @@ impl Slice {
         }
     }
 
-    /// Memory that a change takes besides its key and value, in bytes.
+    /// The memory of one change besides its key and value, in bytes.
     pub const ROW_BYTES: usize = size_of::<Row>();
 
-    /// Returns the memory it takes, in bytes. Both buffers are allocated to their length.
+    /// Returns the memory of the slice in bytes. Exact, since both buffers are allocated to their
+    /// length.
     #[must_use]
     pub fn memory(&self) -> u64 {
         count(self.data.len() + self.rows.len() * Self::ROW_BYTES)

@@ -1,29 +1,30 @@
-//! Key stripes: one writer of a key at a time.
+//! Key stripes: locks that admit one writer of a key at a time.
 //!
-//! Every write reads the key's present state, from the checkpoint and then from disk, while it holds the
-//! key's stripe, so that no other change of that key comes in between, and takes the vBucket's lock only
-//! for the assignment.
+//! Every write reads the current state of its key, first from the checkpoints and then from disk.
+//! It holds the key's stripe meanwhile, so that no other change of that key comes in between. So it
+//! needs the vBucket's lock only to assign the seqno.
 //!
-//! Each vBucket has stripes of its own: a batch of many keys takes most of them and reads the disk
-//! meanwhile, which no writer of another vBucket may have to wait for.
+//! Each vBucket has its own stripes. A batch of many keys takes most of them, and holds them while
+//! it reads the disk. Writers of other vBuckets must not wait for that.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use vbstore_core::lock_order::{Held, Rank};
 
-/// Stripes of a vBucket: with 64 writers of one vBucket two meet by chance in 1 of 16 writes. A byte
-/// each, and so 1 MiB for 1,024 vBuckets; writers of one vBucket share its lock, so that it does not
-/// matter that they share cache lines here.
+/// Stripes per vBucket. With 64 writers of one vBucket, two collide by chance in 1 of 16 writes. A
+/// stripe is one byte, which makes 1 MiB for 1,024 vBuckets. That stripes share cache lines does
+/// not matter, because the writers of a vBucket share its lock anyway.
 const STRIPES: usize = 1_024;
 
 /// The stripes of the keys of one vBucket.
 pub(crate) struct Stripes(Box<[Mutex<()>]>);
 
-/// Holds the stripes of some keys.
+/// The held stripes of some keys. Dropping it releases them.
 #[must_use]
 pub(crate) struct HeldStripes<'a> {
-    // ORDER: released first, counted as released second.
+    // ORDER: fields drop in this order. The guards are released before the lock-order check forgets
+    // them.
     _guards: Vec<MutexGuard<'a, ()>>,
     _held: Held,
 }
@@ -33,7 +34,8 @@ impl Stripes {
         Self((0..STRIPES).map(|_| Mutex::new(())).collect())
     }
 
-    /// Takes the stripes of these keys, in ascending order. A thread holds the stripes of one write.
+    /// Locks the stripes of these keys in ascending order, so that writers cannot deadlock. A
+    /// thread holds the stripes of at most one write.
     #[expect(
         clippy::indexing_slicing,
         reason = "a stripe's number is below their count"
@@ -42,6 +44,7 @@ impl Stripes {
         let held = Held::take(Rank::Stripes);
         let mut numbers: Vec<usize> = keys.map(number).collect();
         numbers.sort_unstable();
+        // Several keys may share a stripe, which is not re-entrant.
         numbers.dedup();
         HeldStripes {
             _guards: numbers.into_iter().map(|n| self.0[n].lock()).collect(),

@@ -1,11 +1,11 @@
-//! The tuning in force.
+//! The tuning of an open engine.
 
 use crate::config::Tuning;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use vbstore_core::lock_order::{Held, Rank};
 
-/// The tuning of an open engine, replaced as a whole.
+/// The current tuning. Replaced as a whole, so that a reader never sees a mixture of two.
 pub(crate) struct CurrentTuning(RwLock<Arc<Tuning>>);
 
 impl CurrentTuning {
@@ -13,13 +13,13 @@ impl CurrentTuning {
         Self(RwLock::new(Arc::new(tuning)))
     }
 
-    /// Returns the tuning in force. A leaf in the order of locks.
+    /// Returns the current tuning. Takes a leaf lock.
     pub(crate) fn get(&self) -> Arc<Tuning> {
         let _held = Held::take(Rank::Leaf);
         Arc::clone(&self.0.read())
     }
 
-    /// Replaces the tuning, which the caller has validated.
+    /// Replaces the tuning. The caller has validated the new one.
     pub(crate) fn replace(&self, tuning: Tuning) {
         let _held = Held::take(Rank::Leaf);
         *self.0.write() = Arc::new(tuning);

@@ -1,4 +1,4 @@
-//! The operations on one vBucket.
+//! The handle of one vBucket, with all operations on it.
 
 use crate::change::{Change, Written};
 use crate::commit::{Ticket, Want};
@@ -19,15 +19,16 @@ use vbstore_core::record::Counts;
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId, VbUuid};
 use vbstore_metrics::Holder;
 
-/// One vBucket of an engine. Cheap to clone; every clone keeps the engine open. All methods may be
+/// A vBucket of an engine. Cheap to clone; every clone keeps the engine open. All methods may be
 /// called from any thread.
 ///
-/// Reads see every change that has been given a seqno, whether or not it is durable yet: a crash may take
-/// back what was read, also where every write is [`Durability::Synced`], because a reader can be faster
-/// than the sync that the writer waits for. [`VBucket::wait_synced`] waits for what was read.
+/// Reads see every change that has a seqno, whether or not it is durable yet. So a crash may lose a
+/// change that was read. That can happen even if every write is [`Durability::Synced`], because a
+/// reader can be faster than the sync that the writer waits for. [`VBucket::wait_synced`] blocks
+/// until what was read is synced.
 ///
-/// Whether a document has expired is judged once in a call, for a conditional change when its condition
-/// is; the clock may have passed the expiry when the call returns.
+/// Whether a document has expired is decided once per call, and for a conditional change when its
+/// condition is checked. The document may expire before the call returns.
 #[derive(Clone)]
 pub struct VBucket {
     handle: Arc<Handle>,
@@ -40,42 +41,42 @@ impl fmt::Debug for VBucket {
     }
 }
 
-/// How far a vBucket has come.
+/// The seqnos that mark the progress of a vBucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seqnos {
-    /// The last one assigned.
+    /// The last seqno that was assigned.
     pub high: Seqno,
-    /// Everything up to it is in RocksDB's log. A boundary.
+    /// Everything up to this seqno is in RocksDB's log. A boundary.
     pub persisted: Seqno,
-    /// Everything up to it is synced. A boundary.
+    /// Everything up to this seqno is synced. A boundary.
     pub synced: Seqno,
     /// The highest seqno of a tombstone that was removed for good.
     pub purge: Seqno,
-    /// The branch of history they belong to.
+    /// The uuid of the branch that the seqnos belong to.
     pub vb_uuid: VbUuid,
 }
 
-/// What a vBucket holds, as of one boundary.
+/// The counts of a vBucket as of one boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VbCounts {
-    /// The counts. Exact, also after recovery. An expired document counts until it is swept.
+    /// The counts. Exact, even after recovery. An expired document is counted until it is removed.
     pub counts: Counts,
-    /// The persisted seqno they are of: changes in memory only are not counted yet.
+    /// The persisted seqno of the counts: changes that are only in memory are not counted yet.
     pub as_of: Seqno,
 }
 
-/// The streams in progress of a vBucket: from their opening until their end is taken, they are closed,
-/// or their consumers are gone.
+/// The streams in progress of a vBucket. A stream is in progress from its opening until its end is
+/// taken, it is closed, or its consumer is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VbReaders {
-    /// How many there are.
+    /// The number of streams in progress.
     pub count: u64,
-    /// The least seqno up to which one of their consumers has taken everything; `None` if there is no
-    /// stream. What is only buffered counts as not taken.
+    /// The lowest seqno up to which a consumer of such a stream has taken everything; `None` if
+    /// there is no stream. Buffered changes count as not taken.
     pub lowest_taken: Option<Seqno>,
-    /// For how long one of their consumers has taken nothing, of any of its streams, although there was
-    /// something to take: the longest, zero if all take. Noticed when consumers are looked at, at least
-    /// every quarter of the stall limit.
+    /// The longest time for which one of their consumers has taken nothing from any of its streams,
+    /// although there was something to take. Zero if all consumers take. Consumers are checked at
+    /// least every quarter of the stall limit.
     pub idle: Duration,
 }
 
@@ -88,13 +89,14 @@ impl VBucket {
         &self.handle.services
     }
 
-    /// Returns its id.
+    /// Returns the number of the vBucket.
     #[must_use]
     pub fn id(&self) -> VbId {
         self.vb.id()
     }
 
-    /// Returns the document of a key, or `None` if it has none or it has expired.
+    /// Returns the document of a key, or `None` if there is none or it has expired. Reads memory
+    /// first, then the disk.
     ///
     /// # Errors
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
@@ -102,8 +104,8 @@ impl VBucket {
         self.services().points.get(&self.vb, key.as_ref())
     }
 
-    /// Returns what is known of a key's newest change without reading its document. Tombstones and
-    /// expired documents are returned too: [`ItemMeta::is_present`] tells.
+    /// Returns the metadata of a key's newest change without reading its document. Includes
+    /// tombstones and expired documents: [`ItemMeta::is_present`] tells them apart.
     ///
     /// # Errors
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
@@ -111,8 +113,8 @@ impl VBucket {
         self.services().points.get_meta(&self.vb, key.as_ref())
     }
 
-    /// Returns the documents of many keys, in their order, with the reads from disk batched. The
-    /// keys are read one by one: this is no consistent view of all of them.
+    /// Returns the documents of many keys in the order of `keys`, with batched reads from disk. The
+    /// keys are read one by one, so the result is not a consistent view of all of them.
     ///
     /// # Errors
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
@@ -121,8 +123,9 @@ impl VBucket {
         self.services().points.get_many(&self.vb, &keys)
     }
 
-    /// Returns a page of this vBucket's keys in key order, with the budget of the engine's tuning. A range
-    /// of keys is spread over all vBuckets ([`crate::Engine::for_key`]): to see all of it, read each.
+    /// Returns a page of this vBucket's keys in key order, limited by the slice budget of the
+    /// engine's tuning. A range of keys is spread over all vBuckets ([`crate::Engine::for_key`]),
+    /// so each has to be read to see the whole range.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a range that ends before it begins; [`Error::Corruption`],
@@ -131,7 +134,7 @@ impl VBucket {
         self.range_within(range, form, self.services().tuning.get().slice_budget)
     }
 
-    /// The same with a budget of its own. At least one key is looked at.
+    /// Like [`Self::range`], with the given budget. Visits at least one key.
     ///
     /// # Errors
     /// As [`Self::range`], and [`Error::Invalid`] for a budget out of bounds.
@@ -150,8 +153,9 @@ impl VBucket {
         page
     }
 
-    /// Returns a page of this vBucket's keys that begin with `prefix`; go on with [`Page::rest`]. The keys
-    /// of a prefix are spread over all vBuckets ([`crate::Engine::for_key`]): to see all, read each.
+    /// Returns a page of this vBucket's keys that begin with `prefix`. Continue with
+    /// [`Page::rest`]. The keys with a prefix are spread over all vBuckets
+    /// ([`crate::Engine::for_key`]), so each has to be read to see them all.
     ///
     /// # Errors
     /// As [`Self::range`].
@@ -159,34 +163,38 @@ impl VBucket {
         self.range(&KeyRange::prefix(prefix), form)
     }
 
-    /// Makes one change with this durability and waits for it. The first change of a vBucket after an
-    /// unclean stop of the store begins a new branch of its history, which is synced before the change
-    /// is made, whatever its durability.
+    /// Makes one change and blocks until it is as durable as requested. The first change of a
+    /// vBucket after an unclean stop of the store begins a new branch of its history. That branch
+    /// is synced before the change is made, whatever the durability of the change.
     ///
     /// # Errors
     /// Nothing was changed: [`Error::Invalid`], [`Error::TooLarge`], [`Error::NotFound`],
-    /// [`Error::Exists`], [`Error::CasMismatch`], [`Error::Busy`], [`Error::ReadOnly`]; [`Error::Corruption`] or [`Error::Io`]
-    /// if the state of a key cannot be read. Nothing was changed, or it may be there later:
-    /// [`Error::DiskFull`], [`Error::Failed`], [`Error::VbFailed`], [`Error::Closed`], [`Error::VbGone`].
+    /// [`Error::Exists`], [`Error::CasMismatch`], [`Error::Busy`], [`Error::ReadOnly`];
+    /// [`Error::Corruption`] or [`Error::Io`] if the current state of the key cannot be read.
+    ///
+    /// Nothing was changed, or the change may still take effect: [`Error::DiskFull`],
+    /// [`Error::Failed`], [`Error::VbFailed`], [`Error::Closed`], [`Error::VbGone`].
     pub fn write(&self, change: Change, durability: Durability) -> Result<Written> {
         let written = self.write_and_wait(&[change], durability)?;
         Ok(last(&written))
     }
 
-    /// Makes one change and returns a ticket to wait with. One thread can keep many in flight. Waits for
-    /// room in memory, and where [`Self::write`] syncs a new branch; not for the change's durability.
+    /// Makes one change and returns a ticket to wait with. One thread can keep many writes in
+    /// flight. May block for room in memory, and for the sync of a new branch as in
+    /// [`Self::write`], but not for the durability of the change.
     ///
     /// # Errors
-    /// As [`Self::write`], except for those of waiting.
+    /// As [`Self::write`], except for the errors of waiting.
     pub fn write_nowait(&self, change: Change, durability: Durability) -> Result<Ticket> {
         self.batch_nowait(&[change], durability)
     }
 
-    /// Makes all of the changes or none, in one step: no reader, no recovery and no consumer sees
-    /// a part of them. A key may be in it once. The seqnos are consecutive, in the given order.
+    /// Makes all changes or none, atomically: no reader, no recovery and no consumer sees only a
+    /// part of them. A batch may contain a key only once. The seqnos are consecutive, in the given
+    /// order.
     ///
     /// # Errors
-    /// As [`Self::write`]; one refused change refuses all.
+    /// As [`Self::write`]; if one change is refused, none is made.
     pub fn batch(&self, changes: &[Change], durability: Durability) -> Result<Vec<Written>> {
         self.write_and_wait(changes, durability)
     }
@@ -206,11 +214,11 @@ impl VBucket {
         Ok(written)
     }
 
-    /// Like [`Self::batch`], without waiting. The ticket completes when all changes are as durable as
-    /// asked.
+    /// Like [`Self::batch`], without waiting. The ticket completes when all changes are as durable
+    /// as requested.
     ///
     /// # Errors
-    /// As [`Self::batch`], except for those of waiting.
+    /// As [`Self::batch`], except for the errors of waiting.
     pub fn batch_nowait(&self, changes: &[Change], durability: Durability) -> Result<Ticket> {
         let services = self.services();
         let (written, want) = services.writes.write(&self.vb, changes, durability)?;
@@ -227,39 +235,41 @@ impl VBucket {
         self.write(Change::set(key, value), self.default_durability())
     }
 
-    /// Inserts a document, with the engine's default durability.
+    /// Inserts a document, with the engine's default durability. Fails if the key has one.
     ///
     /// # Errors
-    /// [`Error::Exists`] if the key has one; as [`Self::write`].
+    /// [`Error::Exists`] if the key has a document; otherwise as [`Self::write`].
     pub fn add(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
         self.write(Change::add(key, value), self.default_durability())
     }
 
-    /// Replaces a document, with the engine's default durability.
+    /// Replaces a document, with the engine's default durability. Fails if the key has none.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the key has none; as [`Self::write`].
+    /// [`Error::NotFound`] if the key has no document; otherwise as [`Self::write`].
     pub fn replace(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
         self.write(Change::replace(key, value), self.default_durability())
     }
 
-    /// Deletes the document of a key, with the engine's default durability.
+    /// Deletes the document of a key, with the engine's default durability. Fails if the key has
+    /// none.
     ///
     /// # Errors
-    /// As [`Self::write`].
+    /// [`Error::NotFound`] if the key has no document; otherwise as [`Self::write`].
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Written> {
         self.write(Change::delete(key), self.default_durability())
     }
 
-    /// Gives a key's document another expiry, with the engine's default durability.
+    /// Changes the expiry of a document (seconds since 1970, 0 for never), with the engine's
+    /// default durability.
     ///
     /// # Errors
-    /// As [`Self::write`].
+    /// [`Error::NotFound`] if the key has no document; otherwise as [`Self::write`].
     pub fn touch(&self, key: impl AsRef<[u8]>, expiry: u32) -> Result<Written> {
         self.write(Change::touch(key, expiry), self.default_durability())
     }
 
-    /// As [`Self::set`], without waiting.
+    /// Like [`Self::set`], without waiting.
     ///
     /// # Errors
     /// As [`Self::write_nowait`].
@@ -267,7 +277,7 @@ impl VBucket {
         self.write_nowait(Change::set(key, value), self.default_durability())
     }
 
-    /// As [`Self::delete`], without waiting.
+    /// Like [`Self::delete`], without waiting.
     ///
     /// # Errors
     /// As [`Self::write_nowait`].
@@ -279,20 +289,21 @@ impl VBucket {
         self.services().config.durability
     }
 
-    /// Waits until everything up to `seqno` is synced; asks for the sync.
+    /// Blocks until everything up to `seqno` is synced. May sync on this thread.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a seqno that was not assigned yet; [`Error::NotYetDurable`] when the
-    /// time is over; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
+    /// [`Error::Invalid`] for a seqno that is not assigned yet; [`Error::NotYetDurable`] after the
+    /// time-out; [`Error::DiskFull`], [`Error::Failed`], [`Error::Closed`], [`Error::VbGone`].
     pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
         self.services().gate.check_process()?;
         let cell = &self.vb.cell;
+        // ORDER: read the generation first, so that a deletion after that ends the wait.
         let generation = cell.generation();
         let high = cell.lock().checkpoints.high_seqno();
         if seqno > high {
             return Err(Error::invalid(
                 "seqno",
-                format!("{seqno} is above the high seqno {high}"),
+                format!("{seqno} is not assigned yet: the high seqno is {high}"),
             ));
         }
         let level = Durability::Synced;
@@ -305,10 +316,10 @@ impl VBucket {
         self.services().committer.wait(&want, Some(timeout))
     }
 
-    /// Returns how far the vBucket has come.
+    /// Returns the vBucket's high, persisted, synced and purge seqnos. Does not read the disk.
     ///
     /// # Errors
-    /// [`Error::Forked`]; the engine may be closed.
+    /// [`Error::Forked`]. Works after the engine was closed.
     pub fn seqnos(&self) -> Result<Seqnos> {
         self.services().gate.check_process()?;
         let cell = &self.vb.cell;
@@ -322,10 +333,10 @@ impl VBucket {
         })
     }
 
-    /// Returns what the vBucket holds.
+    /// Returns the numbers of documents and tombstones and their size. Does not read the disk.
     ///
     /// # Errors
-    /// [`Error::Forked`]; the engine may be closed.
+    /// [`Error::Forked`]. Works after the engine was closed.
     pub fn counts(&self) -> Result<VbCounts> {
         self.services().gate.check_process()?;
         let inner = self.vb.cell.lock();
@@ -335,45 +346,45 @@ impl VBucket {
         })
     }
 
-    /// Returns which streams of it are in progress. Takes the vBucket's lock for a moment, then as long
-    /// as it has streams.
+    /// Returns the progress of the streams of the vBucket. Takes the vBucket's lock briefly, and
+    /// then time proportional to the number of its streams.
     ///
     /// # Errors
-    /// [`Error::Forked`]; the engine may be closed.
+    /// [`Error::Forked`]. Works after the engine was closed.
     pub fn readers(&self) -> Result<VbReaders> {
         self.services().gate.check_process()?;
         let readers = Arc::clone(&self.vb.cell.lock().readers);
-        let figures = readers.figures();
+        let readers = readers.figures();
         let now = self.services().clock.monotonic();
-        let idle = figures.idle_since.map(|since| now.saturating_sub(since));
+        let idle = readers.idle_since.map(|since| now.saturating_sub(since));
         Ok(VbReaders {
-            count: figures.count,
-            lowest_taken: figures.lowest_taken,
+            count: readers.count,
+            lowest_taken: readers.lowest_taken,
             idle: idle.unwrap_or_default(),
         })
     }
 
-    /// Returns the branches of its history, newest first.
+    /// Returns the branches of the vBucket's history, newest first.
     ///
     /// # Errors
-    /// [`Error::Forked`]; the engine may be closed.
+    /// [`Error::Forked`]. Works after the engine was closed.
     pub fn failover_log(&self) -> Result<FailoverLog> {
         self.services().gate.check_process()?;
         Ok(self.vb.cell.lock().failover_log.clone())
     }
 
-    /// Reads a bounded run of what is on disk, in seqno order. Opens a db snapshot and gives it
-    /// back before it returns. What it shows may not be synced yet: compare
-    /// [`Slice::persisted_seqno`] with [`Seqnos::synced`].
+    /// Reads a bounded run of changes from disk, in seqno order. Opens a db snapshot and releases
+    /// it before it returns. The changes may not be synced yet: compare [`Slice::persisted_seqno`]
+    /// with [`Seqnos::synced`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a range that ends before it begins or a budget out of bounds;
+    /// [`Error::Invalid`] for a range that ends before it begins, or a budget out of bounds;
     /// [`Error::Corruption`], [`Error::Io`], [`Error::Closed`].
     pub fn scan_slice(&self, range: SeqnoRange, budget: SliceBudget) -> Result<Slice> {
         let services = self.services();
         budget.validate()?;
         if range.to < range.after {
-            return Err(Error::invalid("range", "ends before it begins"));
+            return Err(Error::invalid("range", "the end is before the start"));
         }
         services.metrics.operations.slices.add(1);
         let start = services.clock.monotonic();

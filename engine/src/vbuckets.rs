@@ -1,7 +1,7 @@
 //! The table of vBuckets.
 //!
-//! A number from outside becomes a vBucket here and nowhere else; everything inside carries the
-//! vBucket itself.
+//! A vBucket's number is converted into the vBucket here, once, where it enters the engine. The
+//! code inside passes the vBucket itself.
 
 use crate::error::{Cause, Error, Result};
 use crate::stripes::Stripes;
@@ -15,15 +15,15 @@ use vbstore_core::{VbCell, VbId};
 /// One vBucket of an open engine.
 pub(crate) struct Vb {
     pub(crate) cell: VbCell,
-    /// One more than the log position (bytes written by the engine) of the oldest batch that RocksDB
-    /// may hold in memory only; 0 if there is none.
+    /// The log position of the oldest batch that RocksDB may hold in memory only, plus 1; 0 if
+    /// there is none. A position counts the bytes written since the engine was opened.
     logged_since: AtomicU64,
     pub(crate) stripes: Stripes,
-    /// Why its changes cannot be flushed; `None` as long as they can. `has_failed` mirrors it, so that
-    /// the common case takes no lock.
+    /// Why the vBucket's changes cannot be flushed; `None` while they can. `has_failed` mirrors it,
+    /// so that the common case takes no lock.
     failure: Mutex<Option<Error>>,
     has_failed: AtomicBool,
-    /// It was deleted, and the space that it took was not given back yet.
+    /// Set by a deletion. Cleared when the compactor takes the vBucket.
     is_uncompacted: AtomicBool,
 }
 
@@ -43,8 +43,8 @@ impl Vb {
         self.cell.id
     }
 
-    /// Takes no writes any more: its changes cannot be flushed. Keeps the first cause. The leader calls
-    /// this under the vBucket's lock.
+    /// Makes the vBucket refuse writes, because its changes cannot be flushed. Keeps the first
+    /// cause. The leader calls this under the vBucket's lock.
     pub(crate) fn fail(&self, error: &Error) {
         let failed = || Error::VbFailed {
             vb: self.id(),
@@ -54,8 +54,8 @@ impl Vb {
         self.has_failed.store(true, Ordering::Release);
     }
 
-    /// Takes writes again: all that it held was deleted. The leader calls this under the vBucket's
-    /// lock.
+    /// Makes the vBucket accept writes again, because everything it held was deleted. The leader
+    /// calls this under the vBucket's lock.
     pub(crate) fn heal(&self) {
         self.has_failed.store(false, Ordering::Release);
         *self.failure.lock() = None;
@@ -65,17 +65,17 @@ impl Vb {
         self.has_failed.load(Ordering::Acquire)
     }
 
-    /// Notes that it was deleted and holds space that can be given back.
+    /// Marks the vBucket as deleted and not yet compacted.
     pub(crate) fn note_uncompacted(&self) {
         self.is_uncompacted.store(true, Ordering::Release);
     }
 
-    /// Returns whether it was deleted since the last call.
+    /// Returns whether the vBucket was deleted since the last call.
     pub(crate) fn take_uncompacted(&self) -> bool {
         self.is_uncompacted.swap(false, Ordering::AcqRel)
     }
 
-    /// Refuses if its changes cannot be flushed. Takes a leaf lock if so.
+    /// Returns an error if the vBucket's changes cannot be flushed. Takes a leaf lock only then.
     ///
     /// # Errors
     /// [`Error::VbFailed`].
@@ -86,9 +86,9 @@ impl Vb {
         self.failure.lock().clone().map_or(Ok(()), Err)
     }
 
-    /// Notes that a batch at this log position changed the vBucket.
+    /// Records that a batch at this log position changed the vBucket.
     pub(crate) fn note_logged(&self, position: u64) {
-        // Fails if there is an older one, which is the one to keep.
+        // Does nothing if an older batch is recorded: the oldest one is the one that counts.
         let _ = self.logged_since.compare_exchange(
             0,
             position + 1,
@@ -102,13 +102,13 @@ impl Vb {
         self.logged_since.load(Ordering::Acquire).checked_sub(1)
     }
 
-    /// Notes that everything is about to be moved to files. A batch written meanwhile notes itself
-    /// again.
+    /// Clears the log position, since everything is about to be moved to files. A batch written
+    /// meanwhile records its own.
     pub(crate) fn forget_logged(&self) {
         self.logged_since.store(0, Ordering::Release);
     }
 
-    /// Notes that it was not moved after all.
+    /// Restores the log position after the move to files has failed.
     pub(crate) fn restore_logged(&self, position: u64) {
         self.logged_since.store(position + 1, Ordering::Release);
     }
@@ -120,14 +120,14 @@ impl fmt::Debug for Vb {
     }
 }
 
-/// All vBuckets of a store, by number from 0.
+/// All vBuckets of a store, in the order of their numbers from 0.
 pub(crate) struct VBuckets(Box<[Arc<Vb>]>);
 
 impl VBuckets {
-    /// Returns the table of these vBuckets, which are in the order of their numbers.
+    /// Returns the table of these vBuckets.
     ///
     /// # Panics
-    /// When they are not, or there are none.
+    /// When there are none, or they are not in the order of their numbers.
     pub(crate) fn new(cells: Vec<VbCell>) -> Self {
         assert!(!cells.is_empty(), "a store without vBuckets");
         let in_order = (0..).map(VbId::new).zip(&cells);
@@ -138,10 +138,10 @@ impl VBuckets {
         Self(cells.into_iter().map(Vb::new).map(Arc::new).collect())
     }
 
-    /// Returns the vBucket of a number from outside.
+    /// Returns the vBucket with a number that a caller of the engine gave.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the store has none of this number.
+    /// [`Error::Invalid`] if the store has no such vBucket.
     pub(crate) fn get(&self, id: VbId) -> Result<&Arc<Vb>> {
         self.0.get(id.index()).ok_or_else(|| {
             let (count, last) = (self.0.len(), self.0.len() - 1);
@@ -162,19 +162,19 @@ impl VBuckets {
         &self.0[VbId::of_key(key, self.count()).index()]
     }
 
-    /// Returns the vBucket of a number that this table gave out.
+    /// Returns the vBucket with a number that came from this table.
     #[expect(clippy::indexing_slicing, reason = "the number is of this table")]
     pub(crate) fn at(&self, id: VbId) -> &Arc<Vb> {
         &self.0[id.index()]
     }
 
-    /// Returns the number after this one, and the first after the last.
+    /// Returns the number after this one; after the last comes 0.
     pub(crate) fn after(&self, id: VbId) -> VbId {
         let next = id.get() + 1;
         VbId::new(if next < self.count() { next } else { 0 })
     }
 
-    /// Returns how many there are.
+    /// Returns the number of vBuckets.
     #[expect(
         clippy::expect_used,
         reason = "their numbers are 16 bits wide, and a table of 65,536 is never made"

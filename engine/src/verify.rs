@@ -1,4 +1,4 @@
-//! Checking every invariant that can be checked on disk.
+//! Verification: checks every invariant that can be checked on disk.
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -9,45 +9,45 @@ use vbstore_core::record::{Counts, VbState};
 use vbstore_core::{ItemMeta, Seqno, VbId};
 use vbstore_metrics::Holder;
 
-/// Most problems that are described one by one for a vBucket; the rest is counted.
+/// The number of problems described one by one for a vBucket. Further ones are only counted.
 const PROBLEMS_MAX: usize = 100;
 
-/// What is wrong in one place.
+/// One problem found on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// In which vBucket; `None` for what belongs to none.
+    /// The vBucket; `None` if the problem belongs to none.
     pub vb: Option<VbId>,
-    /// At which seqno, if there is one.
+    /// The seqno, if the problem has one.
     pub seqno: Option<Seqno>,
-    /// Of which key, if there is one.
+    /// The key, if the problem has one.
     pub key: Option<Vec<u8>>,
-    /// What is wrong.
+    /// A description of the problem.
     pub detail: String,
 }
 
-/// What a check of one vBucket, or of all, found.
+/// The result of verifying one or more vBuckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// vBuckets checked.
+    /// The number of vBuckets checked.
     pub vbuckets: u64,
-    /// Keys with a value, counted one by one.
+    /// The number of documents, counted one by one. Expired ones are included.
     pub items: u64,
-    /// Tombstones, counted one by one.
+    /// The number of tombstones, counted one by one.
     pub tombstones: u64,
-    /// What is wrong; empty if nothing is.
+    /// The problems found; empty if there are none.
     pub problems: Vec<Problem>,
-    /// Problems beyond those described.
+    /// The number of problems beyond those in `problems`.
     pub more_problems: u64,
 }
 
 impl Verification {
-    /// Returns whether nothing is wrong.
+    /// Returns whether no problem was found.
     #[must_use]
     pub fn is_ok(&self) -> bool {
         self.problems.is_empty() && self.more_problems == 0
     }
 
-    /// Adds what another check found.
+    /// Adds the result of another check.
     pub fn add(&mut self, other: Self) {
         self.vbuckets += other.vbuckets;
         self.items += other.items;
@@ -58,14 +58,19 @@ impl Verification {
 }
 
 impl Engine {
-    /// Checks everything that a vBucket has on disk: every record decodes where it is stored, with
-    /// its checksum; documents and index entries agree in both directions and in every field; the
-    /// counts, the high seqno and its boundary are right; state and failover log agree. Takes one
-    /// db snapshot for the whole check and memory for the vBucket's keys: for a store at rest.
+    /// Verifies everything that a vBucket has on disk:
+    ///
+    /// - every record decodes where it is stored, with its checksum;
+    /// - documents and index entries agree in both directions and in every field;
+    /// - the counts and the high seqno are right, and the high seqno is a boundary;
+    /// - the state record and the failover log agree.
+    ///
+    /// Holds one db snapshot during the whole check and keeps the vBucket's keys in memory, so it
+    /// is meant for a store at rest.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Invalid`]. What is wrong with the data is in the result, also
-    /// where a file cannot be read.
+    /// [`Error::Closed`], [`Error::Invalid`]. Problems with the data are part of the result, even
+    /// if a file cannot be read.
     pub fn verify(&self, vb: VbId) -> Result<Verification> {
         let services = self.services();
         let vb = services.vbs.get(vb)?.id();
@@ -77,13 +82,15 @@ impl Engine {
             };
             check.found.vbuckets = 1;
             if let Err(error) = check.run(records) {
+                // Ends this check, but is a problem like the others: the caller wants them all.
                 check.note_error(&error);
             }
             check.found
         }))
     }
 
-    /// Checks what belongs to no vBucket: the list of superseded entries, which nothing fills yet.
+    /// Verifies what belongs to no vBucket: the list of superseded entries, which must be empty in
+    /// this version.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -100,8 +107,9 @@ impl Engine {
                     vb: None,
                     seqno: None,
                     key: Some(key.to_vec()),
-                    detail: "an entry in the superseded list, which this version never fills"
-                        .into(),
+                    detail:
+                        "an entry in the list of superseded entries, which this version never fills"
+                            .into(),
                 });
                 Ok(true)
             });
@@ -118,7 +126,7 @@ impl Engine {
     }
 }
 
-/// A document as the check remembers it.
+/// What the check remembers of a document.
 struct Seen {
     meta: ItemMeta,
     is_last_of_checkpoint: bool,
@@ -139,7 +147,10 @@ impl Check {
         self.found.items = counts.items;
         self.found.tombstones = counts.tombstones;
         if counts != state.counts {
-            let detail = format!("state says {:?}, {counts:?} were found", state.counts);
+            let detail = format!(
+                "the state record has {:?}, but {counts:?} were counted",
+                state.counts
+            );
             self.note(Some(state.high_seqno), None, detail);
         }
         self.check_high_seqno(&state, &documents);
@@ -152,10 +163,18 @@ impl Check {
             Ok(log) => {
                 let newest = log.entries().first();
                 if newest.is_some_and(|entry| entry.uuid != state.uuid) {
-                    self.note(None, None, "state and failover log name different branches");
+                    self.note(
+                        None,
+                        None,
+                        "the state record and the failover log name different branches",
+                    );
                 }
                 if newest.is_some_and(|entry| entry.seqno > state.high_seqno) {
-                    self.note(None, None, "the newest branch begins above the high seqno");
+                    self.note(
+                        None,
+                        None,
+                        "the newest branch of the failover log begins above the high seqno",
+                    );
                 }
             }
         }
@@ -191,8 +210,8 @@ impl Check {
         Ok(documents)
     }
 
-    /// Goes through the index and returns the counts it amounts to. Each entry must have its
-    /// document, and each document its entry.
+    /// Reads the index and returns the counts it adds up to. Each entry must have its document, and
+    /// each document its entry.
     fn check_index(
         &mut self,
         records: &Records<'_, '_>,
@@ -205,6 +224,7 @@ impl Check {
         records.index_records(vb, &[], None, |key, record| {
             let meta = match decode_index_entry(vb, key, record) {
                 Ok(meta) => meta,
+                // Its document will be reported, too: no valid entry refers to it.
                 Err(error) => {
                     self.note(None, Some(key), error.to_string());
                     return Ok(true);
@@ -227,18 +247,20 @@ impl Check {
         Ok(counts)
     }
 
-    /// Compares an index entry with the document at its seqno. Returns whether that is its document.
+    /// Compares an index entry with the document at its seqno. Returns whether the document has the
+    /// entry's key.
     fn check_entry(&mut self, key: &[u8], meta: ItemMeta, document: Option<&Seen>) -> bool {
         let detail = match document {
             None => "index entry without a document".to_owned(),
             Some(document) if document.key != key => {
                 let other = String::from_utf8_lossy(&document.key);
-                format!("index entry whose document is of key {other:?}")
+                format!("index entry whose document has the key {other:?}")
             }
             Some(document) => {
                 if document.meta != meta {
-                    let says = document.meta;
-                    let detail = format!("index entry says {meta:?}, its document says {says:?}");
+                    let in_document = document.meta;
+                    let detail =
+                        format!("the index entry has {meta:?}, its document has {in_document:?}");
                     self.note(Some(meta.seqno), Some(key), detail);
                 }
                 return true;
@@ -248,26 +270,27 @@ impl Check {
         false
     }
 
-    /// Decides whether a document that no index entry names is a fault, which it always is: what a
-    /// newer change replaces is deleted in the batch that replaces it. This is the one place that
-    /// decides.
+    /// Reports a document that no index entry refers to. That is always a problem, because a
+    /// replaced document is deleted in the batch that replaces it. This is the only place that
+    /// decides it.
     fn check_unclaimed(&mut self, seqno: Seqno, document: &Seen) {
         let detail = "document without an index entry";
         self.note(Some(seqno), Some(&document.key), detail);
     }
 
-    /// The high seqno is never purged and was the last of its checkpoint, so its document is there
-    /// and says so.
+    /// Checks the document at the high seqno. It must exist and be the last of its checkpoint: the
+    /// high seqno is never purged, and it is always a boundary.
     fn check_high_seqno(&mut self, state: &VbState, documents: &BTreeMap<Seqno, Seen>) {
         let high = state.high_seqno;
         if high == Seqno::ZERO {
+            // Nothing was ever written.
             return;
         }
         match documents.get(&high) {
-            None => self.note(Some(high), None, "high seqno without a document"),
+            None => self.note(Some(high), None, "the high seqno has no document"),
             Some(document) if !document.is_last_of_checkpoint => {
                 let key = document.key.clone();
-                self.note(Some(high), Some(&key), "the high seqno is no boundary");
+                self.note(Some(high), Some(&key), "the high seqno is not a boundary");
             }
             Some(_) => {}
         }
@@ -276,11 +299,12 @@ impl Check {
             self.note(
                 Some(high),
                 None,
-                "a document's cas is above the largest one given out",
+                "the CAS of a document is above the largest CAS in the state record",
             );
         }
     }
 
+    /// Adds a problem of this vBucket, or only counts it if there are too many.
     fn note(&mut self, seqno: Option<Seqno>, key: Option<&[u8]>, detail: impl Into<String>) {
         if self.found.problems.len() >= PROBLEMS_MAX {
             self.found.more_problems += 1;

@@ -1,18 +1,20 @@
-//! Calling wakers on threads that nobody depends on.
+//! Calling wakers on threads of their own.
 //!
-//! A program's waker is a program's code: it may write, wait for durability, block, panic, or drop the
-//! last handle of an engine. So none is called while a lock or the lead of the commit queue is held,
-//! nor on a thread of which anybody else needs something. The wakers of streams are ours and short, but
-//! there may be thousands of them, and no writer is to pay for that.
+//! A waker that a program passes in runs the program's code. It may write, wait for durability,
+//! block, panic, or drop the last handle of an engine. So no such waker is called while a lock or
+//! the lead of the commit queue is held, nor on a thread that other threads depend on. The wakers
+//! of streams belong to this crate and are short. But there may be thousands of them, and no writer
+//! should spend time on that.
 //!
 //! # Protocol
-//! There are two lanes, each with a thread of its own that is started with the first job: one for
-//! programs' wakers, one for the wakers of streams where there are more than a few. Whoever has a job
-//! posts it, holding no lock of the engine. The threads are joined by nobody and hold no handle: a
-//! waker may close the engine on one. A waker that blocks delays other wakers of programs, and nothing
-//! else. A thread ends when the last [`Wakers`] is gone and its queue is empty.
+//! There are two lanes. Each has its own thread, which the first job starts. One lane runs
+//! programs' wakers. The other runs the wakers of streams when there are more than a few. A job is
+//! posted by a thread that holds no lock of the engine. The lanes' threads are never joined and
+//! hold no handle, so a waker that runs on one may close the engine. A waker that blocks delays
+//! other wakers of programs, and nothing else. A thread ends when the last [`Wakers`] is gone and
+//! its queue is empty.
 //!
-//! An engine without threads does a job at once, on the thread that posts it.
+//! An engine without threads runs each job at once, on the thread that posts it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,10 +22,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use vbstore_core::vbucket::Fired;
 
-/// Wakers of streams that are called where they are fired: waking a thread for so few costs more.
+/// Up to this many stream wakers are called where they fire: waking a thread for them costs more.
 const FEW: usize = 16;
 
-/// Calls wakers. Cheap to clone; holds no engine.
+/// Calls wakers. Cheap to clone. Does not keep the engine open.
 #[derive(Clone, Debug)]
 pub struct Wakers {
     /// `None` in an engine without threads.
@@ -36,7 +38,7 @@ struct Lanes {
     streams: Lane,
 }
 
-/// A queue with its thread. Dropping it ends the thread.
+/// A queue with its own thread. Dropping the lane ends the thread.
 #[derive(Debug)]
 struct Lane {
     name: &'static str,
@@ -63,7 +65,7 @@ enum Job {
 }
 
 impl Wakers {
-    /// Returns wakers that are called on threads of their own.
+    /// Returns wakers that run on threads of their own.
     pub(crate) fn threaded() -> Self {
         Self {
             lanes: Some(Arc::new(Lanes {
@@ -73,13 +75,13 @@ impl Wakers {
         }
     }
 
-    /// Returns wakers that are called at once, on the thread that posts them.
+    /// Returns wakers that run at once, on the thread that posts them.
     #[must_use]
     pub fn inline() -> Self {
         Self { lanes: None }
     }
 
-    /// Calls a program's waker soon. The caller holds no lock and not the lead.
+    /// Calls a program's waker soon. The caller holds neither a lock nor the lead.
     pub fn post(&self, waker: Waker) {
         let job = Job::Program(waker);
         match &self.lanes {
@@ -88,8 +90,8 @@ impl Wakers {
         }
     }
 
-    /// Calls the wakers of streams: a few at once, more of them soon. The caller holds no lock and not
-    /// the lead.
+    /// Calls the wakers of streams: at once if they are few, soon otherwise. The caller holds
+    /// neither a lock nor the lead.
     pub(crate) fn wake_streams(&self, fired: Vec<Fired>) {
         let job = Job::Streams(fired);
         match &self.lanes {
@@ -117,7 +119,7 @@ impl Lane {
             let of_thread = Arc::clone(&self.queue);
             let thread = std::thread::Builder::new().name(self.name.to_owned());
             if let Err(error) = thread.spawn(move || of_thread.work()) {
-                tracing::error!(%error, "no thread for wakers: they are called where they are posted");
+                tracing::error!(%error, "no thread for wakers: the posting thread runs them");
                 self.queue.state.lock().has_thread = false;
                 self.queue.run_posted();
             }
@@ -168,8 +170,9 @@ impl Job {
     fn run(self) {
         match self {
             Self::Program(waker) => {
+                // A panic must not end the thread: other wakers depend on it.
                 if catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                    tracing::error!("a waker panicked");
+                    tracing::error!("a waker of the program panicked");
                 }
             }
             Self::Streams(fired) => fired.into_iter().for_each(Fired::wake),
@@ -201,12 +204,16 @@ mod tests {
         for panics in [false, true, false] {
             wakers.post(Waker::from(Arc::new(Tell(sent.clone(), panics))));
         }
-        let told: Vec<ThreadId> = (0..3)
+        let threads: Vec<ThreadId> = (0..3)
             .map(|_| received.recv_timeout(Duration::from_secs(60)).unwrap())
             .collect();
-        assert!(told.iter().all(|thread| thread == told.first().unwrap()));
-        assert_ne!(told.first(), Some(&std::thread::current().id()));
-        // What is posted last is still called when the handle is gone.
+        assert!(
+            threads
+                .iter()
+                .all(|thread| thread == threads.first().unwrap())
+        );
+        assert_ne!(threads.first(), Some(&std::thread::current().id()));
+        // The last job still runs after the handle is dropped.
         wakers.post(Waker::from(Arc::new(Tell(sent, false))));
         drop(wakers);
         received.recv_timeout(Duration::from_secs(60)).unwrap();

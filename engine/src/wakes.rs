@@ -1,8 +1,8 @@
-//! What is done once a thread holds no lock: calling wakers, and freeing changes.
+//! Work that is deferred until a thread holds no lock: calling wakers and freeing changes.
 //!
-//! A waker may take locks of its own and of the engine. Changes are ours, values included, but a
-//! checkpoint has thousands, and freeing them takes time that nobody should wait for under a lock or in
-//! the lead.
+//! A waker may take locks of its own and of the engine. Freeing changes runs no code of the
+//! program. But a checkpoint has thousands of changes, and no other thread should wait for that
+//! under a lock or for the lead.
 
 use crate::wakers::Wakers;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use vbstore_core::lock_order::assert_none_held;
 use vbstore_core::vbucket::Fired;
 use vbstore_core::{Checkpoints, Item, Sealed};
 
-/// Collects wakers to be called and changes to be dropped once no lock is held.
+/// Collects wakers to call and changes to drop once no lock is held.
 #[derive(Default)]
 #[must_use = "call `run` once no lock is held"]
 pub(crate) struct Wakes {
@@ -21,30 +21,30 @@ pub(crate) struct Wakes {
 }
 
 impl Wakes {
-    /// Adds wakers.
+    /// Adds wakers to call.
     pub(crate) fn wake(&mut self, fired: Fired) {
-        // Nearly always: what is collected for nobody would be allocated for nothing at every write.
+        // Usually there are none. Skipping those avoids an allocation in every write.
         if !fired.is_empty() {
             self.fired.push(fired);
         }
     }
 
-    /// Adds changes that nobody reads any more.
+    /// Adds a freed checkpoint.
     pub(crate) fn free(&mut self, freed: Arc<Sealed>) {
         self.freed.push(freed);
     }
 
-    /// Adds the change that a newer one has replaced, if it has replaced one.
+    /// Adds the change that a newer one has replaced, if any.
     pub(crate) fn replace(&mut self, replaced: Option<Arc<Item>>) {
         self.replaced.extend(replaced);
     }
 
-    /// Adds what a deleted vBucket held.
+    /// Adds the checkpoints of a deleted vBucket.
     pub(crate) fn forget(&mut self, forgotten: Checkpoints) {
         self.forgotten.push(forgotten);
     }
 
-    /// Adds everything that another collection holds.
+    /// Adds everything from another collection.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.fired.append(&mut other.fired);
         self.freed.append(&mut other.freed);
@@ -52,12 +52,12 @@ impl Wakes {
         self.forgotten.append(&mut other.forgotten);
     }
 
-    /// Calls the wakers, on this thread, and drops the changes. The caller holds no lock.
+    /// Calls the wakers on this thread and drops the changes. The caller holds no lock.
     pub(crate) fn run(self) {
         self.run_with(&Wakers::inline());
     }
 
-    /// The same, but many wakers are called on another thread.
+    /// Like [`Self::run`], but may call the wakers on another thread if there are many.
     pub(crate) fn run_with(self, wakers: &Wakers) {
         assert_none_held();
         if !self.fired.is_empty() {

@@ -1,17 +1,19 @@
-//! Writing: limits, conditions, assignment.
+//! Writing: checks limits and conditions, assigns seqnos and appends the changes in memory.
 //!
 //! # Protocol
-//! 1. Without any lock: limits, health; room in memory is reserved; values are copied.
-//! 2. Gate, then the key stripes of all keys: nobody else changes these keys now.
-//! 3. The vBucket's generation; then, for every key, its newest change: checkpoint, then disk. A
-//!    change that depends on nothing needs it too, because the flush has to know what it replaces.
-//!    What cannot be read so refuses the write before it has a seqno, where it changes nothing; in the
-//!    flush it would stop changes that were acknowledged.
-//!    If a branch is due, or no CAS is reserved, everything is given back, that is made good, and the
-//!    write begins again at 1: only a change that may be made begins a branch.
-//! 4. The vBucket's lock, for the assignment only: is the generation still the one of step 3? Then
-//!    seqno, CAS, append; the vBucket goes onto the dirty list.
-//! 5. Everything is given back, and the caller waits for its durability.
+//! 1. Without any lock: check the limits and the health, reserve room in memory, and copy the
+//!    values.
+//! 2. Enter the gate and take the stripes of all keys. From here on no other write changes these
+//!    keys.
+//! 3. Read the vBucket's generation, and then the newest change of every key, from the checkpoints
+//!    or from disk. Even an unconditional change needs it, because the flush has to know what it
+//!    replaces. A read that fails refuses the write before it has a seqno, so nothing is changed.
+//!    In the flush the same failure would stop changes that were acknowledged.
+//!    If a branch is due, or no CAS is reserved, release everything, make the vBucket ready, and
+//!    start again at 1. So only a change whose condition holds begins a branch.
+//! 4. Take the vBucket's lock, for the assignment only. If the generation is still that of step 3,
+//!    assign seqno and CAS, append, and put the vBucket onto the dirty list.
+//! 5. Release everything. The caller then waits for durability.
 
 use crate::change::{Change, Verb, Written};
 use crate::commit::{Branches, Committer, DirtyList, Want};
@@ -37,7 +39,7 @@ use vbstore_core::{
 };
 use vbstore_metrics::EngineMetrics;
 
-/// A change that may be made: its condition holds while its key's stripe is held.
+/// A change that may be made. Its condition holds as long as its key's stripe is held.
 struct Admitted {
     kind: ItemKind,
     key: Box<[u8]>,
@@ -48,28 +50,28 @@ struct Admitted {
     previous: Option<ItemMeta>,
 }
 
-/// The newest change of a key, in memory or on disk.
+/// The newest change of a key, from memory or from disk.
 #[derive(Default)]
 struct Current {
     meta: Option<ItemMeta>,
-    /// The change itself, if it was found in memory.
+    /// The change itself, if it is in memory and its value may be needed.
     in_memory: Option<Arc<Item>>,
 }
 
-/// What came of an attempt to write.
+/// The result of one attempt to write.
 enum Attempt {
-    /// It is written. What to wait for.
+    /// The changes were made. Contains what to wait for.
     Written(Vec<Written>, Want),
-    /// Nothing was changed: it takes so many bytes of memory.
+    /// Nothing was changed: the changes need this many bytes of memory.
     NeedsRoom(u64),
     /// Nothing was changed: a branch is due, or no CAS is reserved.
     NeedsBranch,
 }
 
-/// Keys that are looked up in memory in one turn of the vBucket's lock, which readers wait for.
+/// Keys looked up in memory per hold of the vBucket's lock. Readers wait for that lock.
 const KEYS_IN_A_TURN: usize = 256;
 
-/// Writes: admits changes, gives them their seqnos and appends them in memory.
+/// The write path: admits changes, assigns their seqnos and appends them in memory.
 pub(crate) struct Writes {
     pub(crate) config: Arc<Config>,
     pub(crate) gate: Arc<Gate>,
@@ -81,7 +83,7 @@ pub(crate) struct Writes {
     pub(crate) tuning: Arc<CurrentTuning>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Waiting is done in real time, whatever clock the engine was given.
+    /// Time-outs are in real time, whatever clock the engine was given.
     pub(crate) real: SystemClock,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
@@ -89,8 +91,8 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    /// Makes all of the changes or none. Returns where they went, and what to wait for. The caller
-    /// holds no lock.
+    /// Makes all changes or none. Returns their seqnos and what to wait for. The caller holds no
+    /// lock. May block for room in memory, for reads from disk, and for the sync of a new branch.
     pub(crate) fn write(
         &self,
         vb: &Arc<Vb>,
@@ -107,7 +109,7 @@ impl Writes {
                 Error::Busy { .. } => refusals.memory.add(1),
                 Error::VbFailed { .. } => refusals.vb_failed.add(1),
                 Error::Corruption { .. } | Error::Io { .. } => refusals.unreadable.add(1),
-                // Its condition did not hold, or the caller has no use for the engine any more.
+                // Its condition did not hold, or the engine is closed: not the engine's fault.
                 _ => {}
             })
     }
@@ -121,6 +123,7 @@ impl Writes {
         self.check_limits(changes)?;
         let mut bytes = changes.iter().map(|change| memory_of(change, None)).sum();
         loop {
+            // Checked in every round: the state may change while this thread waits for room.
             self.health.check()?;
             vb.check()?;
             let room = self.reserve(bytes)?;
@@ -132,7 +135,7 @@ impl Writes {
         }
     }
 
-    /// Reserves room in memory; waits a bounded time for it. The caller holds no lock.
+    /// Reserves room in memory. Blocks for at most `busy_timeout`. The caller holds no lock.
     fn reserve(&self, bytes: u64) -> Result<Room> {
         let tuning = self.tuning.get();
         if let Some(room) = self.memory.reserve(bytes, tuning.memory_quota) {
@@ -143,7 +146,7 @@ impl Writes {
             let waited = self.real.monotonic().saturating_sub(start);
             let left = tuning.busy_timeout.saturating_sub(waited);
             self.committer.wait(&Want::Room { bytes }, Some(left))?;
-            // Others may have been faster.
+            // Another writer may have taken the room, so try again.
             if let Some(room) = self.memory.reserve(bytes, self.tuning.get().memory_quota) {
                 return Ok(room);
             }
@@ -155,7 +158,7 @@ impl Writes {
         }
     }
 
-    /// Makes all of the changes or none, if they fit into the room and the vBucket is ready for them.
+    /// Makes all changes or none, if they fit into the room and the vBucket is ready for them.
     fn write_within(
         &self,
         vb: &Arc<Vb>,
@@ -164,9 +167,9 @@ impl Writes {
         room: Room,
     ) -> Result<Attempt> {
         let cell = &vb.cell;
-        // Copied before anything is locked. A value that is kept has memory of its own: a small part of
-        // a large buffer would keep all of it, which no quota sees, and its end would be the program's
-        // code, which may run under no lock.
+        // Copied before anything is locked, so that a kept value has memory of its own. A small
+        // part of a large buffer would keep all of the buffer alive, unseen by the quota. And the
+        // buffer's destructor is the program's code, which must not run under a lock.
         let values: Vec<Bytes> = changes
             .iter()
             .map(|change| Bytes::copy_from_slice(&change.value))
@@ -176,7 +179,7 @@ impl Writes {
         let (admitted, generation) = loop {
             let generation = cell.generation();
             let current = self.read_current(&storage, cell, changes)?;
-            // A touch keeps a value that was not known before.
+            // A touch keeps the old value, whose size was unknown until now.
             let of_each = changes.iter().zip(&current);
             let needed: u64 = of_each
                 .map(|(change, current)| memory_of(change, current.meta))
@@ -185,7 +188,7 @@ impl Writes {
                 return Ok(Attempt::NeedsRoom(needed));
             }
             let admitted = self.admit(&storage, cell, changes, current, &values)?;
-            // A deletion of the vBucket in between makes what was read worthless.
+            // If the vBucket was deleted meanwhile, what was read is outdated: read again.
             if cell.generation() == generation {
                 break (admitted, generation);
             }
@@ -198,6 +201,7 @@ impl Writes {
         if cell.generation() != generation {
             return Err(Error::VbGone { vb: cell.id });
         }
+        // Checked again: a vBucket fails under this lock, so no change is appended after that.
         self.health.check()?;
         vb.check()?;
         let (written, mut wakes) =
@@ -206,6 +210,7 @@ impl Writes {
         drop(inner);
         drop(stripes);
         drop(storage);
+        // Last, because wakers may take any lock.
         wakes.run_with(&self.wakers);
 
         let seqno = last(&written).seqno;
@@ -231,24 +236,30 @@ impl Writes {
             }
         };
         if changes.is_empty() {
-            return Err(Error::invalid("batch", "it contains no change"));
+            return Err(Error::invalid("batch", "must contain at least one change"));
         }
         at_most("batch", changes.len(), config.batch_items_max)?;
         let mut bytes = 0_usize;
         for change in changes {
             if change.key.is_empty() {
-                return Err(Error::invalid("key", "it is empty"));
+                return Err(Error::invalid("key", "must not be empty"));
             }
             at_most("key", change.key.len(), config.key_bytes_max)?;
             at_most("value", change.value.len(), config.value_bytes_max)?;
             bytes += change.key.len() + change.value.len();
             if let Verb::Restore(kind, cas) = change.verb {
                 if !kind.is_live() && !change.value.is_empty() {
-                    return Err(Error::invalid("value", "a deletion has none"));
+                    return Err(Error::invalid(
+                        "value",
+                        "a restored tombstone must not have a value",
+                    ));
                 }
                 if cas.get() == 0 || cas > Cas::RESTORED_MAX {
-                    let max = Cas::RESTORED_MAX;
-                    return Err(Error::invalid("cas", format!("not between 1 and {max}")));
+                    let (cas, max) = (cas.get(), Cas::RESTORED_MAX);
+                    return Err(Error::invalid(
+                        "cas",
+                        format!("{cas} is not between 1 and {max}"),
+                    ));
                 }
             }
         }
@@ -256,7 +267,7 @@ impl Writes {
             at_most("batch bytes", bytes, config.batch_bytes_max)?;
             let keys: HashSet<&[u8]> = changes.iter().map(Change::key).collect();
             if keys.len() != changes.len() {
-                return Err(Error::invalid("batch", "a key appears twice"));
+                return Err(Error::invalid("batch", "must not contain a key twice"));
             }
         }
         Ok(())
@@ -279,12 +290,13 @@ impl Writes {
             .collect()
     }
 
-    /// Reads the newest change of each key: memory first, then disk, in one batched read. The caller
-    /// holds the keys' stripes, so that none of them changes meanwhile; what is found in memory may be
-    /// freed before the assignment, and is then the newest on disk.
+    /// Reads the newest change of each key: from memory first, and the rest from disk in one
+    /// batched read. The caller holds the keys' stripes, so none of the keys changes meanwhile. A
+    /// change found in memory may be freed before the assignment; it is then the newest one on
+    /// disk.
     #[expect(
         clippy::indexing_slicing,
-        reason = "each missing key is noted with its place among the changes"
+        reason = "each missing key is stored with its index among the changes"
     )]
     fn read_current(
         &self,
@@ -324,8 +336,8 @@ impl Writes {
         Ok(found)
     }
 
-    /// Assigns seqnos and CAS values, appends, and puts the vBucket onto the dirty list. The
-    /// changes end up in one checkpoint, and so in one write batch.
+    /// Assigns seqnos and CAS values, appends the changes, and puts the vBucket onto the dirty
+    /// list. The changes end up in one checkpoint, and so in one write batch.
     fn assign(
         &self,
         vb: &Arc<Vb>,
@@ -338,11 +350,14 @@ impl Writes {
         let last = inner.checkpoints.high_seqno().get();
         let last = last.checked_add(count(changes.len()));
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
-            return Err(Error::invalid("vb", "out of seqnos"));
+            return Err(Error::invalid(
+                "vb",
+                format!("{} has no seqnos left", vb.id()),
+            ));
         }
         assert!(
             !vb.cell.is_branch_due(),
-            "a change of {} before its branch",
+            "a change of {} was assigned before its branch",
             vb.id()
         );
         let (micros, seconds) = (self.branches.cas_micros(), self.clock.wall_seconds());
@@ -358,26 +373,8 @@ impl Writes {
                 _ => inner.max_cas.next(micros),
             };
             inner.max_cas = inner.max_cas.max(cas);
-            let is_restored = matches!(change.verb, Verb::Restore(..));
-            let meta = ItemMeta {
-                seqno,
-                kind: admitted.kind,
-                cas,
-                flags: admitted.flags,
-                // The age of a tombstone counts from its deletion.
-                expiry: if admitted.kind.is_live() || is_restored {
-                    change.expiry
-                } else {
-                    seconds
-                },
-                datatype: admitted.datatype,
-                value_len: value_len(&admitted.value),
-            };
-            let item = Item {
-                meta,
-                key: admitted.key,
-                value: admitted.value,
-            };
+            let previous = admitted.previous;
+            let item = item_of(change, admitted, seqno, cas, seconds);
             let sync = durability == Durability::Synced;
             let Appended {
                 added,
@@ -385,7 +382,7 @@ impl Writes {
                 replaced,
             } = inner
                 .checkpoints
-                .append(Arc::new(item), admitted.previous, sync, now);
+                .append(Arc::new(item), previous, sync, now);
             added_sum += added;
             wakes.replace(replaced);
             removed_sum += removed;
@@ -403,19 +400,43 @@ impl Writes {
         if !inner.is_dirty {
             inner.is_dirty = true;
             if self.dirty.mark(vb, now) {
-                self.signals.flusher.wake_from_rest();
+                self.signals.flusher.wake_unless_timed();
             }
         }
-        // ORDER: on the dirty list first, settled second: who finds no room and nothing to flush then
-        // finds the reservation.
+        // ORDER: dirty list first, settle second. A writer that finds neither room nor anything to
+        // flush then still finds this reservation, and waits for it to end.
         room.settle(added_sum);
         self.memory.subtract(removed_sum);
         Ok((written, wakes))
     }
 }
 
-/// Returns the memory that a change takes, in bytes. `current` is its key's newest change, whose value a
-/// touch keeps.
+/// Returns the item of an admitted change. `seconds` is the wall clock's time.
+fn item_of(change: &Change, admitted: Admitted, seqno: Seqno, cas: Cas, seconds: u32) -> Item {
+    let is_restored = matches!(change.verb, Verb::Restore(..));
+    let meta = ItemMeta {
+        seqno,
+        kind: admitted.kind,
+        cas,
+        flags: admitted.flags,
+        // For a tombstone this is the time of its deletion: its age counts from there.
+        expiry: if admitted.kind.is_live() || is_restored {
+            change.expiry
+        } else {
+            seconds
+        },
+        datatype: admitted.datatype,
+        value_len: value_len(&admitted.value),
+    };
+    Item {
+        meta,
+        key: admitted.key,
+        value: admitted.value,
+    }
+}
+
+/// Returns the memory of a change in bytes. `current` is the newest change of its key, whose value
+/// a touch keeps.
 fn memory_of(change: &Change, current: Option<ItemMeta>) -> u64 {
     let value = match change.verb {
         Verb::Touch => current.map_or(0, |meta| u64::from(meta.value_len)),
@@ -429,16 +450,19 @@ fn value_len(value: &Bytes) -> u32 {
     u32::try_from(value.len()).expect("a value above its limit was admitted")
 }
 
-/// Returns where the last change of a batch went.
+/// Returns the result of the last change of a batch.
 #[expect(
     clippy::expect_used,
     reason = "the limits refuse a batch without a change"
 )]
 pub(crate) fn last(written: &[Written]) -> Written {
-    *written.last().expect("a batch of no change was written")
+    *written
+        .last()
+        .expect("a batch without a change was written")
 }
 
-/// Checks the condition of one change. The caller holds its key's stripe.
+/// Checks the condition of one change and returns what to append. The caller holds the key's
+/// stripe. May read the disk, for the value that a touch keeps.
 fn admit_one(
     storage: &Storage,
     cell: &VbCell,
@@ -475,8 +499,8 @@ fn admit_one(
             admitted.datatype = meta.datatype;
             admitted.value = match current.in_memory {
                 Some(item) => item.value.clone(),
-                // The stripe is held, so the document cannot be replaced. Deleting the whole
-                // vBucket can take it away, and then the generation has changed.
+                // The stripe is held, so no write can replace the document. Only a deletion of the
+                // whole vBucket can remove it, and then the generation has changed.
                 None => storage
                     .document_at(cell.id, &change.key, meta)?
                     .map(|document| document.value)

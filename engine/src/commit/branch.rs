@@ -1,15 +1,18 @@
-//! What must be on disk before a change is given its seqno and CAS: the branch it belongs to, if one is
-//! due (the protocol is in [`vbstore_core`]'s module `branch`), and a bound for CAS values.
+//! What must be on disk before a change gets its seqno and CAS: the branch it belongs to, if one is
+//! due (the protocol is in [`vbstore_core`]'s module `branch`), and an upper bound for CAS values.
 //!
-//! A change that a crash takes back must not share its CAS with a later one, even if the clock stands
-//! behind by then. A CAS is what the clock says, or one more than the vBucket's largest. So how far the
-//! clock may be believed is reserved on disk, an hour ahead, and a branch that begins after an unclean
-//! stop begins above that and above as many changes as can be lost ([`Cas::above_lost`]). The clock
-//! rather than a jump by some margin alone, because a clock may stand behind by any time; and one
-//! reservation for the store, because one sync an hour costs nothing. Only CAS values that a caller
-//! restored are not covered: they are the caller's.
+//! # CAS values after a crash
+//! A change that a crash loses must not share its CAS with a later change, even if the clock is
+//! behind by then. A CAS is the clock's time, or one more than the vBucket's largest CAS if that is
+//! larger. So an upper bound for the clock's part is reserved on disk, an hour ahead. A branch that
+//! begins after an unclean stop starts above that bound, and above as many changes as can be lost
+//! ([`Cas::above_lost`]).
 //!
-//! A model checker tries this very source (`core/tests/branches.rs`).
+//! A jump by some margin alone would not do, because a clock may be behind by any amount. One
+//! reservation serves the whole store, because one sync an hour costs nothing. CAS values that a
+//! caller restored are not covered: the caller is responsible for them.
+//!
+//! A model checker runs this very source (`core/tests/branches.rs`).
 
 use super::committer::Committer;
 use super::lead::Lead;
@@ -29,16 +32,18 @@ use vbstore_core::{Cas, Clock, FailoverLog, VbCell, VbId, VbInner, VbUuid};
 
 /// How far ahead of the clock CAS values are reserved, in microseconds: an hour.
 const RESERVED_MICROS: u64 = 3_600_000_000;
-/// A reservation with less left than this, in microseconds, is renewed with whatever else is written.
+/// A reservation with less left than this, in microseconds, is renewed together with the next
+/// branch.
 const RENEWED_MICROS: u64 = RESERVED_MICROS / 2;
 
-/// Returns what a clock says in microseconds, at most what can be reserved: a clock may be off the scale.
+/// Returns the clock's time in microseconds, capped at what can be reserved: a clock may be far
+/// off.
 fn micros_of(clock: &dyn Clock) -> u64 {
     clock.wall_micros().min(Cas::RESTORED_MAX.get())
 }
 
-/// Returns up to which CAS a store that is opened now may believe its clock. A clock that is off the
-/// scale reserves all there is.
+/// Returns the largest CAS that a store opened now may take from its clock. A clock that is beyond
+/// the range reserves all of it.
 pub(crate) fn reserved_at(clock: &dyn Clock) -> Cas {
     Cas::new(micros_of(clock) + RESERVED_MICROS).min(Cas::RESTORED_MAX)
 }
@@ -52,7 +57,7 @@ pub(crate) struct Branches {
     clock: Arc<dyn Clock>,
     failpoints: MaybeFailpoints,
     unclean_stops: u64,
-    /// Changed with the lead, once what it says is synced.
+    /// The synced reservation. Changed with the lead only, after the record was synced.
     cas_reserved: AtomicU64,
     /// vBuckets in which a writer waits for its branch.
     waiting: Mutex<BTreeMap<VbId, Arc<Vb>>>,
@@ -86,17 +91,19 @@ impl Branches {
         !cell.is_branch_due() && micros_of(&*self.clock) <= self.cas_reserved().get()
     }
 
-    /// Returns the microseconds from which a CAS is made: those of the clock, at most what is reserved.
+    /// Returns the time to make a CAS from, in microseconds: the clock's, capped at the
+    /// reservation.
     pub(crate) fn cas_micros(&self) -> u64 {
         micros_of(&*self.clock).min(self.cas_reserved().get())
     }
 
-    /// Returns the failover log of a vBucket that begins with this branch at seqno 0.
+    /// Returns the failover log of a vBucket whose only branch is `uuid`, beginning at seqno 0.
     pub(super) fn first_log(&self, uuid: VbUuid) -> FailoverLog {
         FailoverLog::new(uuid, self.unclean_stops)
     }
 
-    /// Returns a CAS below which a vBucket that is about to be deleted has given out all of its own.
+    /// Returns an upper bound of the CAS values that a vBucket has given out, to be carried over
+    /// its deletion.
     pub(super) fn max_cas(&self, cell: &VbCell, inner: &VbInner) -> Cas {
         if cell.is_branch_due() {
             inner.max_cas.above_lost(self.cas_reserved())
@@ -105,8 +112,8 @@ impl Branches {
         }
     }
 
-    /// Makes what [`Self::is_ready`] asks for true, if it is not. Waits for the lead, and for a sync that
-    /// serves all who wait. The caller holds no lock.
+    /// Makes [`Self::is_ready`] true if it is not. Blocks for the lead and for one sync, which
+    /// serves all vBuckets that wait. The caller holds no lock.
     ///
     /// # Errors
     /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`].
@@ -116,10 +123,10 @@ impl Branches {
             if self.is_ready(&vb.cell) {
                 return Ok(());
             }
-            // A leader before this one may have taken it from the list, and failed.
+            // A previous leader may have taken this vBucket off the list, and then failed.
             let mut waiting = std::mem::take(&mut *self.waiting.lock());
             waiting.insert(vb.id(), Arc::clone(vb));
-            // Outside of what is noted: that others refuse is no failure of the store.
+            // These errors are not recorded in the health: they come from it or from a close.
             let storage = self.gate.lend()?;
             self.health.check()?;
             self.begin(lead, &storage, &waiting).inspect_err(|error| {
@@ -128,7 +135,7 @@ impl Branches {
         })
     }
 
-    /// Returns in how many vBuckets a writer waits.
+    /// Returns the number of vBuckets in which a writer waits.
     #[cfg(feature = "testing")]
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.lock().len()
@@ -147,7 +154,8 @@ impl Branches {
             let stops = self.unclean_stops;
             let Some((state, log)) = vb.cell.prepare_branch(uuid, stops, self.cas_reserved())
             else {
-                // It waits for CAS values only, or has begun or was deleted meanwhile.
+                // It waits for CAS values only, or its branch has begun, or it was deleted
+                // meanwhile.
                 continue;
             };
             batch.put_state(*id, &state)?;
@@ -165,8 +173,9 @@ impl Branches {
         let start = self.clock.monotonic();
         let sequence = storage.write(batch, true)?;
         self.syncs.count(start);
-        // From here on the branches are on disk and have begun, whatever follows: whoever wrote the state
-        // of memory next would put another branch beside the failover log of this one.
+        // From here on the branches are on disk and have begun, whatever fails below. If memory
+        // kept the old branch, the next flush would write a state that contradicts the failover
+        // log.
         let witnessed = self.syncs.record(lead, sequence);
         let passed = self.failpoints.pass(place::BRANCH_PUBLISH);
         for (vb, state) in begun {
@@ -179,7 +188,7 @@ impl Branches {
         }
         witnessed?;
         passed?;
-        // The sync covered every batch before this one too.
+        // The sync covered every earlier batch too.
         self.syncs.publish_all(lead);
         Ok(())
     }
@@ -188,7 +197,7 @@ impl Branches {
         Cas::new(self.cas_reserved.load(Ordering::Acquire))
     }
 
-    /// Returns up to where to reserve, if little is left of the reservation and there is more to reserve.
+    /// Returns the new reservation, if little is left of the current one and it can be extended.
     fn renewed(&self) -> Option<Cas> {
         let reserved = self.cas_reserved();
         let left = reserved.get().saturating_sub(micros_of(&*self.clock));

@@ -1,7 +1,7 @@
-//! From checkpoints to one batch.
+//! Building one batch from checkpoints.
 //!
-//! Each vBucket's part is planned first, which can fail for this vBucket alone, and put into the batch
-//! second.
+//! Each vBucket's part is planned first, and put into the batch second. Planning can fail for one
+//! vBucket alone, and then the batch contains nothing of it.
 
 use super::retire::{PreviousNeededBy, retire_previous};
 use crate::error::{Error, Result};
@@ -16,16 +16,17 @@ use vbstore_core::record::{Counts, Document, DocumentHead, VbState};
 use vbstore_core::{ItemMeta, Sealed, Seqno};
 use vbstore_metrics::EngineMetrics;
 
-/// What one vBucket brings to a flush.
+/// The part of one vBucket in a flush.
 pub(super) struct Unit {
     pub(super) vb: Arc<Vb>,
     /// Its checkpoints after the persistence cursor, oldest first.
     pub(super) taken: Vec<Arc<Sealed>>,
-    /// Its state: before the flush when taken, after it when built.
+    /// The vBucket's state: as of before the flush at first, as of after it once built.
     pub(super) state: VbState,
 }
 
 impl Unit {
+    /// Returns all changes, each with whether it is the last of its checkpoint.
     fn entries(&self) -> impl Iterator<Item = (&Entry, bool)> {
         self.taken.iter().flat_map(|sealed| {
             let end = sealed.end();
@@ -37,35 +38,35 @@ impl Unit {
     }
 }
 
-/// A batch, and what became of the units.
+/// A batch, and the outcome of each unit.
 pub(super) struct Built<'s> {
     pub(super) batch: Batch<'s>,
-    /// Changes in the batch.
+    /// The number of changes in the batch.
     pub(super) items: u64,
-    /// Changes of the units in the batch that it leaves out, because a newer one of their key is in it.
+    /// The number of changes not written because the batch has a newer change of the same key.
     pub(super) replaced: u64,
-    /// The vBuckets that are not in the batch, and why.
+    /// The vBuckets that are left out of the batch, with the reasons.
     pub(super) failed: Vec<(Arc<Vb>, Error)>,
 }
 
-/// A change that is to be written.
+/// A change to be written.
 struct Row<'u> {
     entry: &'u Entry,
     is_last_of_checkpoint: bool,
-    /// The change that it replaces on disk.
+    /// The change of the same key on disk that it replaces.
     previous: Option<ItemMeta>,
 }
 
-/// What a unit puts into the batch.
+/// What the batch will contain of one unit.
 struct Plan<'u> {
     rows: Vec<Row<'u>>,
-    /// Changes that are left out.
+    /// The number of changes that a newer change of the same key replaces.
     replaced: u64,
-    /// The vBucket's state after it.
+    /// The vBucket's state after the flush.
     state: VbState,
 }
 
-/// Builds the batch and brings the state of each unit in it up to it.
+/// Builds the batch, and updates the state of each unit in it to the one after the flush.
 pub(super) fn build<'s>(
     storage: &'s Storage,
     units: &mut [Unit],
@@ -94,16 +95,17 @@ pub(super) fn build<'s>(
     Ok(built)
 }
 
-/// Decides what a unit puts into the batch. Of a key that several of its checkpoints change only the
-/// newest change is written, and replaces on disk what the oldest of them was going to replace: the disk
-/// shows the unit as a whole or not at all, and at its end only the newest is left anyway.
+/// Decides what the batch will contain of a unit. If several checkpoints of the unit change a key,
+/// only the newest change is written. On disk it replaces what the oldest of them would have
+/// replaced. That is correct because the disk shows the unit as a whole or not at all, and at its
+/// end only the newest change of a key is left.
 fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
     let mut looked_up = looked_up.into_iter();
     let mut state = unit.state;
     let mut rows = Vec::new();
     let mut replaced = 0;
     let newest = newest_of_each_key(unit);
-    // What the changes that are not written were going to replace.
+    // By key: what the unwritten changes so far would have replaced on disk.
     let mut passed_on: HashMap<&[u8], Option<ItemMeta>> = HashMap::new();
     for (entry, is_last_of_checkpoint) in unit.entries() {
         let previous = if may_be_purged(entry, unit.state.purge_seqno) {
@@ -119,15 +121,21 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
             replaced += 1;
             continue;
         }
+        // Seqnos only rise. Anything else means that memory and disk disagree.
         let prev_seqno = previous.map_or(Seqno::ZERO, |previous| previous.seqno);
         if prev_seqno >= seqno || seqno <= state.high_seqno {
             let after = state.high_seqno;
             let detail =
-                format!("seqno {seqno} would be written after {after}, replacing {prev_seqno}");
+                format!("seqno {seqno} would follow seqno {after} and replace seqno {prev_seqno}");
             return Err(disagreement(unit, detail));
         }
-        state.counts = count(state.counts, item.key.len(), previous, item.meta)
-            .ok_or_else(|| disagreement(unit, format!("counts do not allow seqno {seqno}")))?;
+        state.counts =
+            count(state.counts, item.key.len(), previous, item.meta).ok_or_else(|| {
+                disagreement(
+                    unit,
+                    format!("the counts are too low for the change at seqno {seqno}"),
+                )
+            })?;
         state.high_seqno = seqno;
         rows.push(Row {
             entry,
@@ -142,7 +150,8 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
     })
 }
 
-/// Returns the newest change of each key, if there may be several of one.
+/// Returns the newest change of each key; empty if each key has one change only, as in one
+/// checkpoint.
 fn newest_of_each_key(unit: &Unit) -> HashMap<&[u8], Seqno> {
     if unit.taken.len() < 2 {
         return HashMap::new();
@@ -153,7 +162,7 @@ fn newest_of_each_key(unit: &Unit) -> HashMap<&[u8], Seqno> {
         .collect()
 }
 
-/// Puts a unit into the batch.
+/// Adds the plan of a unit to the batch.
 fn put(batch: &mut Batch<'_>, unit: &Unit, plan: &Plan<'_>) -> Result<()> {
     let vb = unit.vb.id();
     let needed_by = PreviousNeededBy::Nobody;
@@ -178,24 +187,26 @@ fn put(batch: &mut Batch<'_>, unit: &Unit, plan: &Plan<'_>) -> Result<()> {
     batch.put_state(vb, &plan.state)
 }
 
-/// Returns what was looked up for the next entry whose previous change may have been purged: they come
-/// in the order in which they were looked up.
+/// Returns the looked-up change for the next entry that needs one. The results are in the order of
+/// those entries.
 #[expect(
     clippy::expect_used,
     reason = "each entry whose previous change may be purged was looked up"
 )]
 fn next_looked_up(looked_up: &mut impl Iterator<Item = Option<ItemMeta>>) -> Option<ItemMeta> {
-    looked_up.next().expect("fewer look-ups than entries")
+    looked_up
+        .next()
+        .expect("fewer look-ups than entries that need one")
 }
 
-/// Returns whether the change that an entry replaces on disk may have been removed since that was
-/// noted: up to the purge seqno a tombstone may be gone, and the disk has to be asked.
+/// Returns whether the change that an entry replaces may have been purged since the entry was made.
+/// A tombstone at or below the purge seqno may be gone, so the disk must be read.
 fn may_be_purged(entry: &Entry, purge_seqno: Seqno) -> bool {
     let previous = entry.previous;
     previous.is_some_and(|meta| !meta.kind.is_live() && meta.seqno <= purge_seqno)
 }
 
-/// Looks up, in one batched read, what the changes of a unit replace whose previous change may have
+/// Reads, in one batched read, the changes on disk for all entries whose previous change may have
 /// been purged.
 fn look_up_purged(
     storage: &Storage,
@@ -216,7 +227,7 @@ fn look_up_purged(
     storage.index_entries(unit.vb.id(), &keys)
 }
 
-/// Returns the counts after a change, or `None` if they cannot have been right before.
+/// Returns the counts after a change, or `None` if they were wrong before it.
 fn count(
     counts: Counts,
     key_len: usize,
@@ -242,7 +253,7 @@ fn count(
     Some(after)
 }
 
-/// What is wrong with what is on disk, or with what is about to be.
+/// Returns the error for a unit that contradicts the vBucket's state on disk.
 fn disagreement(unit: &Unit, detail: impl Into<String>) -> Error {
     Error::corrupt_record(unit.vb.id(), None, detail)
 }

@@ -1,29 +1,28 @@
-//! Group commit: whoever needs a change on disk flushes for everybody.
+//! Group commit: the thread that needs a change on disk flushes the changes of all writers.
 //!
 //! # Protocol
-//! There is one *lead*. It is a role, not a mutex: whoever has it may flush, sync or delete a
-//! vBucket, and nobody else may. A thread that wants something (its change persisted or synced,
-//! room in memory, or the lead itself) does this, holding no lock:
+//! There is one *lead*. It is a role, not a mutex: only the thread that holds it, the leader, may
+//! flush, sync or delete a vBucket. A thread wants one of these: its change persisted or synced,
+//! room in memory, or the lead itself. Holding no lock, it does this:
 //!
-//! 1. It looks whether it has what it wants. Then it is done.
-//! 2. Under the queue's lock it looks again. If there is no leader it becomes the leader, flushes
-//!    once, resigns, and starts again. Otherwise it joins the queue.
-//! 3. It parks until the leader wakes it: because it has what it wants, because of an error, or to
-//!    hand it the lead.
+//! 1. It checks whether its want is settled (fulfilled, or failed). If so, it is done.
+//! 2. Under the queue's lock it checks again. If there is no leader it becomes the leader, flushes
+//!    once, resigns, and starts over. Otherwise it joins the queue.
+//! 3. It parks until the leader wakes it: because its want is settled, or to hand it the lead.
 //!
-//! A leader resigns after its flush has been published: under the queue's lock it takes everybody
-//! out who has what they want, hands the lead to the first thread that has not, or to nobody. Wakers
-//! may be the program's own code, and freeing changes takes time that nobody should wait for: the leader
-//! collects both and comes to them after it has resigned, when it holds nothing.
+//! A leader resigns after its flush has been published. Under the queue's lock it removes every
+//! waiter whose want is settled. Then it hands the lead to the first thread that is left, if any.
+//! Wakers may run the program's own code, and freeing changes takes time. So the leader collects
+//! both and runs them after it has resigned, when it holds nothing.
 //!
-//! Why nobody is forgotten: the flush publishes *before* the leader takes the queue's lock, and a
-//! thread looks *after* it has taken it. Either the thread sees what was published, or the leader
-//! sees the thread in the queue. A thread that gives up (time-out) leaves under the queue's lock; if
-//! it was handed the lead in the same moment, it resigns at once and so passes it on.
+//! Why no wake-up is lost: the flush publishes *before* the leader takes the queue's lock, and a
+//! thread checks *after* it has taken that lock. Either the thread sees what was published, or the
+//! leader sees the thread in the queue. A thread that times out leaves under the queue's lock. If
+//! it was handed the lead at the same moment, it resigns at once and so passes the lead on.
 //!
-//! A change is on the dirty list, and so in the next flush, before its writer comes here: the list
-//! is filled under the vBucket's lock when the change is appended. A flush that fails puts back what
-//! it took, so the next one takes it again.
+//! A change is on the dirty list, and so in the next flush, before its writer gets here: the list
+//! is filled under the vBucket's lock when the change is appended. A flush that fails puts back
+//! what it took, so the next flush takes it again.
 
 use super::flush::{Flush, Flushed};
 use super::lead::{Candidate, Lead};
@@ -45,7 +44,7 @@ use std::task::Waker;
 use std::time::Duration;
 use vbstore_core::lock_order::assert_none_held;
 
-/// Hands out the lead, and flushes with it for whoever waits.
+/// Hands out the lead, and flushes on behalf of the threads that wait.
 pub(crate) struct Committer {
     queue: CommitQueue,
     flush: Flush,
@@ -54,7 +53,7 @@ pub(crate) struct Committer {
     health: Arc<Health>,
     memory: Arc<Memory>,
     tuning: Arc<CurrentTuning>,
-    /// The last flush has been done: what is not durable now never will be by this engine.
+    /// Set after the last flush: what is not durable then never will be by this engine.
     is_closed: AtomicBool,
 }
 
@@ -80,8 +79,8 @@ impl Committer {
         }
     }
 
-    /// Returns whether the want is fulfilled, or why it never will be; `None` to go on waiting.
-    /// Takes no locks except leaves.
+    /// Returns the outcome of a want once it is settled: fulfilled, or failed. Returns `None` while
+    /// the caller must keep waiting. Takes no locks except leaves.
     fn look(&self, want: &Want) -> Option<Result<()>> {
         match want {
             Want::Durable {
@@ -90,7 +89,7 @@ impl Committer {
                 seqno,
                 level,
             } => {
-                // ORDER: the seqno first, the generation second; see `VbCell`.
+                // ORDER: read the seqno first, the generation second; see `VbCell`.
                 let reached = match level {
                     Durability::Memory => *seqno,
                     Durability::Logged => vb.cell.persisted(),
@@ -112,6 +111,7 @@ impl Committer {
                 }
             }
         }
+        // Checked after the want itself: what was durable before a failure is still acknowledged.
         if let Err(unhealthy) = self.health.check() {
             return Some(Err(unhealthy));
         }
@@ -119,7 +119,8 @@ impl Committer {
         is_closed.then_some(Err(Error::Closed))
     }
 
-    /// Like [`Self::look`], for a caller outside the queue.
+    /// Like [`Self::look`], for a caller that does not wait in the queue. Fails in a forked
+    /// process.
     pub(super) fn poll(&self, want: &Want) -> Option<Result<()>> {
         match self.gate.check_process() {
             Ok(()) => self.look(want),
@@ -131,11 +132,12 @@ impl Committer {
         self.look(want).is_some()
     }
 
-    /// Waits until the want is fulfilled. `timeout` is real time. The caller holds no lock.
+    /// Blocks until the want is fulfilled. `timeout` is real time. May flush on this thread. The
+    /// caller holds no lock.
     ///
     /// # Errors
-    /// Why it never will be fulfilled; [`Error::NotYetDurable`], or [`Error::Busy`] for room in memory,
-    /// when the time is over; [`Error::Forked`].
+    /// The reason why the want cannot be fulfilled. When the time is over,
+    /// [`Error::NotYetDurable`], or [`Error::Busy`] for room in memory. [`Error::Forked`].
     pub(crate) fn wait(&self, want: &Want, timeout: Option<Duration>) -> Result<()> {
         assert_none_held();
         self.gate.check_process()?;
@@ -148,39 +150,45 @@ impl Committer {
             match self.queue.join(Some(want), |want| self.is_settled(want)) {
                 Joined::Fulfilled => {}
                 Joined::Leads => {
+                    // Read before the flush, so that a release during the flush is not missed
+                    // below.
                     let seen = self.memory.releases();
                     let flushed = self.flush_as_leader(candidate, want);
                     let is_idle = flushed.is_ok_and(|flushed| flushed.is_idle());
                     let is_stuck = is_idle && matches!(want, Want::Room { .. });
+                    // Another flush would free nothing. Room can only come from reservations that
+                    // end.
                     if is_stuck && self.look(want).is_none() {
                         let left = deadline.map(|at| at.saturating_sub(self.queue.now()));
                         if !self.memory.wait_for_release(seen, left) {
-                            return self.look(want).unwrap_or(Err(want.time_is_over()));
+                            return self.look(want).unwrap_or(Err(want.timeout_error()));
                         }
                     }
                 }
                 Joined::Waits(slot) => {
                     if !slot.park(deadline, &self.queue) {
+                        // The lead may have been handed over between the time-out and the
+                        // departure. It must be passed on, or no thread would lead any more.
                         if self.queue.leave(&slot) {
                             let is_settled = |want: &Want| self.is_settled(want);
                             drop(candidate.lead(&self.queue, &is_settled));
                         }
-                        return self.look(want).unwrap_or(Err(want.time_is_over()));
+                        return self.look(want).unwrap_or(Err(want.timeout_error()));
                     }
                     if slot.was_handed_lead() {
-                        // An error is in the health, where `look` finds it.
+                        // The error is recorded in the health, where `look` finds it.
                         drop(self.flush_as_leader(candidate, want));
                     }
                 }
             }
             if deadline.is_some_and(|deadline| self.queue.now() >= deadline) {
-                return self.look(want).unwrap_or(Err(want.time_is_over()));
+                return self.look(want).unwrap_or(Err(want.timeout_error()));
             }
         }
     }
 
-    /// Waits for the lead, runs `work` with it and resigns. A panic in `work` fails the engine. The
-    /// caller holds no lock.
+    /// Blocks until this thread has the lead, runs `work` with it and resigns. A panic in `work`
+    /// fails the engine. The caller holds no lock.
     pub(crate) fn with_lead<R>(&self, work: impl FnOnce(&mut Lead<'_>) -> Result<R>) -> Result<R> {
         self.gate.opener().check_id()?;
         let candidate = Candidate::new();
@@ -192,31 +200,37 @@ impl Committer {
         self.lead(candidate, work)
     }
 
-    /// Waits for the lead and flushes once. Returns how many vBuckets took part.
+    /// Waits for the lead and flushes once. Returns the number of vBuckets that were written.
     pub(crate) fn flush_in_turn(&self, sync: bool) -> Result<usize> {
         let flushed = self.with_lead(|lead| self.flush.run(lead, sync, 0))?;
         Ok(flushed.vbuckets)
     }
 
-    /// Waits for the lead and resigns, so that whoever waits looks again.
+    /// Waits for the lead and resigns, so that all waiting threads and tickets check their wants
+    /// again.
     pub(crate) fn let_all_look(&self) -> Result<()> {
         self.with_lead(|_| Ok(()))
     }
 
-    /// Flushes and syncs what there is now. What others write meanwhile is not waited for.
+    /// Flushes and syncs every change that was made before the call. Does not wait for changes that
+    /// other threads make meanwhile.
     ///
     /// # Errors
-    /// [`Error::VbFailed`] if a vBucket's changes cannot be flushed; those of all others are synced then.
+    /// [`Error::VbFailed`] if the changes of a vBucket cannot be flushed. The changes of all other
+    /// vBuckets are synced by then.
     pub(crate) fn flush_all(&self) -> Result<()> {
         let now: Vec<_> = self
             .vbs
             .iter()
             .map(|vb| {
-                // ORDER: the generation first, so that what is waited for is of that life or older.
+                // ORDER: read the generation first, so that the seqno is of that generation or a
+                // later one. If it is of a later one, the wait ends because the generation has
+                // changed.
                 let generation = vb.cell.generation();
                 (vb, generation, vb.cell.lock().checkpoints.high_seqno())
             })
             .collect();
+        // One flush may not be enough: it is limited by `flush_bytes_max`.
         loop {
             self.flush_in_turn(true)?;
             let is_done = now.iter().all(|(vb, generation, high)| {
@@ -230,23 +244,24 @@ impl Committer {
         }
     }
 
-    /// Says that the last flush has been done. Whoever waits is told by [`Self::let_all_look`].
+    /// Marks the last flush as done. [`Self::let_all_look`] then wakes the threads that still wait.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }
 
-    /// Returns whether this is another process than the one that opened the store.
+    /// Returns whether this process is a fork of the one that opened the store.
     pub(super) fn is_in_other_process(&self) -> bool {
         self.gate.check_process().is_err()
     }
 
-    /// Registers a ticket's waker in place of the one it had. Returns false if the want is settled.
+    /// Registers a ticket's waker in place of its previous one. Returns false if the want is
+    /// settled.
     pub(super) fn register(&self, ticket: u64, want: &Want, waker: &Waker) -> bool {
         self.queue
             .register(ticket, want, waker, |want| self.is_settled(want))
     }
 
-    /// Removes a ticket's waker.
+    /// Removes a ticket's waker from the queue.
     pub(super) fn unregister(&self, ticket: u64) {
         self.queue.unregister(ticket);
     }
@@ -257,7 +272,7 @@ impl Committer {
         })
     }
 
-    /// Runs `work` and resigns. The queue has given this thread the lead.
+    /// Runs `work` and resigns. The queue has already given the lead to this thread.
     fn lead<R>(
         &self,
         candidate: Candidate,
@@ -269,15 +284,15 @@ impl Committer {
         outcome.unwrap_or_else(|panic| {
             let failed = self
                 .health
-                .fail(format!("a flush panicked: {}", text_of(&*panic)));
+                .fail(format!("a flush panicked: {}", message_of(&*panic)));
             lead.run_after(failed);
             Err(self.health.check().err().unwrap_or(Error::Closed))
         })
     }
 }
 
-/// Returns what a panic said.
-fn text_of(panic: &(dyn Any + Send)) -> &str {
+/// Returns the message of a panic, or an empty string if its payload is not a string.
+fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or_default()

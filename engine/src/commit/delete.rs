@@ -1,13 +1,16 @@
 //! Deleting a vBucket.
 //!
 //! # Protocol
-//! One synced batch deletes everything, on disk first, in memory and for readers second: the generation
-//! changes under the vBucket's lock, held since before the batch. Then, still with the lead, the files of
-//! its families that hold nothing that is left are removed as a whole: no flush runs, so there is nothing
-//! of the new generation in any file. A reader whose view is older may miss what was in them; it looks at
-//! the generation after it has read, and finds it changed. What is left (small files, the deletion itself)
-//! is compacted later, by a background task: deletions that stay where they are make each later one and
-//! each read of the vBucket dearer.
+//! 1. One synced batch deletes everything on disk.
+//! 2. Then memory and readers follow: the generation changes under the vBucket's lock, which has
+//!    been held since before the batch.
+//! 3. Still with the lead, the files that hold only deleted data are removed as a whole. No flush
+//!    runs meanwhile, so no file has anything of the new generation. A reader with an older view
+//!    may miss data that was in those files. It checks the generation after it has read, and finds
+//!    it changed.
+//! 4. A background task later compacts what is left: small files and the deletion itself. Without
+//!    it, range deletions would accumulate and slow down each later deletion and each read of the
+//!    vBucket.
 
 use super::branch::Branches;
 use super::committer::Committer;
@@ -40,8 +43,8 @@ pub(crate) struct Deleter {
 }
 
 impl Deleter {
-    /// Deletes everything a vBucket holds, in memory and on disk, in one synced batch, and gives it
-    /// a new uuid. What was not flushed is forgotten; whoever waits for it is told
+    /// Deletes everything that a vBucket holds, in memory and on disk, in one synced batch, and
+    /// gives it a new uuid. Unflushed changes are discarded. Waiters for them get
     /// [`crate::Error::VbGone`].
     pub(crate) fn delete(&self, vb: &Vb) -> Result<VbUuid> {
         self.committer
@@ -54,8 +57,9 @@ impl Deleter {
         let (id, cell) = (vb.id(), &vb.cell);
         let uuid = VbUuid::from_random(rand::random());
         let failover_log = self.branches.first_log(uuid);
-        // Held through the write: no change may be assigned to the old branch after it is gone. A
-        // write that read the old state under its key's stripe finds the generation changed.
+        // Held during the write, so that no change is assigned to the old branch after its
+        // deletion. A writer that read the old state under its key's stripe will find the
+        // generation changed.
         let mut inner = cell.lock();
         let mut state = VbState::new(uuid);
         state.max_cas = self.branches.max_cas(cell, &inner);
@@ -72,28 +76,32 @@ impl Deleter {
         let sequence = match written {
             Ok(sequence) => sequence,
             Err(error) => {
-                // A failure wakes every stream, which takes this lock.
+                // Recording the failure wakes every stream, which takes this lock.
                 drop(inner);
                 return Err(self.note(lead, error));
             }
         };
         let (forgotten, streams) =
             cell.begin_generation(&mut inner, state, failover_log, GenerationEnd::Deleted);
+        // The changes that could not be flushed are gone.
         vb.heal();
         self.memory.subtract(forgotten.memory());
         drop(inner);
         lead.wake_after(streams);
         lead.forget_after(forgotten);
 
-        // Whatever it wrote last is behind this batch in the log: it counts as the oldest.
+        // The vBucket's older writes precede this batch in the log, so it counts as the oldest
+        // there.
         vb.note_logged(0);
-        // The sync covered every batch before this one too.
+        // The sync covered every earlier batch too.
         if let Err(error) = self.syncs.record(lead, sequence) {
             return Err(self.note(lead, error));
         }
         self.syncs.publish_all(lead);
+        // Not an error of the deletion: the data is deleted, and a compaction removes the files
+        // later.
         if let Err(error) = storage.remove_files(id) {
-            tracing::warn!(vb = %id, %error, "the files of a deleted vBucket are not removed yet");
+            tracing::warn!(vb = %id, %error, "a deleted vBucket's files stay until a compaction");
         }
         vb.note_uncompacted();
         self.signals.compactor.wake();

@@ -1,10 +1,10 @@
-//! What others ask the flusher and the syncer to do soon.
+//! Requests to the flusher and the syncer to act soon.
 
 use crate::signals::Signals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Asks for a flush or a sync that nobody waits for with the lead.
+/// Requests a flush or a sync from a background task, for callers that do not take the lead.
 pub(crate) struct Demand {
     flush: AtomicBool,
     sync: AtomicBool,
@@ -20,26 +20,27 @@ impl Demand {
         }
     }
 
-    /// Asks the flusher to flush soon: somebody has a ticket and may not be waiting.
+    /// Asks the flusher to flush soon. The holder of a ticket may not be waiting, so its own thread
+    /// cannot be relied on to flush.
     pub(crate) fn flush(&self) {
         if !self.flush.swap(true, Ordering::AcqRel) {
             self.signals.flusher.wake();
         }
     }
 
-    /// Asks the syncer to sync soon: a stream has read what is not synced yet.
+    /// Asks the syncer to sync soon. A stream that has read unsynced changes needs it.
     pub(crate) fn sync(&self) {
         if !self.sync.swap(true, Ordering::AcqRel) {
             self.signals.syncer.wake();
         }
     }
 
-    /// Returns whether a flush was asked for since the last call.
+    /// Returns whether a flush was requested since the last call.
     pub(crate) fn take_flush(&self) -> bool {
         self.flush.swap(false, Ordering::AcqRel)
     }
 
-    /// Returns whether a sync was asked for since the last call.
+    /// Returns whether a sync was requested since the last call.
     pub(crate) fn take_sync(&self) -> bool {
         self.sync.swap(false, Ordering::AcqRel)
     }

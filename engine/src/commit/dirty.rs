@@ -7,10 +7,10 @@ use std::time::Duration;
 use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
 
-/// vBuckets with changes that no flush has taken, oldest first, each at most once.
+/// The vBuckets with changes that no flush has taken, oldest first, each at most once.
 pub(crate) struct DirtyList(Mutex<Dirty>);
 
-/// What was on the list when a flush took it.
+/// The content of the list, as a flush takes it.
 #[derive(Default)]
 pub(super) struct Dirty {
     pub(super) vbs: VecDeque<Arc<Vb>>,
@@ -23,8 +23,8 @@ impl DirtyList {
         Self(Mutex::new(Rank::Leaf, Dirty::default()))
     }
 
-    /// Puts a vBucket on the list. Called under its lock, when it was not on it. Returns whether the
-    /// list was empty.
+    /// Appends a vBucket that is not on the list. Called under the vBucket's lock. Returns whether
+    /// the list was empty.
     pub(crate) fn mark(&self, vb: &Arc<Vb>, now: Duration) -> bool {
         let mut dirty = self.0.lock();
         dirty.vbs.push_back(Arc::clone(vb));
@@ -33,13 +33,13 @@ impl DirtyList {
         was_empty
     }
 
-    /// Takes the whole list. Whole, so that no vBucket is in one flush twice: a change that is
-    /// appended while the flush takes its checkpoints goes onto the next list.
+    /// Takes the whole list. Taking it whole ensures that no vBucket is in one flush twice: a
+    /// change that is appended while the flush takes its checkpoints goes onto the next list.
     pub(super) fn take(&self) -> Dirty {
         std::mem::take(&mut *self.0.lock())
     }
 
-    /// Puts back, in front, what did not fit into the flush.
+    /// Puts what did not fit into the flush back in front of what was added meanwhile.
     pub(super) fn put_back(&self, rest: Dirty) {
         if rest.vbs.is_empty() {
             return;
@@ -50,7 +50,7 @@ impl DirtyList {
         dirty.since = dirty.since.or(newer.since);
     }
 
-    /// Returns since when there has been a change that no flush has taken.
+    /// Returns the time since which there has been a change that no flush has taken.
     pub(crate) fn since(&self) -> Option<Duration> {
         self.0.lock().since
     }

@@ -1,11 +1,11 @@
-//! One flush: take, look up, build, write, witness, publish.
+//! One flush: take checkpoints, build a batch, write it, record the witness, publish.
 //!
-//! Everything here is done by the leader and by nobody else; the vBucket's lock is held for moments
-//! only, to take checkpoints and to publish.
+//! Only the leader runs this code. It holds a vBucket's lock only briefly, to take checkpoints and
+//! to publish.
 //!
-//! A vBucket whose part of the batch cannot be built, because what it needs cannot be read or does not
-//! agree, is left out: its changes go back to memory, it takes no more writes, and whoever waits for
-//! them is told why. All others are written.
+//! A vBucket's part of the batch cannot be built if data that it needs is unreadable or wrong.
+//! Then the flush leaves this vBucket out: its changes stay in memory, it refuses writes, and the
+//! threads that wait for its changes get the error. All other vBuckets are written.
 
 use super::build::{Built, Unit, build};
 use super::demand::Demand;
@@ -24,24 +24,24 @@ use std::sync::Arc;
 use vbstore_core::Clock;
 use vbstore_metrics::EngineMetrics;
 
-/// What a flush did.
+/// The result of a flush.
 pub(super) struct Flushed {
-    /// vBuckets whose changes were written.
+    /// The number of vBuckets whose changes were written.
     pub(super) vbuckets: usize,
-    /// Whether anything was taken, to be written or to be left out.
+    /// Whether any changes were taken, whether written or left out.
     has_taken: bool,
-    /// Whether memory was freed, or a cursor dropped so that it can be.
+    /// Whether memory was freed, or a cursor was dropped so that memory can be.
     has_recovered: bool,
 }
 
 impl Flushed {
-    /// Returns whether there was nothing to do: another flush would find nothing either.
+    /// Returns whether there was nothing to do, so that another flush now would do nothing either.
     pub(super) fn is_idle(&self) -> bool {
         !self.has_taken && !self.has_recovered
     }
 }
 
-/// Flushes what is dirty.
+/// Flushes dirty vBuckets.
 pub(crate) struct Flush {
     pub(crate) gate: Arc<Gate>,
     pub(crate) dirty: Arc<DirtyList>,
@@ -56,12 +56,14 @@ pub(crate) struct Flush {
 }
 
 impl Flush {
-    /// Flushes once: what is dirty, up to the size of a flush, in one batch. Syncs if `sync` is
-    /// set, or any change in it or anybody in the queue asks for it. Then frees memory, if there is too
-    /// little or somebody waits for room: for `room` bytes the caller. An error has been noted in the
-    /// health, and everything taken will be taken again.
+    /// Flushes once: dirty changes up to `flush_bytes_max`, in one batch. Syncs if `sync` is set,
+    /// or if a change in the batch or a waiter in the queue wants a sync. Then frees memory if
+    /// usage is too high, or if the caller (`room` bytes) or a waiter wants room. Before an error
+    /// is returned it is recorded in the health, and everything taken is put back for the next
+    /// flush.
     pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool, room: u64) -> Result<Flushed> {
         let storage = self.gate.lend_while_closing()?;
+        // A full disk does not stop a flush: a flush that succeeds is what ends that state.
         if self.health.is_failed() {
             self.health.check()?;
         }
@@ -70,7 +72,7 @@ impl Flush {
             clock: &*self.clock,
             units: self.take(lead),
         };
-        // What is left out is taken once; what did not fit beside it is taken by the next flush.
+        // True if changes were left out, too: those that did not fit need another flush.
         let has_taken = !taken.units.is_empty();
         let sync = sync || lead.is_sync_awaited() || taken.is_sync_wanted();
         let done = if has_taken {
@@ -86,7 +88,7 @@ impl Flush {
             Ok(has_written) => {
                 let room = room.max(lead.room_awaited());
                 let has_recovered = self.recovery.run(lead, room);
-                // Only a write that succeeded says that there is space.
+                // Only a successful write proves that the disk has space.
                 if has_written {
                     self.health.heal();
                 }
@@ -116,6 +118,7 @@ impl Flush {
             };
             let mut inner = vb.cell.lock();
             inner.is_dirty = false;
+            // A failed vBucket keeps its changes in memory and leaves the dirty list.
             if vb.has_failed() {
                 continue;
             }
@@ -127,7 +130,7 @@ impl Flush {
                 self.dirty.mark(&vb, self.clock.monotonic());
                 has_left = true;
             }
-            // What was sealed is what streams that accept unsynced changes wait for.
+            // Sealed changes are visible to streams that accept unsynced changes.
             lead.wake_after(inner.fire(&vb.cell, None));
             drop(inner);
             bytes += taken.iter().map(|sealed| sealed.memory()).sum::<u64>();
@@ -138,14 +141,15 @@ impl Flush {
         has_left |= !dirty.vbs.is_empty();
         self.dirty.put_back(dirty);
         if has_left {
-            // The flusher may have found the list empty while it was here, and gone to sleep. A
+            // The flusher may have found the list empty during this call, and gone to sleep. A
             // demanded flush also covers what did not fit.
             self.demand.flush();
         }
         units
     }
 
-    /// Writes what was taken. Returns false if all of it was left out, so that nothing was written.
+    /// Writes what was taken. Returns false if every unit was left out, so that nothing was
+    /// written.
     fn write_units(
         &self,
         lead: &mut Lead<'_>,
@@ -165,6 +169,7 @@ impl Flush {
         }
         taken.units.retain(|unit| !unit.vb.has_failed());
         if taken.units.is_empty() {
+            // A waiter may want a sync of what earlier flushes wrote.
             if sync {
                 self.syncs.sync(lead, storage)?;
             }
@@ -181,36 +186,30 @@ impl Flush {
             let took = self.clock.monotonic().saturating_sub(start);
             self.metrics.write_micros.observe_time(took);
         }
-        // From here on the units are on disk: they must not be taken again, whatever follows. A
-        // failure of the witness leaves them persisted and not synced.
+        // From here on the units are on disk: they must not be taken again, whatever fails below.
+        // If the witness fails they are persisted but not synced.
         let vbs = taken.units.iter().map(|unit| &unit.vb);
         let now = self.clock.monotonic();
         let is_first_unsynced = self.syncs.ledger.note_written(vbs, batch_bytes, now);
         if is_first_unsynced && !sync {
-            // The syncer may have looked before this was noted, and gone to sleep.
-            self.syncs.signals.syncer.wake_from_rest();
+            // The syncer may have checked before this batch was noted, and gone to sleep.
+            self.syncs.signals.syncer.wake_unless_timed();
         }
         let witnessed = if sync {
             self.syncs.record(lead, sequence)
         } else {
             Ok(())
         };
+        // Errors of both are returned only after publishing: see above.
         let passed = self.failpoints.pass(place::FLUSH_PUBLISH);
         for unit in &mut taken.units {
             lead.wake_after(unit.vb.cell.publish_persisted(unit.state));
-            // Nothing is to be put back.
+            // Drained, so that the drop of `TakenUnits` puts nothing back.
             unit.taken
                 .drain(..)
                 .for_each(|sealed| lead.free_after(sealed));
         }
-        let metrics = &self.metrics;
-        metrics.flushes.add(1);
-        metrics.flushed_items.add(items);
-        // Counted now that they are never built again: a flush that fails leaves out the same ones later.
-        metrics.replaced_items.add(replaced);
-        metrics.flushed_bytes.add(batch_bytes);
-        metrics.batch_items.observe(items);
-        metrics.batch_bytes.observe(batch_bytes);
+        self.count_flush(items, replaced, batch_bytes);
         witnessed?;
         passed?;
         if sync {
@@ -219,10 +218,22 @@ impl Flush {
         Ok(true)
     }
 
-    /// Leaves a vBucket out of this flush and of all later ones. ORDER: its failure is noted first, and
-    /// its streams are woken second, so that they find it.
+    /// Adds a written flush to the metrics.
+    fn count_flush(&self, items: u64, replaced: u64, batch_bytes: u64) {
+        let metrics = &self.metrics;
+        metrics.flushes.add(1);
+        metrics.flushed_items.add(items);
+        // Counted only after the write: a flush that failed builds the same changes again.
+        metrics.replaced_items.add(replaced);
+        metrics.flushed_bytes.add(batch_bytes);
+        metrics.batch_items.observe(items);
+        metrics.batch_bytes.observe(batch_bytes);
+    }
+
+    /// Leaves a vBucket out of this flush and of all later ones. ORDER: record its failure first,
+    /// wake its streams second, so that they find the failure.
     fn leave_out(&self, lead: &mut Lead<'_>, vb: &Arc<Vb>, error: &Error) {
-        tracing::error!(vb = %vb.id(), %error, "the vBucket cannot be flushed: its writes are refused");
+        tracing::error!(vb = %vb.id(), %error, "cannot flush this vBucket: it refuses writes");
         self.health.count(error);
         let mut inner = vb.cell.lock();
         inner.checkpoints.flush_failed();
@@ -231,8 +242,8 @@ impl Flush {
         lead.wake_after(vb.cell.fire_all());
     }
 
-    /// Writes something that changes nothing and belongs to nobody: with nothing to flush, it is the only
-    /// way to learn whether a full disk has space again.
+    /// Writes a record that changes nothing. With nothing to flush, this is the only way to find
+    /// out whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
         let mut batch = Batch::new(storage);
         batch.put_nothing()?;
@@ -244,7 +255,8 @@ impl Flush {
     }
 }
 
-/// What a flush has taken. Puts back what is not on disk when it is dropped, also by a panic.
+/// The units that a flush has taken. When dropped, also by a panic, it puts back what is not on
+/// disk.
 struct TakenUnits<'a> {
     dirty: &'a DirtyList,
     clock: &'a dyn Clock,

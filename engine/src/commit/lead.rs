@@ -1,4 +1,4 @@
-//! The lead, as a token: whoever has it may flush, sync or delete, and nobody else may.
+//! The lead as a token: only the thread that holds it may flush, sync or delete a vBucket.
 
 use super::queue::{CommitQueue, TicketWakers};
 use super::want::Want;
@@ -8,29 +8,29 @@ use vbstore_core::lock_order::{Held, Rank};
 use vbstore_core::vbucket::Fired;
 use vbstore_core::{Checkpoints, Sealed};
 
-/// The lead. Dropping it resigns, and only then does what was collected meanwhile: calling wakers and
+/// The lead. Dropping it resigns. Only after that the collected work runs: calling wakers and
 /// freeing changes ([`crate::wakes`]).
 pub(crate) struct Lead<'a> {
     queue: &'a CommitQueue,
     is_settled: &'a dyn Fn(&Want) -> bool,
     after: Wakes,
-    /// `None` once the lead is resigned.
+    /// `None` once the lead has been resigned.
     held: Option<Held>,
 }
 
-/// The right to lead, before it is taken: the thread holds no lock, and none while it waits.
+/// A thread that is about to wait for the lead. It holds no lock, and takes none while it waits.
 pub(super) struct Candidate(Held);
 
 impl Candidate {
-    /// Says that this thread is about to wait for the lead.
+    /// Registers with the lock-order check that this thread is about to wait for the lead.
     ///
     /// # Panics
-    /// When it holds a lock, or the lead itself, in builds with debug assertions.
+    /// When the thread holds a lock, or the lead itself, in builds with debug assertions.
     pub(super) fn new() -> Self {
         Self(Held::take(Rank::Lead))
     }
 
-    /// Makes the token. The queue has given the lead to this thread.
+    /// Converts the candidate into the lead. The queue has already given the lead to this thread.
     pub(super) fn lead<'a>(
         self,
         queue: &'a CommitQueue,
@@ -46,32 +46,32 @@ impl Candidate {
 }
 
 impl Lead<'_> {
-    /// Calls these wakers after the lead is resigned.
+    /// Calls these wakers after the leader has resigned.
     pub(crate) fn wake_after(&mut self, fired: Fired) {
         self.after.wake(fired);
     }
 
-    /// Runs what was collected elsewhere after the lead is resigned.
+    /// Runs work that was collected elsewhere after the leader has resigned.
     pub(crate) fn run_after(&mut self, wakes: Wakes) {
         self.after.append(wakes);
     }
 
-    /// Drops these changes after the lead is resigned.
+    /// Drops these changes after the leader has resigned: freeing them takes time.
     pub(crate) fn free_after(&mut self, freed: Arc<Sealed>) {
         self.after.free(freed);
     }
 
-    /// Drops what a deleted vBucket held after the lead is resigned.
+    /// Drops the checkpoints of a deleted vBucket after the leader has resigned.
     pub(super) fn forget_after(&mut self, forgotten: Checkpoints) {
         self.after.forget(forgotten);
     }
 
-    /// Returns the most bytes that anybody in the queue waits for room for.
+    /// Returns the largest room, in bytes, that a waiter in the queue wants; 0 if none wants room.
     pub(super) fn room_awaited(&self) -> u64 {
         self.queue.room_awaited()
     }
 
-    /// Returns whether somebody in the queue waits for a sync.
+    /// Returns whether a waiter in the queue wants a sync.
     pub(super) fn is_sync_awaited(&self) -> bool {
         self.queue.is_sync_awaited()
     }
@@ -80,6 +80,7 @@ impl Lead<'_> {
 impl Drop for Lead<'_> {
     fn drop(&mut self) {
         let tickets: TicketWakers = self.queue.resign(self.is_settled);
+        // Releases the rank of the lead before the wakers run: they may take any lock.
         self.held = None;
         tickets.wake();
         let after = std::mem::take(&mut self.after);

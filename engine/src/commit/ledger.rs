@@ -1,5 +1,5 @@
-//! What the leader knows from one flush to the next: what is written and not synced, and how long
-//! the log has grown.
+//! What the leader keeps from one flush to the next: which vBuckets are unsynced, and how long the
+//! log has grown.
 
 use crate::vbuckets::Vb;
 use std::collections::BTreeMap;
@@ -9,20 +9,20 @@ use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Seqno, VbId};
 
-/// Changed by the leader only, read by anybody.
+/// Changed by the leader only. Any thread may read it.
 pub(crate) struct Ledger(Mutex<Entries>);
 
 #[derive(Default)]
 struct Entries {
     /// vBuckets whose persisted seqno is above their synced one.
     unsynced: BTreeMap<VbId, Arc<Vb>>,
-    /// Since when there has been one.
+    /// When the oldest unsynced batch was written.
     unsynced_since: Option<Duration>,
-    /// Bytes of all batches written since the engine was opened.
+    /// The bytes of all batches written since the engine was opened.
     log_position: u64,
 }
 
-/// How far a vBucket was persisted when a sync began.
+/// A vBucket's persisted seqno at the time when a sync began.
 pub(super) struct NotedVb {
     pub(super) vb: Arc<Vb>,
     pub(super) generation: u64,
@@ -34,8 +34,8 @@ impl Ledger {
         Self(Mutex::new(Rank::Leaf, Entries::default()))
     }
 
-    /// Notes that a batch of so many bytes changed these vBuckets. Returns whether it is the first
-    /// one that is not synced.
+    /// Notes that a batch of `bytes` bytes changed these vBuckets. Returns whether it is the only
+    /// unsynced batch.
     pub(super) fn note_written<'a>(
         &self,
         vbs: impl Iterator<Item = &'a Arc<Vb>>,
@@ -54,14 +54,15 @@ impl Ledger {
         is_first_unsynced
     }
 
-    /// Takes the list of what is not synced: a sync that covers all of it has just succeeded.
+    /// Takes the list of unsynced vBuckets. Called when a sync that covers all of them has
+    /// succeeded.
     pub(super) fn take_unsynced(&self) -> BTreeMap<VbId, Arc<Vb>> {
         let mut entries = self.0.lock();
         entries.unsynced_since = None;
         std::mem::take(&mut entries.unsynced)
     }
 
-    /// Returns how far each vBucket is persisted that is not synced.
+    /// Returns each unsynced vBucket with its persisted seqno.
     pub(super) fn note_unsynced(&self) -> Vec<NotedVb> {
         let entries = self.0.lock();
         let noted = entries.unsynced.values().map(|vb| NotedVb {
@@ -72,8 +73,8 @@ impl Ledger {
         noted.collect()
     }
 
-    /// Takes these vBuckets off the list of what is not synced, of which the rest was written after
-    /// `noted_at`.
+    /// Removes these vBuckets from the list of unsynced ones. What is unsynced after that was
+    /// written after `noted_at`.
     pub(super) fn note_synced(&self, vbs: &[VbId], noted_at: Duration) {
         let mut entries = self.0.lock();
         for vb in vbs {
@@ -89,7 +90,7 @@ impl Ledger {
         self.0.lock().unsynced.is_empty()
     }
 
-    /// Returns since when there has been a batch that is not synced.
+    /// Returns the time since which there has been an unsynced batch.
     pub(crate) fn unsynced_since(&self) -> Option<Duration> {
         self.0.lock().unsynced_since
     }

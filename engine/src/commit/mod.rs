@@ -1,5 +1,8 @@
-//! Group commit: who flushes ([`committer`] has the protocol), what a flush does, syncing, tickets,
-//! beginning branches and deleting a vBucket.
+//! Group commit.
+//!
+//! The thread that needs a change on disk flushes the changes of all writers; [`committer`] has the
+//! protocol. This module also contains the flush itself, syncs, tickets, the start of branches and
+//! the deletion of vBuckets.
 
 mod branch;
 mod build;

@@ -1,12 +1,15 @@
 //! Removing tombstones for good.
 //!
-//! Done by the leader, so no flush of the vBucket runs beside it: the tombstones are picked through
-//! the key family (one that is still its key's newest entry), and both families, the counts and the
-//! raised purge seqno go in one batch. A change of such a key may be in memory, noted as replacing
-//! the tombstone; the flush asks the disk again for what is at or below the purge seqno (`build`).
+//! # Protocol
+//! The leader does it, so that no flush of the vBucket runs at the same time. It scans the key
+//! family for tombstones: one found there is its key's newest change. One batch then holds the
+//! deletions in both families, the counts and the raised purge seqno.
 //!
-//! *Which* tombstones, and who holds them back, is decided by the caller. There is no policy yet:
-//! only tests call this.
+//! Meanwhile memory may hold a newer change of such a key, noted as replacing the tombstone. For
+//! what is at or below the purge seqno the flush therefore reads the disk again (`build`).
+//!
+//! The caller decides *which* tombstones to remove. There is no purge policy yet: only tests call
+//! this.
 
 use super::committer::Committer;
 use super::lead::Lead;
@@ -30,8 +33,8 @@ pub(crate) struct Purger<'a> {
 }
 
 impl Purger<'_> {
-    /// Removes the tombstones up to `upto`, except for the vBucket's highest seqno. Synced when it
-    /// returns. Returns how many.
+    /// Removes the tombstones up to `upto`, except one at the vBucket's high seqno. Synced when it
+    /// returns. Returns the number of removed tombstones.
     pub(crate) fn purge(&self, vb: &Vb, upto: Seqno) -> Result<u64> {
         self.committer
             .with_lead(|lead| self.purge_as_leader(lead, vb, upto))
@@ -68,13 +71,18 @@ impl Purger<'_> {
         }
         let tombstones = state.counts.tombstones.checked_sub(purged);
         state.counts.tombstones = tombstones.ok_or_else(|| {
-            Error::corrupt_record(id, None, format!("{purged} tombstones, counts say fewer"))
+            Error::corrupt_record(
+                id,
+                None,
+                format!("{purged} tombstones found, more than counted"),
+            )
         })?;
         batch.put_state(id, &state)?;
         let start = self.clock.monotonic();
         let written = storage.write(batch, true);
         let recorded = written.and_then(|sequence| {
             self.syncs.count(start);
+            // On disk from here on, even if the witness fails.
             cell.lock().state = state;
             self.syncs.record(lead, sequence)
         });

@@ -1,4 +1,5 @@
-//! The commit queue: who waits for what, and who leads. The protocol is in [`super::committer`].
+//! The commit queue: the threads and tickets that wait, and whether there is a leader. The protocol
+//! is in [`super::committer`].
 
 use super::want::Want;
 use crate::wakers::Wakers;
@@ -17,23 +18,24 @@ const WAITING: u8 = 0;
 const WOKEN: u8 = 1;
 const LEADS: u8 = 2;
 
-/// A parked thread.
+/// A thread in the queue, parked or about to park.
 pub(super) struct Slot {
     state: AtomicU8,
     unparker: Unparker,
-    /// The parker of this wait alone, on a thread whose own is destroyed already.
+    /// The parker of this wait alone. Set only when the thread's own parker is destroyed already.
     parker: Option<Mutex<Parker>>,
 }
 
 thread_local! {
-    /// Parking a thread costs an allocation; a thread that writes parks often.
+    /// One parker per thread: making one costs an allocation, and a writing thread parks often.
     static PARKER: RefCell<Parker> = RefCell::new(Parker::new());
 }
 
 impl Slot {
     fn new() -> Arc<Self> {
         let own = PARKER.try_with(|parker| parker.borrow().unparker().clone());
-        // Without: the destructor of another of the thread's locals is writing.
+        // The thread-local is gone when the destructor of another thread-local writes at thread
+        // exit.
         let (unparker, parker) = own.map_or_else(
             |_| {
                 let parker = Parker::new();
@@ -49,11 +51,12 @@ impl Slot {
         })
     }
 
-    /// Parks the thread until it is woken or handed the lead. Returns false if the deadline came
+    /// Parks the thread until it is woken or handed the lead. Returns false if the deadline passed
     /// first.
     pub(super) fn park(&self, deadline: Option<Duration>, queue: &CommitQueue) -> bool {
         loop {
-            // A left-over token of an earlier wait makes a park return at once: look, park, look.
+            // Checked before each park: the token of an earlier wait may be left over, and makes a
+            // park return at once.
             if self.state.load(Ordering::Acquire) != WAITING {
                 return true;
             }
@@ -87,9 +90,9 @@ impl Slot {
     }
 }
 
-/// A thread that waits.
+/// A thread that waits in the queue.
 struct Thread {
-    /// `None` for the lead itself.
+    /// `None` if the thread wants the lead itself.
     want: Option<Want>,
     slot: Arc<Slot>,
 }
@@ -100,30 +103,31 @@ impl Thread {
     }
 }
 
-/// A ticket that waits.
+/// A ticket that waits in the queue.
 struct Task {
     want: Want,
     waker: Waker,
 }
 
-/// Who waits. A program may have many thousand tickets in flight: registering one again and dropping it
-/// must not look at all of them, nor each flush more often than once, when it resigns.
+/// The waiting threads and tickets. A program may have many thousand tickets in flight. So
+/// registering a ticket again, or dropping it, must not visit all of them; a flush visits each
+/// once, when the leader resigns.
 #[derive(Default)]
 struct Queue {
     is_led: bool,
-    /// In the order in which they came.
+    /// In order of arrival.
     threads: VecDeque<Thread>,
-    /// By the number of the ticket.
+    /// By ticket number.
     tasks: BTreeMap<u64, Task>,
     wanted: Wanted,
 }
 
-/// What all who are in the queue want.
+/// Counts what all waiters in the queue want, so that a flush need not visit them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
-    /// How many want a sync.
+    /// The number of waiters that want a sync.
     syncs: usize,
-    /// For so many bytes, how many want room.
+    /// Bytes of room to the number of waiters that want that much.
     rooms: BTreeMap<u64, usize>,
 }
 
@@ -135,7 +139,7 @@ impl Wanted {
         }
     }
 
-    /// Takes off a want that was added.
+    /// Subtracts a want that was added before.
     fn remove(&mut self, want: &Want) {
         self.syncs -= usize::from(want.wants_sync());
         if let Want::Room { bytes } = want {
@@ -143,7 +147,7 @@ impl Wanted {
                 .rooms
                 .remove(bytes)
                 .and_then(|count| count.checked_sub(1));
-            assert!(left.is_some(), "nobody was counted who wants {bytes} bytes");
+            assert!(left.is_some(), "no counted waiter wants {bytes} bytes");
             if let Some(left) = left.filter(|left| *left > 0) {
                 self.rooms.insert(*bytes, left);
             }
@@ -165,14 +169,14 @@ impl Queue {
         assert!(before.is_none(), "ticket {id} is in the queue already");
     }
 
-    /// Takes a ticket's waker out.
+    /// Removes a ticket from the queue.
     fn take_task(&mut self, id: u64) -> Option<Task> {
         let task = self.tasks.remove(&id)?;
         self.wanted.remove(&task.want);
         Some(task)
     }
 
-    /// Takes out the threads that one says of.
+    /// Removes the threads for which `is_taken` returns true.
     fn take_threads(&mut self, is_taken: impl FnMut(&Thread) -> bool) -> VecDeque<Thread> {
         let all = std::mem::take(&mut self.threads);
         let (taken, left): (VecDeque<_>, _) = all.into_iter().partition(is_taken);
@@ -184,21 +188,21 @@ impl Queue {
     }
 }
 
-/// What joining led to.
+/// The result of joining the queue.
 pub(super) enum Joined {
-    /// The want is fulfilled, or never will be.
+    /// The want is settled: fulfilled, or it cannot be.
     Fulfilled,
-    /// The caller is the leader now.
+    /// The caller is now the leader.
     Leads,
-    /// The caller is in the queue and must park.
+    /// The caller is in the queue and must park on this slot.
     Waits(Arc<Slot>),
 }
 
-/// The commit queue.
+/// The commit queue, and the wakers to run when the leader resigns.
 pub(super) struct CommitQueue {
     queue: Mutex<Queue>,
     wakers: Wakers,
-    /// Waiting is done in real time, whatever clock the engine was given.
+    /// Time-outs are in real time, whatever clock the engine was given.
     real: SystemClock,
 }
 
@@ -211,7 +215,7 @@ impl CommitQueue {
         }
     }
 
-    /// Returns what calls wakers once no lock is held.
+    /// Returns the queue of wakers, which run once no lock is held.
     pub(super) fn wakers(&self) -> &Wakers {
         &self.wakers
     }
@@ -220,7 +224,8 @@ impl CommitQueue {
         self.real.monotonic()
     }
 
-    /// Step 2 of the protocol. Without a want it is the lead itself that is waited for.
+    /// Joins the queue: step 2 of the protocol. Without a want, the caller waits for the lead
+    /// itself.
     pub(super) fn join(&self, want: Option<&Want>, is_settled: impl Fn(&Want) -> bool) -> Joined {
         let mut queue = self.queue.lock();
         if want.is_some_and(is_settled) {
@@ -238,8 +243,8 @@ impl CommitQueue {
         Joined::Waits(slot)
     }
 
-    /// Puts a ticket's waker into the queue, in place of the one it had. Returns false if the want
-    /// is settled.
+    /// Puts a ticket's waker into the queue in place of its previous one. Returns false if the want
+    /// is settled, in which case nothing is registered.
     pub(super) fn register(
         &self,
         id: u64,
@@ -247,7 +252,7 @@ impl CommitQueue {
         waker: &Waker,
         is_settled: impl Fn(&Want) -> bool,
     ) -> bool {
-        // Cloning and dropping a waker runs the program's code: never under the lock.
+        // Cloning and dropping a waker runs the program's code, which must not run under the lock.
         let task = Task {
             want: want.clone(),
             waker: waker.clone(),
@@ -266,21 +271,23 @@ impl CommitQueue {
         must_wait
     }
 
-    /// Takes a ticket's waker out of the queue.
+    /// Removes a ticket's waker from the queue.
     pub(super) fn unregister(&self, id: u64) {
         let taken = self.queue.lock().take_task(id);
         drop(taken);
     }
 
-    /// Takes a thread out of the queue. Returns true if it had been handed the lead.
+    /// Removes a thread from the queue. Returns true if it had been handed the lead, which it must
+    /// then take and resign.
     pub(super) fn leave(&self, slot: &Arc<Slot>) -> bool {
         let mut queue = self.queue.lock();
         queue.take_threads(|thread| Arc::ptr_eq(&thread.slot, slot));
         slot.was_handed_lead()
     }
 
-    /// The leader resigns: wakes every thread whose want is settled and hands on the lead. Returns the
-    /// wakers of tickets that are settled, which are called once the caller holds no lock.
+    /// Resigns the lead: wakes every thread whose want is settled, and hands the lead to the first
+    /// thread that is left. Returns the wakers of settled tickets, to be called once the caller
+    /// holds no lock.
     pub(super) fn resign(&self, is_settled: impl Fn(&Want) -> bool) -> TicketWakers {
         let mut queue = self.queue.lock();
         assert!(queue.is_led, "resigned without the lead");
@@ -300,7 +307,7 @@ impl CommitQueue {
             if let Some(want) = &heir.want {
                 queue.wanted.remove(want);
             }
-            // Under the lock, so that a thread that leaves cannot miss it.
+            // Set under the lock, so that a thread that leaves cannot miss it.
             heir.slot.set(LEADS);
         }
         drop(queue);
@@ -313,20 +320,20 @@ impl CommitQueue {
         }
     }
 
-    /// Returns the most bytes that anybody in the queue waits for room for.
+    /// Returns the largest room, in bytes, that a waiter in the queue wants; 0 if none wants room.
     pub(super) fn room_awaited(&self) -> u64 {
         let queue = self.queue.lock();
         let most = queue.wanted.rooms.last_key_value();
         most.map_or(0, |(bytes, _)| *bytes)
     }
 
-    /// Returns whether somebody in the queue waits for a sync.
+    /// Returns whether a waiter in the queue wants a sync.
     pub(super) fn is_sync_awaited(&self) -> bool {
         self.queue.lock().wanted.syncs > 0
     }
 }
 
-/// Wakers of tickets that are settled: the program's code, which is posted without any lock.
+/// Wakers of settled tickets. They run the program's code, so they are posted when no lock is held.
 #[must_use = "call `wake` once no lock is held"]
 pub(super) struct TicketWakers {
     wakers: Vec<Waker>,
@@ -361,7 +368,7 @@ mod tests {
         }
     }
 
-    /// What is wanted by those who are in the queue, counted one by one.
+    /// Counts the wants of all waiters one by one.
     fn counted(queue: &CommitQueue) -> Wanted {
         let queue = queue.queue.lock();
         let mut wanted = Wanted::default();
@@ -375,7 +382,7 @@ mod tests {
     fn what_is_wanted_is_what_those_in_the_queue_want() {
         let queue = CommitQueue::new(Wakers::inline());
         let waker = Waker::noop();
-        // What is synced up to now.
+        // The highest synced seqno.
         let synced = Cell::new(0);
         let is_settled = |want: &Want| match want {
             Want::Durable { seqno, .. } => seqno.get() <= synced.get(),
@@ -406,14 +413,14 @@ mod tests {
             Joined::Waits(third),
         ] = rooms
         else {
-            panic!("somebody need not wait");
+            panic!("a waiter for room was settled");
         };
         assert!(!queue.leave(&third));
         check(2, 30);
 
         synced.set(1);
         queue.resign(is_settled).wake();
-        assert!(first.was_handed_lead(), "who came first leads next");
+        assert!(first.was_handed_lead(), "the first to arrive leads next");
         check(1, 30);
         assert!(!queue.register(0, &wants[0], waker, is_settled), "settled");
         queue.unregister(2);

@@ -1,19 +1,22 @@
 //! Freeing memory.
 //!
-//! Above the high mark, and down to the low one; and as much as somebody waits for room for. Checkpoints
-//! that are on disk and that every stream has read are freed first. Only when that does not do, the
-//! stream cursor that lags most (in bytes, over all vBuckets) is dropped, one at a time; its stream goes
-//! on from disk. The persistence cursor is never dropped, nor a stream cursor that is not behind it: that
-//! would free nothing.
+//! Recovery starts above the high mark and continues down to the low mark. It also frees as much as
+//! a waiter for room needs. It first frees checkpoints that are on disk and that every stream has
+//! read. If that is not enough, it drops the stream cursor that lags most (in bytes, over all
+//! vBuckets), one at a time. The stream of a dropped cursor continues from disk. The persistence
+//! cursor is never dropped. Nor is a stream cursor that has read at least as far as the persistence
+//! cursor, since dropping it would free nothing.
 //!
 //! # Protocol
-//! Done in the lead, by turns: a turn frees [`TURN_CHANGES`] changes at most, or one checkpoint, because
-//! every writer waits meanwhile. Where it stopped is kept for the next turn, which is asked for from the
-//! flusher; a writer that waits for room comes for turns of its own. Each turn begins by looking at all
-//! vBuckets for what everyone has read: streams have read on since the turn before. The cursors that lag
-//! are listed once; after that a dropped cursor costs a look at its own vBucket. The list is as of that
-//! moment: a cursor that has read on since is looked at again before it is dropped, and takes its new
-//! place in the list. A list that an earlier turn made is made again when it is used up.
+//! The leader recovers memory in turns. A turn frees at most [`TURN_CHANGES`] changes, or one
+//! checkpoint, because every writer waits meanwhile. The progress is kept for the next turn, which
+//! the flusher is asked to run. A writer that waits for room leads turns of its own.
+//!
+//! Each turn first visits all vBuckets for checkpoints that every stream has read, since streams
+//! have read on since the previous turn. The lagging cursors are listed once. After that, dropping
+//! a cursor costs only one visit to its own vBucket. The list may be outdated: before a cursor is
+//! dropped its lag is read again, and a cursor that has read on is put back into the list with its
+//! new lag. A list from an earlier turn is made again when it is used up.
 
 use super::demand::Demand;
 use super::lead::Lead;
@@ -27,9 +30,9 @@ use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::EngineMetrics;
 
-/// Changes that are freed in one turn: 1 to 2 ms with a large key index.
+/// Changes freed in one turn: 1 to 2 ms with a large key index.
 const TURN_CHANGES: usize = 4_096;
-/// Cursors that are dropped in one turn.
+/// Cursors dropped in one turn.
 const TURN_CURSORS: usize = 64;
 
 /// Frees the memory of checkpoints.
@@ -43,13 +46,13 @@ pub(crate) struct MemoryRecovery {
     progress: Mutex<Progress>,
 }
 
-/// Where recovery stopped.
+/// Where the previous turn stopped.
 struct Progress {
-    /// The high mark was passed, and the low one not yet reached.
+    /// Set when usage passes the high mark, until it reaches the low mark.
     is_recovering: bool,
-    /// The vBucket whose turn it is to free a checkpoint.
+    /// The vBucket to free a checkpoint of next.
     next: VbId,
-    /// Cursors that may be dropped, by their lags in bytes, as of when they were listed.
+    /// Cursors that may be dropped, by their lag in bytes at the time they were listed.
     lagging: BinaryHeap<(u64, VbId)>,
 }
 
@@ -63,11 +66,11 @@ impl Default for Progress {
     }
 }
 
-/// What is left of a turn.
+/// What a turn may still do.
 struct Turn {
     changes: usize,
     cursors: usize,
-    /// A checkpoint was freed, or a cursor dropped.
+    /// Whether a checkpoint was freed, or a cursor dropped.
     has_progressed: bool,
 }
 
@@ -89,13 +92,13 @@ impl MemoryRecovery {
         }
     }
 
-    /// Frees memory for one turn, if there is too little or somebody waits for room for so many bytes.
-    /// What is freed is dropped after the lead is resigned. Returns whether anything was freed or a cursor
+    /// Runs one turn if usage is too high, or if a waiter wants `room` bytes. The freed changes are
+    /// dropped after the leader has resigned. Returns whether anything was freed or a cursor
     /// dropped: if so, another turn may free more.
     pub(super) fn run(&self, lead: &mut Lead<'_>, room: u64) -> bool {
         let tuning = self.tuning.get();
         let used = self.memory.used();
-        // ORDER: taken out of its lock, a leaf, because vBuckets are locked meanwhile.
+        // ORDER: taken out of its lock first. That lock is a leaf, and vBuckets are locked below.
         let mut progress = std::mem::take(&mut *self.progress.lock());
         progress.is_recovering |= used > tuning.memory_high();
         let mut target = u64::MAX;
@@ -103,7 +106,7 @@ impl MemoryRecovery {
             target = tuning.memory_low();
         }
         if room > 0 {
-            // More than the quota is let in as soon as the quota is kept.
+            // A write larger than the quota is let in as soon as usage is at or below the quota.
             let quota = tuning.memory_quota;
             target = target.min(if room > quota { quota } else { quota - room });
         }
@@ -131,7 +134,8 @@ impl MemoryRecovery {
         has_progressed
     }
 
-    /// Frees all memory that everyone has read, and if `drops_cursors` also what not. For tests.
+    /// Frees all memory that every stream has read; with `drops_cursors` also what they have not.
+    /// For tests.
     #[cfg(feature = "testing")]
     pub(crate) fn forget(&self, lead: &mut Lead<'_>, drops_cursors: bool) {
         let mut turn = Turn {
@@ -142,7 +146,7 @@ impl MemoryRecovery {
         self.take_turn(lead, &mut Progress::default(), &mut turn, 0);
     }
 
-    /// Returns whether the target is reached, or nothing more can be freed.
+    /// Runs a turn. Returns whether the target is reached, or nothing more can be freed.
     fn take_turn(
         &self,
         lead: &mut Lead<'_>,
@@ -163,6 +167,7 @@ impl MemoryRecovery {
                 continue;
             };
             if turn.cursors == 0 {
+                // Keeps the cursor for the next turn.
                 progress.lagging.push((bytes, id));
                 return false;
             }
@@ -173,8 +178,8 @@ impl MemoryRecovery {
         self.memory.used() <= target
     }
 
-    /// Frees checkpoints that everyone has read: one a vBucket and round, so that no vBucket loses
-    /// its memory for another.
+    /// Frees checkpoints that every stream has read, one per vBucket and round, so that memory is
+    /// not taken from one vBucket only.
     fn free_read(
         &self,
         lead: &mut Lead<'_>,
@@ -183,14 +188,14 @@ impl MemoryRecovery {
         target: u64,
     ) {
         let count = usize::from(self.vbs.count());
-        let mut in_vain = 0;
-        while in_vain < count && self.memory.used() > target && turn.changes > 0 {
+        let mut misses = 0;
+        while misses < count && self.memory.used() > target && turn.changes > 0 {
             let vb = self.vbs.at(progress.next);
             progress.next = self.vbs.after(progress.next);
             if self.free_one(lead, vb, turn) {
-                in_vain = 0;
+                misses = 0;
             } else {
-                in_vain += 1;
+                misses += 1;
             }
         }
     }
@@ -203,7 +208,7 @@ impl MemoryRecovery {
         };
         self.memory.subtract(sealed.memory());
         drop(inner);
-        // A checkpoint is freed whole, so the last one of a turn may have more than is left.
+        // A checkpoint is freed as a whole, so the last one of a turn may exceed what is left.
         turn.changes -= sealed.entries().len().min(turn.changes);
         turn.has_progressed = true;
         self.metrics.checkpoints_freed.add(1);
@@ -221,8 +226,9 @@ impl MemoryRecovery {
         }
     }
 
-    /// Drops the cursor of a vBucket that lags most, if it lags no less than when it was listed or no
-    /// less than any other; puts the vBucket back into the list if it has one more.
+    /// Drops the cursor that lags most in a vBucket, if its lag is still at least `listed` or that
+    /// of every other vBucket. Puts the vBucket back into the list if it has another cursor to
+    /// drop.
     fn drop_lowest(&self, vb: &Vb, progress: &mut Progress, turn: &mut Turn, listed: u64) {
         let others = progress.lagging.peek().map_or(0, |(bytes, _)| *bytes);
         let mut inner = vb.cell.lock();

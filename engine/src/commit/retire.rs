@@ -1,19 +1,19 @@
-//! What becomes of a document that was replaced.
+//! What happens to a document that is replaced.
 
 use crate::error::Result;
 use crate::storage::Batch;
 use vbstore_core::{Seqno, VbId};
 
-/// Who may still need the previous document of a key once the batch that replaces it is written.
-/// Looked at by the leader when it begins to build the batch.
+/// What may still need the previous document of a key once the batch that replaces it is written.
+/// The leader determines it when it begins to build the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PreviousNeededBy {
-    /// Nobody: no stream reads what a newer change has replaced.
+    /// Nothing: streams do not read changes that a newer change has replaced.
     Nobody,
 }
 
-/// Decides what becomes of the document at `previous`, which `by` replaces in the same batch. This is
-/// the one place that decides.
+/// Deletes or keeps the document at `previous`, which `by` replaces in the same batch. This is the
+/// only place that decides it.
 ///
 /// # Panics
 /// When a document would be replaced by an older one.
@@ -24,7 +24,10 @@ pub(super) fn retire_previous(
     by: Seqno,
     needed_by: PreviousNeededBy,
 ) -> Result<()> {
-    assert!(previous < by, "seqno {by} of {vb} replaces {previous}");
+    assert!(
+        previous < by,
+        "seqno {by} of {vb} cannot replace seqno {previous}"
+    );
     match needed_by {
         PreviousNeededBy::Nobody => batch.delete_document(vb, previous),
     }

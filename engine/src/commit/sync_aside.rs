@@ -1,24 +1,24 @@
 //! Syncing beside the lead.
 //!
-//! A stream that has read what is not synced, or a batch that has been unsynced for the sync interval,
-//! needs a sync and nothing else; whoever writes `Logged` must not wait for it. So the syncer keeps the
-//! lead for two moments only:
+//! A stream that has read unsynced changes needs a sync and nothing else. So does a batch that has
+//! been unsynced for the sync interval. Writers of `Logged` changes must not wait for such a sync.
+//! So the syncer holds the lead only before and after the sync:
 //!
-//! 1. With the lead, it notes RocksDB's last sequence number, and for each vBucket that is not synced
-//!    its generation and persisted seqno. Nobody else writes then, so all that is noted is in the log,
-//!    at or below that number.
-//! 2. Without the lead and without a lock, it syncs the log. Others go on flushing; what they write
-//!    meanwhile may or may not be covered, and is not counted as synced.
-//! 3. With the lead again, it records the noted number in the witness, unless a leader has recorded a
-//!    newer one meanwhile, and only then publishes what was noted. A vBucket whose generation has
-//!    changed is passed over. By resigning it wakes whoever waits.
+//! 1. With the lead, it notes RocksDB's last sequence number and, for each vBucket that is not
+//!    synced, its generation and persisted seqno. No other thread writes to RocksDB then, so
+//!    everything noted is in the log at or below that number.
+//! 2. Without the lead and without a lock, it syncs the log. Other threads go on flushing. The sync
+//!    may or may not cover what they write meanwhile, so that does not count as synced.
+//! 3. With the lead again, it records the noted number in the witness, unless a leader has recorded
+//!    a newer one meanwhile. Only then it publishes the noted seqnos. It skips a vBucket whose
+//!    generation has changed. Resigning wakes the threads that wait.
 //!
-//! If the engine is unhealthy when the syncer comes for the lead again, it publishes nothing: a sync of
-//! the leader's has failed meanwhile, and the kernel reports an fsync error to only one of two callers,
-//! so our own success proves nothing. What it noted stays unsynced.
+//! If the engine is unhealthy when the syncer has the lead again, it publishes nothing. A sync by
+//! the leader may have failed meanwhile, and the kernel reports an fsync error to only one of two
+//! callers, so our own success proves nothing. What was noted stays unsynced.
 //!
-//! That synced seqnos never fall back needs no more: they are published with the lead only, and never
-//! below what is published.
+//! Synced seqnos never go backwards: they are published with the lead only, and never below the
+//! published value.
 
 use super::committer::Committer;
 use super::lead::Lead;
@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::Clock;
 
-/// Syncs what nobody waits for with the lead.
+/// Syncs the log while other threads go on flushing.
 pub(crate) struct SyncAside {
     pub(crate) committer: Arc<Committer>,
     pub(crate) syncs: Arc<Syncs>,
@@ -43,7 +43,7 @@ pub(crate) struct SyncAside {
     pub(crate) failpoints: MaybeFailpoints,
 }
 
-/// What a sync beside the lead will have synced.
+/// What a sync beside the lead covers.
 struct Noted {
     /// RocksDB's last sequence number.
     sequence: u64,
@@ -52,8 +52,8 @@ struct Noted {
 }
 
 impl SyncAside {
-    /// Syncs what is persisted now; see the module's comment. The caller does not have the lead. A
-    /// failure has been noted in the health.
+    /// Syncs everything that is persisted now. The module docs have the protocol. The caller does
+    /// not hold the lead. A failure is recorded in the health.
     pub(crate) fn run(&self) -> Result<()> {
         let noted = self.committer.with_lead(|_| {
             self.health.check()?;
@@ -62,7 +62,8 @@ impl SyncAside {
         let Some(noted) = noted else {
             return Ok(());
         };
-        // Outside of what is noted: a close that has taken the storage since has synced all of it.
+        // An error here is not recorded in the health: the storage is gone only after a close that
+        // has synced everything.
         let storage = self.gate.lend_while_closing()?;
         let synced = self.sync(&storage);
         drop(storage);
@@ -73,7 +74,7 @@ impl SyncAside {
         })
     }
 
-    /// Step 1. `None` if all is synced.
+    /// Step 1. Returns `None` if everything is synced.
     fn note(&self) -> Result<Option<Noted>> {
         let vbs = self.syncs.ledger.note_unsynced();
         if vbs.is_empty() {
@@ -86,7 +87,7 @@ impl SyncAside {
         }))
     }
 
-    /// Step 2.
+    /// Step 2. Blocks on the disk.
     fn sync(&self, storage: &Storage) -> Result<()> {
         self.failpoints.pass(place::SYNC)?;
         let start = self.clock.monotonic();
@@ -95,7 +96,7 @@ impl SyncAside {
         Ok(())
     }
 
-    /// Step 3.
+    /// Step 3. The witness is recorded before the seqnos are published.
     fn publish_as_leader(&self, lead: &mut Lead<'_>, noted: &Noted) -> Result<()> {
         if self.health.check().is_err() {
             return Ok(());

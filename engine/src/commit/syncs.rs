@@ -1,4 +1,4 @@
-//! Syncs by the leader, and what follows every sync: the witness, and publishing.
+//! Syncs by the leader, and what follows every sync: recording the witness and publishing seqnos.
 
 use super::lead::Lead;
 use super::ledger::Ledger;
@@ -13,7 +13,8 @@ use vbstore_core::Clock;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::EngineMetrics;
 
-/// Syncs RocksDB's log, records in the witness how far, and publishes it.
+/// Syncs RocksDB's log, records the synced sequence in the witness, and publishes the synced
+/// seqnos.
 pub(crate) struct Syncs {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) witness: Arc<Mutex<WitnessFile>>,
@@ -24,7 +25,7 @@ pub(crate) struct Syncs {
 }
 
 impl Syncs {
-    /// Syncs what was written without a sync. Does nothing if all is synced.
+    /// Syncs what was written without a sync. Does nothing if everything is synced.
     pub(super) fn sync(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
         if self.ledger.is_all_synced() {
             return Ok(());
@@ -38,23 +39,26 @@ impl Syncs {
         Ok(())
     }
 
-    /// Counts a sync that began at `start`.
+    /// Adds a sync that began at `start` to the metrics.
     pub(super) fn count(&self, start: Duration) {
         let took = self.clock.monotonic().saturating_sub(start);
         self.metrics.syncs.add(1);
         self.metrics.sync_micros.observe_time(took);
     }
 
-    /// Records in the witness that everything up to RocksDB's `sequence` is synced, before anybody is
-    /// told. The leader alone records.
+    /// Records in the witness that everything up to RocksDB's `sequence` is synced. Called before
+    /// the sync is published to any reader or writer. Only the leader records.
     pub(super) fn record(&self, _: &Lead<'_>, sequence: u64) -> Result<()> {
         self.failpoints.pass(place::FLUSH_WITNESS)?;
         self.witness.lock().record(sequence, 0)?;
+        // Its own task syncs the witness once a second: a power cut loses at most the last second
+        // of it.
         self.signals.witness.wake();
         Ok(())
     }
 
-    /// Publishes that everything persisted is synced: the leader alone persists, and has just synced.
+    /// Publishes everything persisted as synced. That holds because only the leader persists, and
+    /// it has just synced.
     pub(super) fn publish_all(&self, lead: &mut Lead<'_>) {
         for vb in self.ledger.take_unsynced().values() {
             lead.wake_after(vb.cell.publish_synced());

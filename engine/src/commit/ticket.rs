@@ -1,4 +1,4 @@
-//! A write under way.
+//! Tickets: writes that have their seqno and wait to become durable.
 
 use super::committer::Committer;
 use super::demand::Demand;
@@ -16,18 +16,18 @@ use std::time::Duration;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
-/// A write that has its seqno and waits for its durability. Dropping it changes nothing: the write
-/// goes on. It is also a `Future` and needs no runtime.
+/// A write that has its seqno and waits to become durable. Dropping the ticket does not cancel the
+/// write. It is also a `Future`, and needs no runtime.
 ///
-/// The outcome of a ticket that fails with [`crate::Error::DiskFull`] is open: the write stays in
-/// memory, and once the disk has space again the same ticket may be waited for again.
+/// A ticket that fails with [`crate::Error::DiskFull`] has no final outcome: the write stays in
+/// memory. Once the disk has space again the same ticket may be waited for again.
 #[must_use = "a ticket says when the write is as durable as asked"]
 pub struct Ticket {
     committer: Arc<Committer>,
     demand: Arc<Demand>,
     want: Want,
     written: Written,
-    /// Under which its waker is registered, if one ever was.
+    /// The number under which its waker is registered, if it ever was.
     id: Option<u64>,
 }
 
@@ -41,8 +41,8 @@ impl fmt::Debug for Ticket {
 }
 
 impl Ticket {
-    /// Returns the ticket of a write. Asks for a flush, unless memory is all that was asked for: nobody
-    /// may be waiting.
+    /// Returns the ticket of a write. Asks for a flush unless the level is `Memory`, because the
+    /// holder of the ticket may never wait for it.
     pub(crate) fn new(
         committer: Arc<Committer>,
         demand: Arc<Demand>,
@@ -65,28 +65,30 @@ impl Ticket {
         }
     }
 
-    /// Returns where the change went. It is not as durable as asked for before [`Self::wait`] or
-    /// [`Self::poll`] says so.
+    /// Returns the seqno, CAS and branch of the change. The change may not be durable before
+    /// [`Self::wait`] or [`Self::poll`] returns success.
     #[must_use]
     pub fn written(&self) -> Written {
         self.written
     }
 
-    /// Waits until the change is as durable as was asked. May flush on behalf of everybody.
+    /// Blocks until the change is as durable as requested. May flush on this thread, for all
+    /// writers.
     ///
     /// # Errors
     /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::VbFailed`],
-    /// [`crate::Error::Closed`]: the outcome is unknown. [`crate::Error::VbGone`]: the vBucket was deleted.
+    /// [`crate::Error::Closed`]: the outcome is unknown. [`crate::Error::VbGone`]: the vBucket was
+    /// deleted.
     pub fn wait(&self) -> Result<Written> {
         self.committer.wait(&self.want, None).map(|()| self.written)
     }
 
-    /// Waits no longer than `timeout`. A flush this call leads itself is finished first, so it can
-    /// take longer by the time of one flush.
+    /// Like [`Self::wait`], for at most `timeout`. If this call leads a flush, it finishes that
+    /// flush first, so it can take longer by the time of one flush.
     ///
     /// # Errors
-    /// As [`Self::wait`], and [`crate::Error::NotYetDurable`] when the time is over: the change is made,
-    /// and the ticket may be waited for again.
+    /// As [`Self::wait`], and [`crate::Error::NotYetDurable`] after the time-out: the change has
+    /// been made, and the ticket may be waited for again.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<Written> {
         self.committer
             .wait(&self.want, Some(timeout))
@@ -107,7 +109,8 @@ impl Future for Ticket {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        // Before the queue's lock: in a process that was forked, another thread may have left it locked.
+        // Polled before the queue is locked: in a forked process another thread may have left it
+        // locked.
         if let Some(outcome) = Ticket::poll(this) {
             return Poll::Ready(outcome);
         }
@@ -124,7 +127,8 @@ impl Future for Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // A waker that is still in the queue belongs to nobody any more.
+        // Remove the waker, if it is still in the queue: its future no longer exists. In a forked
+        // process the queue may be locked forever.
         if let Some(id) = self.id.filter(|_| !self.committer.is_in_other_process()) {
             self.committer.unregister(id);
         }

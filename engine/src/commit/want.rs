@@ -6,17 +6,17 @@ use crate::vbuckets::Vb;
 use std::sync::Arc;
 use vbstore_core::Seqno;
 
-/// What somebody waits for.
+/// What a thread or a ticket waits for.
 #[derive(Clone, Debug)]
 pub(crate) enum Want {
-    /// That everything up to a seqno is as durable as this.
+    /// Everything up to `seqno` is at least as durable as `level`.
     Durable {
         vb: Arc<Vb>,
         generation: u64,
         seqno: Seqno,
         level: Durability,
     },
-    /// That there is room in memory for so many bytes.
+    /// Memory has room for this many bytes.
     Room { bytes: u64 },
 }
 
@@ -31,7 +31,7 @@ impl Want {
         )
     }
 
-    /// Returns for how many bytes room is wanted.
+    /// Returns the room that is wanted, in bytes; 0 if none is.
     pub(super) fn room(&self) -> u64 {
         match self {
             Self::Room { bytes } => *bytes,
@@ -39,8 +39,8 @@ impl Want {
         }
     }
 
-    /// Returns the error of a wait whose time is over.
-    pub(super) fn time_is_over(&self) -> Error {
+    /// Returns the error of a wait that timed out.
+    pub(super) fn timeout_error(&self) -> Error {
         match self {
             Self::Durable {
                 vb, seqno, level, ..

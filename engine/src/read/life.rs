@@ -1,23 +1,23 @@
-//! Reads that take an index entry and its document through one view.
+//! Reads of an index entry and its document that a deletion of the vBucket may disturb.
 //!
-//! A deletion of a vBucket removes files that lie wholly in it at once, also while a view is open: what a
-//! view still shows of the index may have lost its document. That is no corruption, and only the generation
-//! of the vBucket tells the two apart.
+//! Deleting a vBucket removes files that lie wholly in it at once, even while a view is open. So a
+//! view may still show an index entry whose document is gone. That is not corruption, and only the
+//! vBucket's generation tells the two cases apart.
 
 use crate::error::{Error, Result};
 use crate::vbuckets::Vb;
 
-/// Deletions that one read may meet before it gives up.
+/// The number of deletions during one read after which it gives up.
 const TRIES_MAX: usize = 3;
 
-/// Reads, and reads again if the read has failed and the vBucket was deleted meanwhile.
+/// Calls `read`, and again if it failed while the vBucket was deleted.
 ///
 /// # Errors
-/// What `read` returns while the vBucket is not deleted; [`Error::VbGone`] if it is deleted again and
-/// again.
-pub(super) fn of_one_life<R>(vb: &Vb, read: impl Fn() -> Result<R>) -> Result<R> {
+/// Those of `read`, if the vBucket was not deleted meanwhile; [`Error::VbGone`] if it was deleted
+/// during every attempt.
+pub(super) fn in_one_generation<R>(vb: &Vb, read: impl Fn() -> Result<R>) -> Result<R> {
     for _ in 0..TRIES_MAX {
-        // ORDER: the generation first. A deletion raises it before it removes a file.
+        // ORDER: read the generation first. A deletion changes it before it removes a file.
         let generation = vb.cell.generation();
         match read() {
             Err(_) if vb.cell.generation() != generation => {}

@@ -1,4 +1,4 @@
-//! Reading: by key, in key order by pages, and in seqno order by slices.
+//! Reading: single keys, pages in key order, and slices in seqno order.
 
 mod life;
 mod page;

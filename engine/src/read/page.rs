@@ -1,21 +1,27 @@
 //! Reading in key order, in bounded pages.
 //!
-//! A page shows the vBucket as of one seqno, memory included. ORDER: memory's newest changes of the
-//! first keys of the range are collected first, under the lock, as many as the page may have, at the
-//! high seqno H of that moment; the view of the disk is opened second, reads no further than they go,
-//! and shows everything up to a boundary E. If E >= H the view has all of them, or newer ones, and the
-//! page is the vBucket at E; otherwise whatever lies between E and H was in memory, nothing above H is
-//! on disk, and the page is the vBucket at H. Either way the newer of the two changes of a key is the
-//! right one. A change above H may have been a deletion that was also purged since: then the purge seqno
-//! is above H, and the page is read again.
+//! # Protocol
+//! A page shows the vBucket as of one seqno, including changes that are only in memory. ORDER:
+//! collect from memory first, open the view of the disk second.
 //!
-//! What is collected under the lock is bounded by the page's budget, whatever is in memory.
+//! 1. Under the vBucket's lock, collect the newest changes in memory of the first keys of the
+//!    range. H is the high seqno of that moment. The page's budget bounds how much is collected,
+//!    whatever is in memory.
+//! 2. Open the view and read no further than the collected keys go. It shows everything up to a
+//!    boundary E.
+//!
+//! If E >= H, the view contains all collected changes or newer ones, and the page is the vBucket at
+//! E. Otherwise the changes between E and H were in memory, and nothing above H is on disk, so the
+//! page is the vBucket at H. Either way the newer of the two changes of a key is the right one.
+//!
+//! There is one exception. A change above H may have been a deletion whose tombstone has been
+//! purged since. Then the purge seqno is above H, and the page is read again.
 
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
-use crate::storage::{PageScan, Storage};
+use crate::storage::{PageRow, PageScan, Storage};
 use crate::vbuckets::Vb;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -24,7 +30,7 @@ use std::sync::Arc;
 use vbstore_core::show;
 use vbstore_core::{Checkpoints, Clock, Item, ItemMeta, Seqno};
 
-/// Which keys are asked for.
+/// A range of keys in key order.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KeyRange {
     from: Bytes,
@@ -41,13 +47,13 @@ impl fmt::Debug for KeyRange {
 }
 
 impl KeyRange {
-    /// Returns all keys.
+    /// Returns the range of all keys.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// Returns the keys from `from` (included) to `to` (not included; `None` for no end).
+    /// Returns the range of keys from `from` (inclusive) to `to` (exclusive; `None` for no end).
     #[must_use]
     pub fn new(from: impl Into<Bytes>, to: Option<Bytes>) -> Self {
         Self {
@@ -56,11 +62,12 @@ impl KeyRange {
         }
     }
 
-    /// Returns the keys that begin with `prefix`.
+    /// Returns the range of keys that begin with `prefix`.
     #[must_use]
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let from: Bytes = prefix.into();
-        // The first key after all that begin with the prefix: without trailing 0xff, last byte up.
+        // The first key after all with the prefix: drop trailing 0xff bytes, increment the last
+        // byte.
         let mut to = from.to_vec();
         while to.pop_if(|last| *last == 0xff).is_some() {}
         let to = to.pop().map(|last| {
@@ -70,7 +77,7 @@ impl KeyRange {
         Self { from, to }
     }
 
-    /// Returns the part of this range from `from` on: an empty range at its end if it ends before.
+    /// Returns the part of this range that starts at `from`. It is empty if `from` is past the end.
     #[must_use]
     pub fn starting_at(mut self, from: impl Into<Bytes>) -> Self {
         let from = from.into();
@@ -78,12 +85,12 @@ impl KeyRange {
             .to
             .as_ref()
             .map_or(from.clone(), |to| from.min(to.clone()));
-        // A range that ends before it begins stays the mistake that it is.
+        // `max` keeps a range whose end is before its start unchanged, so that reading it fails.
         self.from = from.max(self.from);
         self
     }
 
-    /// Returns the first key of the range.
+    /// Returns the first key of the range, which need not exist.
     #[must_use]
     pub fn from(&self) -> &[u8] {
         &self.from
@@ -94,7 +101,7 @@ impl KeyRange {
     }
 }
 
-/// How much of each document a page holds. Keys and metadata need the key family alone.
+/// What a page contains of each document. Without values, only the key family is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageForm {
     /// Keys and metadata.
@@ -103,14 +110,14 @@ pub enum PageForm {
     Documents,
 }
 
-/// One key of a page.
+/// A document in a page.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PageEntry {
-    /// The key.
+    /// The key of the document.
     pub key: Bytes,
-    /// What is known of its document.
+    /// Seqno, kind, CAS, flags, expiry, datatype and value length.
     pub meta: ItemMeta,
-    /// The value, `None` if it was not asked for.
+    /// The value; `None` if it was not requested.
     pub value: Option<Bytes>,
 }
 
@@ -124,22 +131,22 @@ impl fmt::Debug for PageEntry {
     }
 }
 
-/// A bounded run of keys in key order, without deleted and expired ones.
+/// A bounded run of documents in key order. Deleted and expired ones are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The keys.
+    /// The documents in key order.
     pub entries: Vec<PageEntry>,
-    /// The seqno as of which the page shows the vBucket. Another page may show a later one.
+    /// The seqno as of which the page shows the vBucket. The next page may show a later seqno.
     pub as_of: Seqno,
-    /// What is left of the range, `None` if nothing is. A page may be empty and have a rest, when
-    /// all it passed over was deleted.
+    /// The rest of the range; `None` if the range is complete. An empty page may have a rest, if
+    /// everything that it visited was deleted or expired.
     pub rest: Option<KeyRange>,
 }
 
-/// Times a page is read again because the vBucket was deleted meanwhile.
+/// Attempts to read a page while the vBucket is deleted, or its tombstones are purged.
 const TRIES_MAX: u32 = 3;
 
-/// Reads in key order.
+/// Reads pages in key order.
 pub(crate) struct PageReads {
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -156,7 +163,7 @@ impl PageReads {
     ) -> Result<Page> {
         budget.validate()?;
         if range.to.as_ref().is_some_and(|to| *to < range.from) {
-            return Err(Error::invalid("range", "ends before it begins"));
+            return Err(Error::invalid("range", "the end is before the start"));
         }
         let storage = self.gate.lend()?;
         let with_values = form == PageForm::Documents;
@@ -168,40 +175,13 @@ impl PageReads {
             next,
         } = self.read_sources(vb, &storage, range, with_values, budget)?;
 
-        // The page ends where the first of the two ended, so what memory has beyond is for the next page.
+        // The page ends where the first of the two sources ended. Beyond it the sources would not
+        // match.
         if let Some(next) = &next {
             in_memory.retain(|item| *item.key < **next);
         }
-        let mut merged: BTreeMap<Bytes, PageEntry> = scan
-            .rows
-            .into_iter()
-            .map(|row| {
-                (
-                    row.key.clone(),
-                    PageEntry {
-                        key: row.key,
-                        meta: row.meta,
-                        value: row.value,
-                    },
-                )
-            })
-            .collect();
-        for item in in_memory {
-            let is_newer = merged
-                .get(&*item.key)
-                .is_none_or(|disk| disk.meta.seqno < item.meta.seqno);
-            if is_newer {
-                let key = Bytes::copy_from_slice(&item.key);
-                let value = with_values.then(|| item.value.clone());
-                let entry = PageEntry {
-                    key: key.clone(),
-                    meta: item.meta,
-                    value,
-                };
-                merged.insert(key, entry);
-            }
-        }
-        // What memory added may be over the budget again.
+        let merged = merge(scan.rows, in_memory, with_values);
+        // With the changes from memory the page may exceed the budget again.
         let mut rest = next;
         let (mut items, mut bytes) = (0_usize, 0_usize);
         let now = self.clock.wall_seconds();
@@ -237,7 +217,7 @@ impl PageReads {
         budget: SliceBudget,
     ) -> Result<Sources> {
         for _ in 0..TRIES_MAX {
-            // ORDER: memory first, view second; see above.
+            // ORDER: memory first, view second; see the module docs.
             let inner = vb.cell.lock();
             let generation = vb.cell.generation();
             let high_seqno = inner.checkpoints.high_seqno();
@@ -249,12 +229,12 @@ impl PageReads {
             let seam = || self.failpoints.pass(place::PAGE_VIEW);
             let scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget, seam);
             if vb.cell.generation() != generation {
-                // Deleted in between: memory and view are of two lives of the vBucket, and the view may have
-                // lost documents that its index still has; see `read::life`.
+                // Deleted meanwhile: memory and view are of different generations, and the view may
+                // lack documents that its index has; see `read::life`.
                 continue;
             }
             let mut scan = scan?;
-            // Else it was purged in between; see above.
+            // Otherwise a tombstone above `high_seqno` was purged meanwhile; see the module docs.
             if scan.purge_seqno <= high_seqno {
                 let next = scan.next.take().or(memory_next);
                 return Ok(Sources {
@@ -269,19 +249,18 @@ impl PageReads {
     }
 }
 
-/// What a page is made from: changes in memory, and a view of the disk that is newer.
+/// The two sources of a page: changes in memory, and a view of the disk that is newer.
 struct Sources {
     /// In key order.
     in_memory: Vec<Arc<Item>>,
     high_seqno: Seqno,
     scan: PageScan,
-    /// The first key of the range that one of the two has not looked at; `None` if both have looked at
-    /// all.
+    /// The first key of the range that a source has not visited; `None` if both have visited all.
     next: Option<Bytes>,
 }
 
-/// Takes memory's changes of the first keys of the range, within the budget, and the one after them. The
-/// caller holds the vBucket's lock.
+/// Collects the changes in memory of the first keys of the range, within the budget. Also returns
+/// the first change that did not fit. The caller holds the vBucket's lock.
 fn collect(
     checkpoints: &Checkpoints,
     range: &KeyRange,
@@ -305,6 +284,43 @@ fn collect(
         true
     });
     (taken, next)
+}
+
+/// Returns the newer of the two changes of each key, tombstones included.
+fn merge(
+    on_disk: Vec<PageRow>,
+    in_memory: Vec<Arc<Item>>,
+    with_values: bool,
+) -> BTreeMap<Bytes, PageEntry> {
+    let mut merged: BTreeMap<Bytes, PageEntry> = on_disk
+        .into_iter()
+        .map(|row| {
+            (
+                row.key.clone(),
+                PageEntry {
+                    key: row.key,
+                    meta: row.meta,
+                    value: row.value,
+                },
+            )
+        })
+        .collect();
+    for item in in_memory {
+        let is_newer = merged
+            .get(&*item.key)
+            .is_none_or(|disk| disk.meta.seqno < item.meta.seqno);
+        if is_newer {
+            let key = Bytes::copy_from_slice(&item.key);
+            let value = with_values.then(|| item.value.clone());
+            let entry = PageEntry {
+                key: key.clone(),
+                meta: item.meta,
+                value,
+            };
+            merged.insert(key, entry);
+        }
+    }
+    merged
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Reading by key: memory first, then disk. No db snapshot is taken, except for a read that lost
+//! Reading by key: memory first, then disk. No db snapshot is opened, except by a read that lost
 //! several races with writers in a row.
 
-use super::life::of_one_life;
+use super::life::in_one_generation;
 use crate::error::Result;
 use crate::gate::Gate;
 use crate::numbers::count;
@@ -17,9 +17,9 @@ use vbstore_metrics::EngineMetrics;
 /// A document as it was read.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Document {
-    /// What is known of it.
+    /// Seqno, kind, CAS, flags, expiry, datatype and value length.
     pub meta: ItemMeta,
-    /// Its value.
+    /// The value of the document.
     pub value: Bytes,
 }
 
@@ -32,19 +32,19 @@ impl fmt::Debug for Document {
     }
 }
 
-/// One read of so many is timed.
+/// One of this many reads is timed.
 const TIMED_OF: u64 = 16;
 
-/// Keys of [`PointReads::get_many`] that are looked up in memory under one hold of the vBucket's lock, for
-/// which its writers and flushes wait.
+/// Keys of [`PointReads::get_many`] that are looked up per hold of the vBucket's lock. Writers and
+/// flushes wait for that lock.
 const KEYS_IN_A_TURN: usize = 256;
 
-/// Reads by key.
+/// Reads documents and metadata by key.
 pub(crate) struct PointReads {
     pub(crate) gate: Arc<Gate>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<EngineMetrics>,
-    /// Calls of [`Self::get`] alone, to time one of [`TIMED_OF`].
+    /// The number of calls of [`Self::get`], to time one of every [`TIMED_OF`].
     ticks: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ impl PointReads {
 
     pub(crate) fn get(&self, vb: &Vb, key: &[u8]) -> Result<Option<Document>> {
         self.metrics.operations.gets.add(1);
-        // Looking at the clock twice would cost a read from memory a tenth of its time.
+        // Two clock readings take a tenth of the time of a read from memory.
         let tick = self.ticks.fetch_add(1, Ordering::Relaxed) + 1;
         if !tick.is_multiple_of(TIMED_OF) {
             return self.get_untimed(vb, key);
@@ -86,7 +86,7 @@ impl PointReads {
                 value: item.value.clone(),
             })
         } else {
-            let stored = of_one_life(vb, || storage.document(vb.id(), key))?;
+            let stored = in_one_generation(vb, || storage.document(vb.id(), key))?;
             stored.map(|stored| Document {
                 meta: stored.meta,
                 value: stored.value,
@@ -141,10 +141,10 @@ impl PointReads {
         let wanted: Vec<(&[u8], ItemMeta)> =
             live.iter().map(|(_, key, meta)| (*key, *meta)).collect();
         for ((number, key, _), stored) in live.iter().zip(storage.documents_at(vb.id(), &wanted)?) {
-            // One that was replaced in between is read again on its own.
+            // `None` if the document was replaced meanwhile: read it again on its own.
             let stored = match stored {
                 Some(stored) => Some(stored),
-                None => of_one_life(vb, || storage.document(vb.id(), key))?,
+                None => in_one_generation(vb, || storage.document(vb.id(), key))?,
             };
             found[*number] = stored.map(|stored| Document {
                 meta: stored.meta,

@@ -1,4 +1,4 @@
-//! Reading in seqno order, by slices.
+//! Reading slices in seqno order.
 
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
@@ -17,11 +17,12 @@ pub(crate) struct SliceReads {
 }
 
 impl SliceReads {
-    /// Reads one slice. Opens a db snapshot, which is counted under `holder`, and drops it before it
+    /// Reads one slice. Opens a db snapshot, counted under `holder`, and releases it before it
     /// returns.
     ///
     /// # Errors
-    /// [`Error::VbGone`] if the vBucket was deleted meanwhile: the files behind the view may be gone.
+    /// [`Error::VbGone`] if the vBucket was deleted meanwhile: the files behind the view may be
+    /// gone.
     pub(crate) fn read(
         &self,
         holder: Holder,
@@ -38,7 +39,7 @@ impl SliceReads {
         Ok(slice)
     }
 
-    /// Reads slices for several asks through one db snapshot; see [`crate::Engine::scan`].
+    /// Reads slices for several requests through one db snapshot; see [`crate::Engine::scan`].
     pub(crate) fn read_many(
         &self,
         holder: Holder,

@@ -1,9 +1,10 @@
-//! What the engine's own tables say, for scrapes and `metrics_snapshot`.
+//! Sampling the engine's metrics, for scrapes and `metrics_snapshot`.
 //!
-//! A source lives as long as the engine's handle; the registry holds it weakly. It takes each vBucket's
-//! lock for a moment, one after the other: figures of different vBuckets are of slightly different moments,
-//! and so are the published seqnos of one and what is read under its lock. The sums over RocksDB's families
-//! are made under a lock of their own, for up to 10 ms, which only scrapes take.
+//! A source lives as long as the engine's handle; the registry holds it weakly. It takes the
+//! vBuckets' locks one after the other, each briefly. So the metrics of different vBuckets are of
+//! slightly different moments. So are the published seqnos of a vBucket and what is read under its
+//! lock. The sums over RocksDB's families are computed under a lock of their own for up to 10 ms.
+//! Only scrapes take that lock.
 
 mod rocks;
 mod tables;
@@ -21,7 +22,7 @@ use vbstore_metrics::{
 };
 use vbuckets::VbucketsSource;
 
-/// The engine's places in its registry, taken before it is opened.
+/// The engine's registrations, made before it is opened so that a duplicate name fails the open.
 pub(crate) struct Places {
     telemetry: Telemetry,
     tables: Registration,
@@ -44,14 +45,15 @@ fn refused(error: &AlreadyRegistered) -> Error {
     Error::invalid("name", error.to_string())
 }
 
-/// The sources of an open engine.
+/// The metric sources of an open engine.
 pub(crate) struct Samples {
     telemetry: Telemetry,
     tables: Arc<TablesSource>,
     rocks: Arc<RocksSource>,
     vbuckets: Arc<VbucketsSource>,
     own: [Registration; 2],
-    /// Of streams and of single vBuckets: whoever asked for them may keep them longer than the engine.
+    /// Registrations of streams and of single vBuckets. Held weakly: their owners may drop them
+    /// early, or keep them longer than the engine.
     others: Mutex<Vec<Weak<Registration>>>,
 }
 
@@ -76,7 +78,7 @@ impl Samples {
         &self.telemetry
     }
 
-    /// Registers the figures of single vBuckets in a registry of their own.
+    /// Registers the metrics of single vBuckets in a registry of their own.
     pub(crate) fn register_vbuckets(&self, registry: &Registry) -> Result<Arc<Registration>> {
         let telemetry = self.telemetry.elsewhere(registry);
         let registration = telemetry
@@ -86,10 +88,10 @@ impl Samples {
         Ok(self.keep(registration))
     }
 
-    /// Registers the figures of streams, beside the engine's.
+    /// Registers the metrics of streams in the engine's registry.
     pub(crate) fn register_streams(&self) -> Result<Arc<Registration>> {
         let registered = self.telemetry.register("streams", names::STREAMS);
-        let twice = |_| Error::invalid("engine", "it has streams already");
+        let twice = |_| Error::invalid("engine", "its streams are registered already");
         Ok(self.keep(registered.map_err(twice)?))
     }
 
@@ -109,7 +111,7 @@ impl Samples {
         Ok(snapshot)
     }
 
-    /// Takes everything out of its registry; see [`Registration::unregister`].
+    /// Removes all registrations from their registries; see [`Registration::unregister`].
     pub(crate) fn unregister(&self) {
         self.own.iter().for_each(Registration::unregister);
         let others = std::mem::take(&mut *self.others.lock());

@@ -1,4 +1,4 @@
-//! RocksDB's own figures.
+//! RocksDB's metrics.
 
 use crate::error::Result;
 use crate::home::data_files;
@@ -12,22 +12,23 @@ use vbstore_core::u64_from;
 use vbstore_metrics::names::Metric;
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
-/// For how long what takes milliseconds is kept: asking 2,050 families, and looking at all files.
+/// How long expensive values are cached: the properties of 2,050 families and the sizes of all
+/// files.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
 pub(super) struct RocksSource {
     services: Arc<Services>,
-    /// Held while they are asked for, so that of two scrapes at once one asks and the other waits for
-    /// it. A leaf: asking takes no other lock, and the gate is passed before.
+    /// Held while the values are read, so that of two concurrent scrapes one reads and the other
+    /// waits. A leaf: reading takes no other lock, and the gate is entered before.
     kept: Mutex<Option<Kept>>,
 }
 
-/// What is kept from one scrape to the next.
+/// The values that are cached between scrapes.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     at: Duration,
     sums: RocksSums,
-    /// All files, and those of the log, in bytes: a look at each, of which there may be thousands.
+    /// The bytes of all files, and of the log's. There may be thousands of files to stat.
     disk: u64,
     log: u64,
 }
@@ -38,7 +39,7 @@ impl RocksSource {
         Self { services, kept }
     }
 
-    /// Returns what is kept, or asks for it if it is too old.
+    /// Returns the cached values. Reads them first if they are too old.
     fn kept(&self, storage: &Storage) -> Result<Kept> {
         let mut kept = self.kept.lock();
         let now = self.services.clock.monotonic();
@@ -64,7 +65,7 @@ impl RocksSource {
         into.put(&names::ROCKS_SNAPSHOTS_OPEN, now.snapshots);
         if now.oldest_time > 0 {
             into.put(&names::ROCKS_OLDEST_SNAPSHOT, now.oldest_time);
-            // RocksDB is asked for one after the other.
+            // The two sequence numbers are read one after the other.
             let lag = now.sequence.saturating_sub(now.oldest_sequence);
             into.put(&names::ROCKS_OLDEST_LAG, lag);
         }

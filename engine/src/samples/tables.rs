@@ -1,4 +1,4 @@
-//! The engine's own tables.
+//! Metrics from the engine's own tables.
 
 use crate::error::Result;
 use crate::health::HealthState;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use vbstore_core::{CheckpointFigures, Lag, ReaderFigures, Seqno};
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
-/// The version of RocksDB that this was built with.
+/// The version of RocksDB that this crate is built with.
 const ROCKSDB: &str = "11.8.1";
 
 const _: () = assert!(
     names::HEALTH_STATE.is_by(&HealthState::NAMES),
-    "the label of the metric has other states"
+    "the metric's label must have the states of `HealthState`"
 );
 
 pub(super) struct TablesSource {
@@ -21,7 +21,7 @@ pub(super) struct TablesSource {
     opened: Duration,
 }
 
-/// What is added up over all vBuckets.
+/// Sums and maxima over all vBuckets.
 #[derive(Debug, Default)]
 struct Sums {
     items: u64,
@@ -42,24 +42,24 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, figures: &CheckpointFigures) {
-        self.open += u64::from(figures.has_open);
-        self.sealed += figures.sealed;
-        self.checkpoint_items += figures.items;
-        self.cursors += figures.cursors;
-        self.persistence_worst = self.persistence_worst.worse(figures.unpersisted);
-        self.persistence_all = self.persistence_all.plus(figures.unpersisted);
-        self.stream_worst = self.stream_worst.worse(figures.worst);
-        self.stream_all = self.stream_all.plus(figures.backlog);
+    fn add(&mut self, checkpoints: &CheckpointFigures) {
+        self.open += u64::from(checkpoints.has_open);
+        self.sealed += checkpoints.sealed;
+        self.checkpoint_items += checkpoints.items;
+        self.cursors += checkpoints.cursors;
+        self.persistence_worst = self.persistence_worst.worse(checkpoints.unpersisted);
+        self.persistence_all = self.persistence_all.plus(checkpoints.unpersisted);
+        self.stream_worst = self.stream_worst.worse(checkpoints.worst);
+        self.stream_all = self.stream_all.plus(checkpoints.backlog);
     }
 
-    /// Adds the readers of a vBucket. `high` was its high seqno a moment before.
-    fn add_readers(&mut self, figures: &ReaderFigures, high: Seqno) {
-        self.readers += figures.count;
-        let lag = figures.lowest_taken.map_or(0, |lowest| high.since(lowest));
+    /// Adds the readers of a vBucket. `high` was its high seqno just before.
+    fn add_readers(&mut self, readers: &ReaderFigures, high: Seqno) {
+        self.readers += readers.count;
+        let lag = readers.lowest_taken.map_or(0, |lowest| high.since(lowest));
         self.reader_lag = self.reader_lag.max(lag);
         let earlier = self.reader_idle_since.into_iter();
-        self.reader_idle_since = earlier.chain(figures.idle_since).min();
+        self.reader_idle_since = earlier.chain(readers.idle_since).min();
     }
 }
 
@@ -69,24 +69,24 @@ impl TablesSource {
         Self { services, opened }
     }
 
-    /// Takes each vBucket's lock for a moment.
+    /// Returns the sums over all vBuckets. Takes each vBucket's lock briefly.
     fn sums(&self) -> Sums {
         let mut sums = Sums::default();
         for vb in &*self.services.vbs {
             let cell = &vb.cell;
             let inner = cell.lock();
-            let (counts, figures) = (inner.state.counts, inner.checkpoints.figures());
+            let (counts, checkpoints) = (inner.state.counts, inner.checkpoints.figures());
             let (high, readers) = (inner.checkpoints.high_seqno(), Arc::clone(&inner.readers));
             drop(inner);
             sums.add_readers(&readers.figures(), high);
-            // ORDER: synced first, which never passes persisted.
+            // ORDER: read synced first: it never exceeds persisted.
             let synced: Seqno = cell.synced();
             let unsynced = cell.persisted().since(synced);
             sums.items += counts.items;
             sums.tombstones += counts.tombstones;
             sums.bytes += counts.bytes;
             sums.unsynced += unsynced;
-            sums.add(&figures);
+            sums.add(&checkpoints);
         }
         sums
     }
@@ -109,7 +109,7 @@ impl TablesSource {
         into.put(&names::VBUCKETS, vbuckets);
         services.metrics.sample(now, into);
 
-        // Something may have been appended since `now` was read.
+        // Saturating: something may have been appended after `now` was read.
         let age = |since: Option<Duration>| {
             let age = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
             age.as_secs_f64()

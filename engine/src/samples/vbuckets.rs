@@ -1,4 +1,4 @@
-//! Detail by vBucket.
+//! Metrics of single vBuckets.
 
 use crate::services::Services;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ impl SampleSource for VbucketsSource {
     fn sample(&self, into: &mut MetricsSnapshot) -> Result<(), Box<dyn std::error::Error>> {
         for vb in &*self.services.vbs {
             let cell = &vb.cell;
-            // ORDER: synced, persisted, high: none is above the next.
+            // ORDER: read synced, persisted, high: then none exceeds the next.
             let (synced, persisted) = (cell.synced(), cell.persisted());
             let inner = cell.lock();
             let (high, state) = (inner.checkpoints.high_seqno(), inner.state);
-            let (figures, memory) = (inner.checkpoints.figures(), inner.checkpoints.memory());
+            let (checkpoints, memory) = (inner.checkpoints.figures(), inner.checkpoints.memory());
             drop(inner);
             let of = cell.id.get().to_string();
             let rows = [
@@ -33,8 +33,8 @@ impl SampleSource for VbucketsSource {
                 (&names::VB_ITEMS, state.counts.items),
                 (&names::VB_TOMBSTONES, state.counts.tombstones),
                 (&names::VB_CHECKPOINT_BYTES, memory),
-                (&names::VB_CURSORS, figures.cursors),
-                (&names::VB_CURSOR_MAX_LAG_ITEMS, figures.worst.items),
+                (&names::VB_CURSORS, checkpoints.cursors),
+                (&names::VB_CURSOR_MAX_LAG_ITEMS, checkpoints.worst.items),
             ];
             for (metric, value) in rows {
                 into.put_by(metric, of.clone(), value);

@@ -1,4 +1,4 @@
-//! What one write puts on disk, in our terms.
+//! One write to disk, in terms of the engine's records.
 
 use super::database::Storage;
 use super::ends::{KEYS_END, SEQNOS_END};
@@ -10,10 +10,10 @@ use rocksdb::{WriteBatch, WriteOptions};
 use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 
-/// The key of no record.
-const NOBODYS: &[u8] = b"probe";
+/// A key that no record has, to probe the disk with.
+const PROBE_KEY: &[u8] = b"probe";
 
-/// Collects what one write puts on disk.
+/// Collects the records of one write.
 pub(crate) struct Batch<'s> {
     storage: &'s Storage,
     inner: WriteBatch,
@@ -37,7 +37,7 @@ impl<'s> Batch<'s> {
         }
     }
 
-    /// Returns its size in RocksDB's log, in bytes.
+    /// Returns the size of the batch in RocksDB's log, in bytes.
     pub(crate) fn size(&self) -> u64 {
         count(self.inner.size_in_bytes())
     }
@@ -56,15 +56,15 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
-    /// Deletes the document at a seqno. A plain delete: rollback reuses seqnos, which a single
-    /// delete does not allow.
+    /// Deletes the document at a seqno. Not with RocksDB's `SingleDelete`, which needs keys that
+    /// are written only once: rollback reuses seqnos.
     pub(crate) fn delete_document(&mut self, vb: VbId, seqno: Seqno) -> Result<()> {
         self.inner
             .delete_cf(self.storage.seqno_family(vb)?, seqno.to_key());
         Ok(())
     }
 
-    /// Makes this the newest change of a key.
+    /// Puts the index entry of a key, so that this is the key's newest change.
     pub(crate) fn put_index(&mut self, vb: VbId, key: &[u8], meta: ItemMeta) -> Result<()> {
         IndexEntry(meta).encode(vb, key, &mut self.scratch);
         self.inner
@@ -72,14 +72,14 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
-    /// Forgets a key.
+    /// Deletes the index entry of a key. For purging.
     #[cfg(feature = "testing")]
     pub(crate) fn delete_index(&mut self, vb: VbId, key: &[u8]) -> Result<()> {
         self.inner.delete_cf(self.storage.key_family(vb)?, key);
         Ok(())
     }
 
-    /// Puts the state of a vBucket.
+    /// Puts the state record of a vBucket.
     pub(crate) fn put_state(&mut self, vb: VbId, state: &VbState) -> Result<()> {
         state.encode(vb, &mut self.scratch);
         let family = self.storage.family(DEFAULT)?;
@@ -97,7 +97,7 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
-    /// Puts the state of the store.
+    /// Puts the state record of the store.
     pub(crate) fn put_store_state(&mut self, state: &StoreState) -> Result<()> {
         state.encode(&mut self.scratch);
         let family = self.storage.family(DEFAULT)?;
@@ -106,14 +106,16 @@ impl<'s> Batch<'s> {
         Ok(())
     }
 
-    /// Puts what changes nothing: the deletion of a record that no store has.
+    /// Puts a deletion of a record that no store has, which changes nothing.
     pub(crate) fn put_nothing(&mut self) -> Result<()> {
-        self.inner.delete_cf(self.storage.family(DEFAULT)?, NOBODYS);
+        self.inner
+            .delete_cf(self.storage.family(DEFAULT)?, PROBE_KEY);
         Ok(())
     }
 
-    /// Deletes every document and every index entry of a vBucket. Reads nothing: what is to be deleted
-    /// may not be readable, and looking for its last key takes the longer the more was deleted.
+    /// Deletes every document and every index entry of a vBucket. Reads nothing, because the data
+    /// may be damaged. Searching for the vBucket's last key would also take longer the more was
+    /// deleted before.
     pub(crate) fn clear_vbucket(&mut self, vb: VbId) -> Result<()> {
         let storage = self.storage;
         let begin: &[u8] = &[];
@@ -126,9 +128,9 @@ impl<'s> Batch<'s> {
 }
 
 impl Storage {
-    /// Writes a batch as one: all of it or nothing is in the log. With `sync` it is synced before
-    /// any reader sees it. Returns RocksDB's sequence number after it. The batch is used up, also
-    /// when it is refused.
+    /// Writes a batch atomically: all of it or nothing is in the log. With `sync` it is synced
+    /// before any reader sees it. Returns RocksDB's sequence number after it. The batch is consumed
+    /// even if the write fails.
     pub(crate) fn write(&self, batch: Batch<'_>, sync: bool) -> Result<u64> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);

@@ -1,7 +1,7 @@
-//! An open RocksDB with the families of a store.
+//! An open RocksDB database with the column families of a store.
 //!
-//! All families are made when the store is created and never dropped, so the single-threaded mode
-//! of the crate serves: a family is looked up without a lock, and nothing changes the table while
+//! All families are created with the store and never dropped, so the crate's single-threaded mode
+//! is enough. It looks up a family without a lock, and nothing changes the table of families while
 //! the store is open.
 
 use super::ends::{KEYS_END, SEQNOS_END};
@@ -16,12 +16,13 @@ use vbstore_metrics::{ClockFn, DbSnapshots};
 
 pub(super) type Db = DBWithThreadMode<SingleThreaded>;
 
-/// An open RocksDB with the families of a store.
+/// An open RocksDB database with the families of a store. All its methods may be called from any
+/// thread.
 pub(crate) struct Storage {
     pub(super) db: Db,
     pub(super) names: Vec<FamilyNames>,
     pub(super) shared: SharedMemory,
-    /// `None` if the database was opened only to look at it.
+    /// `None` if the database was opened for an inspection or a recovery, not for an engine.
     pub(super) statistics: Option<Statistics>,
     pub(super) db_snapshots: Arc<DbSnapshots>,
     pub(super) clock: Arc<dyn Clock>,
@@ -72,7 +73,7 @@ impl Storage {
     pub(super) fn family(&self, name: &str) -> Result<&ColumnFamily> {
         self.db
             .cf_handle(name)
-            .ok_or_else(|| Error::corrupt_file(name, "no such column family"))
+            .ok_or_else(|| Error::corrupt_file(name, "the column family is missing"))
     }
 
     pub(super) fn seqno_family(&self, vb: VbId) -> Result<&ColumnFamily> {
@@ -84,15 +85,20 @@ impl Storage {
     }
 
     fn names(&self, vb: VbId) -> Result<&FamilyNames> {
-        self.names
-            .get(vb.index())
-            .ok_or_else(|| Error::invalid("vb", format!("{vb} is not of this store")))
+        self.names.get(vb.index()).ok_or_else(|| {
+            let (number, count) = (vb.get(), self.names.len());
+            Error::invalid("vb", format!("no vBucket {number}: the store has {count}"))
+        })
     }
 
-    /// Syncs the log: everything written before this call survives a power cut.
+    /// Syncs the log: everything written before this call survives a power cut. Returns the
+    /// sequence number that the sync covers at least.
     pub(crate) fn sync(&self) -> Result<u64> {
         let covered = self.rocks_sequence();
-        self.db.flush_wal(true).map_err(|e| map(&e, "sync"))?;
+        // ORDER: read the sequence number first; what is written after it may not be covered.
+        self.db
+            .flush_wal(true)
+            .map_err(|e| map(&e, "sync the log"))?;
         Ok(covered)
     }
 
@@ -101,7 +107,7 @@ impl Storage {
         self.db.latest_sequence_number()
     }
 
-    /// Moves what the families of these vBuckets have in memory to files, and waits for it.
+    /// Flushes the memtables of these vBuckets to files, and waits for that.
     pub(crate) fn rocks_flush(&self, vbuckets: impl Iterator<Item = VbId>) -> Result<()> {
         let mut families = Vec::new();
         for vb in vbuckets {
@@ -121,23 +127,23 @@ impl Storage {
         options.set_wait(true);
         self.db
             .flush_cfs_opt(families, &options)
-            .map_err(|e| map(&e, "flush families"))
+            .map_err(|e| map(&e, "flush column families"))
     }
 
-    /// Removes the files of a vBucket that is deleted, except for those of level 0, without reading
-    /// them. The caller has the lead, and has written the deletion and nothing of the vBucket after it.
+    /// Removes the files of a deleted vBucket without reading them, except those of level 0. The
+    /// caller holds the lead, and has written nothing of the vBucket after the deletion.
     pub(crate) fn remove_files(&self, vb: VbId) -> Result<()> {
         let begin: &[u8] = &[];
         let remove = |family, end| {
             self.db
                 .delete_file_in_range_cf(family, begin, end)
-                .map_err(|e| map(&e, "remove files"))
+                .map_err(|e| map(&e, "remove the files of a vBucket"))
         };
         remove(self.seqno_family(vb)?, SEQNOS_END.as_slice())?;
         remove(self.key_family(vb)?, KEYS_END.as_slice())
     }
 
-    /// Compacts both families of a vBucket; returns when it is done.
+    /// Compacts both families of a vBucket. Blocks until the compaction is done.
     pub(crate) fn compact(&self, vb: VbId) -> Result<()> {
         const ERRORS: &str = "rocksdb.background-errors";
         self.rocks_flush(std::iter::once(vb))?;
@@ -146,8 +152,8 @@ impl Storage {
             self.db
                 .compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
         }
-        // The crate's call returns nothing; RocksDB counts what its compactions fail with, those of
-        // all families together.
+        // The crate's call reports no error, but RocksDB counts background errors. The count covers
+        // all families, so an error may come from another vBucket.
         if self.property(ERRORS)? == before {
             Ok(())
         } else {
@@ -156,18 +162,18 @@ impl Storage {
         }
     }
 
-    /// Lets no family of a vBucket be compacted any more. For tests.
+    /// Disables automatic compactions in all vBuckets. For tests.
     #[cfg(feature = "testing")]
     pub(crate) fn stop_compactions(&self) -> Result<()> {
         for name in self.names.iter().flat_map(|n| [&n.seqno, &n.key]) {
             self.db
                 .set_options_cf(self.family(name)?, &[("disable_auto_compactions", "true")])
-                .map_err(|e| map(&e, "stop compactions"))?;
+                .map_err(|e| map(&e, "disable compactions"))?;
         }
         Ok(())
     }
 
-    /// Stops RocksDB's background work and waits for what is running.
+    /// Stops RocksDB's background work, and waits for running jobs.
     pub(crate) fn stop_background_work(&self) {
         self.db.cancel_all_background_work(true);
     }

@@ -1,11 +1,11 @@
-//! RocksDB's errors as ours. The only place that looks at their text: the crate has no other way
-//! to tell a full disk from a broken one, or to name a file.
+//! Maps RocksDB's errors to the engine's. Only this file parses their text: the crate has no other
+//! way to tell a full disk from other errors, or to find the file concerned.
 
 use crate::error::Error;
 use rocksdb::ErrorKind;
 use std::io;
 
-/// Returns our error for one of RocksDB's; `context` says what was tried.
+/// Returns the engine's error for a RocksDB error. `context` names the operation.
 pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
     let text: &str = &plain_paths(error.as_ref());
     match error.kind() {
@@ -18,6 +18,7 @@ pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
         _ if is_disk_full(text) => Error::DiskFull {
             detail: format!("{context}: {text}").into(),
         },
+        // A missing file is damage to the store, not a failed system call.
         ErrorKind::IOError if text.contains("No such file") => Error::Corruption {
             vb: None,
             seqno: None,
@@ -28,16 +29,16 @@ pub(crate) fn map(error: &rocksdb::Error, context: &str) -> Error {
     }
 }
 
-/// Returns whether an error text speaks of a full disk, with RocksDB's word for ENOSPC from its table of
-/// sub-codes, or of a full quota, with the system's word for EDQUOT, which RocksDB has no code for.
+/// Returns whether an error text reports a full disk or a full quota. The first text is RocksDB's
+/// for ENOSPC. The second is the system's for EDQUOT, for which RocksDB has no code.
 fn is_disk_full(text: &str) -> bool {
     ["No space left on device", "Disk quota exceeded"]
         .iter()
         .any(|said| text.contains(said))
 }
 
-/// Returns a text without the way by which the store's directory is reached (`crate::home`): what is
-/// left of a path begins inside the store.
+/// Returns a text in which paths begin inside the store. The prefix that leads to the store's
+/// directory is removed (`crate::home` reaches it through a file descriptor).
 fn plain_paths(text: &str) -> String {
     let mut parts = text.split("/proc/self/fd/");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -48,7 +49,7 @@ fn plain_paths(text: &str) -> String {
     plain
 }
 
-/// Returns the name of the data file that an error text speaks of.
+/// Returns the name of the first data file in an error text.
 fn file_named_in(text: &str) -> Option<String> {
     let words = text.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\''));
     words

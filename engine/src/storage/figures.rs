@@ -1,4 +1,4 @@
-//! What RocksDB says of itself.
+//! Metrics that RocksDB reports: properties of the database, and sums over all families.
 
 use super::database::Storage;
 use super::error_map::map;
@@ -6,7 +6,7 @@ use super::options::{DEFAULT, SUPERSEDED};
 use super::statistics::{RocksCounts, Statistics};
 use crate::error::Result;
 
-/// Figures of the whole database: microseconds to ask for.
+/// Properties of the whole database. Reading them takes microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RocksNow {
     pub(crate) snapshots: u64,
@@ -26,7 +26,7 @@ pub(crate) struct RocksNow {
     pub(crate) buffers_limit: usize,
 }
 
-/// Figures of single families, added up: milliseconds to ask for in a store with many vBuckets.
+/// Sums over all families. Reading them takes milliseconds in a store with many vBuckets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RocksSums {
     pub(crate) live_sst: u64,
@@ -41,6 +41,7 @@ pub(crate) struct RocksSums {
     pub(crate) live_versions_max: u64,
 }
 
+/// The properties of the file counts, by level. RocksDB has seven levels by default.
 const FILES: [&str; 7] = [
     "rocksdb.num-files-at-level0",
     "rocksdb.num-files-at-level1",
@@ -52,7 +53,7 @@ const FILES: [&str; 7] = [
 ];
 
 impl Storage {
-    /// Returns the figures of the whole database.
+    /// Returns the properties of the whole database.
     pub(crate) fn rocks_now(&self) -> Result<RocksNow> {
         let of = |name| Ok(self.property(name)?.unwrap_or(0));
         let shared = &self.shared;
@@ -75,19 +76,21 @@ impl Storage {
         })
     }
 
-    /// Returns what RocksDB has counted; `None` if the database was opened only to look at it.
+    /// Returns RocksDB's statistics; `None` if the database was not opened for an engine.
     pub(crate) fn rocks_counts(&self) -> Option<RocksCounts> {
         self.statistics.as_ref().map(Statistics::read)
     }
 
-    /// Returns the sums over all families. Asks each of them.
+    /// Returns the sums over all families. Reads the properties of each family.
     pub(crate) fn rocks_sums(&self) -> Result<RocksSums> {
         let mut sums = RocksSums::default();
         for name in self.family_names() {
             let family = self.family(name)?;
             let of = |name: &str| -> Result<u64> {
                 let value = self.db.property_int_value_cf(family, name);
-                Ok(value.map_err(|e| map(&e, "property"))?.unwrap_or(0))
+                Ok(value
+                    .map_err(|e| map(&e, "read a RocksDB property"))?
+                    .unwrap_or(0))
             };
             let add = |sum: &mut u64, name: &str| -> Result<()> {
                 *sum = sum.saturating_add(of(name)?);
@@ -121,17 +124,20 @@ impl Storage {
         let mut sum: u64 = 0;
         for family in self.family_names() {
             let value = self.db.property_int_value_cf(self.family(family)?, name);
-            let value = value.map_err(|e| map(&e, "property"))?.unwrap_or(0);
+            let value = value
+                .map_err(|e| map(&e, "read a RocksDB property"))?
+                .unwrap_or(0);
             sum = sum.saturating_add(value);
         }
         Ok(sum)
     }
 
-    /// Returns an integer property of the whole database, or `None` if it has none of that name.
+    /// Returns an integer property of the whole database, or `None` if RocksDB has none of that
+    /// name.
     pub(crate) fn property(&self, name: &'static str) -> Result<Option<u64>> {
         self.db
             .property_int_value(name)
-            .map_err(|e| map(&e, "property"))
+            .map_err(|e| map(&e, "read a RocksDB property"))
     }
 
     fn family_names(&self) -> impl Iterator<Item = &str> {

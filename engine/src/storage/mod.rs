@@ -1,8 +1,8 @@
-//! The only place that names RocksDB.
+//! Storage on RocksDB. This is the only module that names RocksDB.
 //!
-//! Three faces: [`Batch`] and [`Storage::write`]; point reads ([`point`]); and a view lent to one
-//! closure whose result owns everything ([`Storage::with_records`]). No type of a RocksDB snapshot
-//! or iterator is visible outside this folder.
+//! There are three ways in: writes ([`Batch`] and [`Storage::write`]); point reads ([`point`]); and
+//! a view that is lent to one closure, whose result owns all its data ([`Storage::with_records`]).
+//! No type of a RocksDB snapshot or iterator is visible outside this folder.
 
 mod batch;
 mod database;
@@ -26,7 +26,7 @@ pub use options::{FamilyOptions, StorageConfig};
 #[cfg(feature = "testing")]
 pub use options::{key_family, seqno_family};
 pub(crate) use records::{Records, decode_document, decode_index_entry};
-pub(crate) use scan::PageScan;
 #[cfg(feature = "testing")]
 pub use scan::ReadHeld;
+pub(crate) use scan::{PageRow, PageScan};
 pub(crate) use statistics::{RocksCounts, Timing};

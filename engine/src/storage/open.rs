@@ -11,9 +11,9 @@ use vbstore_core::Clock;
 use vbstore_metrics::DbSnapshots;
 
 impl Storage {
-    /// Creates the database in a directory that holds nothing, then opens it again: a family that
-    /// was just made keeps its directory open (2,060 file descriptors for 1,024 vBuckets; 28 after
-    /// opening again, measured).
+    /// Creates the database in an empty directory, then opens it again. Reopening saves file
+    /// descriptors, because a new family keeps its directory open: 2,060 for 1,024 vBuckets,
+    /// against 28 after reopening (measured).
     pub(crate) fn create(
         path: &Path,
         options: &FamilyOptions,
@@ -26,13 +26,13 @@ impl Storage {
         create.create_missing_column_families(true);
         create.set_error_if_exists(true);
         let db = Db::open_cf_descriptors(&create, path, options.families())
-            .map_err(|e| map(&e, "create"))?;
+            .map_err(|e| map(&e, "create the database"))?;
         drop(db);
         Self::open(path, options, vbuckets, db_snapshots, clock)
     }
 
-    /// Opens an existing database. Everything in RocksDB's log is recovered as far as it can be
-    /// read; a missing family or file is an error.
+    /// Opens an existing database. RocksDB's log is recovered as far as it can be read. A missing
+    /// family or file is an error.
     pub(crate) fn open(
         path: &Path,
         options: &FamilyOptions,
@@ -43,7 +43,7 @@ impl Storage {
         let mut of_database = options.database();
         Statistics::enable(&mut of_database);
         let db = Db::open_cf_descriptors(&of_database, path, options.families())
-            .map_err(|e| map(&e, "open"))?;
+            .map_err(|e| map(&e, "open the database"))?;
         let statistics = Some(Statistics::of(of_database));
         Ok(Self {
             statistics,
@@ -51,9 +51,9 @@ impl Storage {
         })
     }
 
-    /// Opens an existing database after an unclean stop, to recover what is in its log and to begin
-    /// the new branches. RocksDB compacts nothing of its own accord meanwhile: a spoilt block that
-    /// a compaction met would refuse the branches after the recovery has changed the files.
+    /// Opens an existing database after an unclean stop, to recover its log and to begin the new
+    /// branches. Automatic compactions are disabled. Otherwise a compaction could meet a corrupt
+    /// block and make RocksDB refuse the branches after the recovery has changed the files.
     pub(crate) fn open_to_recover(
         path: &Path,
         options: &FamilyOptions,
@@ -61,17 +61,17 @@ impl Storage {
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let db = Db::open_cf_descriptors(&options.database(), path, options.quiet_families())
-            .map_err(|e| map(&e, "open to recover"))?;
+            .map_err(|e| map(&e, "open the database to recover it"))?;
         Ok(Self::new(db, options, vbuckets, Arc::default(), clock))
     }
 
-    /// Opens an existing database to look at it: nothing is written, what is in RocksDB's log is
-    /// recovered into memory only. With [`Reach::Records`] only the family of the records is there,
-    /// which costs little however many vBuckets there are.
+    /// Opens an existing database for an inspection. Nothing is written, and RocksDB's log is
+    /// recovered into memory only. With [`Reach::Records`] only the family of the state records is
+    /// opened, which is cheap for any number of vBuckets.
     ///
-    /// The options must be those of every other open: RocksDB notes in its MANIFEST which log files
-    /// there are, and a read-only open without that option dereferences a null pointer (11.8.1,
-    /// seen).
+    /// The options must be those of every other open. RocksDB records its log files in the
+    /// MANIFEST, and a read-only open without that option dereferences a null pointer (seen in
+    /// 11.8.1).
     pub(crate) fn open_read_only(
         path: &Path,
         options: &FamilyOptions,
@@ -84,13 +84,13 @@ impl Storage {
             Reach::Everything => usize::MAX,
         });
         let db = Db::open_cf_descriptors_read_only(&options.database(), path, families, false)
-            .map_err(|e| map(&e, "read-only open"))?;
-        // Counted apart: the engine that opens next is not yet there to be measured.
+            .map_err(|e| map(&e, "open the database read-only"))?;
+        // Counts db snapshots separately: they do not belong to the engine that opens next.
         Ok(Self::new(db, options, vbuckets, Arc::default(), clock))
     }
 
-    /// Opens an existing database to be used by an engine that only reads, as [`Self::open_read_only`]
-    /// with all families.
+    /// Opens an existing database for an engine that only reads: like [`Self::open_read_only`] with
+    /// all families, and with statistics.
     pub(crate) fn open_to_read(
         path: &Path,
         options: &FamilyOptions,
@@ -102,7 +102,7 @@ impl Storage {
         Statistics::enable(&mut of_database);
         let families = options.families();
         let db = Db::open_cf_descriptors_read_only(&of_database, path, families, false)
-            .map_err(|e| map(&e, "read-only open"))?;
+            .map_err(|e| map(&e, "open the database read-only"))?;
         let statistics = Some(Statistics::of(of_database));
         Ok(Self {
             statistics,
@@ -111,10 +111,10 @@ impl Storage {
     }
 }
 
-/// How much of a database is opened to look at it.
+/// How much of a database is opened for an inspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// The records of the vBuckets.
+    /// The family of the vBuckets' state records and failover logs.
     Records,
     /// All families.
     Everything,

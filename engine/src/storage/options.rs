@@ -1,7 +1,7 @@
 //! RocksDB's options, per family.
 //!
-//! Sources of the figures: measurements on 2 cores with RocksDB 11.8.1, noted in ARCHITECTURE.md
-//! under "RocksDB options"; where none is named, RocksDB's default is kept.
+//! Numbers in comments were measured on 2 cores with RocksDB 11.8.1; see ARCHITECTURE.md, "RocksDB
+//! options". Options that are not set here have RocksDB's default.
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BlockBasedTablePinningTier, Cache,
@@ -13,38 +13,38 @@ use vbstore_core::VbId;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// What the options depend on.
+/// The settings that the options depend on.
 #[derive(Clone, Debug)]
 pub struct StorageConfig {
-    /// vBuckets: two families each.
+    /// The number of vBuckets. Each has two families.
     pub vbuckets: u16,
-    /// Bytes of the block cache shared by all families.
+    /// The size in bytes of the block cache that all families share.
     pub block_cache_bytes: usize,
-    /// Bytes of all memtables together, and cap of the log.
+    /// The limit in bytes of all memtables together. It is also the cap of the log.
     pub write_buffer_bytes: usize,
-    /// Files RocksDB keeps open.
+    /// The number of files that RocksDB keeps open.
     pub open_files_max: i32,
 }
 
-/// The family of superseded entries.
+/// The name of the family of superseded entries.
 pub(crate) const SUPERSEDED: &str = "superseded";
-/// RocksDB's default family: engine and vBucket records.
+/// The name of RocksDB's default family, with the state records of the store and its vBuckets.
 pub(crate) const DEFAULT: &str = "default";
 
-/// Returns the name of the family that holds a vBucket's documents by seqno.
+/// Returns the name of the family that stores a vBucket's documents by seqno.
 #[must_use]
 pub fn seqno_family(vb: VbId) -> String {
     format!("{vb}.seqno")
 }
 
-/// Returns the name of the family that holds a vBucket's index entries by key.
+/// Returns the name of the family that stores a vBucket's index entries by key.
 #[must_use]
 pub fn key_family(vb: VbId) -> String {
     format!("{vb}.key")
 }
 
-/// Options shared by everything that opens the same store: they hold the cache and the write
-/// buffer manager.
+/// The options of one store. They hold its block cache and write buffer manager, so every open of
+/// the store shares these.
 #[derive(Clone)]
 pub struct FamilyOptions {
     cache: Cache,
@@ -60,7 +60,7 @@ impl std::fmt::Debug for FamilyOptions {
     }
 }
 
-/// What all families of a store share.
+/// The memory that all families of a store share.
 pub(crate) struct SharedMemory {
     pub(crate) cache: Cache,
     pub(crate) cache_bytes: usize,
@@ -76,32 +76,33 @@ impl FamilyOptions {
         }
     }
 
-    /// Returns the options of one store.
+    /// Returns the options for one store.
     #[must_use]
     pub fn new(config: StorageConfig) -> Self {
         Self {
             cache: Cache::new_lru_cache(config.block_cache_bytes),
-            // Never stalls a write: the log's cap and RocksDB's own flushing bound the memory.
+            // `false`: never stall writes. The log's cap and RocksDB's own flushes bound the
+            // memory.
             buffers: WriteBufferManager::new_write_buffer_manager(config.write_buffer_bytes, false),
             config,
         }
     }
 
-    /// Returns the options of the database.
+    /// Returns the options of the database as a whole.
     #[must_use]
     pub fn database(&self) -> Options {
         let mut options = Options::default();
         options.set_paranoid_checks(true);
-        // The longest prefix that can be read is recovered; whether it is long enough is the
-        // witness's to say. TolerateCorruptedTailRecords would refuse a legal power cut.
+        // Recovers the longest readable prefix of the log. The witness decides whether that is long
+        // enough. TolerateCorruptedTailRecords would refuse what a power cut may legally leave.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size(bytes(self.config.write_buffer_bytes));
         options.set_write_buffer_manager(&self.buffers);
         options.set_max_background_jobs(i32::try_from(background_jobs()).unwrap_or(i32::MAX));
         options.set_max_open_files(self.config.open_files_max);
-        // RocksDB starts them without asking whether a thread can be had: where none can, more than one
-        // hangs or aborts the process.
+        // RocksDB does not check whether these threads can be started. Where a thread cannot be
+        // started, more than one hangs or aborts the process.
         options.set_max_file_opening_threads(1);
         options.set_skip_stats_update_on_db_open(true);
         options.set_bytes_per_sync(bytes(MIB));
@@ -109,18 +110,19 @@ impl FamilyOptions {
         options.set_stats_persist_period_sec(0);
         options.set_avoid_unnecessary_blocking_io(true);
         options.set_is_fd_close_on_exec(true);
-        // RocksDB's own log goes to `tracing`, so that no LOG file is written: 20 MB in 25 s with
-        // 2,048 families, and a read-only open would leave one behind.
+        // RocksDB's own log goes to `tracing`, and no LOG file is written. With 2,048 families it
+        // grew by 20 MB in 25 s, and a read-only open would leave one behind.
         options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, forward_log));
         options
     }
 
-    /// Returns every family of the store, each with its options; that of the records comes first.
+    /// Returns every family of the store with its options. The family of the state records is
+    /// first.
     pub fn families(&self) -> impl Iterator<Item = ColumnFamilyDescriptor> {
         self.families_with(|_| ())
     }
 
-    /// The same with automatic compactions disabled.
+    /// Like [`Self::families`], with automatic compactions disabled.
     pub(crate) fn quiet_families(&self) -> impl Iterator<Item = ColumnFamilyDescriptor> {
         self.families_with(|options| options.set_disable_auto_compactions(true))
     }
@@ -155,8 +157,8 @@ impl FamilyOptions {
         table.set_block_cache(&self.cache);
         table.set_cache_index_and_filter_blocks(true);
         table.set_cache_index_and_filter_blocks_with_high_priority(true);
-        // A filter of 2 million keys does not fit a small cache in one piece: 416 us a look-up
-        // against 12 with partitions.
+        // The filter of 2 million keys does not fit a small cache in one piece: a look-up took 416
+        // us, against 12 us with partitions.
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);
         table.set_metadata_block_size(4 * KIB);
@@ -168,7 +170,8 @@ impl FamilyOptions {
         let mut options = Options::default();
         options.set_write_buffer_manager(&self.buffers);
         options.set_arena_block_size(16 * KIB);
-        // After a full disk RocksDB waits for this much free space before it takes writes again.
+        // After a full disk RocksDB waits until this much space is free before it accepts writes
+        // again.
         options.set_write_buffer_size(self.config.write_buffer_bytes.min(32 * MIB));
         options.set_max_write_buffer_number(3);
         options.set_level_compaction_dynamic_level_bytes(true);
@@ -180,12 +183,12 @@ impl FamilyOptions {
         let mut table = self.table();
         table.set_block_size(16 * KIB);
         let mut options = self.common();
-        // No bloom filter: a look-up by seqno always hits.
+        // No bloom filter: a look-up by seqno always finds its document.
         options.set_block_based_table_factory(&table);
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_target_file_size_base(bytes(64 * MIB));
-        // Each overwrite leaves a deletion here. With the collector the first seek over them falls
-        // from 360 to 30 ms and a scan from 1,150 to 450 ns a document.
+        // Each overwrite leaves a deletion here. With this collector the first seek over them takes
+        // 30 ms instead of 360, and a scan 450 ns a document instead of 1,150.
         options.add_compact_on_deletion_collector_factory(4_096, 2_048, 0.5);
         options
     }
@@ -197,8 +200,8 @@ impl FamilyOptions {
         table.set_bloom_filter(10.0, false);
         let mut options = self.common();
         options.set_block_based_table_factory(&table);
-        // The memtable's bloom filter is a share of this and is paid for by every family that is
-        // written to: with 32 MiB it would be 655 KB, and as much again for each vBucket.
+        // The memtable's bloom filter takes a share of this size in every family that is written
+        // to. With 32 MiB it would take 655 KB for each such vBucket.
         let share = self.config.write_buffer_bytes / usize::from(self.config.vbuckets.max(1));
         options.set_write_buffer_size(share.clamp(MIB, 16 * MIB));
         options.set_memtable_whole_key_filtering(true);
@@ -224,14 +227,14 @@ fn bytes(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
-/// Returns how many jobs RocksDB may run in the background: it starts a thread for each at the open.
+/// Returns the number of RocksDB's background jobs. RocksDB starts a thread for each when it opens.
 pub(crate) fn background_jobs() -> usize {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     cores.max(2)
 }
 
 fn forward_log(level: LogLevel, line: &str) {
-    // Called by RocksDB through C: a subscriber that panics must not unwind into it.
+    // RocksDB calls this from C++: a panic in a subscriber must not unwind into it.
     let forwarded = std::panic::catch_unwind(|| match level {
         LogLevel::Fatal | LogLevel::Error => tracing::error!(target: "vbstore::rocksdb", "{line}"),
         LogLevel::Warn => tracing::warn!(target: "vbstore::rocksdb", "{line}"),

@@ -1,8 +1,8 @@
-//! Point reads: no db snapshot.
+//! Point reads, which take no db snapshot.
 //!
-//! A document is read in two steps, index entry and then document, and a flush may replace both in
-//! between. A document that is gone or belongs to another key says so, and the reader starts
-//! again; after a few rounds it reads both through one view, which cannot fail that way.
+//! Reading a document takes two steps, first the index entry and then the document. A flush may
+//! replace both in between. The reader notices: the document is gone, or it has another key. Then
+//! it starts over. After a few rounds it reads both through one view, where this cannot happen.
 
 use super::database::Storage;
 use super::error_map::map;
@@ -13,10 +13,10 @@ use rocksdb::ReadOptions;
 use vbstore_core::{ItemMeta, Seqno, VbId};
 use vbstore_metrics::Holder;
 
-/// Rounds of a read that races with writers before it takes a view.
+/// Rounds of a read that races with writers, before it takes a view.
 const ROUNDS_MAX: usize = 3;
 
-/// A document as a reader gets it.
+/// A document as it is on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredDocument {
     pub(crate) meta: ItemMeta,
@@ -24,7 +24,7 @@ pub(crate) struct StoredDocument {
 }
 
 impl Storage {
-    /// Returns the newest change of a key on disk.
+    /// Returns the metadata of a key's newest change on disk.
     pub(crate) fn index_entry(&self, vb: VbId, key: &[u8]) -> Result<Option<ItemMeta>> {
         let record = self
             .db
@@ -35,7 +35,8 @@ impl Storage {
             .transpose()
     }
 
-    /// The same for many keys of a vBucket in one batched read, in their order.
+    /// Like [`Self::index_entry`] for many keys of a vBucket, in one batched read and in their
+    /// order.
     pub(crate) fn index_entries(&self, vb: VbId, keys: &[&[u8]]) -> Result<Vec<Option<ItemMeta>>> {
         let family = self.key_family(vb)?;
         let wanted = keys.iter().map(|key| (family, *key));
@@ -64,13 +65,14 @@ impl Storage {
         self.document_in_one_view(vb, key)
     }
 
-    /// Returns the document that an index entry speaks of, or `None` if it is gone.
+    /// Returns the document of an index entry, or `None` if it was replaced meanwhile.
     pub(crate) fn document_at(
         &self,
         vb: VbId,
         key: &[u8],
         meta: ItemMeta,
     ) -> Result<Option<StoredDocument>> {
+        // A tombstone has no value, so its index entry says everything.
         if !meta.kind.is_live() {
             return Ok(Some(StoredDocument {
                 meta,
@@ -86,7 +88,8 @@ impl Storage {
         })
     }
 
-    /// The same for many keys in one batched read, in their order. All must be live.
+    /// Like [`Self::document_at`] for many keys, in one batched read and in their order. All must
+    /// be live.
     pub(crate) fn documents_at(
         &self,
         vb: VbId,
@@ -123,14 +126,15 @@ impl Storage {
                 None => None,
             };
             document.map(Some).ok_or_else(|| {
-                let detail = "index entry without its document";
+                let key = String::from_utf8_lossy(key);
+                let detail = format!("the document of key {key:?} is missing");
                 Error::corrupt_record(vb, Some(meta.seqno), detail)
             })
         })
     }
 }
 
-/// Copies a document out of its record; `None` if it is another key's.
+/// Copies a document from its record. Returns `None` if it has another key.
 fn own_document(
     vb: VbId,
     key: &[u8],

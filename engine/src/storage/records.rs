@@ -1,4 +1,4 @@
-//! A view of the disk in our terms: states, failover logs, documents and index entries.
+//! A view of the disk in the engine's terms: states, failover logs, documents and index entries.
 
 use super::database::Storage;
 use super::error_map::map;
@@ -9,22 +9,22 @@ use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 use vbstore_metrics::{ClockFn, Holder};
 
-/// The records as of one moment. Lent by [`Storage::with_records`].
+/// The records of a store at one point in time. Lent by [`Storage::with_records`].
 pub(crate) struct Records<'a, 'v> {
     storage: &'a Storage,
     view: &'a View<'v>,
 }
 
 impl Storage {
-    /// Lends a view of the disk to `read`; the db snapshot behind it is counted, opened after this
-    /// call begins and given back before it returns. While it is open the caller must not wait for
-    /// a lock, send, call back or sleep.
+    /// Lends a view of the disk to `read`. The db snapshot is opened by this call, counted in the
+    /// metrics under `holder`, and released before the call returns. Meanwhile `read` must not wait
+    /// for a lock, send, call back or sleep: an open db snapshot keeps old data on disk.
     pub(crate) fn with_records<R>(
         &self,
         holder: Holder,
         read: impl for<'a, 'v> FnOnce(&Records<'a, 'v>) -> R,
     ) -> R {
-        // ORDER: counted first, opened second; given back first, uncounted second.
+        // ORDER: count first, open second; release first, uncount second.
         let _guard = self
             .db_snapshots
             .open(holder, ClockFn::clone(&self.clock_fn));
@@ -38,31 +38,31 @@ impl Storage {
 }
 
 impl Records<'_, '_> {
-    /// Returns the state of a vBucket.
+    /// Returns the state of a vBucket. A missing record is corruption.
     pub(crate) fn state(&self, vb: VbId) -> Result<VbState> {
         let record = self.named(&VbState::storage_key(vb))?;
         let record =
-            record.ok_or_else(|| Error::corrupt_record(vb, None, "state record missing"))?;
+            record.ok_or_else(|| Error::corrupt_record(vb, None, "the state record is missing"))?;
         VbState::decode(vb, &record)
             .map_err(|e| Error::corrupt_record(vb, None, format!("state record: {e}")))
     }
 
-    /// Returns the failover log of a vBucket.
+    /// Returns the failover log of a vBucket. A missing record is corruption.
     pub(crate) fn failover_log(&self, vb: VbId) -> Result<FailoverLog> {
         let record = self.named(&FailoverLog::storage_key(vb))?;
         let record =
-            record.ok_or_else(|| Error::corrupt_record(vb, None, "failover log missing"))?;
+            record.ok_or_else(|| Error::corrupt_record(vb, None, "the failover log is missing"))?;
         FailoverLog::decode(vb, &record)
             .map_err(|e| Error::corrupt_record(vb, None, format!("failover log: {e}")))
     }
 
-    /// Returns the state of the store; the default if it was made before there was such a record.
+    /// Returns the state of the store, or the default for a store from before this record existed.
     pub(crate) fn store_state(&self) -> Result<StoreState> {
         let Some(record) = self.named(StoreState::STORAGE_KEY)? else {
             return Ok(StoreState::default());
         };
         StoreState::decode(&record)
-            .map_err(|e| Error::corrupt_file("db", format!("record of the store: {e}")))
+            .map_err(|e| Error::corrupt_file("db", format!("state record of the store: {e}")))
     }
 
     fn named(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
@@ -72,7 +72,7 @@ impl Records<'_, '_> {
             .map_err(|e| map(&e, "read a record"))
     }
 
-    /// Returns the newest change of a key.
+    /// Returns the metadata of a key's newest change, or `None` if the key was never changed.
     pub(crate) fn index_entry(&self, vb: VbId, key: &[u8]) -> Result<Option<ItemMeta>> {
         let family = self.storage.key_family(vb)?;
         let record = self
@@ -84,7 +84,7 @@ impl Records<'_, '_> {
             .transpose()
     }
 
-    /// Returns the record of the document at a seqno.
+    /// Returns the encoded record of the document at a seqno.
     pub(crate) fn document_record(&self, vb: VbId, seqno: Seqno) -> Result<Option<Vec<u8>>> {
         let family = self.storage.seqno_family(vb)?;
         self.view
@@ -92,8 +92,8 @@ impl Records<'_, '_> {
             .map_err(|e| map(&e, "read a document"))
     }
 
-    /// Calls `visit` with seqno and record of each document with `from <= seqno < to`, in order,
-    /// until it returns false. Returns whether all were visited.
+    /// Calls `visit` with the seqno and record of each document with `from <= seqno < to`, in
+    /// order, until it returns false. Returns whether all were visited.
     pub(crate) fn documents(
         &self,
         vb: VbId,
@@ -104,13 +104,14 @@ impl Records<'_, '_> {
         let family = self.storage.seqno_family(vb)?;
         let mut rows = self.view.rows(family, &from.to_key(), Some(&to.to_key()));
         walk(&mut rows, "scan documents", |key, record| {
-            let seqno = Seqno::from_key(key)
-                .ok_or_else(|| Error::corrupt_record(vb, None, "seqno key of a wrong length"))?;
+            let seqno = Seqno::from_key(key).ok_or_else(|| {
+                Error::corrupt_record(vb, None, "the key of a document is not a seqno")
+            })?;
             visit(seqno, record)
         })
     }
 
-    /// Calls `visit` with key and record of each index entry with `from <= key < to`, in order,
+    /// Calls `visit` with the key and record of each index entry with `from <= key < to`, in order,
     /// until it returns false. Returns whether all were visited.
     pub(crate) fn index_records(
         &self,
@@ -131,11 +132,12 @@ impl Records<'_, '_> {
         let mut rows = self
             .view
             .rows(self.storage.family(options::SUPERSEDED)?, &[], None);
-        walk(&mut rows, "scan the superseded list", visit)
+        walk(&mut rows, "scan the superseded entries", visit)
     }
 }
 
-/// Visits rows until one refuses; an end that is an error is one.
+/// Visits rows until `visit` returns false. Returns whether all were visited. A block that cannot
+/// be read is an error, not the end.
 fn walk(
     rows: &mut Rows<'_>,
     context: &str,
@@ -150,13 +152,13 @@ fn walk(
     Ok(true)
 }
 
-/// Reads a document's record; one that does not decode is corruption at its seqno.
+/// Decodes the record of a document. Returns a corruption error with its seqno if that fails.
 pub(crate) fn decode_document(vb: VbId, seqno: Seqno, record: &[u8]) -> Result<Document<'_>> {
     Document::decode(vb, seqno, record)
         .map_err(|e| Error::corrupt_record(vb, Some(seqno), format!("document: {e}")))
 }
 
-/// Reads an index entry's record; one that does not decode is corruption.
+/// Decodes the record of an index entry. Returns a corruption error with its key if that fails.
 pub(crate) fn decode_index_entry(vb: VbId, key: &[u8], record: &[u8]) -> Result<ItemMeta> {
     IndexEntry::decode(vb, key, record)
         .map(|entry| entry.0)

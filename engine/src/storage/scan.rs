@@ -1,5 +1,5 @@
-//! Bounded scans: a slice in seqno order, a page in key order. Each is one plain function in which
-//! the db snapshot and the iterator are born and die.
+//! Bounded scans: slices in seqno order and pages in key order. In each, one function opens and
+//! closes the db snapshot and the iterator.
 
 use super::database::Storage;
 use super::records::{Records, decode_document, decode_index_entry};
@@ -13,12 +13,13 @@ use vbstore_core::record::Document;
 use vbstore_core::{Clock, ItemMeta, Seqno, VbId};
 use vbstore_metrics::Holder;
 
-/// Seqnos that one iterator looks at. A seek over a large run of deletions can hold a view for 0.1
-/// to 0.4 s, and no budget stops it; a window is what a hold can take beyond its budget. Where nothing
-/// was compacted, 65,536 seqnos took 4 to 12 ms and these 1 to 2 ms (measured, tests/tests/holds.rs).
+/// The number of seqnos that one iterator covers. A seek over a long run of deletions can hold a
+/// view for 0.1 to 0.4 s, and no budget stops it. So a hold can exceed its budget by one window.
+/// Where nothing was compacted, a window of 65,536 seqnos took 4 to 12 ms, and this one takes 1 to
+/// 2 ms (measured, tests/tests/holds.rs).
 const WINDOW_SEQNOS: u64 = 8_192;
 
-/// What is left of a budget.
+/// Tracks what is left of a budget.
 struct Meter<'a> {
     budget: SliceBudget,
     clock: &'a dyn Clock,
@@ -39,7 +40,8 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// Whether an item of this size may still be taken; the first one always may.
+    /// Returns whether an item of this size fits. The first item always does, so that a scan makes
+    /// progress.
     fn admits(&self, bytes: usize) -> bool {
         self.items == 0
             || (self.items < self.budget.items_max && self.bytes + bytes <= self.budget.bytes_max)
@@ -56,8 +58,8 @@ impl<'a> Meter<'a> {
 }
 
 impl Storage {
-    /// Reads one slice. The budget's time counts from the moment the view is open. `seam` is called
-    /// with the view open: a test may hold it there, nothing else may wait.
+    /// Reads one slice. The time of the budget counts from the moment the view is open. `seam` is
+    /// called with the view open: a test may block there, and nothing else may.
     pub(crate) fn scan_slice(
         &self,
         holder: Holder,
@@ -75,8 +77,8 @@ impl Storage {
         .map(Unpacked::pack)
     }
 
-    /// Reads slices for several asks through one view; see [`crate::Engine::scan`]. The view is held
-    /// as long as for one slice: the time of the budget, and one window.
+    /// Reads slices for several requests through one view; see [`crate::Engine::scan`]. Holds the
+    /// view no longer than for one slice: the time of the budget plus one window.
     pub(crate) fn scan_slices(
         &self,
         holder: Holder,
@@ -86,10 +88,11 @@ impl Storage {
     ) -> Vec<Result<Slice>> {
         let clock = &*self.clock;
         let slices = self.with_records(holder, |records| {
-            // One for all: what an ask has taken is not there for the next.
+            // One meter for all: the requests share the budget.
             let mut meter = Meter::start(budget, clock);
             let mut slices: Vec<Result<Unpacked>> = Vec::with_capacity(asks.len());
             for ask in asks {
+                // The first request is always answered, so that its stream makes progress.
                 if !slices.is_empty() && meter.is_late() {
                     break;
                 }
@@ -97,6 +100,7 @@ impl Storage {
                     seam()?;
                     read_slice(records, ask.vb, SeqnoRange::above(ask.after), &mut meter)
                 };
+                // A panic is the outcome of its own request, and must not lose the other slices.
                 let panicked = Err(Error::StreamPanicked { vb: ask.vb });
                 let slice = catch_unwind(AssertUnwindSafe(read)).unwrap_or(panicked);
                 let is_cut = |slice: &Unpacked| slice.slice.end == SliceEnd::Budget;
@@ -115,16 +119,16 @@ impl Storage {
     }
 }
 
-/// A slice whose buffers are as large as reading has made them.
+/// A slice whose buffers may have spare capacity.
 struct Unpacked {
-    /// Without its data.
+    /// The slice without its data.
     slice: Slice,
     data: Vec<u8>,
 }
 
 impl Unpacked {
-    /// Gives back what the buffers have beyond their lengths: what a slice is counted with is what is
-    /// allocated. May copy the slice, so never while the view is open.
+    /// Shrinks the buffers to their lengths, so that the counted memory is the allocated memory.
+    /// May copy the slice, so it must not run while the view is open.
     fn pack(self) -> Slice {
         let Self { mut slice, data } = self;
         slice.rows.shrink_to_fit();
@@ -139,8 +143,9 @@ pub type ReadHeld<'a> = dyn FnMut(VbId, SeqnoRange, SliceBudget) -> Result<Slice
 
 #[cfg(feature = "testing")]
 impl Storage {
-    /// Opens one view and lends a function that reads slices through it, for as long as `work` takes:
-    /// what a slice must never do. For the benches that measure what that costs.
+    /// Opens one view and lends a function that reads slices through it, for as long as `work`
+    /// takes. The engine itself never holds a view that long: this is for benches that measure what
+    /// it costs.
     pub(crate) fn with_held_view<R>(&self, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> R {
         let clock = &*self.clock;
         self.with_records(Holder::Admin, |records| {
@@ -151,16 +156,16 @@ impl Storage {
     }
 }
 
-/// What becomes of a row that a slice has come to.
+/// What to do with the next row of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It is part of the slice.
+    /// Add it to the slice.
     Take,
-    /// The slice ends before it: the budget is used up.
+    /// End the slice before it: the budget is used up.
     Stop,
 }
 
-/// A slice that is being read: what was taken, and what is left of the budget.
+/// A slice that is being read: the rows so far, and what is left of the budget.
 struct Taken<'m, 'c> {
     meter: &'m mut Meter<'c>,
     rows: Vec<Row>,
@@ -176,7 +181,7 @@ impl<'m, 'c> Taken<'m, 'c> {
         }
     }
 
-    /// Decides what becomes of the next row. This is the one place that decides.
+    /// Decides what to do with the next row. This is the only place that decides it.
     fn decide(&self, document: &Document<'_>) -> Verdict {
         let is_late = || !self.rows.is_empty() && self.meter.is_late();
         if !self.meter.admits(size_of_row(document)) || is_late() {
@@ -219,7 +224,7 @@ fn read_slice(
 
     while position < last {
         let from = position.saturating_add(1);
-        // Exclusive. `last` is below Seqno::MAX, which is never assigned.
+        // Exclusive. No overflow: `last` is below Seqno::MAX, which is never assigned.
         let to = from
             .saturating_add(WINDOW_SEQNOS)
             .min(last.saturating_add(1));
@@ -236,7 +241,7 @@ fn read_slice(
             end = SliceEnd::Budget;
             break;
         }
-        // An empty window, or the empty rest of one, moves the position too.
+        // The rest of the window has no documents, so the position moves to its end.
         position = Seqno::new(to.get().saturating_sub(1));
         if position < last && taken.meter.is_late() {
             end = SliceEnd::Budget;
@@ -267,22 +272,23 @@ fn append(data: &mut Vec<u8>, bytes: &[u8]) -> std::ops::Range<usize> {
 pub(crate) struct PageRow {
     pub(crate) meta: ItemMeta,
     pub(crate) key: Bytes,
-    /// Present if values were asked for and the key is live.
+    /// Set if values were requested and the key is live.
     pub(crate) value: Option<Bytes>,
 }
 
-/// A page as the disk has it: every key of `from..end`, tombstones included.
+/// A page, as the disk has it: every key from the start of the range to `next`, tombstones
+/// included.
 pub(crate) struct PageScan {
     pub(crate) rows: Vec<PageRow>,
     pub(crate) persisted_seqno: Seqno,
     pub(crate) purge_seqno: Seqno,
-    /// The first key that was not looked at, `None` if all were.
+    /// The first key that was not read; `None` if all were.
     pub(crate) next: Option<Bytes>,
 }
 
 impl Storage {
-    /// Reads the keys with `from <= key < to` up to the budget, in one view. `seam` is called with the
-    /// view open, at the first key: a test may hold it there, nothing else may wait.
+    /// Reads the keys with `from <= key < to` through one view, up to the budget. `seam` is called
+    /// with the view open, at the first key: a test may block there, and nothing else may.
     pub(crate) fn scan_page(
         &self,
         vb: VbId,
@@ -336,11 +342,9 @@ impl Storage {
 
 fn value_of(records: &Records<'_, '_>, vb: VbId, key: &[u8], meta: ItemMeta) -> Result<Bytes> {
     let missing = || {
-        Error::corrupt_record(
-            vb,
-            Some(meta.seqno),
-            "index entry without its document in one view",
-        )
+        let key = String::from_utf8_lossy(key);
+        let detail = format!("the document of key {key:?} is missing");
+        Error::corrupt_record(vb, Some(meta.seqno), detail)
     };
     let record = records
         .document_record(vb, meta.seqno)?

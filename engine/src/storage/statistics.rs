@@ -1,15 +1,15 @@
-//! What RocksDB counts while it works.
+//! RocksDB's tickers and histograms.
 //!
-//! The level of detail is RocksDB's default, which leaves out the timers of mutexes: `StatsLevel` of
-//! the crate 0.25 is off by one and must not be set.
+//! The level of detail is RocksDB's default, which leaves out mutex timers. It must not be set:
+//! `StatsLevel` in version 0.25 of the crate is off by one.
 
 use rocksdb::Options;
 use rocksdb::statistics::{Histogram, Ticker};
 
-/// The counters of an open database. They live in the options it was opened with.
+/// The statistics of an open database. RocksDB keeps them in the options it was opened with.
 pub(super) struct Statistics(Options);
 
-/// What was counted since the database was opened.
+/// Counts since the database was opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RocksCounts {
     pub(crate) iterators_open: u64,
@@ -39,7 +39,7 @@ pub(crate) struct RocksCounts {
     pub(crate) manifest_sync: Timing,
 }
 
-/// How often something was done, and how long all of it took.
+/// The number of times that something was done, and the total time of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
     pub(crate) count: u64,
@@ -47,12 +47,12 @@ pub(crate) struct Timing {
 }
 
 impl Statistics {
-    /// Switches counting on in options that are to be opened with.
+    /// Enables statistics in options, before the database is opened with them.
     pub(super) fn enable(options: &mut Options) {
         options.enable_statistics();
     }
 
-    /// Keeps the options that the database was opened with.
+    /// Keeps the options that the database was opened with, through which its statistics are read.
     pub(super) fn of(options: Options) -> Self {
         Self(options)
     }
@@ -66,7 +66,7 @@ impl Statistics {
                 micros: data.sum(),
             }
         };
-        // ORDER: deleted first, so that there are never more deleted than created.
+        // ORDER: read the deleted ones first, so that they never exceed the created ones.
         let deleted = ticker(Ticker::NoIteratorDeleted);
         let created = ticker(Ticker::NoIteratorCreated);
         let hits = ticker(Ticker::BlockCacheHit);

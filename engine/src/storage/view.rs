@@ -1,8 +1,8 @@
-//! A view of the disk as of one moment, lent to one closure.
+//! A read view of the disk at one point in time, lent to one closure.
 //!
-//! The db snapshot is a local variable of [`with_view`]: opened in its first lines and given back
-//! before it returns. What is lent cannot leave: the closure must accept a view of *any* lifetime,
-//! so its result cannot borrow from it. Compile-fail cases in the tests pin each way out.
+//! The db snapshot is a local variable of [`with_view`], which opens it first and releases it
+//! before it returns. The view cannot leave the closure: the closure must accept a view of *any*
+//! lifetime, so its result cannot borrow from it. Compile-fail tests check each way out.
 
 use rocksdb::{
     ColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, ReadOptions, SingleThreaded,
@@ -11,12 +11,12 @@ use rocksdb::{
 
 type Db = DBWithThreadMode<SingleThreaded>;
 
-/// A read view of all families as of one moment.
+/// A read view of all families at one point in time.
 pub(crate) struct View<'v> {
     snapshot: &'v SnapshotWithThreadMode<'v, Db>,
 }
 
-/// Key and value of a row.
+/// The key and value of a row.
 pub(crate) type Row<'r> = (&'r [u8], &'r [u8]);
 
 /// The rows of one family within bounds, in key order.
@@ -24,7 +24,7 @@ pub(crate) struct Rows<'v> {
     inner: DBRawIteratorWithThreadMode<'v, Db>,
 }
 
-/// Opens a db snapshot, lends it to `use_view`, and gives it back before it returns, also when
+/// Opens a db snapshot, lends it to `use_view`, and releases it before it returns, even if
 /// `use_view` panics.
 pub(crate) fn with_view<R>(db: &Db, use_view: impl for<'v> FnOnce(&View<'v>) -> R) -> R {
     let snapshot = db.snapshot();
@@ -38,7 +38,7 @@ impl<'v> View<'v> {
     /// Returns the value stored under a key.
     ///
     /// # Errors
-    /// RocksDB's, when the key's block cannot be read.
+    /// RocksDB's error if the key's block cannot be read.
     pub(crate) fn get(
         &self,
         family: &ColumnFamily,
@@ -47,9 +47,9 @@ impl<'v> View<'v> {
         self.snapshot.get_cf(family, key)
     }
 
-    /// Returns the rows with `from <= key < to`, positioned at the first. Meant for a scan: blocks
-    /// do not stay in the cache, checksums are verified, and files that the scan was the last to
-    /// need are removed in the background.
+    /// Returns the rows with `from <= key < to`, positioned at the first. Tuned for a scan: blocks
+    /// read are not added to the cache, checksums are verified, and files that only this scan still
+    /// needed are removed in the background.
     pub(crate) fn rows(&self, family: &ColumnFamily, from: &[u8], to: Option<&[u8]>) -> Rows<'v> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
@@ -67,11 +67,11 @@ impl<'v> View<'v> {
 }
 
 impl Rows<'_> {
-    /// Returns the row it stands at: key and value. `None` at the end.
+    /// Returns the key and value of the current row, or `None` at the end.
     ///
     /// # Errors
-    /// RocksDB's, when the scan stopped because a block cannot be read: an iterator that ends is
-    /// not one that has seen everything.
+    /// RocksDB's error if the scan stopped at a block that cannot be read. Without this check, such
+    /// a stop would look like the end.
     pub(crate) fn current(&self) -> Result<Option<Row<'_>>, rocksdb::Error> {
         match self.inner.item() {
             Some(row) => Ok(Some(row)),

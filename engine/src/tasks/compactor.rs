@@ -1,4 +1,4 @@
-//! Gives back the space of deleted vBuckets.
+//! Releases the disk space of deleted vBuckets.
 
 use super::retry::RETRY;
 use crate::error::Result;
@@ -6,14 +6,15 @@ use crate::services::Services;
 use crate::signals::Next;
 use std::time::Duration;
 
-/// How long to rest after a vBucket: deletions of one that come close to each other are one compaction.
+/// The pause after each vBucket. Several deletions of a vBucket within it need only one compaction.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Compacts one vBucket that was deleted: its largest files went with the deletion, and what is left is
-/// small, the deletion itself included. An error is no failure of the engine: the space stays taken until
-/// RocksDB comes by, and a write that cannot be made says so itself.
+/// Compacts one deleted vBucket. The deletion has removed the largest files, so what is left is
+/// small, including the deletion itself. A failed compaction does not fail the engine. The space
+/// stays in use until RocksDB compacts by itself, and a write that cannot be made reports its own
+/// error.
 pub(super) fn step(services: &Services) -> Result<Next> {
-    // A compaction needs space before it gives some back.
+    // A compaction needs free space before it releases any.
     if services.health.is_degraded() {
         return Ok(Next::In(RETRY));
     }
@@ -25,13 +26,14 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         .home
         .check()
         .inspect_err(|error| services.health.note(error).run())?;
-    // A close that has begun need not wait for one more. It does wait for one that runs: what RocksDB can
-    // be told to stop includes the flushes that the close has yet to do.
+    // A close does not wait for a compaction that has not begun. It does wait for a running one:
+    // stopping RocksDB's background work would also stop the flushes that the close still has to
+    // do.
     let Ok(storage) = services.gate.lend() else {
         return Ok(Next::OnSignal);
     };
     if let Err(error) = storage.compact(vb.id()) {
-        tracing::warn!(vb = %vb.id(), %error, "the space of a deleted vBucket is not given back yet");
+        tracing::warn!(vb = %vb.id(), %error, "the space of a deleted vBucket is still in use");
     }
     Ok(Next::NotBefore(PAUSE))
 }

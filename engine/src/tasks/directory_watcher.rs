@@ -5,11 +5,11 @@ use crate::services::Services;
 use crate::signals::Next;
 use std::time::Duration;
 
-/// How often the directory is looked at.
+/// How often the directory is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Fails the engine if the directory was moved, replaced or removed: what is written to it now is lost
-/// to whoever opens the path next.
+/// Fails the engine if the directory was moved, replaced or removed. The next process that opens
+/// the path would not find what is written from then on.
 pub(super) fn step(services: &Services) -> Result<Next> {
     if services.health.is_failed() {
         return Ok(Next::OnSignal);

@@ -1,12 +1,12 @@
-//! Flushes what nobody waits for.
+//! Flushes changes that no thread waits for.
 
 use super::retry::RETRY;
 use crate::error::Result;
 use crate::services::Services;
 use crate::signals::Next;
 
-/// Flushes if a ticket was handed out, or a change has been in memory only for the flush interval;
-/// tries again, with a sync, while the disk is full.
+/// Flushes if a flush was demanded, or if a change has been in memory for the flush interval. While
+/// the disk is full, it retries with a sync.
 pub(super) fn step(services: &Services) -> Result<Next> {
     let Services {
         health,
@@ -17,7 +17,8 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         ..
     } = services;
     if health.is_failed() {
-        // Whoever waits in the queue is told why; nobody else may come to lead any more.
+        // Makes the threads in the queue look again, so that they get the error. Perhaps no other
+        // thread takes the lead any more.
         committer.let_all_look()?;
         return Ok(Next::OnSignal);
     }
@@ -35,6 +36,6 @@ pub(super) fn step(services: &Services) -> Result<Next> {
             return Ok(Next::In(RETRY));
         }
     }
-    // What is left when the batch was full is due at once.
+    // Changes that did not fit into the batch are due at once.
     Ok(left().map_or(Next::OnSignal, Next::In))
 }

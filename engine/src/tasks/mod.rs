@@ -1,10 +1,10 @@
-//! Background tasks: a named thread each, or stepped by hand.
+//! Background tasks. Each has its own named thread, or is stepped by the program.
 //!
-//! A task is a function that does what is due and says when it wants to be called next. It never
+//! A task is a function that does what is due and returns when it wants to be called next. It never
 //! sleeps and never waits for another task. A panic in it fails the engine and ends its thread.
 //!
-//! Stop order, written here because closing depends on it: all threads are told to stop and joined
-//! *before* the close takes the lead for the last flush, so that nothing runs beside it.
+//! ORDER at a close: all threads are stopped and joined *before* the close takes the lead for the
+//! last flush. So no task runs during that flush.
 
 mod compactor;
 mod directory_watcher;

@@ -1,7 +1,8 @@
-//! Keeps RocksDB's log short by moving the oldest data to files, a few families at a time.
+//! Keeps RocksDB's log short: flushes the oldest memtables to files, a few families at a time.
 //!
-//! Without it RocksDB waits until the log is at its cap and then switches every family that has
-//! data in the oldest log file at once: with 1,024 vBuckets one batch waited 2.8 s (measured).
+//! Without the pacer, RocksDB waits until the log reaches its cap. Then it switches the memtables
+//! of every family with data in the oldest log file at once. With 1,024 vBuckets one batch waited
+//! 2.8 s for that (measured).
 
 use crate::error::Result;
 use crate::services::Services;
@@ -10,15 +11,15 @@ use crate::vbuckets::Vb;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// vBuckets moved at once: enough to keep up, few enough not to hold up a batch.
+/// vBuckets flushed in one step: enough to keep up, few enough not to delay a batch.
 const VBUCKETS_AT_ONCE: usize = 4;
-/// How often the length of the log is looked at.
+/// How often the length of the log is checked.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Moves the vBuckets with the oldest data in the log, while the log is longer than 3/4 of its cap.
+/// Flushes the vBuckets with the oldest data in the log, while the log exceeds 3/4 of its cap.
 pub(super) fn step(services: &Services) -> Result<Next> {
-    // While the disk is full RocksDB recovers by itself. A flush asked for meanwhile fails, and may
-    // begin another log file, which takes the very space that the recovery waits for.
+    // While the disk is full RocksDB recovers by itself. A flush requested now would fail. It may
+    // also begin another log file, which takes the space that the recovery waits for.
     if services.health.check().is_err() {
         return Ok(Next::In(INTERVAL));
     }
@@ -28,7 +29,7 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         .vbs
         .iter()
         .filter_map(|vb| Some((vb.logged_since()?, vb)))
-        // One that was written to just now is noted with a newer position.
+        // A vBucket that was first written to just now has a newer position.
         .filter(|(since, _)| position.saturating_sub(*since) > allowed)
         .collect();
     if waiting.is_empty() {
@@ -42,12 +43,12 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         .inspect_err(|error| services.health.note(error).run())?;
     let storage = services.gate.lend_while_closing()?;
     for (_, vb) in &waiting {
-        // ORDER: forgotten first, moved second. A batch written meanwhile notes itself again.
+        // ORDER: clear first, flush second. A batch written meanwhile records its own position.
         vb.forget_logged();
     }
     let moved = storage
         .rocks_flush(waiting.iter().map(|(_, vb)| vb.id()))
-        // The records of all vBuckets are in every batch and would keep the log as old as they are.
+        // Every batch writes state records, which would keep the oldest log file in use.
         .and_then(|()| storage.rocks_flush_records());
     drop(storage);
     if let Err(error) = moved {

@@ -1,7 +1,6 @@
-//! How soon a task that failed is called again.
+//! The retry delay of background tasks.
 
 use std::time::Duration;
 
-/// Often enough that a full disk is noticed to have space again well within the 15 s that are
-/// promised.
+/// Short enough that writes resume well within the promised 15 s after a full disk has space again.
 pub(super) const RETRY: Duration = Duration::from_millis(500);

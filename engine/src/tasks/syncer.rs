@@ -1,12 +1,12 @@
-//! Syncs what nobody waits for with the lead.
+//! Syncs the log beside the lead, for changes that no writer syncs.
 
 use super::retry::RETRY;
 use crate::error::Result;
 use crate::services::Services;
 use crate::signals::Next;
 
-/// Syncs if a stream asked for it, or a batch has been unsynced for the sync interval. While the disk
-/// is full it leaves that to the flusher, whose attempts sync too.
+/// Syncs if a stream requested it, or if a batch has been unsynced for the sync interval. While the
+/// disk is full the flusher does it, whose retries sync too.
 pub(super) fn step(services: &Services) -> Result<Next> {
     let Services {
         health,
@@ -28,8 +28,8 @@ pub(super) fn step(services: &Services) -> Result<Next> {
     };
     let is_demanded = demand.take_sync();
     if is_demanded || left().is_some_and(|left| left.is_zero()) {
-        // A demand that fails need not be kept: the flusher's next success syncs, or the engine has
-        // failed and the streams are told.
+        // A demand that fails need not be kept. Either the flusher's next success syncs, or the
+        // engine has failed and the streams get that error.
         services.sync_aside.run()?;
     }
     Ok(left().map_or(Next::OnSignal, Next::In))

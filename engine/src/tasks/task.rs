@@ -1,4 +1,4 @@
-//! The background tasks by name.
+//! The list of background tasks.
 
 use super::{compactor, directory_watcher, flusher, pacer, syncer, witness_syncer};
 use crate::error::Result;
@@ -9,22 +9,22 @@ use crate::signals::{Next, Signal};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BackgroundTask {
-    /// Flushes what nobody waits for, and tries again while the disk is full.
+    /// Flushes changes that no thread waits for, and retries while the disk is full.
     Flusher,
     /// Syncs what streams wait for, and what no writer asked to sync.
     Syncer,
     /// Syncs the witness once a second.
     WitnessSyncer,
-    /// Moves the oldest data of RocksDB's memory to files, a few families at a time.
+    /// Flushes RocksDB's oldest memtables to files, a few families at a time.
     Pacer,
-    /// Looks once a second whether the store's directory was moved, replaced or removed.
+    /// Checks once a second whether the store's directory was moved, replaced or removed.
     DirectoryWatcher,
-    /// Gives back the space of deleted vBuckets, one at a time.
+    /// Releases the disk space of deleted vBuckets, one at a time.
     Compactor,
 }
 
 impl BackgroundTask {
-    /// All of them.
+    /// All background tasks.
     pub const ALL: [Self; 6] = [
         Self::Flusher,
         Self::Syncer,
@@ -57,7 +57,7 @@ impl BackgroundTask {
         }
     }
 
-    /// Does what is due. An error has been noted in the health.
+    /// Does what is due. An error it returns has been recorded in the health.
     pub(crate) fn step(self, services: &Services) -> Result<Next> {
         match self {
             Self::Flusher => flusher::step(services),

@@ -1,4 +1,4 @@
-//! A thread for each background task.
+//! The threads of the background tasks.
 
 use super::retry::RETRY;
 use super::task::BackgroundTask;
@@ -9,8 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// Starts a thread for each task, and hands over each as soon as it runs: also those before one that
-/// cannot be started have to be stopped.
+/// Starts a thread for each task. Passes each handle to `started` at once: if a later thread cannot
+/// be started, the caller still has to stop the earlier ones.
 pub(crate) fn start(
     services: &Arc<Services>,
     mut started: impl FnMut(JoinHandle<()>),
@@ -44,9 +44,10 @@ fn step(task: BackgroundTask, services: &Services) -> Option<Next> {
         Err(_) => {
             let cause = format!("{} panicked", task.thread_name());
             services.health.fail(cause).run();
-            // If it was the flusher, nobody else may come to lead any more: who waits is told why here.
+            // Makes the threads in the queue look again, so that they get the error. Without the
+            // flusher, perhaps no other thread takes the lead any more.
             if let Err(error) = services.committer.let_all_look() {
-                tracing::debug!(?task, %error, "nobody is told of the panic");
+                tracing::debug!(?task, %error, "cannot wake the waiting threads after the panic");
             }
             None
         }

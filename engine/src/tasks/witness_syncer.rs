@@ -1,18 +1,18 @@
-//! Syncs the witness.
+//! Syncs the witness file.
 
 use crate::error::Result;
 use crate::services::Services;
 use crate::signals::Next;
 use std::time::Duration;
 
-/// How long a record of the witness may stay unsynced: after a power cut the witness vouches for
-/// everything except the last second.
+/// How long a record of the witness may stay unsynced. After a power cut the witness lacks at most
+/// the last second.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Syncs the witness if something was recorded, then wants to be called a second later; with
-/// nothing recorded it waits for a signal.
+/// Syncs the witness if something was recorded, and then wants to be called a second later. If
+/// nothing was recorded, it waits for a signal.
 pub(super) fn step(services: &Services) -> Result<Next> {
-    // Synced without the lock: whoever leads a flush records meanwhile.
+    // The sync runs without the lock: a flush leader may record meanwhile.
     let unsynced = services.witness.lock().unsynced();
     let Some(record) = unsynced else {
         return Ok(Next::OnSignal);

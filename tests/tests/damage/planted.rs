@@ -193,7 +193,7 @@ fn a_high_seqno_too_high() {
     let problems = verify_after(|raw| {
         raw.change_state(|state| state.high_seqno = Seqno::new(5));
     });
-    assert_named(&problems, Some(5), None, "high seqno without a document");
+    assert_named(&problems, Some(5), None, "the high seqno has no document");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_high_seqno_that_is_no_boundary() {
         &problems,
         Some(4),
         Some("c"),
-        "the high seqno is no boundary",
+        "the high seqno is not a boundary",
     );
 }
 
@@ -261,7 +261,7 @@ fn a_key_mismatch() {
         &problems,
         Some(1),
         Some("a"),
-        "whose document is of key \"other\"",
+        "whose document has the key \"other\"",
     );
 }
 
@@ -286,7 +286,12 @@ fn a_cas_above_the_largest() {
         raw.put_index("a", meta);
         raw.put_document(meta, "a", "value");
     });
-    assert_named(&problems, Some(4), None, "cas is above the largest");
+    assert_named(
+        &problems,
+        Some(4),
+        None,
+        "CAS of a document is above the largest CAS",
+    );
 }
 
 #[test]
