@@ -1,7 +1,7 @@
 //! RocksDB's options, per family.
 //!
-//! Sources of the figures: measurements on 2 cores with RocksDB 11.8.1, noted in ARCHITECTURE.md
-//! under "RocksDB options"; where none is named, RocksDB's default is kept.
+//! Sources of the figures: measurements on 2 cores with RocksDB 11.8.1, noted in
+//! docs/measurements.md under "RocksDB options"; where none is named, RocksDB's default is kept.
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BlockBasedTablePinningTier, Cache,
