@@ -8,7 +8,7 @@
 //!
 //! All three read with the same code and the same options, in the same slices, with the same pauses.
 //! A writer overwrites documents at a steady rate all the while. Prints two tables for
-//! ARCHITECTURE.md and, with VBSTORE_PLOT=FILE, draws the age of RocksDB's oldest snapshot.
+//! docs/measurements.md and, with VBSTORE_PLOT=FILE, draws the age of RocksDB's oldest snapshot.
 //!
 //! VBSTORE_DOCUMENTS (default 100,000), VBSTORE_WRITES_PER_SECOND (20,000), VBSTORE_FREEZE_SECONDS
 //! (15) and VBSTORE_MILLION (0: leave the second table out) change the run.

@@ -1,7 +1,7 @@
 //! RocksDB's options, per family.
 //!
-//! Numbers in comments were measured on 2 cores with RocksDB 11.8.1; see ARCHITECTURE.md, "RocksDB
-//! options". Options that are not set here have RocksDB's default.
+//! Numbers in comments were measured on 2 cores with RocksDB 11.8.1; see
+//! docs/measurements.md, "RocksDB options". Options that are not set here have RocksDB's default.
 
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, BlockBasedTablePinningTier, Cache,
