@@ -275,7 +275,7 @@ fn too_few_threads_are_refused_before_anything_is_made() {
             .unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{threads} threads: {output:?}");
-        assert!(said.contains("REFUSED start a thread"), "{said}");
+        assert!(said.contains("REFUSED failed to start a thread"), "{said}");
         assert!(!path.exists(), "something was made");
     }
 }
