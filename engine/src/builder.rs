@@ -77,8 +77,8 @@ impl Builder {
         self
     }
 
-    /// Sets the label `store` of all metrics, which tells the engines of one program apart. Default:
-    /// the name of the directory.
+    /// Sets the label `store` of all metrics, which tells the engines of one program apart.
+    /// Default: the name of the directory.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -114,8 +114,8 @@ impl Builder {
         self
     }
 
-    /// Sets whether the engine runs its background tasks on threads of its own. Default: true. Without
-    /// threads the program calls [`Engine::step`]. Writes that wait for durability flush by
+    /// Sets whether the engine runs its background tasks on threads of its own. Default: true.
+    /// Without threads the program calls [`Engine::step`]. Writes that wait for durability flush by
     /// themselves in both cases.
     #[must_use]
     pub fn background(mut self, background: bool) -> Self {
@@ -143,29 +143,30 @@ impl Builder {
     /// Begins a new branch of history in every vBucket, durable when [`open`](Self::open) returns.
     ///
     /// Needed for a store that was set back to an earlier state in a way that the engine cannot
-    /// detect, such as restoring a disk image. Consumers that were further are then rolled back. The
-    /// engine detects a copied store by itself. Default: no new branch.
+    /// detect, such as restoring a disk image. Consumers that were further are then rolled back.
+    /// The engine detects a copied store by itself. Default: no new branch.
     #[must_use]
     pub fn new_branch(mut self) -> Self {
         self.new_branch = true;
         self
     }
 
-    /// Opens an existing store without ever writing to its directory, for example on a full disk or a
-    /// read-only file system. All reads work: keys, pages, slices, streams, [`Engine::verify`] and
-    /// metrics. A call that would change the store fails with [`Error::ReadOnly`]. Default: off.
+    /// Opens an existing store without ever writing to its directory, for example on a full disk or
+    /// a read-only file system. All reads work: keys, pages, slices, streams, [`Engine::verify`]
+    /// and metrics. A call that would change the store fails with [`Error::ReadOnly`]. Default:
+    /// off.
     ///
-    /// Any number of engines, in one process or several, may have a store open to read. None of them
-    /// may have it open while an engine has it open to write, and the other way round. The lock file
-    /// must exist and be readable. A copy made of hard links shares the lock file until one of the two
-    /// stores is opened to write. Until then a reader of one keeps the other from being opened to
-    /// write.
+    /// Any number of engines, in one process or several, may have a store open to read. None of
+    /// them may have it open while an engine has it open to write, and the other way round. The
+    /// lock file must exist and be readable. A copy made of hard links shares the lock file until
+    /// one of the two stores is opened to write. Until then a reader of one keeps the other from
+    /// being opened to write.
     ///
     /// After an unclean stop, each such open replays RocksDB's log into memory. It syncs the log
     /// first, so that no crash takes back what streams deliver. The position of a consumer stays
-    /// valid when the store is opened to write later. A *copied* or restored store is the exception:
-    /// its vBuckets must begin new branches first, which needs a write. It can be read, but its
-    /// streams fail with [`Error::ReadOnly`].
+    /// valid when the store is opened to write later. A *copied* or restored store is the
+    /// exception: its vBuckets must begin new branches first, which needs a write. It can be read,
+    /// but its streams fail with [`Error::ReadOnly`].
     ///
     /// The engine does not check whether the directory is moved or replaced meanwhile: it goes on
     /// reading the directory that it opened.
@@ -197,17 +198,17 @@ impl Builder {
         }
     }
 
-    /// Opens the store, or creates it. Reads the disk, and blocks until a log left by an unclean stop
-    /// is recovered.
+    /// Opens the store, or creates it. Reads the disk, and blocks until a log left by an unclean
+    /// stop is recovered.
     ///
     /// # Errors
     /// - [`Error::Invalid`]: a field of the configuration is out of bounds, options contradict each
-    ///   other, the registry already has an engine of this name, the path is a file or a directory of
-    ///   something else, or the process may not open enough files.
+    ///   other, the registry already has an engine of this name, the path is a file or a directory
+    ///   of something else, or the process may not open enough files.
     /// - [`Error::Locked`]: another engine has the store open.
     /// - [`Error::NoStore`]: there is no store, and none may be created.
-    /// - [`Error::Corruption`], [`Error::DataLoss`], [`Error::FormatTooNew`]: the data files were not
-    ///   changed.
+    /// - [`Error::Corruption`], [`Error::DataLoss`], [`Error::FormatTooNew`]: the data files were
+    ///   not changed.
     /// - [`Error::DiskFull`], [`Error::Io`].
     pub fn open(self) -> Result<Engine> {
         self.config.validate()?;

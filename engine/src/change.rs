@@ -82,8 +82,8 @@ impl Change {
         Self::new(Verb::Delete, key, Bytes::new())
     }
 
-    /// Sets another expiry (seconds since 1970, 0 for never); fails with [`crate::Error::NotFound`] if
-    /// the key has no document. Writes the whole document again, with a new seqno.
+    /// Sets another expiry (seconds since 1970, 0 for never); fails with [`crate::Error::NotFound`]
+    /// if the key has no document. Writes the whole document again, with a new seqno.
     #[must_use]
     pub fn touch(key: impl AsRef<[u8]>, expiry: u32) -> Self {
         Self {
@@ -92,8 +92,8 @@ impl Change {
         }
     }
 
-    /// Writes a change of another store, unconditionally and with that store's CAS. For a deletion or
-    /// an expiration `value` must be empty; the key may have had no document.
+    /// Writes a change of another store, unconditionally and with that store's CAS. For a deletion
+    /// or an expiration `value` must be empty; the key may have had no document.
     #[must_use]
     pub fn restore(
         kind: ItemKind,
@@ -104,8 +104,8 @@ impl Change {
         Self::new(Verb::Restore(kind, cas), key, value.into())
     }
 
-    /// Makes the change conditional. It fails with [`crate::Error::CasMismatch`] unless the document
-    /// has this CAS, and with [`crate::Error::NotFound`] if there is no document.
+    /// Makes the change conditional. It fails with [`crate::Error::CasMismatch`] unless the
+    /// document has this CAS, and with [`crate::Error::NotFound`] if there is no document.
     #[must_use]
     pub fn cas(mut self, expected: Cas) -> Self {
         self.expected_cas = Some(expected);
@@ -120,8 +120,8 @@ impl Change {
         self
     }
 
-    /// Sets 32 bits that are stored with the document and that the engine does not interpret. Default:
-    /// 0.
+    /// Sets 32 bits that are stored with the document and that the engine does not interpret.
+    /// Default: 0.
     #[must_use]
     pub fn flags(mut self, flags: u32) -> Self {
         self.flags = flags;

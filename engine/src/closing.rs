@@ -2,12 +2,12 @@
 //!
 //! # Protocol
 //! The state is `Open`, `Running` on one thread, or `Done` with the outcome. Its lock is never held
-//! while the close does anything else. The first caller finds the state `Open` and runs the close. All
-//! others wait until it is `Done`, and return the same outcome.
+//! while the close does anything else. The first caller finds the state `Open` and runs the close.
+//! All others wait until it is `Done`, and return the same outcome.
 //!
 //! Two kinds of program code cannot wait, because the close waits for them:
-//! - code that a background thread runs in the middle of a step, such as a `tracing` subscriber. The
-//!   close joins that thread. It is deferred until the step is over;
+//! - code that a background thread runs in the middle of a step, such as a `tracing` subscriber.
+//!   The close joins that thread. It is deferred until the step is over;
 //! - code that the close itself runs, such as a waker in an engine without threads. The close is
 //!   under way already.
 //!
@@ -76,8 +76,8 @@ impl Closing {
         self.threads.lock().push(thread);
     }
 
-    /// Closes the engine, or waits until it is closed. Returns the same outcome to every caller. The
-    /// caller holds no lock, but may hold the lead in a step of a background thread.
+    /// Closes the engine, or waits until it is closed. Returns the same outcome to every caller.
+    /// The caller holds no lock, but may hold the lead in a step of a background thread.
     ///
     /// # Errors
     /// The error of the last flush; [`Error::Busy`] for the two callers that cannot wait;
@@ -113,8 +113,8 @@ impl Closing {
         self.run()
     }
 
-    /// Makes this background thread close the engine once its step is over, unless a close has begun
-    /// by then.
+    /// Makes this background thread close the engine once its step is over, unless a close has
+    /// begun by then.
     fn put_off(self: &Arc<Self>) {
         self.services.gate.begin_closing();
         let closing = Arc::clone(self);
@@ -131,8 +131,8 @@ impl Closing {
         }));
     }
 
-    /// Leaks the handles of the threads. Called in a fork, where the threads do not exist and cannot be
-    /// joined.
+    /// Leaks the handles of the threads. Called in a fork, where the threads do not exist and
+    /// cannot be joined.
     pub(crate) fn leak_threads(&self) {
         std::mem::take(&mut *self.threads.lock()).leak();
     }
@@ -175,7 +175,8 @@ impl Closing {
     /// Does the rest of the close, once the threads are stopped.
     fn close_store(&self) -> Result<()> {
         let services = &self.services;
-        // Operations inside the gate finish first, so that no change is appended after the last flush.
+        // Operations inside the gate finish first, so that no change is appended after the last
+        // flush.
         services.gate.wait_until_empty();
         let flushed = services.failpoints.pass(place::CLOSE).and_then(|()| {
             if services.health.is_failed() {
@@ -218,7 +219,8 @@ impl Closing {
     fn close_storage(&self, storage: Storage, is_flushed: bool) -> Result<()> {
         let services = &self.services;
         if services.health.is_read_only() {
-            // The directory stays unchanged, so a clean store stays clean and an unclean one unclean.
+            // The directory stays unchanged, so a clean store stays clean and an unclean one
+            // unclean.
             drop(storage);
             tracing::info!("the read-only store is closed");
             return Ok(());
@@ -239,8 +241,8 @@ impl Closing {
         }
         moved?;
         services.home.check()?;
-        // ORDER: the digest is taken after RocksDB has closed its files, and is synced before the lock
-        // is released.
+        // ORDER: the digest is taken after RocksDB has closed its files, and is synced before the
+        // lock is released.
         let digest = data_files(&services.home.db())?.digest;
         // RocksDB may have replaced its MANIFEST while the store was open.
         let files = services.home.files_digest()?;
@@ -252,8 +254,8 @@ impl Closing {
         Ok(())
     }
 
-    /// Moves RocksDB's memory to files until the time-out. The rest stays in RocksDB's log, from which
-    /// the next open recovers it.
+    /// Moves RocksDB's memory to files until the time-out. The rest stays in RocksDB's log, from
+    /// which the next open recovers it.
     fn move_to_files(&self, storage: &Storage) -> Result<()> {
         let services = &self.services;
         let deadline = services
@@ -268,7 +270,9 @@ impl Closing {
             .collect();
         for some in in_memory.chunks(VBUCKETS_AT_ONCE) {
             if services.clock.monotonic() >= deadline {
-                tracing::warn!("close_timeout is over: the next open recovers the rest from the log");
+                tracing::warn!(
+                    "close_timeout is over: the next open recovers the rest from the log"
+                );
                 return Ok(());
             }
             storage.rocks_flush(some.iter().copied())?;

@@ -27,8 +27,8 @@ pub struct Config {
     pub vbuckets: Option<u16>,
     /// The durability of a write that does not set one. Default: [`Durability::Synced`].
     pub durability: Durability,
-    /// The longest key, in bytes, from 1 to 65,535. Default: 250, as in Couchbase Server. Longer keys
-    /// make the index of the key family larger. A lower limit does not affect stored keys.
+    /// The longest key, in bytes, from 1 to 65,535. Default: 250, as in Couchbase Server. Longer
+    /// keys make the index of the key family larger. A lower limit does not affect stored keys.
     pub key_bytes_max: u64,
     /// The longest value, in bytes, from 1 to 20 MiB. Default: 20 MiB. A lower limit bounds the
     /// memory that one write can take. It does not affect stored values.
@@ -38,8 +38,8 @@ pub struct Config {
     pub batch_items_max: u64,
     /// The most bytes of keys and values in one batch, from 1 to 256 MiB. Default: 32 MiB.
     pub batch_bytes_max: u64,
-    /// The size of RocksDB's block cache (`block_cache`), in bytes, at least 1 MiB. Default: 256 MiB.
-    /// A larger cache saves disk reads if the data does not fit; a smaller one saves memory.
+    /// The size of RocksDB's block cache (`block_cache`), in bytes, at least 1 MiB. Default: 256
+    /// MiB. A larger cache saves disk reads if the data does not fit; a smaller one saves memory.
     pub block_cache_bytes: u64,
     /// RocksDB's memory for data that is not yet in files, over all families, and the size limit of
     /// its log, in bytes, at least 64 KiB (`write_buffer_manager`, `max_total_wal_size`). Default:
@@ -47,12 +47,12 @@ pub struct Config {
     /// into files that are too small (measured: 4,469 files of about 8 KB, and a batch that waited
     /// 2.8 s).
     pub write_buffer_bytes: Option<u64>,
-    /// The number of files that RocksDB keeps open (`max_open_files`), at least 16. Default: `None`,
-    /// which means min(4,096, half the limit of file descriptors).
+    /// The number of files that RocksDB keeps open (`max_open_files`), at least 16. Default:
+    /// `None`, which means min(4,096, half the limit of file descriptors).
     pub open_files_max: Option<u32>,
-    /// How long a close may take to move RocksDB's memory to files; may be 0. Default: 10 s. The next
-    /// open recovers the rest from the log, and takes longer. The limit does not cover what the close
-    /// waits for first: running operations, and the compaction of a deleted vBucket.
+    /// How long a close may take to move RocksDB's memory to files; may be 0. Default: 10 s. The
+    /// next open recovers the rest from the log, and takes longer. The limit does not cover what
+    /// the close waits for first: running operations, and the compaction of a deleted vBucket.
     pub close_timeout: Duration,
     /// The settings that can be changed while the engine is open.
     pub tuning: Tuning,
@@ -61,8 +61,8 @@ pub struct Config {
 /// The settings that [`crate::Engine::set_tuning`] can change while an engine is open.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// The memory for recent changes, over all vBuckets, in bytes, at least 1 MiB. Default: 128 MiB.
-    /// A write that would exceed it waits up to [`Tuning::busy_timeout`], and then fails with
+    /// The memory for recent changes, over all vBuckets, in bytes, at least 1 MiB. Default: 128
+    /// MiB. A write that would exceed it waits up to [`Tuning::busy_timeout`], and then fails with
     /// [`Error::Busy`]. With more memory, streams can lag further before they must read the disk.
     pub memory_quota: u64,
     /// The percentage of the quota above which persisted changes are freed, from 2 to 100. Default:
@@ -71,17 +71,18 @@ pub struct Tuning {
     /// The percentage of the quota down to which they are freed, at least 1 and below
     /// `memory_high_percent`. Default: 70.
     pub memory_low_percent: u8,
-    /// How long a write waits for room in the memory quota; may be 0. Default: 5 s. The write fails at
-    /// once if waiting cannot help, because all the memory belongs to vBuckets that cannot be
+    /// How long a write waits for room in the memory quota; may be 0. Default: 5 s. The write fails
+    /// at once if waiting cannot help, because all the memory belongs to vBuckets that cannot be
     /// flushed.
     pub busy_timeout: Duration,
     /// How long a change may be in memory only, at least 1 ms. Default: 100 ms. A shorter interval
     /// bounds what a [`Durability::Memory`] write can lose, and makes batches smaller.
     pub flush_interval: Duration,
-    /// How long a change may be unsynced, at least 1 ms. Default: 1 s. A shorter interval bounds what
-    /// a [`Durability::Logged`] write can lose, and costs more syncs.
+    /// How long a change may be unsynced, at least 1 ms. Default: 1 s. A shorter interval bounds
+    /// what a [`Durability::Logged`] write can lose, and costs more syncs.
     pub sync_interval: Duration,
-    /// The size at which a checkpoint is sealed, in bytes of memory, at least 4 KiB. Default: 2 MiB.
+    /// The size at which a checkpoint is sealed, in bytes of memory, at least 4 KiB. Default: 2
+    /// MiB.
     pub checkpoint_bytes_max: u64,
     /// The size of a flush, in bytes of memory, at least 64 KiB. Default: 16 MiB. A checkpoint is
     /// never split, so a flush can be larger by one checkpoint of each vBucket.
@@ -94,8 +95,8 @@ pub struct Tuning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceBudget {
     /// The most items, at least 1. Default: 4,096. With that size, opening a db snapshot and an
-    /// iterator for each slice takes 0.9 to 1.1 of the time of one long scan, and each db snapshot is
-    /// open for about 2 ms (measured).
+    /// iterator for each slice takes 0.9 to 1.1 of the time of one long scan, and each db snapshot
+    /// is open for about 2 ms (measured).
     pub items_max: usize,
     /// The most bytes of keys and values, at least 1. Default: 4 MiB.
     pub bytes_max: usize,

@@ -8,8 +8,8 @@ pub enum Durability {
     /// In memory: lost if the process dies before the next flush
     /// ([`crate::Tuning::flush_interval`]).
     Memory,
-    /// In RocksDB's log, and handed to the operating system. Survives the end of the process, but not
-    /// a power cut before the next sync ([`crate::Tuning::sync_interval`]).
+    /// In RocksDB's log, and handed to the operating system. Survives the end of the process, but
+    /// not a power cut before the next sync ([`crate::Tuning::sync_interval`]).
     Logged,
     /// In RocksDB's log, and synced to the disk: survives a power cut.
     Synced,

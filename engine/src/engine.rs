@@ -13,8 +13,8 @@ use std::sync::Arc;
 use vbstore_core::{Clock, StoreUuid, VbId, VbUuid};
 use vbstore_metrics::{EngineMetrics, MetricsSnapshot, Registration, Registry, Telemetry};
 
-/// An open store. Cheap to clone: all clones, and all [`VBucket`]s made from them, share one engine.
-/// Dropping the last of them closes it.
+/// An open store. Cheap to clone: all clones, and all [`VBucket`]s made from them, share one
+/// engine. Dropping the last of them closes it.
 #[derive(Clone)]
 pub struct Engine {
     handle: Arc<Handle>,
@@ -93,8 +93,8 @@ impl Engine {
         self.services().store
     }
 
-    /// Returns the configuration that the engine was opened with. Settings that may have changed since
-    /// are in [`Self::tuning`].
+    /// Returns the configuration that the engine was opened with. Settings that may have changed
+    /// since are in [`Self::tuning`].
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.services().config
@@ -125,8 +125,8 @@ impl Engine {
         Arc::clone(&self.services().clock)
     }
 
-    /// Returns how much of the file system that holds the store is free, in percent; 100 if the file
-    /// system does not report its size. Makes a system call.
+    /// Returns how much of the file system that holds the store is free, in percent; 100 if the
+    /// file system does not report its size. Makes a system call.
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Forked`].
@@ -149,9 +149,9 @@ impl Engine {
         Arc::clone(&self.services().metrics)
     }
 
-    /// Returns all metrics of the engine as plain data: those that a registry gets, except the metrics
-    /// of streams. The streams have a [`MetricsSnapshot`] of their own. Takes the lock of each vBucket
-    /// for a moment, one after the other.
+    /// Returns all metrics of the engine as plain data: those that a registry gets, except the
+    /// metrics of streams. The streams have a [`MetricsSnapshot`] of their own. Takes the lock of
+    /// each vBucket for a moment, one after the other.
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`], [`crate::Error::Forked`].
@@ -160,8 +160,8 @@ impl Engine {
         self.handle.samples.snapshot()
     }
 
-    /// Returns where the metrics are registered: the registry given to [`crate::Builder::registry`],
-    /// or a registry of this engine alone.
+    /// Returns where the metrics are registered: the registry given to
+    /// [`crate::Builder::registry`], or a registry of this engine alone.
     #[must_use]
     pub fn telemetry(&self) -> &Telemetry {
         self.handle.samples.telemetry()
@@ -177,8 +177,8 @@ impl Engine {
         self.handle.samples.register_vbuckets(registry)
     }
 
-    /// Registers the metrics of streams, until the returned registration is dropped or the engine is
-    /// closed. Called by the crate `vbstore-backfill`.
+    /// Registers the metrics of streams, until the returned registration is dropped or the engine
+    /// is closed. Called by the crate `vbstore-backfill`.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] if the engine already has streams; [`crate::Error::Closed`].
@@ -188,8 +188,8 @@ impl Engine {
         self.handle.samples.register_streams()
     }
 
-    /// Fails in a forked child process, which has no threads of the engine or of its streams. Takes no
-    /// lock, and makes a system call. Called by the crate `vbstore-backfill`.
+    /// Fails in a forked child process, which has no threads of the engine or of its streams. Takes
+    /// no lock, and makes a system call. Called by the crate `vbstore-backfill`.
     ///
     /// # Errors
     /// [`crate::Error::Forked`].
@@ -210,8 +210,8 @@ impl Engine {
         self.services().memory.used()
     }
 
-    /// Flushes and syncs every change made so far. Blocks until that is done. Does nothing in an engine
-    /// that only reads ([`crate::Builder::read_only`]).
+    /// Flushes and syncs every change made so far. Blocks until that is done. Does nothing in an
+    /// engine that only reads ([`crate::Builder::read_only`]).
     ///
     /// # Errors
     /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::VbFailed`],
@@ -221,16 +221,17 @@ impl Engine {
         self.services().committer.flush_all()
     }
 
-    /// Compacts the data of a vBucket on disk, and blocks until that is done. Reads and writes go on
-    /// meanwhile.
+    /// Compacts the data of a vBucket on disk, and blocks until that is done. Reads and writes go
+    /// on meanwhile.
     ///
     /// # Errors
     /// - [`crate::Error::Invalid`] for an unknown vBucket.
     /// - [`crate::Error::ReadOnly`], [`crate::Error::DiskFull`], [`crate::Error::Closed`].
-    /// - [`crate::Error::Failed`] if the store's directory was moved, replaced or removed. The engine
-    ///   has failed then.
-    /// - [`crate::Error::Io`] if RocksDB counted a background error during the compaction, in whichever
-    ///   vBucket it was. RocksDB's call does not report errors, and the next write returns the cause.
+    /// - [`crate::Error::Failed`] if the store's directory was moved, replaced or removed. The
+    ///   engine has failed then.
+    /// - [`crate::Error::Io`] if RocksDB counted a background error during the compaction, in
+    ///   whichever vBucket it was. RocksDB's call does not report errors, and the next write
+    ///   returns the cause.
     pub fn compact(&self, vb: VbId) -> Result<()> {
         let services = self.services();
         let vb = services.vbs.get(vb)?;
@@ -246,8 +247,8 @@ impl Engine {
     }
 
     /// Deletes everything in a vBucket and assigns it a new uuid. Its seqnos begin at 1 again. The
-    /// deletion is durable when this returns. Changes that were not flushed are lost, and calls that
-    /// wait for them fail with [`crate::Error::VbGone`].
+    /// deletion is durable when this returns. Changes that were not flushed are lost, and calls
+    /// that wait for them fail with [`crate::Error::VbGone`].
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::ReadOnly`];
@@ -261,8 +262,8 @@ impl Engine {
         services.deleter.delete(vb)
     }
 
-    /// Returns the disk space that the store takes. Lists the directory and asks RocksDB for sums over
-    /// all column families.
+    /// Returns the disk space that the store takes. Lists the directory and asks RocksDB for sums
+    /// over all column families.
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`].
@@ -293,8 +294,8 @@ impl Engine {
         })
     }
 
-    /// Runs one step of a background task on the calling thread, for an engine built without threads
-    /// ([`crate::Builder::background`]). Does nothing in an engine that only reads.
+    /// Runs one step of a background task on the calling thread, for an engine built without
+    /// threads ([`crate::Builder::background`]). Does nothing in an engine that only reads.
     ///
     /// # Errors
     /// The error of the step. The engine's health has recorded it already.
@@ -311,17 +312,18 @@ impl Engine {
     /// engine that only reads leaves the directory unchanged. Other clones then fail with
     /// [`crate::Error::Closed`].
     ///
-    /// Every call blocks until the store is closed and returns the same outcome, from any clone and any
-    /// thread. Dropping the last handle also closes the engine.
+    /// Every call blocks until the store is closed and returns the same outcome, from any clone and
+    /// any thread. Dropping the last handle also closes the engine.
     ///
-    /// Wakers may close the engine or drop its last handle. So may a clock or a `tracing` subscriber
-    /// that runs on another thread of the engine. There the close begins after that thread's current
-    /// step.
+    /// Wakers may close the engine or drop its last handle. So may a clock or a `tracing`
+    /// subscriber that runs on another thread of the engine. There the close begins after that
+    /// thread's current step.
     ///
     /// # Errors
-    /// - The error of the last flush. The store is closed then, but not cleanly. Changes that were not
-    ///   durable are lost; no write that returned success for that durability is among them.
-    /// - [`crate::Error::Busy`] on a thread that the close must wait for. The close follows by itself.
+    /// - The error of the last flush. The store is closed then, but not cleanly. Changes that were
+    ///   not durable are lost; no write that returned success for that durability is among them.
+    /// - [`crate::Error::Busy`] on a thread that the close must wait for. The close follows by
+    ///   itself.
     /// - [`crate::Error::Forked`].
     pub fn close(&self) -> Result<()> {
         self.handle.close()

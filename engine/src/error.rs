@@ -144,8 +144,8 @@ pub enum Error {
         /// The vBucket that was deleted.
         vb: VbId,
     },
-    /// Reading a slice for a stream of this vBucket panicked. The stream has ended. A new one may be
-    /// opened from its position.
+    /// Reading a slice for a stream of this vBucket panicked. The stream has ended. A new one may
+    /// be opened from its position.
     StreamPanicked {
         /// The vBucket of the stream.
         vb: VbId,
@@ -164,8 +164,8 @@ pub enum Error {
         /// Why its changes cannot be written.
         cause: Cause,
     },
-    /// Stored data differs from what was written. A write that needs to read corrupt data fails with
-    /// this and changes nothing. Other keys and other vBuckets are not affected.
+    /// Stored data differs from what was written. A write that needs to read corrupt data fails
+    /// with this and changes nothing. Other keys and other vBuckets are not affected.
     Corruption {
         /// The vBucket, if known.
         vb: Option<VbId>,
@@ -314,7 +314,10 @@ impl fmt::Display for Error {
             Self::NotFound => f.write_str("the key has no document"),
             Self::Exists { cas } => write!(f, "the key already has a document (CAS {cas})"),
             Self::CasMismatch { expected, found } => {
-                write!(f, "the document has CAS {found}, not the expected {expected}")
+                write!(
+                    f,
+                    "the document has CAS {found}, not the expected {expected}"
+                )
             }
             Self::TooLarge { field, size, max } => match *field {
                 "batch" => write!(
@@ -361,7 +364,10 @@ impl fmt::Display for Error {
                 write!(f, "reading a slice of vBucket {} panicked", vb.get())
             }
             Self::Failed { cause } => {
-                write!(f, "the engine has failed and the store must be opened again: {cause}")
+                write!(
+                    f,
+                    "the engine has failed and the store must be opened again: {cause}"
+                )
             }
             Self::VbFailed { vb, cause } => write!(
                 f,

@@ -23,7 +23,8 @@ use vbstore_core::{
 };
 use vbstore_metrics::Holder;
 
-/// The access to one vBucket that its streams need. Cheap to clone. Each clone keeps the engine open.
+/// The access to one vBucket that its streams need. Cheap to clone. Each clone keeps the engine
+/// open.
 #[derive(Clone)]
 pub struct Feed {
     handle: Arc<Handle>,
@@ -45,8 +46,8 @@ pub struct CursorGuard {
     opener: Opener,
 }
 
-/// Registers a stream with its vBucket as a reader, until it is dropped. It keeps neither the engine
-/// nor the stream alive. Dropping it takes the vBucket's lock.
+/// Registers a stream with its vBucket as a reader, until it is dropped. It keeps neither the
+/// engine nor the stream alive. Dropping it takes the vBucket's lock.
 #[derive(Debug)]
 pub struct ReaderGuard {
     guard: vbstore_core::ReaderGuard,
@@ -106,8 +107,8 @@ impl ReaderGuard {
         Ok(Self { guard, opener })
     }
 
-    /// Returns where the consumer records the seqno that it has taken. Keeping the `Arc` does not keep
-    /// the stream registered.
+    /// Returns where the consumer records the seqno that it has taken. Keeping the `Arc` does not
+    /// keep the stream registered.
     #[must_use]
     pub fn reader(&self) -> &Arc<Reader> {
         self.guard.reader()
@@ -124,8 +125,8 @@ impl Drop for ReaderGuard {
 }
 
 impl CursorGuard {
-    /// Returns how far the cursor lags, or `None` if it was dropped. The cost does not depend on the
-    /// lag.
+    /// Returns how far the cursor lags, or `None` if it was dropped. The cost does not depend on
+    /// the lag.
     #[must_use]
     pub fn lag(&self) -> Option<CursorLag> {
         self.vb.cell.lag(self.id)
@@ -145,16 +146,17 @@ impl Engine {
         })
     }
 
-    /// Reads slices for streams, one for each ask, through one db snapshot. The db snapshot is opened
-    /// by this call and released before it returns.
+    /// Reads slices for streams, one for each ask, through one db snapshot. The db snapshot is
+    /// opened by this call and released before it returns.
     ///
-    /// All slices share the budget. Its time begins when the db snapshot is open. Only the first item
-    /// of the first slice may exceed it. The next ask is read only if all slices so far have reached
-    /// the end of their vBuckets, so the result may be shorter than `asks`. It has at least one entry
-    /// unless `asks` is empty.
+    /// All slices share the budget. Its time begins when the db snapshot is open. Only the first
+    /// item of the first slice may exceed it. The next ask is read only if all slices so far have
+    /// reached the end of their vBuckets, so the result may be shorter than `asks`. It has at least
+    /// one entry unless `asks` is empty.
     ///
-    /// An entry is an error if reading that ask failed or panicked ([`Error::StreamPanicked`]), or if
-    /// its vBucket was deleted meanwhile ([`Error::VbGone`]). The other entries are not affected.
+    /// An entry is an error if reading that ask failed or panicked ([`Error::StreamPanicked`]), or
+    /// if its vBucket was deleted meanwhile ([`Error::VbGone`]). The other entries are not
+    /// affected.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a vBucket that the store does not have, or a budget out of bounds;
@@ -218,12 +220,12 @@ impl Feed {
     }
 
     /// Answers a request for a stream of the consumer that `taker` belongs to. If the stream may
-    /// continue, this registers it as a reader, and gives it a cursor if memory has everything from its
-    /// start. Takes the vBucket's lock.
+    /// continue, this registers it as a reader, and gives it a cursor if memory has everything from
+    /// its start. Takes the vBucket's lock.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the name of a field that contradicts the others; [`Error::ReadOnly`] for
-    /// a copied store that was opened read-only; [`Error::Closed`].
+    /// [`Error::Invalid`] with the name of a field that contradicts the others; [`Error::ReadOnly`]
+    /// for a copied store that was opened read-only; [`Error::Closed`].
     pub fn admit(
         &self,
         request: &Position,
@@ -234,7 +236,8 @@ impl Feed {
         drop(self.services().gate.lend()?);
         if self.services().has_branches_to_begin {
             // The positions of the original cannot be told from this store's own until then.
-            let refused = "a stream of a copied store, whose vBuckets must begin new branches first,";
+            let refused =
+                "a stream of a copied store, whose vBuckets must begin new branches first,";
             return Err(Error::ReadOnly { refused });
         }
         let admission = self.cell().admit(request, filter, end, taker);
@@ -250,9 +253,9 @@ impl Feed {
         })
     }
 
-    /// Answers a stream that resumes from the position its consumer has taken, after its buffers were
-    /// dropped. The inner error is the answer that the consumer must roll back. The stream stays
-    /// registered as a reader, and is not registered again.
+    /// Answers a stream that resumes from the position its consumer has taken, after its buffers
+    /// were dropped. The inner error is the answer that the consumer must roll back. The stream
+    /// stays registered as a reader, and is not registered again.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -266,8 +269,8 @@ impl Feed {
         Ok(answer.map(|start| self.start(start)))
     }
 
-    /// Gives a cursor to a stream that has read everything up to `position`. Returns `None` if memory
-    /// does not have everything above it; the stream must then read the disk.
+    /// Gives a cursor to a stream that has read everything up to `position`. Returns `None` if
+    /// memory does not have everything above it; the stream must then read the disk.
     ///
     /// # Errors
     /// [`Error::VbGone`].
@@ -318,8 +321,8 @@ impl Feed {
     }
 
     /// Calls `waker` once changes above `above` have the given visibility, or once the stream must
-    /// check its state for another reason: a deletion, a failure, or the close. Returns false, and does
-    /// not call `waker`, if that is the case already.
+    /// check its state for another reason: a deletion, a failure, or the close. Returns false, and
+    /// does not call `waker`, if that is the case already.
     #[must_use]
     pub fn watch(
         &self,
@@ -332,7 +335,8 @@ impl Feed {
         self.services().gate.check_process().is_ok()
             && self.cell().watch(generation, visibility, above, waker, now)
             // ORDER: the watch is registered first and the health is checked second. A failure or a
-            // close changes the health first and wakes second, so the stream notices one of the two.
+            // close changes the health first and wakes second, so the stream notices one of the
+            // two.
             && self.unwell().is_none()
     }
 
@@ -392,9 +396,9 @@ impl Feed {
         self.services().demand.flush();
     }
 
-    /// Returns why nothing more will become durable, or `None` if the engine is healthy. The reasons
-    /// are: this process is a fork, the engine is closing or has failed, or the changes of the vBucket
-    /// cannot be flushed.
+    /// Returns why nothing more will become durable, or `None` if the engine is healthy. The
+    /// reasons are: this process is a fork, the engine is closing or has failed, or the changes of
+    /// the vBucket cannot be flushed.
     #[must_use]
     pub fn unwell(&self) -> Option<Error> {
         let services = self.services();

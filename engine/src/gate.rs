@@ -1,9 +1,9 @@
 //! The gate: operations borrow the storage from it, until the close takes the storage away.
 //!
 //! # Protocol
-//! An operation enters the gate first and checks whether the engine is closing second. The close sets
-//! `is_closing` first and waits once until the gate is empty second. So the close waits for every
-//! operation that was inside before, and every later operation sees the flag.
+//! An operation enters the gate first and checks whether the engine is closing second. The close
+//! sets `is_closing` first and waits once until the gate is empty second. So the close waits for
+//! every operation that was inside before, and every later operation sees the flag.
 
 use crate::error::{Error, Result};
 use crate::process::Opener;
@@ -70,15 +70,15 @@ impl Gate {
         Ok(lent)
     }
 
-    /// Lends the storage to the close itself and to what the close waits for: background tasks and the
-    /// flush leader. These are known to run in the process that opened the store.
+    /// Lends the storage to the close itself and to what the close waits for: background tasks and
+    /// the flush leader. These are known to run in the process that opened the store.
     ///
     /// # Errors
     /// [`Error::Closed`] once the close has taken the storage.
     pub(crate) fn lend_while_closing(&self) -> Result<Lent<'_>> {
         let held = Held::take(Rank::Gate);
-        // A recursive read: an operation may borrow twice, and a close that waits for the write side
-        // between the two must not deadlock with it.
+        // A recursive read: an operation may borrow twice, and a close that waits for the write
+        // side between the two must not deadlock with it.
         let storage = RwLockReadGuard::try_map(self.storage.read_recursive(), Option::as_ref)
             .map_err(|_| Error::Closed)?;
         Ok(Lent {

@@ -16,8 +16,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Makes the handle of an engine. Starts its background threads if `with_threads`. An engine that
-    /// only reads has none, because all background tasks are about writing.
+    /// Makes the handle of an engine. Starts its background threads if `with_threads`. An engine
+    /// that only reads has none, because all background tasks are about writing.
     ///
     /// # Errors
     /// [`Error::Io`] if a thread cannot be started.

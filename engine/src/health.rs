@@ -5,7 +5,8 @@
 //! Open, Degraded -> Failed (other errors)     until the store is opened again
 //! ReadOnly                                    from the open to the close
 //! ```
-//! The first cause of a failure is kept. Later failures, which may follow from it, do not replace it.
+//! The first cause of a failure is kept. Later failures, which may follow from it, do not replace
+//! it.
 
 use crate::error::{Cause, Error, Result};
 use crate::signals::Signals;
@@ -22,14 +23,14 @@ use vbstore_metrics::EngineMetrics;
 pub enum HealthState {
     /// The engine takes writes.
     Open,
-    /// The disk is full. The engine refuses writes until there is space, and then takes them again by
-    /// itself.
+    /// The disk is full. The engine refuses writes until there is space, and then takes them again
+    /// by itself.
     Degraded {
         /// The first error, with the system's message.
         cause: Cause,
     },
-    /// A write or a sync failed, or the engine panicked. The engine refuses writes until the store is
-    /// opened again.
+    /// A write or a sync failed, or the engine panicked. The engine refuses writes until the store
+    /// is opened again.
     Failed {
         /// The first failure.
         cause: Cause,
@@ -159,8 +160,8 @@ impl Health {
     /// Records an error of the write path in the metrics and in the health. The caller holds no
     /// vBucket's lock. Returns the streams to wake, which are none unless the state changed.
     ///
-    /// Wakes the flusher only if the state changed: the flusher reports its own retries here, and must
-    /// not end its own pause.
+    /// Wakes the flusher only if the state changed: the flusher reports its own retries here, and
+    /// must not end its own pause.
     pub(crate) fn note(&self, error: &Error) -> Wakes {
         self.count(error);
         let has_changed = self.enter(error);
@@ -191,10 +192,11 @@ impl Health {
         if !has_changed {
             return Wakes::default();
         }
-        // Writers are refused from now on, so only the flusher can notice that there is space again.
+        // Writers are refused from now on, so only the flusher can notice that there is space
+        // again.
         self.signals.flusher.wake();
-        // After a failure streams end. While the disk is full, streams that wait for a sync must let
-        // other streams run.
+        // After a failure streams end. While the disk is full, streams that wait for a sync must
+        // let other streams run.
         self.all_streams()
     }
 
@@ -230,8 +232,8 @@ impl Health {
             cause: Cause::new(Arc::clone(detail)),
         };
         self.level.store(DEGRADED, Ordering::Release);
-        // Logged without the lock: a `tracing` subscriber is the program's code, and may ask for the
-        // health.
+        // Logged without the lock: a `tracing` subscriber is the program's code, and may ask for
+        // the health.
         drop(state);
         tracing::warn!(%error, "the disk is full: writes are refused until there is space");
         true

@@ -1,10 +1,11 @@
 //! The engine's own threads, and how the close of an engine is deferred on them.
 //!
-//! A close joins the engine's threads. A thread of the engine must not run a close in the middle of a
-//! step, because the close would wait for that very thread. But program code may run there and close
-//! the engine or drop its last handle: a `tracing` subscriber, for example one that shuts down after an
-//! error. (Wakers run on another thread, and values are copied, so their destructors do not run there.)
-//! What must not run inside the step is deferred until the step is over. The thread holds no lock then.
+//! A close joins the engine's threads. A thread of the engine must not run a close in the middle of
+//! a step, because the close would wait for that very thread. But program code may run there and
+//! close the engine or drop its last handle: a `tracing` subscriber, for example one that shuts
+//! down after an error. (Wakers run on another thread, and values are copied, so their destructors
+//! do not run there.) What must not run inside the step is deferred until the step is over. The
+//! thread holds no lock then.
 
 use std::cell::{Cell, RefCell};
 

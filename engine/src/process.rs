@@ -1,9 +1,9 @@
 //! The process that opened a store, and how a fork of it is detected.
 //!
-//! A forked child has a copy of the engine's memory and file descriptors, but not its threads. A lock
-//! that another thread held at the fork stays locked. The child must not use the engine: its writes
-//! would destroy the parent's store, and its close would release the parent's lock. So every call
-//! checks, before it takes a lock, that it runs in the process that opened the store.
+//! A forked child has a copy of the engine's memory and file descriptors, but not its threads. A
+//! lock that another thread held at the fork stays locked. The child must not use the engine: its
+//! writes would destroy the parent's store, and its close would release the parent's lock. So every
+//! call checks, before it takes a lock, that it runs in the process that opened the store.
 
 use crate::error::{Error, Result};
 use forkguard::Guard;
@@ -49,8 +49,9 @@ impl Opener {
         Ok(())
     }
 
-    /// Like [`Self::check`], but makes a system call. It also detects a child that was made by a bare
-    /// system call, which runs no handler of the C library. For operations that take long anyway.
+    /// Like [`Self::check`], but makes a system call. It also detects a child that was made by a
+    /// bare system call, which runs no handler of the C library. For operations that take long
+    /// anyway.
     ///
     /// # Errors
     /// [`Error::Forked`].

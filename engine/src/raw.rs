@@ -1,8 +1,8 @@
 //! Internals for benches and tests, with the feature `testing`: RocksDB's options, and actions that
 //! the engine itself takes only under pressure. Not part of the public interface, and may change.
 //!
-//! Cargo unifies the features of a workspace, so the program `vbstore` is built with this too when it
-//! is built beside the tests. That is harmless: nothing else calls these functions, and no code
+//! Cargo unifies the features of a workspace, so the program `vbstore` is built with this too when
+//! it is built beside the tests. That is harmless: nothing else calls these functions, and no code
 //! outside this module and the functions that it calls depends on the feature.
 
 pub use crate::storage::{FamilyOptions, ReadHeld, StorageConfig, key_family, seqno_family};
@@ -31,7 +31,8 @@ pub fn with_held_view<R>(engine: &Engine, work: impl FnOnce(&mut ReadHeld<'_>) -
     Ok(engine.services().gate.lend()?.with_held_view(work))
 }
 
-/// Registers a reader with a vBucket that belongs to no store, for tests of code that keeps a guard.
+/// Registers a reader with a vBucket that belongs to no store, for tests of code that keeps a
+/// guard.
 ///
 /// # Errors
 /// If the C library has no memory for the handler that detects forks.
@@ -73,8 +74,8 @@ pub fn purge_tombstones(engine: &Engine, vb: VbId, upto: Seqno) -> Result<u64> {
 }
 
 /// Frees the memory of all changes that are persisted and that every stream has read. With
-/// `drops_cursors`, frees all persisted changes, and drops the cursors of streams that have not read
-/// them.
+/// `drops_cursors`, frees all persisted changes, and drops the cursors of streams that have not
+/// read them.
 ///
 /// # Errors
 /// The errors of a flush.
