@@ -7,9 +7,9 @@
 //!
 //! Two kinds of program code cannot wait, because the close waits for them:
 //! - code that a background thread runs in the middle of a step, such as a `tracing` subscriber.
-//!   The close joins that thread. It is deferred until the step is over;
-//! - code that the close itself runs, such as a waker in an engine without threads. The close is
-//!   under way already.
+//!   The close would join that very thread, so it is deferred until the step is over;
+//! - code that the close itself runs, such as a waker in an engine without threads. That close is
+//!   running already.
 //!
 //! Both get [`Error::Busy`], and the store is closed without them.
 
@@ -94,14 +94,14 @@ impl Closing {
                 State::Done(outcome) => return outcome.clone(),
                 State::Running(by) if *by == me => {
                     return Err(Error::Busy {
-                        what: "this code runs inside the engine's close, which goes on after it",
+                        what: "the engine is being closed, and its close runs this code",
                     });
                 }
                 State::Open | State::Running(_) if own_thread::is_in_step() => {
                     drop(state);
                     self.put_off();
                     return Err(Error::Busy {
-                        what: "this code runs on a thread of the engine, which closes it afterwards",
+                        what: "a thread of the engine runs this code, and closes the engine later",
                     });
                 }
                 State::Running(_) => self.changed.wait(&mut state),
@@ -237,14 +237,17 @@ impl Closing {
         let sequence = storage.rocks_sequence();
         drop(storage);
         if !is_flushed {
+            // Not recorded as a clean close: the next open recovers from the log.
             return Ok(());
         }
+        // Returned only now, so that RocksDB is closed in any case.
         moved?;
+        // Checked again: the directory may have been replaced since `move_to_files` began.
         services.home.check()?;
         // ORDER: the digest is taken after RocksDB has closed its files, and is synced before the
         // lock is released.
         let digest = data_files(&services.home.db())?.digest;
-        // RocksDB may have replaced its MANIFEST while the store was open.
+        // RocksDB may have replaced its MANIFEST since the digest of the open was recorded.
         let files = services.home.files_digest()?;
         let mut witness = services.witness.lock();
         witness.note_files(files);

@@ -183,7 +183,7 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Invalid`] if the engine already has streams; [`crate::Error::Closed`].
     pub fn register_streams(&self) -> Result<Arc<Registration>> {
-        // Dropped at once: it only checks that the engine is open and this process is no fork.
+        // Dropped at once: it only checks that the engine is open and this process is not a fork.
         drop(self.services().gate.lend()?);
         self.handle.samples.register_streams()
     }
@@ -321,7 +321,7 @@ impl Engine {
     ///
     /// # Errors
     /// - The error of the last flush. The store is closed then, but not cleanly. Changes that were
-    ///   not durable are lost; no write that returned success for that durability is among them.
+    ///   not durable yet are lost. None of them was acknowledged as durable.
     /// - [`crate::Error::Busy`] on a thread that the close must wait for. The close follows by
     ///   itself.
     /// - [`crate::Error::Forked`].

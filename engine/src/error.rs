@@ -303,14 +303,7 @@ impl std::error::Error for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid { field, detail } => {
-                let names_field = |rest: &str| rest.starts_with(field);
-                if *field == "vb" || detail.strip_prefix("the ").is_some_and(names_field) {
-                    f.write_str(detail)
-                } else {
-                    write!(f, "{field}: {detail}")
-                }
-            }
+            Self::Invalid { field, detail } => fmt_invalid(f, field, detail),
             Self::NotFound => f.write_str("the key has no document"),
             Self::Exists { cas } => write!(f, "the key already has a document (CAS {cas})"),
             Self::CasMismatch { expected, found } => {
@@ -319,21 +312,7 @@ impl fmt::Display for Error {
                     "the document has CAS {found}, not the expected {expected}"
                 )
             }
-            Self::TooLarge { field, size, max } => match *field {
-                "batch" => write!(
-                    f,
-                    "the batch has {size} changes: at most {max} are allowed (batch_items_max)"
-                ),
-                "batch bytes" => write!(
-                    f,
-                    "the batch has {size} bytes of keys and values: at most {max} are allowed \
-                     (batch_bytes_max)"
-                ),
-                _ => write!(
-                    f,
-                    "the {field} has {size} bytes: at most {max} are allowed ({field}_bytes_max)"
-                ),
-            },
+            Self::TooLarge { field, size, max } => fmt_too_large(f, field, *size, *max),
             Self::NoStore { path } => write!(f, "there is no store in {}", path.display()),
             Self::Busy { what } => write!(f, "busy: {what}"),
             Self::NotYetDurable { vb, seqno, wanted } => write!(
@@ -371,7 +350,8 @@ impl fmt::Display for Error {
             }
             Self::VbFailed { vb, cause } => write!(
                 f,
-                "vBucket {} refuses writes until it is deleted or the store is opened again: {cause}",
+                "vBucket {} refuses writes until it is deleted or the store is opened again: \
+                 {cause}",
                 vb.get()
             ),
             Self::Corruption {
@@ -397,11 +377,40 @@ impl fmt::Display for Error {
             ),
             Self::FormatTooNew { found, supported } => write!(
                 f,
-                "the store has format {found}, but this version reads only formats up to {supported}"
+                "the store has format {found}, but this version reads formats up to {supported}"
             ),
             Self::Io { context, source } => write!(f, "failed to {context}: {source}"),
         }
     }
+}
+
+/// Leaves out the field if the detail names it; see [`Error::invalid`].
+fn fmt_invalid(f: &mut fmt::Formatter<'_>, field: &str, detail: &str) -> fmt::Result {
+    let names_field = |rest: &str| rest.starts_with(field);
+    if field == "vb" || detail.strip_prefix("the ").is_some_and(names_field) {
+        f.write_str(detail)
+    } else {
+        write!(f, "{field}: {detail}")
+    }
+}
+
+/// Names the unit of the limit, and the setting that it is from.
+fn fmt_too_large(f: &mut fmt::Formatter<'_>, field: &str, size: u64, max: u64) -> fmt::Result {
+    let (unit, setting) = match field {
+        "batch" => ("changes", "batch_items_max"),
+        "batch bytes" => ("bytes of keys and values", "batch_bytes_max"),
+        "key" => ("bytes", "key_bytes_max"),
+        _ => ("bytes", "value_bytes_max"),
+    };
+    let what = if field == "batch bytes" {
+        "batch"
+    } else {
+        field
+    };
+    write!(
+        f,
+        "the {what} has {size} {unit}: at most {max} are allowed ({setting})"
+    )
 }
 
 #[cfg(test)]
@@ -417,5 +426,38 @@ mod tests {
         }
         let other = Error::io("write", ErrorKind::PermissionDenied.into());
         assert!(matches!(other, Error::Io { .. }), "{other:?}");
+    }
+
+    #[test]
+    fn texts_name_the_argument_and_the_limit() {
+        let limit = |field, size, max| Error::TooLarge { field, size, max }.to_string();
+        for (text, expected) in [
+            (
+                Error::invalid("vb", "no vBucket 99: the store has 64 (0 to 63)").to_string(),
+                "no vBucket 99: the store has 64 (0 to 63)",
+            ),
+            (
+                Error::invalid("vbuckets", "63 is not a power of two").to_string(),
+                "vbuckets: 63 is not a power of two",
+            ),
+            (
+                Error::invalid("key", "the key is empty").to_string(),
+                "the key is empty",
+            ),
+            (
+                limit("key", 251, 250),
+                "the key has 251 bytes: at most 250 are allowed (key_bytes_max)",
+            ),
+            (
+                limit("batch", 11, 10),
+                "the batch has 11 changes: at most 10 are allowed (batch_items_max)",
+            ),
+            (
+                limit("batch bytes", 9, 8),
+                "the batch has 9 bytes of keys and values: at most 8 are allowed (batch_bytes_max)",
+            ),
+        ] {
+            assert_eq!(text, expected);
+        }
     }
 }

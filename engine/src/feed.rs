@@ -321,8 +321,8 @@ impl Feed {
     }
 
     /// Calls `waker` once changes above `above` have the given visibility, or once the stream must
-    /// check its state for another reason: a deletion, a failure, or the close. Returns false, and
-    /// does not call `waker`, if that is the case already.
+    /// check its state for another reason: a deletion, a failure, or the close. Returns false if
+    /// that is the case already; the watch may be registered then all the same.
     #[must_use]
     pub fn watch(
         &self,

@@ -188,12 +188,12 @@ impl Health {
         self.wake_if(has_changed)
     }
 
+    /// Wakes the flusher and returns the streams to wake, if the state has changed.
     fn wake_if(&self, has_changed: bool) -> Wakes {
         if !has_changed {
             return Wakes::default();
         }
-        // Writers are refused from now on, so only the flusher can notice that there is space
-        // again.
+        // Writers are refused from now on, so only the flusher can notice new space on the disk.
         self.signals.flusher.wake();
         // After a failure streams end. While the disk is full, streams that wait for a sync must
         // let other streams run.
@@ -255,7 +255,10 @@ impl Health {
         };
         self.level.store(FAILED, Ordering::Release);
         drop(state);
-        tracing::error!(%cause, "the engine has failed: writes are refused until the store is opened again");
+        tracing::error!(
+            %cause,
+            "the engine has failed: it refuses writes until the store is opened again"
+        );
         true
     }
 

@@ -34,6 +34,7 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
             };
             files.push((entry.file_name().to_string_lossy().into_owned(), len));
         }
+        // The order of a directory listing is arbitrary; the digest must not depend on it.
         files.sort();
         Ok(files)
     };
@@ -51,6 +52,7 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
         hasher.update(name.as_bytes());
         hasher.update(&len.to_be_bytes());
     }
+    // The bit above the checksum keeps the digest from being 0.
     let digest = u64::from(hasher.finalize()) | (1 << 32);
     Ok(DataFiles {
         digest,

@@ -59,6 +59,7 @@ impl Home {
             return Err(not_a_directory(&path));
         }
         let identity = (metadata.dev(), metadata.ino());
+        // From here on nothing is reached by `path`, which may lead elsewhere at any time.
         let inside = path_through(&descriptor, identity).unwrap_or_else(|| path.clone());
         refuse_foreign(&inside, &path)?;
         let opener = Opener::this()?;
@@ -109,6 +110,8 @@ impl Home {
 
     /// Releases the lock of the directory when the engine is closed.
     pub(crate) fn unlock(&self) {
+        // Dropped after the mutex is released: the drop takes the lock of the table of open
+        // directories.
         let lock = self.lock.lock().take();
         drop(lock);
     }
@@ -168,6 +171,8 @@ impl Home {
     }
 
     /// Removes what an interrupted creation has left, and makes RocksDB's directory.
+    ///
+    /// The caller has put the marker "creating": nothing in this store was ever acknowledged.
     pub(crate) fn clear_for_creation(&self) -> Result<()> {
         let db = self.db();
         match fs::remove_dir_all(&db) {
@@ -218,6 +223,7 @@ fn make_directory(path: &Path) -> Result<()> {
 /// has no `/proc`.
 fn path_through(descriptor: &File, identity: (u64, u64)) -> Option<PathBuf> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+    // Compared, in case something else than the usual `/proc` is there.
     let found = fs::metadata(&path).ok()?;
     ((found.dev(), found.ino()) == identity).then_some(path)
 }

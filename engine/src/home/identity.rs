@@ -9,8 +9,8 @@
 //! - RocksDB's CURRENT and the MANIFEST that it names, which every open replaces. A copy that is
 //!   written into the existing files of its original has to make these two anew.
 //!
-//! CURRENT and the MANIFEST have half of the digest for themselves. It is 0 while the store is
-//! being opened: an interrupted open may or may not have replaced them, and must not make the store
+//! CURRENT and the MANIFEST have their own half of the digest. It is 0 while the store is being
+//! opened: an interrupted open may or may not have replaced them, and must not make the store
 //! look like a copy.
 //!
 //! Renaming a directory changes none of these. Device numbers are left out, because they change
@@ -74,6 +74,7 @@ pub(super) fn files_digest(dir: &Path, db: &Path) -> Result<FilesDigest> {
             ) => {}
         Err(e) => return Err(Error::io("read RocksDB's file CURRENT", e)),
     }
+    // A half of 0 means that nothing is recorded.
     let half = |hasher: Hasher| u64::from(hasher.finalize().max(1));
     Ok(FilesDigest((half(ours) << 32) | half(database)))
 }

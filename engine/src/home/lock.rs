@@ -90,6 +90,8 @@ impl DirLock {
     }
 }
 
+/// Locks the file exclusively, and writes the pid of this process to it. Makes a file of its own
+/// for a store that shares it with a copy.
 fn lock_to_write(lock_file: &Path) -> Result<File> {
     let mut file = lock_in_place(open(lock_file, false)?, lock_file, Access::Write)?;
     let links = file.metadata().map(|metadata| metadata.nlink());
@@ -109,6 +111,7 @@ fn lock_to_write(lock_file: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Locks the file shared. Neither creates it nor writes to it.
 fn lock_to_read(lock_file: &Path) -> Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -148,6 +151,7 @@ fn lock_in_place(mut file: File, lock_file: &Path, access: Access) -> Result<Fil
     }
 }
 
+/// Returns the flag that makes the open of a symlink fail.
 fn no_follow() -> i32 {
     i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
@@ -166,6 +170,7 @@ fn open(path: &Path, new_file: bool) -> Result<File> {
         .read(true)
         .write(true)
         .create(true)
+        // The content is the pid of the process that has the lock, which `holder` reads.
         .truncate(false)
         .mode(0o600)
         .custom_flags(no_follow())
@@ -193,6 +198,7 @@ fn holder(file: &mut File) -> Option<u32> {
         let _ = flock(&*file, FlockOperation::Unlock);
         return None;
     }
+    // No pid if the holder is just writing it: it is for the message only.
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()

@@ -66,6 +66,7 @@ impl Marker {
         let format: u32 = field("format")?
             .parse()
             .map_err(|_| corrupt("the format is not a number"))?;
+        // Checked before any other field, because a newer format may have other fields.
         if format > FORMAT {
             return Err(Error::FormatTooNew {
                 found: format,

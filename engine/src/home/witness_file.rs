@@ -125,6 +125,8 @@ impl WitnessFile {
     /// Records that everything up to `rocks_sequence` is synced. A `clean_digest` other than 0 is
     /// the digest of the data files after a clean close. The record itself is not synced yet.
     pub(crate) fn record(&mut self, rocks_sequence: u64, clean_digest: u64) -> Result<()> {
+        // The generation selects the slot, so the previous record stays intact if this write is
+        // torn.
         let generation = self.newest.generation + 1;
         let next = Witness {
             generation,

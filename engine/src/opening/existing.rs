@@ -46,21 +46,20 @@ pub(super) fn open(
         };
         recover(&request, &home, vbuckets, &options, &mut witness, what)?;
     }
-    let promised = witness.newest().rocks_sequence;
+    let expected = witness.newest().rocks_sequence;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
     let clock = Arc::clone(&request.clock);
     let storage = Storage::open(&home.db(), &options, vbuckets, snapshots, clock)
         .inspect_err(|_| keep_clean(&home, &mut witness))?;
     let found = storage.rocks_sequence();
-    if found < promised {
-        let expected = promised;
+    if found < expected {
         return Err(Error::DataLoss { expected, found });
     }
     let loaded = load(&storage, vbuckets)?;
     // From here on the data files are not as the last close left them: the record is of an open
     // store.
     witness.note_files(home.files_digest()?);
-    witness.record(promised, 0)?;
+    witness.record(expected, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, ?last_stop, "the store is open");
     Ok(request.opened(Ready {

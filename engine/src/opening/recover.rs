@@ -45,6 +45,7 @@ pub(super) fn recover(
     let mut loaded = load(&storage, vbuckets)?;
     request.failpoints.pass(place::OPEN_BRANCH)?;
     let store = &mut loaded.store;
+    // Never lowered: CAS values below the reservation may have been used before the stop.
     store.cas_reserved = store.cas_reserved.max(reserved_at(&*request.clock));
     if what.is_unclean {
         store.unclean_stops += 1;
