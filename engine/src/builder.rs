@@ -1,4 +1,4 @@
-//! The options of opening and creating a store.
+//! The builder that opens or creates a store.
 
 use crate::config::Config;
 use crate::engine::Engine;
@@ -14,9 +14,12 @@ use std::sync::Arc;
 use vbstore_core::{Clock, SystemClock};
 use vbstore_metrics::{EngineMetrics, Registry, Telemetry};
 
-/// Opens or creates a store.
+/// Collects the options of an engine and opens or creates its store. Made by [`Engine::builder`].
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an independent switch"
+)]
 pub struct Builder {
     path: PathBuf,
     config: Config,
@@ -29,18 +32,18 @@ pub struct Builder {
     accept_data_loss: bool,
     new_branch: bool,
     read_only: bool,
-    /// `None` if nothing was said.
+    /// `None` until [`Builder::create`] is called: then `read_only` decides.
     create: Option<bool>,
 }
 
 impl Engine {
-    /// Begins to open the store in a directory, or to create it.
+    /// Returns a builder for the store in the directory `path`. Touches no file.
     #[must_use]
     pub fn builder(path: impl AsRef<Path>) -> Builder {
         Builder::new(path.as_ref())
     }
 
-    /// Opens the store in a directory with the default configuration, or creates it.
+    /// Opens the store in the directory `path` with the default options, or creates it.
     ///
     /// # Errors
     /// As [`Builder::open`].
@@ -74,104 +77,109 @@ impl Builder {
         self
     }
 
-    /// Sets the label `store` of all figures, which tells several engines of one program apart. Default:
-    /// the name of the directory.
+    /// Sets the label `store` of all metrics, which tells the engines of one program apart.
+    /// Default: the name of the directory.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Sets the registry that the engine's figures, and those of its streams, are registered in until it
-    /// is closed. Default: one of its own, see [`Engine::telemetry`].
+    /// Sets the registry for the metrics of the engine and of its streams. They stay registered
+    /// until the engine is closed. Default: a new registry, see [`Engine::telemetry`].
     #[must_use]
     pub fn registry(mut self, registry: &Registry) -> Self {
         self.registry = Some(registry.clone());
         self
     }
 
-    /// Sets where time comes from. Default: the system's clocks.
+    /// Sets the source of time. Default: the system's clocks.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Sets where the engine counts. Default: counters of its own, see [`Engine::metrics`].
+    /// Sets the counters that the engine adds to. Default: new ones, see [`Engine::metrics`].
     #[must_use]
     pub fn metrics(mut self, metrics: Arc<EngineMetrics>) -> Self {
         self.metrics = metrics;
         self
     }
 
-    /// Sets the failpoints. Default: none. For tests.
+    /// Sets the failpoints, which are for tests. Default: none.
     #[must_use]
     pub fn failpoints(mut self, failpoints: Arc<Failpoints>) -> Self {
         self.failpoints = Some(failpoints);
         self
     }
 
-    /// Whether the engine has threads of its own. Default: yes. Without, whoever opened it calls
-    /// [`Engine::step`]; writes that wait flush for themselves in any case.
+    /// Sets whether the engine runs its background tasks on threads of its own. Default: true.
+    /// Without threads the program calls [`Engine::step`]. Writes that wait for durability flush by
+    /// themselves in both cases.
     #[must_use]
     pub fn background(mut self, background: bool) -> Self {
         self.background = background;
         self
     }
 
-    /// Whether a store is created where there is none. Default: yes, unless it is to be opened
-    /// [read-only](Self::read_only).
+    /// Sets whether a missing store is created. Default: true, or false with
+    /// [`read_only`](Self::read_only).
     #[must_use]
     pub fn create(mut self, create: bool) -> Self {
         self.create = Some(create);
         self
     }
 
-    /// Opens the store although less is recovered than was synced, or although its witness cannot
-    /// be read. Every vBucket begins a new branch, so that no consumer is told that what was lost
-    /// is there. Default: no, such a store is refused with [`Error::DataLoss`].
+    /// Opens the store even if less is recovered than was synced, or if its witness cannot be read.
+    /// Every vBucket begins a new branch, so that consumers that saw lost changes are rolled back.
+    /// Default: such a store is refused with [`Error::DataLoss`] or [`Error::Corruption`].
     #[must_use]
     pub fn accept_data_loss(mut self) -> Self {
         self.accept_data_loss = true;
         self
     }
 
-    /// Begins a new branch of history in every vBucket, durable when the store is open. Needed for a
-    /// store that was set back to an earlier state in a way that the engine cannot notice, such as by
-    /// putting back the image of a disk: consumers that were further are then told to go back. A store
-    /// that was copied is noticed. Default: no.
+    /// Begins a new branch of history in every vBucket, durable when [`open`](Self::open) returns.
+    ///
+    /// Needed for a store that was set back to an earlier state in a way that the engine cannot
+    /// detect, such as restoring a disk image. Consumers that were further are then rolled back.
+    /// The engine detects a copied store by itself. Default: no new branch.
     #[must_use]
     pub fn new_branch(mut self) -> Self {
         self.new_branch = true;
         self
     }
 
-    /// Opens a store that exists without writing anything to its directory, now or later: on a full disk,
-    /// or where it cannot be written to at all. Everything that reads works: keys, pages, slices, streams,
-    /// [`Engine::verify`], figures. What would change the store is refused with [`Error::ReadOnly`].
-    /// Default: no.
+    /// Opens an existing store without ever writing to its directory, for example on a full disk or
+    /// a read-only file system. All reads work: keys, pages, slices, streams, [`Engine::verify`]
+    /// and metrics. A call that would change the store fails with [`Error::ReadOnly`]. Default:
+    /// off.
     ///
-    /// Any number of engines, in one process or several, may have a store open to read; none of them while
-    /// one has it open to write, and the other way. The lock file must be there and be readable. A copy
-    /// made of hard links shares it until one of the two is opened to write, and cannot be opened to write
-    /// meanwhile either.
+    /// Any number of engines, in one process or several, may have a store open to read. None of
+    /// them may have it open while an engine has it open to write, and the other way round. The
+    /// lock file must exist and be readable. A copy made of hard links shares the lock file until
+    /// one of the two stores is opened to write. Until then a reader of one keeps the other from
+    /// being opened to write.
     ///
-    /// After an unclean stop, what is in RocksDB's log is replayed into memory at each such open, and the
-    /// log is synced first, so that no crash takes back what streams deliver. A position that a consumer
-    /// has reached stays valid when the store is opened to write. A store that was *copied* or put back
-    /// is the exception: its vBuckets must begin new branches first, which cannot be written, so that it
-    /// can be read, and each stream of it is refused with [`Error::ReadOnly`].
+    /// After an unclean stop, each such open replays RocksDB's log into memory. It syncs the log
+    /// first, so that no crash takes back what streams deliver. The position of a consumer stays
+    /// valid when the store is opened to write later. A *copied* or restored store is the
+    /// exception: its vBuckets must begin new branches first, which needs a write. It can be read,
+    /// but its streams fail with [`Error::ReadOnly`].
     ///
-    /// That the directory is moved or replaced meanwhile is not watched: what is read is what was opened.
+    /// The engine does not check whether the directory is moved or replaced meanwhile: it goes on
+    /// reading the directory that it opened.
     ///
-    /// Does not go with `create(true)`, [`Self::new_branch`] and [`Self::accept_data_loss`], which write.
+    /// Cannot be combined with `create(true)`, [`Self::new_branch`] or [`Self::accept_data_loss`],
+    /// which write.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
         self
     }
 
-    /// Refuses settings that contradict each other.
+    /// Checks that no option contradicts `read_only`.
     fn check(&self) -> Result<()> {
         if !self.read_only {
             return Ok(());
@@ -185,20 +193,23 @@ impl Builder {
             None => Ok(()),
             Some((field, _)) => Err(Error::invalid(
                 field,
-                "it writes to the store, and read_only was asked for too",
+                "this option writes to the store and cannot be combined with read_only",
             )),
         }
     }
 
-    /// Opens the store, or creates it.
+    /// Opens the store, or creates it. Reads the disk, and blocks until a log left by an unclean
+    /// stop is recovered.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: a field of the configuration, settings that contradict each other, a name that
-    /// the registry has already, a path that is no store, or too few file descriptors. [`Error::Locked`]:
-    /// somebody else has it open. [`Error::FormatTooNew`].
-    /// [`Error::Corruption`], [`Error::DataLoss`]: see there; the data files are as they were.
-    /// [`Error::NoStore`]: there is no store, and none was to be created. [`Error::DiskFull`],
-    /// [`Error::Io`].
+    /// - [`Error::Invalid`]: a field of the configuration is out of bounds, options contradict each
+    ///   other, the registry already has an engine of this name, the path is a file or a directory
+    ///   of something else, or the process may not open enough files.
+    /// - [`Error::Locked`]: another engine has the store open.
+    /// - [`Error::NoStore`]: there is no store, and none may be created.
+    /// - [`Error::Corruption`], [`Error::DataLoss`], [`Error::FormatTooNew`]: the data files were
+    ///   not changed.
+    /// - [`Error::DiskFull`], [`Error::Io`].
     pub fn open(self) -> Result<Engine> {
         self.config.validate()?;
         self.check()?;
@@ -206,6 +217,7 @@ impl Builder {
         if !create && !has_marker(&self.path)? {
             return Err(Error::NoStore { path: self.path });
         }
+        // Before the store is opened, so that a name in use fails before anything is written.
         let places = Places::take(self.telemetry())?;
         let services = opening::open(Request {
             path: self.path,

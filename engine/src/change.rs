@@ -1,29 +1,29 @@
-//! What a caller asks to be written, and what comes back.
+//! The change of a key that a caller asks for, and the receipt of a written change.
 
 use bytes::Bytes;
 use std::fmt;
 use vbstore_core::show;
 use vbstore_core::{Cas, ItemKind, Seqno, VbUuid};
 
-/// What is to happen to a key.
+/// What a change does to its key, and the state of the key that it requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// Give it the value, whatever it had.
+    /// Write the document, whether or not the key has one.
     Set,
-    /// Give it the value if it has none.
+    /// Write the document; the key must not have one.
     Add,
-    /// Give it the value if it has one.
+    /// Write the document; the key must have one.
     Replace,
-    /// Take its value away; refuse if it has none.
+    /// Delete the document; the key must have one.
     Delete,
-    /// Give the value it has another expiry; refuse if it has none.
+    /// Write the existing document again with another expiry; the key must have one.
     Touch,
-    /// Write what another store had, unconditionally, with its CAS.
+    /// Write a change of another store unconditionally, with that store's CAS.
     Restore(ItemKind, Cas),
 }
 
-/// One change of one key, to be given to [`crate::VBucket::write`] or
-/// [`crate::VBucket::batch`].
+/// A change of one key. Made by one of the constructors, and written with [`crate::VBucket::write`]
+/// or, with others, with [`crate::VBucket::batch`].
 #[derive(Clone)]
 pub struct Change {
     pub(crate) verb: Verb,
@@ -58,32 +58,32 @@ impl Change {
         }
     }
 
-    /// Gives the key the value, whatever it had.
+    /// Writes the document, whether or not the key has one.
     #[must_use]
     pub fn set(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
         Self::new(Verb::Set, key, value.into())
     }
 
-    /// Gives the key the value; refused with [`crate::Error::Exists`] if it has one.
+    /// Writes the document; fails with [`crate::Error::Exists`] if the key has one.
     #[must_use]
     pub fn add(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
         Self::new(Verb::Add, key, value.into())
     }
 
-    /// Gives the key the value; refused with [`crate::Error::NotFound`] if it has none.
+    /// Replaces the document; fails with [`crate::Error::NotFound`] if the key has none.
     #[must_use]
     pub fn replace(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
         Self::new(Verb::Replace, key, value.into())
     }
 
-    /// Deletes the document; refused with [`crate::Error::NotFound`] if it has none.
+    /// Deletes the document; fails with [`crate::Error::NotFound`] if the key has none.
     #[must_use]
     pub fn delete(key: impl AsRef<[u8]>) -> Self {
         Self::new(Verb::Delete, key, Bytes::new())
     }
 
-    /// Gives the key's value another expiry (seconds since 1970, 0 for never); refused with
-    /// [`crate::Error::NotFound`] if it has none. Writes the document again under a new seqno.
+    /// Sets another expiry (seconds since 1970, 0 for never); fails with [`crate::Error::NotFound`]
+    /// if the key has no document. Writes the whole document again, with a new seqno.
     #[must_use]
     pub fn touch(key: impl AsRef<[u8]>, expiry: u32) -> Self {
         Self {
@@ -92,8 +92,8 @@ impl Change {
         }
     }
 
-    /// Writes a change that another store had, unconditionally and with that store's CAS. For a
-    /// deletion or an expiration `value` must be empty, and the key need not have had a value.
+    /// Writes a change of another store, unconditionally and with that store's CAS. For a deletion
+    /// or an expiration `value` must be empty; the key may have had no document.
     #[must_use]
     pub fn restore(
         kind: ItemKind,
@@ -104,30 +104,32 @@ impl Change {
         Self::new(Verb::Restore(kind, cas), key, value.into())
     }
 
-    /// Refuses with [`crate::Error::CasMismatch`] unless the key has this CAS, and with
-    /// [`crate::Error::NotFound`] if it has no value.
+    /// Makes the change conditional. It fails with [`crate::Error::CasMismatch`] unless the
+    /// document has this CAS, and with [`crate::Error::NotFound`] if there is no document.
     #[must_use]
     pub fn cas(mut self, expected: Cas) -> Self {
         self.expected_cas = Some(expected);
         self
     }
 
-    /// Lets the document expire at this second since 1970; 0, the default, means never. For a restored
-    /// deletion or expiration it is the second at which that was made.
+    /// Sets when the document expires, in seconds since 1970. Default: 0, which means never. For a
+    /// restored deletion or expiration it is the time when that was made.
     #[must_use]
     pub fn expiry(mut self, second: u32) -> Self {
         self.expiry = second;
         self
     }
 
-    /// Keeps 32 bits of the caller's with the document. Default: 0.
+    /// Sets 32 bits that are stored with the document and that the engine does not interpret.
+    /// Default: 0.
     #[must_use]
     pub fn flags(mut self, flags: u32) -> Self {
         self.flags = flags;
         self
     }
 
-    /// Keeps 8 bits of the caller's with the document: how its value is to be read. Default: 0.
+    /// Sets 8 bits that are stored with the document and that the engine does not interpret: how
+    /// programs read the value. Default: 0.
     #[must_use]
     pub fn datatype(mut self, datatype: u8) -> Self {
         self.datatype = datatype;
@@ -140,13 +142,13 @@ impl Change {
         &self.key
     }
 
-    /// Returns the value; empty for a deletion.
+    /// Returns the value, which is empty for a deletion.
     #[must_use]
     pub fn value(&self) -> &Bytes {
         &self.value
     }
 
-    /// Returns the CAS that a restored change keeps, `None` for any other.
+    /// Returns the CAS of a restored change, or `None` for any other change.
     #[must_use]
     pub fn restored_cas(&self) -> Option<Cas> {
         match self.verb {
@@ -156,13 +158,13 @@ impl Change {
     }
 }
 
-/// Where a change went.
+/// The receipt of a written change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Its seqno.
+    /// The seqno that the change was assigned.
     pub seqno: Seqno,
-    /// Its CAS.
+    /// The CAS that the document has now.
     pub cas: Cas,
-    /// The branch of history it belongs to.
+    /// The branch of history that the change belongs to.
     pub vb_uuid: VbUuid,
 }

@@ -1,13 +1,17 @@
-//! Closing: the order in which an engine comes to rest.
+//! Closing an engine: the order of its steps.
 //!
 //! # Protocol
-//! The state is `Open`, `Running` on one thread, or `Done` with its outcome, under a lock that is never
-//! held while anything else is done. Whoever finds it `Open` runs the close; everybody else waits until
-//! it is `Done` and returns the same outcome. Two callers cannot wait, because the close waits for them:
-//! program code that a background thread runs in the middle of a step (a subscriber of `tracing`), since
-//! the close joins that thread, and program code that the close itself runs (a waker, in an engine without
-//! threads). Both get [`Error::Busy`], and the store closes without them: the first puts the close off
-//! until its step is over, the second is inside it.
+//! The state is `Open`, `Running` on one thread, or `Done` with the outcome. Its lock is never held
+//! while the close does anything else. The first caller finds the state `Open` and runs the close.
+//! All others wait until it is `Done`, and return the same outcome.
+//!
+//! Two kinds of program code cannot wait, because the close waits for them:
+//! - code that a background thread runs in the middle of a step, such as a `tracing` subscriber.
+//!   The close would join that very thread, so it is deferred until the step is over;
+//! - code that the close itself runs, such as a waker in an engine without threads. That close is
+//!   running already.
+//!
+//! Both get [`Error::Busy`], and the store is closed without them.
 
 use crate::error::{Error, Result};
 use crate::failpoint::place;
@@ -24,10 +28,10 @@ use std::thread::{JoinHandle, ThreadId};
 use vbstore_core::VbId;
 use vbstore_core::lock_order::assert_none_held;
 
-/// vBuckets whose families are moved to files between two looks at the clock.
+/// The number of vBuckets moved to files between two checks of the time-out.
 const VBUCKETS_AT_ONCE: usize = 16;
 
-/// Closes an engine.
+/// Closes one engine, once.
 pub(crate) struct Closing {
     services: Arc<Services>,
     samples: Arc<Samples>,
@@ -42,7 +46,8 @@ enum State {
     Done(Result<()>),
 }
 
-/// Ends a close that is running, also one that panics: nobody waits for ever.
+/// The close that is running. Sets the outcome when dropped, also after a panic, so that no caller
+/// waits forever.
 struct Running<'a> {
     closing: &'a Closing,
     outcome: Result<()>,
@@ -66,16 +71,16 @@ impl Closing {
         }
     }
 
-    /// Takes a background thread, to be stopped by the close.
-    pub(crate) fn will_stop(&self, thread: JoinHandle<()>) {
+    /// Adds a background thread for the close to join.
+    pub(crate) fn add_thread(&self, thread: JoinHandle<()>) {
         self.threads.lock().push(thread);
     }
 
-    /// Closes the engine, or waits until it is closed. Returns the same outcome to every caller. The
-    /// caller holds no lock; in a step of a background thread it may have the lead.
+    /// Closes the engine, or waits until it is closed. Returns the same outcome to every caller.
+    /// The caller holds no lock, but may hold the lead in a step of a background thread.
     ///
     /// # Errors
-    /// What went wrong with the last flush; [`Error::Busy`] for the two callers that cannot wait;
+    /// The error of the last flush; [`Error::Busy`] for the two callers that cannot wait;
     /// [`Error::Forked`].
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
         if !own_thread::is_in_step() {
@@ -89,14 +94,14 @@ impl Closing {
                 State::Done(outcome) => return outcome.clone(),
                 State::Running(by) if *by == me => {
                     return Err(Error::Busy {
-                        what: "the engine is being closed, and the close itself runs this code",
+                        what: "the engine is being closed, and its close runs this code",
                     });
                 }
                 State::Open | State::Running(_) if own_thread::is_in_step() => {
                     drop(state);
                     self.put_off();
                     return Err(Error::Busy {
-                        what: "a thread of the engine runs this code, and closes it afterwards",
+                        what: "a thread of the engine runs this code, and closes the engine later",
                     });
                 }
                 State::Running(_) => self.changed.wait(&mut state),
@@ -108,7 +113,8 @@ impl Closing {
         self.run()
     }
 
-    /// Lets a background thread close the engine once its step is over, unless another has begun to.
+    /// Makes this background thread close the engine once its step is over, unless a close has
+    /// begun by then.
     fn put_off(self: &Arc<Self>) {
         self.services.gate.begin_closing();
         let closing = Arc::clone(self);
@@ -120,19 +126,20 @@ impl Closing {
             *state = State::Running(std::thread::current().id());
             drop(state);
             if let Err(error) = closing.run() {
-                tracing::error!(%error, "store not closed cleanly");
+                tracing::error!(%error, "the store was not closed cleanly");
             }
         }));
     }
 
-    /// Gives up the threads without waiting for them: this is another process, in which they do not
-    /// exist.
+    /// Leaks the handles of the threads. Called in a fork, where the threads do not exist and
+    /// cannot be joined.
     pub(crate) fn leak_threads(&self) {
         std::mem::take(&mut *self.threads.lock()).leak();
     }
 
-    /// Runs the close on this thread, which has set the state to `Running`.
+    /// Runs the close on this thread. The caller has set the state to `Running`.
     fn run(&self) -> Result<()> {
+        // The outcome until the close has one of its own: the guard reports it if the close panics.
         let panicked = Error::failed("the close panicked");
         let mut running = Running {
             closing: self,
@@ -146,15 +153,18 @@ impl Closing {
         let services = &self.services;
         services.gate.begin_closing();
         self.samples.unregister();
-        // Streams that wait find the engine closing and end.
+        // Streams that wait wake up, find the engine closing, and end.
         services.health.all_streams().run();
-        // ORDER: threads first, so that nothing runs beside the last flush; see `tasks`.
+        // ORDER: the threads are stopped before the last flush, so that nothing runs beside it; see
+        // `tasks`.
         services.signals.stop_all();
         let me = std::thread::current().id();
-        // Not held while they are joined: a process that is forked meanwhile takes it.
+        // The lock is not held while threads are joined: a fork made meanwhile takes it in
+        // `leak_threads`.
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            // A background thread that closes the engine after its step ends by itself.
+            // This may itself be a background thread that closes the engine after its step. It ends
+            // right after.
             if thread.thread().id() != me && thread.join().is_err() {
                 services.health.fail("a background thread panicked").run();
             }
@@ -162,13 +172,15 @@ impl Closing {
         self.close_store()
     }
 
-    /// Everything after the threads are stopped.
+    /// Does the rest of the close, once the threads are stopped.
     fn close_store(&self) -> Result<()> {
         let services = &self.services;
-        // Whoever is inside the gate finishes first: no change is appended after the last flush.
+        // Operations inside the gate finish first, so that no change is appended after the last
+        // flush.
         services.gate.wait_until_empty();
         let flushed = services.failpoints.pass(place::CLOSE).and_then(|()| {
             if services.health.is_failed() {
+                // A failed engine is not flushed: the outcome of the close is its first failure.
                 services.health.check()
             } else {
                 services.committer.flush_all()
@@ -177,10 +189,10 @@ impl Closing {
         #[cfg(debug_assertions)]
         self.check_memory();
         services.committer.close();
-        // Wakes whoever still waits for what will not come.
+        // Wakes the threads that wait for a durability that will not be reached any more.
         services.committer.let_all_look()?;
 
-        // From here on nobody uses the storage: reads that were under way are waited for.
+        // Waits for running reads. After this the close alone uses the storage.
         let storage = services.gate.take_storage();
         let closed = storage.map_or(Ok(()), |storage| {
             self.close_storage(storage, flushed.is_ok())
@@ -189,24 +201,28 @@ impl Closing {
         flushed.and(closed)
     }
 
-    /// Checks that what is counted of the memory of checkpoints is what they have. Nothing changes it any
-    /// more: every operation has left, and the last flush is done. A write that comes now may still reserve
-    /// room before the gate refuses it; beside one nothing is checked.
+    /// Checks that the memory counted for checkpoints is the memory that they have. Nothing changes
+    /// either any more: every operation has left, and the last flush is done. Only a late write may
+    /// still reserve memory until the gate refuses it; while one does, nothing is checked.
     #[cfg(debug_assertions)]
     fn check_memory(&self) {
         let memory = |vb: &Arc<Vb>| vb.cell.lock().checkpoints.memory();
         let found: u64 = self.services.vbs.iter().map(memory).sum();
         if let Some(counted) = self.services.memory.used_by_checkpoints() {
-            assert_eq!(counted, found, "the memory of checkpoints is miscounted");
+            assert_eq!(
+                counted, found,
+                "the memory counted for checkpoints differs from what they hold"
+            );
         }
     }
 
     fn close_storage(&self, storage: Storage, is_flushed: bool) -> Result<()> {
         let services = &self.services;
         if services.health.is_read_only() {
-            // The directory is left as it was found: the store is as clean as it was.
+            // The directory stays unchanged, so a clean store stays clean and an unclean one
+            // unclean.
             drop(storage);
-            tracing::info!("store closed that was opened to read");
+            tracing::info!("the read-only store is closed");
             return Ok(());
         }
         let moved = if is_flushed {
@@ -221,25 +237,28 @@ impl Closing {
         let sequence = storage.rocks_sequence();
         drop(storage);
         if !is_flushed {
+            // Not recorded as a clean close: the next open recovers from the log.
             return Ok(());
         }
+        // Returned only now, so that RocksDB is closed in any case.
         moved?;
+        // Checked again: the directory may have been replaced since `move_to_files` began.
         services.home.check()?;
-        // The digest is taken after RocksDB has let go of its files. Synced before the lock is
-        // released.
+        // ORDER: the digest is taken after RocksDB has closed its files, and is synced before the
+        // lock is released.
         let digest = data_files(&services.home.db())?.digest;
-        // RocksDB may have begun another MANIFEST while the store was open.
+        // RocksDB may have replaced its MANIFEST since the digest of the open was recorded.
         let files = services.home.files_digest()?;
         let mut witness = services.witness.lock();
         witness.note_files(files);
         witness.record(sequence, digest)?;
         witness.sync()?;
-        tracing::info!("store closed");
+        tracing::info!("the store is closed");
         Ok(())
     }
 
-    /// Moves what RocksDB has in memory to files, as far as the time allows. What is left stays in
-    /// its log, and the next open takes longer by recovering it.
+    /// Moves RocksDB's memory to files until the time-out. The rest stays in RocksDB's log, from
+    /// which the next open recovers it.
     fn move_to_files(&self, storage: &Storage) -> Result<()> {
         let services = &self.services;
         let deadline = services
@@ -254,7 +273,9 @@ impl Closing {
             .collect();
         for some in in_memory.chunks(VBUCKETS_AT_ONCE) {
             if services.clock.monotonic() >= deadline {
-                tracing::warn!("close timeout: the next open recovers from the log");
+                tracing::warn!(
+                    "close_timeout is over: the next open recovers the rest from the log"
+                );
                 return Ok(());
             }
             storage.rocks_flush(some.iter().copied())?;

@@ -1,4 +1,4 @@
-//! What can be set, with defaults and bounds.
+//! The settings of an engine, with their defaults, bounds and costs.
 
 use crate::durability::Durability;
 use crate::error::{Error, Result};
@@ -8,94 +8,99 @@ use vbstore_core::ids::VBUCKETS_MAX;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// Largest key that any configuration allows, in bytes.
+/// The largest key that any configuration allows, in bytes.
 pub const KEY_BYTES_LIMIT: u64 = 64 * KIB - 1;
-/// Largest value that any configuration allows, in bytes.
+/// The largest value that any configuration allows, in bytes.
 pub const VALUE_BYTES_LIMIT: u64 = 20 * MIB;
-/// vBuckets of a new store if the configuration does not say.
+/// The number of vBuckets of a new store whose configuration does not set one.
 pub const VBUCKETS_DEFAULT: u16 = 64;
+/// The shortest flush or sync interval.
+const INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// What is fixed while an engine is open.
+/// The settings that are fixed while an engine is open, and the initial [`Tuning`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How many vBuckets the store has; a power of two from 1 to 1,024. Default: `None`, which
-    /// means 64 for a new store and whatever an existing one has. Fixed when the store is created.
-    /// More give finer units to follow and delete; each costs two column families (2 to 5 ms at
-    /// open, about 100 KB of memory).
+    /// The number of vBuckets, a power of two from 1 to 1,024. Fixed when the store is created.
+    /// Default: `None`, which means 64 for a new store and the existing number for any other. More
+    /// vBuckets are finer units to stream and to delete. Each costs two column families: 2 to 5 ms
+    /// when the store is opened, and about 100 KB of memory.
     pub vbuckets: Option<u16>,
-    /// The durability of a write that does not state one. Default: [`Durability::Synced`].
+    /// The durability of a write that does not set one. Default: [`Durability::Synced`].
     pub durability: Durability,
-    /// Longest key, in bytes, from 1 to 65,535. Default: 250, as in Couchbase Server. Raising it
-    /// makes the key family's index larger; lowering it does not touch keys that are stored.
+    /// The longest key, in bytes, from 1 to 65,535. Default: 250, as in Couchbase Server. Longer
+    /// keys make the index of the key family larger. A lower limit does not affect stored keys.
     pub key_bytes_max: u64,
-    /// Longest value, in bytes, from 1 to 20 MiB. Default: 20 MiB. Lowering it bounds the memory
-    /// that one write can take; it does not touch values that are stored.
+    /// The longest value, in bytes, from 1 to 20 MiB. Default: 20 MiB. A lower limit bounds the
+    /// memory that one write can take. It does not affect stored values.
     pub value_bytes_max: u64,
-    /// Most changes in one batch, from 1 to 1,000,000. Default: 10,000. A batch is never split, so
-    /// a large one holds up the flush it is in.
+    /// The most changes in one batch, from 1 to 1,000,000. Default: 10,000. A batch is never split,
+    /// so a large one delays the flush that it is part of.
     pub batch_items_max: u64,
-    /// Most bytes of keys and values in one batch, from 1 to 256 MiB. Default: 32 MiB.
+    /// The most bytes of keys and values in one batch, from 1 to 256 MiB. Default: 32 MiB.
     pub batch_bytes_max: u64,
-    /// RocksDB's block cache, in bytes, from 1 MiB. Default: 256 MiB. Raising it saves disk reads
-    /// of a data set larger than the cache; lowering it saves memory. RocksDB: `block_cache`.
+    /// The size of RocksDB's block cache (`block_cache`), in bytes, at least 1 MiB. Default: 256
+    /// MiB. A larger cache saves disk reads if the data does not fit; a smaller one saves memory.
     pub block_cache_bytes: u64,
-    /// RocksDB's memory for data not yet in files, summed over all families, and the cap of its
-    /// log, in bytes, from 64 KiB. Default: `None`, which means max(256 MiB, families x 512 KiB):
-    /// with less, families are flushed in files too small to be worth it (measured: 4,469 files of
-    /// about 8 KB, a batch that waited 2.8 s). RocksDB: `write_buffer_manager`,
-    /// `max_total_wal_size`.
+    /// RocksDB's memory for data that is not yet in files, over all families, and the size limit of
+    /// its log, in bytes, at least 64 KiB (`write_buffer_manager`, `max_total_wal_size`). Default:
+    /// `None`, which means max(256 MiB, families x 512 KiB). With less, RocksDB flushes families
+    /// into files that are too small (measured: 4,469 files of about 8 KB, and a batch that waited
+    /// 2.8 s).
     pub write_buffer_bytes: Option<u64>,
-    /// Files RocksDB keeps open, from 16. Default: `None`, which means min(4,096, half the limit
-    /// of file descriptors). RocksDB: `max_open_files`.
+    /// The number of files that RocksDB keeps open (`max_open_files`), at least 16. Default:
+    /// `None`, which means min(4,096, half the limit of file descriptors).
     pub open_files_max: Option<u32>,
-    /// How long closing may take to put everything into files, from 0. Default: 10 s. What is not
-    /// done by then is recovered from the log by the next open, which then takes longer. Not counted is
-    /// what runs when it begins and is finished first: operations, and the compaction of a deleted vBucket.
+    /// How long a close may take to move RocksDB's memory to files; may be 0. Default: 10 s. The
+    /// next open recovers the rest from the log, and takes longer. The limit does not cover what
+    /// the close waits for first: running operations, and the compaction of a deleted vBucket.
     pub close_timeout: Duration,
-    /// What can be changed while the engine is open.
+    /// The settings that can be changed while the engine is open.
     pub tuning: Tuning,
 }
 
-/// What can be changed while an engine is open, with [`crate::Engine::set_tuning`].
+/// The settings that [`crate::Engine::set_tuning`] can change while an engine is open.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// Memory for recent changes, summed over all vBuckets, in bytes, from 1 MiB. Default:
-    /// 128 MiB. At the quota a write waits for [`Tuning::busy_timeout`] and is then refused.
-    /// Raising it lets readers fall further behind before they have to read the disk.
+    /// The memory for recent changes, over all vBuckets, in bytes, at least 1 MiB. Default: 128
+    /// MiB. A write that would exceed it waits up to [`Tuning::busy_timeout`], and then fails with
+    /// [`Error::Busy`]. With more memory, streams can lag further before they must read the disk.
     pub memory_quota: u64,
-    /// Share of the quota, in percent, above which changes that are on disk are freed, from 2 to
-    /// 100. Default: 85.
+    /// The percentage of the quota above which persisted changes are freed, from 2 to 100. Default:
+    /// 85.
     pub memory_high_percent: u8,
-    /// Share of the quota, in percent, down to which they are freed, from 1 and below the high
-    /// mark. Default: 70.
+    /// The percentage of the quota down to which they are freed, at least 1 and below
+    /// `memory_high_percent`. Default: 70.
     pub memory_low_percent: u8,
-    /// How long a write waits at the memory quota, from 0. Default: 5 s. It is refused at once if waiting
-    /// would free nothing, because all that takes memory is in vBuckets that cannot be flushed.
+    /// How long a write waits for room in the memory quota; may be 0. Default: 5 s. The write fails
+    /// at once if waiting cannot help, because all the memory belongs to vBuckets that cannot be
+    /// flushed.
     pub busy_timeout: Duration,
-    /// How long a change may stay in memory only, from 1 ms. Default: 100 ms. Lowering it bounds
-    /// what a [`Durability::Memory`] write can lose, at the cost of smaller batches.
+    /// How long a change may be in memory only, at least 1 ms. Default: 100 ms. A shorter interval
+    /// bounds what a [`Durability::Memory`] write can lose, and makes batches smaller.
     pub flush_interval: Duration,
-    /// How long a change may stay unsynced, from 1 ms. Default: 1 s. Lowering it bounds what a
-    /// [`Durability::Logged`] write can lose, at the cost of more syncs.
+    /// How long a change may be unsynced, at least 1 ms. Default: 1 s. A shorter interval bounds
+    /// what a [`Durability::Logged`] write can lose, and costs more syncs.
     pub sync_interval: Duration,
-    /// Size at which a checkpoint is sealed, in bytes of memory, from 4 KiB. Default: 2 MiB.
+    /// The size at which a checkpoint is sealed, in bytes of memory, at least 4 KiB. Default: 2
+    /// MiB.
     pub checkpoint_bytes_max: u64,
-    /// Size of a flush, in bytes of memory, from 64 KiB; a checkpoint is never split, so one flush
-    /// can be larger by one checkpoint a vBucket. Default: 16 MiB.
+    /// The size of a flush, in bytes of memory, at least 64 KiB. Default: 16 MiB. A checkpoint is
+    /// never split, so a flush can be larger by one checkpoint of each vBucket.
     pub flush_bytes_max: u64,
-    /// The budget of a slice or a page whose caller states none.
+    /// The budget of a slice or page for which the caller gives none.
     pub slice_budget: SliceBudget,
 }
 
-/// Where a slice or a page ends, whichever comes first; at least one item always passes.
+/// The limits of a slice or page. It ends at the first one reached, but has at least one item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SliceBudget {
-    /// Items, from 1. Default: 4,096: a db snapshot and an iterator for each cost 0.9 to 1.1 of
-    /// one long scan, while each is held for about 2 ms (measured).
+    /// The most items, at least 1. Default: 4,096. With that size, opening a db snapshot and an
+    /// iterator for each slice takes 0.9 to 1.1 of the time of one long scan, and each db snapshot
+    /// is open for about 2 ms (measured).
     pub items_max: usize,
-    /// Bytes of keys and values, from 1. Default: 4 MiB.
+    /// The most bytes of keys and values, at least 1. Default: 4 MiB.
     pub bytes_max: usize,
-    /// Time, from 0. Default: 10 ms. Looked at on every row, delivered or skipped.
+    /// The longest duration; may be 0. Default: 10 ms. Checked at every row, delivered or skipped.
     pub duration_max: Duration,
 }
 
@@ -148,19 +153,25 @@ fn check(field: &'static str, value: u64, min: u64, max: u64) -> Result<()> {
         return Ok(());
     }
     let detail = if max == u64::MAX {
-        format!("{value} is below {min}")
+        format!("{value} is below the minimum, {min}")
     } else {
         format!("{value} is not between {min} and {max}")
     };
     Err(Error::invalid(field, detail))
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+fn check_interval(field: &'static str, interval: Duration) -> Result<()> {
+    if interval >= INTERVAL_MIN {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        field,
+        format!("{interval:?} is below the minimum, {INTERVAL_MIN:?}"),
+    ))
 }
 
 impl Config {
-    /// Checks every field.
+    /// Checks that every field is within its bounds.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the name of the first field that is out of bounds.
@@ -195,7 +206,7 @@ impl Config {
 }
 
 impl Tuning {
-    /// Checks every field.
+    /// Checks that every field is within its bounds.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the name of the first field that is out of bounds.
@@ -214,13 +225,8 @@ impl Tuning {
             1,
             below_high,
         )?;
-        check(
-            "flush_interval",
-            micros(self.flush_interval),
-            1_000,
-            u64::MAX,
-        )?;
-        check("sync_interval", micros(self.sync_interval), 1_000, u64::MAX)?;
+        check_interval("flush_interval", self.flush_interval)?;
+        check_interval("sync_interval", self.sync_interval)?;
         check(
             "checkpoint_bytes_max",
             self.checkpoint_bytes_max,
@@ -231,19 +237,19 @@ impl Tuning {
         self.slice_budget.validate()
     }
 
-    /// Returns the memory above which changes that are on disk are freed, in bytes.
+    /// Returns the memory above which persisted changes are freed, in bytes.
     pub(crate) fn memory_high(&self) -> u64 {
         (self.memory_quota / 100).saturating_mul(u64::from(self.memory_high_percent))
     }
 
-    /// Returns the memory down to which they are freed, in bytes.
+    /// Returns the memory down to which persisted changes are freed, in bytes.
     pub(crate) fn memory_low(&self) -> u64 {
         (self.memory_quota / 100).saturating_mul(u64::from(self.memory_low_percent))
     }
 }
 
 impl SliceBudget {
-    /// Checks every field.
+    /// Checks that every field is within its bounds.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the name of the first field that is out of bounds.

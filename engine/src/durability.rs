@@ -1,16 +1,17 @@
-//! How durable a change is before its write returns.
+//! The levels of durability that a write can ask for.
 
 use vbstore_metrics::ByDurability;
 
-/// How durable a change is before its write returns.
+/// The durability that a change has when its write returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Durability {
-    /// In memory: lost if the process dies before the next flush ([`crate::Tuning::flush_interval`]).
+    /// In memory: lost if the process dies before the next flush
+    /// ([`crate::Tuning::flush_interval`]).
     Memory,
-    /// In RocksDB's log, handed to the operating system: survives the process, but not a power
-    /// cut before the next sync ([`crate::Tuning::sync_interval`]).
+    /// In RocksDB's log, and handed to the operating system. Survives the end of the process, but
+    /// not a power cut before the next sync ([`crate::Tuning::sync_interval`]).
     Logged,
-    /// In RocksDB's log and synced: survives a power cut.
+    /// In RocksDB's log, and synced to the disk: survives a power cut.
     Synced,
 }
 
@@ -24,10 +25,10 @@ const _: () = assert!(
 );
 
 impl Durability {
-    /// Every value, the least durable first.
+    /// All levels, from the least to the most durable.
     pub const ALL: [Self; 3] = [Self::Memory, Self::Logged, Self::Synced];
 
-    /// Returns the name used in output, in commands and as a label.
+    /// Returns the name used in output, in commands and as a metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,7 +38,7 @@ impl Durability {
         }
     }
 
-    /// Returns the durability with this name.
+    /// Returns the level with this name, or `None`.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.name() == name)

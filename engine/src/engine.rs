@@ -1,4 +1,4 @@
-//! The engine's handle.
+//! `Engine`, the handle of an open store.
 
 use crate::config::{Config, Tuning};
 use crate::error::Result;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use vbstore_core::{Clock, StoreUuid, VbId, VbUuid};
 use vbstore_metrics::{EngineMetrics, MetricsSnapshot, Registration, Registry, Telemetry};
 
-/// An open store. Cheap to clone; all clones, and all [`VBucket`]s made from them, are one engine.
-/// The last one that is dropped closes it.
+/// An open store. Cheap to clone: all clones, and all [`VBucket`]s made from them, share one
+/// engine. Dropping the last of them closes it.
 #[derive(Clone)]
 pub struct Engine {
     handle: Arc<Handle>,
@@ -29,25 +29,25 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Disk space of a store, in bytes.
+/// The disk space that a store takes, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
     /// All files in RocksDB's directory.
     pub total: u64,
-    /// RocksDB's log.
+    /// The files of RocksDB's log.
     pub log: u64,
-    /// Data files that are part of the present state.
+    /// The data files of the current state.
     pub live_sst: u64,
-    /// Data files that only an old view or a running read still needs.
+    /// The data files that only an old view or a running read still needs.
     pub obsolete_sst: u64,
 }
 
-/// What RocksDB itself says of its snapshots; must agree with our own count at rest.
+/// RocksDB's own count of its snapshots. At rest it agrees with the engine's count of db snapshots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RocksSnapshots {
-    /// Open snapshots.
+    /// The number of open snapshots.
     pub open: u64,
-    /// Seconds since 1970 at which the oldest was opened, 0 if none is open.
+    /// When the oldest open snapshot was taken, in seconds since 1970; 0 if none is open.
     pub oldest_time: u64,
 }
 
@@ -64,7 +64,7 @@ impl Engine {
         &self.handle.services
     }
 
-    /// Returns a vBucket.
+    /// Returns the handle of a vBucket.
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] if the store has no vBucket of this number.
@@ -73,34 +73,34 @@ impl Engine {
         Ok(VBucket::new(Arc::clone(&self.handle), Arc::clone(vb)))
     }
 
-    /// Returns the vBucket that a key belongs to: which one, its hash decides. Keys that are alike, such
-    /// as those of one prefix, are spread over all vBuckets.
+    /// Returns the handle of the vBucket that a key belongs to. The hash of the key selects it, so
+    /// similar keys, such as those with one prefix, are spread over all vBuckets.
     #[must_use]
     pub fn for_key(&self, key: impl AsRef<[u8]>) -> VBucket {
         let vb = self.services().vbs.of_key(key.as_ref());
         VBucket::new(Arc::clone(&self.handle), Arc::clone(vb))
     }
 
-    /// Returns how many vBuckets the store has.
+    /// Returns the number of vBuckets of the store.
     #[must_use]
     pub fn vbuckets(&self) -> u16 {
         self.services().vbs.count()
     }
 
-    /// Returns the store's uuid.
+    /// Returns the store's uuid, which was chosen when the store was created.
     #[must_use]
     pub fn store_uuid(&self) -> StoreUuid {
         self.services().store
     }
 
-    /// Returns the configuration the engine was opened with; [`Self::tuning`] has what may have
-    /// been changed since.
+    /// Returns the configuration that the engine was opened with. Settings that may have changed
+    /// since are in [`Self::tuning`].
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.services().config
     }
 
-    /// Returns what can be changed while the engine is open, as it is now.
+    /// Returns a copy of the current tuning.
     #[must_use]
     pub fn tuning(&self) -> Tuning {
         (*self.services().tuning.get()).clone()
@@ -109,7 +109,8 @@ impl Engine {
     /// Replaces the tuning. New values apply from the next write, flush or slice.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] with the field's name; nothing was changed then.
+    /// [`crate::Error::Invalid`] with the field's name, and [`crate::Error::Forked`]. The tuning is
+    /// not changed then.
     pub fn set_tuning(&self, tuning: Tuning) -> Result<()> {
         self.services().gate.check_process()?;
         tuning.validate()?;
@@ -118,16 +119,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Returns the clock it goes by.
+    /// Returns the clock given to [`crate::Builder::clock`], or the system's.
     #[must_use]
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.services().clock)
     }
 
-    /// Returns how much of the file system that holds the store is free, in percent.
+    /// Returns how much of the file system that holds the store is free, in percent; 100 if the
+    /// file system does not report its size. Makes a system call.
     ///
     /// # Errors
-    /// [`crate::Error::Io`], [`crate::Error::Closed`].
+    /// [`crate::Error::Io`], [`crate::Error::Forked`].
     pub fn disk_free_percent(&self) -> Result<u8> {
         let (free, all) = self
             .services()
@@ -141,51 +143,53 @@ impl Engine {
         Ok(u8::try_from(percent).unwrap_or(100))
     }
 
-    /// Returns the engine's counters.
+    /// Returns the counters that the engine adds to.
     #[must_use]
     pub fn metrics(&self) -> Arc<EngineMetrics> {
         Arc::clone(&self.services().metrics)
     }
 
-    /// Returns everything that is measured, as plain data: the same figures that a registry gets, but
-    /// for those of streams ([`MetricsSnapshot`] of them is theirs to give). Takes each vBucket's lock
-    /// for a moment.
+    /// Returns all metrics of the engine as plain data: those that a registry gets, except the
+    /// metrics of streams. The streams have a [`MetricsSnapshot`] of their own. Takes the lock of
+    /// each vBucket for a moment, one after the other.
     ///
     /// # Errors
-    /// [`crate::Error::Io`], [`crate::Error::Closed`].
+    /// [`crate::Error::Io`], [`crate::Error::Closed`], [`crate::Error::Forked`].
     pub fn metrics_snapshot(&self) -> Result<MetricsSnapshot> {
         self.services().gate.check_process()?;
         self.handle.samples.snapshot()
     }
 
-    /// Returns where the figures are registered: in the registry given to [`crate::Builder::registry`], or in
-    /// one of the engine's own.
+    /// Returns where the metrics are registered: the registry given to
+    /// [`crate::Builder::registry`], or a registry of this engine alone.
     #[must_use]
     pub fn telemetry(&self) -> &Telemetry {
         self.handle.samples.telemetry()
     }
 
-    /// Registers figures of every single vBucket, nine for each, until the answer is dropped or the
-    /// engine is closed. Meant for a registry and a path of their own: a thousand vBuckets are 9,000 series.
+    /// Registers nine metrics for each vBucket, until the returned registration is dropped or the
+    /// engine is closed. Use a separate registry and path for them: a thousand vBuckets make 9,000
+    /// series.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] if the registry has them already.
+    /// [`crate::Error::Invalid`] if the registry already has them.
     pub fn register_vbuckets(&self, registry: &Registry) -> Result<Arc<Registration>> {
         self.handle.samples.register_vbuckets(registry)
     }
 
-    /// Registers the figures of streams until the answer is dropped or the engine is closed. For the
-    /// crate that has streams.
+    /// Registers the metrics of streams, until the returned registration is dropped or the engine
+    /// is closed. Called by the crate `vbstore-backfill`.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] if the engine has streams already; [`crate::Error::Closed`].
+    /// [`crate::Error::Invalid`] if the engine already has streams; [`crate::Error::Closed`].
     pub fn register_streams(&self) -> Result<Arc<Registration>> {
+        // Dropped at once: it only checks that the engine is open and this process is not a fork.
         drop(self.services().gate.lend()?);
         self.handle.samples.register_streams()
     }
 
-    /// Refuses in a process that a program forked: neither the engine's threads nor those of its streams
-    /// are there. Takes no lock. For the crate that has streams.
+    /// Fails in a forked child process, which has no threads of the engine or of its streams. Takes
+    /// no lock, and makes a system call. Called by the crate `vbstore-backfill`.
     ///
     /// # Errors
     /// [`crate::Error::Forked`].
@@ -193,40 +197,47 @@ impl Engine {
         self.services().gate.opener().check_id()
     }
 
-    /// Returns whether the engine takes writes, and why not.
+    /// Returns whether the engine takes writes, and if not, why.
     #[must_use]
     pub fn health(&self) -> HealthState {
         self.services().health.state()
     }
 
-    /// Returns the memory that recent changes take, in bytes.
+    /// Returns the memory that changes in checkpoints take, in bytes, with what running writes have
+    /// reserved.
     #[must_use]
     pub fn checkpoint_memory(&self) -> u64 {
         self.services().memory.used()
     }
 
-    /// Makes every change so far durable: flushes until nothing is left, and syncs. Finds
-    /// nothing to do in an engine that only reads ([`crate::Builder::read_only`]), where all is durable.
+    /// Flushes and syncs every change made so far. Blocks until that is done. Does nothing in an
+    /// engine that only reads ([`crate::Builder::read_only`]).
     ///
     /// # Errors
-    /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::Closed`].
+    /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::VbFailed`],
+    /// [`crate::Error::Closed`].
     pub fn flush(&self) -> Result<()> {
         drop(self.services().gate.lend()?);
         self.services().committer.flush_all()
     }
 
-    /// Compacts what a vBucket has on disk; returns when it is done. Reads and writes go on.
+    /// Compacts the data of a vBucket on disk, and blocks until that is done. Reads and writes go
+    /// on meanwhile.
     ///
     /// # Errors
-    /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::ReadOnly`]; [`crate::Error::DiskFull`], [`crate::Error::Closed`];
-    /// [`crate::Error::Failed`] if the store's directory was moved, replaced or removed, which fails the engine;
-    /// [`crate::Error::Io`] if RocksDB counted a background error meanwhile, whichever vBucket it was met
-    /// in: RocksDB's call tells nothing, and the next write names the cause.
+    /// - [`crate::Error::Invalid`] for an unknown vBucket.
+    /// - [`crate::Error::ReadOnly`], [`crate::Error::DiskFull`], [`crate::Error::Closed`].
+    /// - [`crate::Error::Failed`] if the store's directory was moved, replaced or removed. The
+    ///   engine has failed then.
+    /// - [`crate::Error::Io`] if RocksDB counted a background error during the compaction, in
+    ///   whichever vBucket it was. RocksDB's call does not report errors, and the next write
+    ///   returns the cause.
     pub fn compact(&self, vb: VbId) -> Result<()> {
         let services = self.services();
         let vb = services.vbs.get(vb)?;
         services.health.check_writable("a compaction")?;
-        // A closed engine has no say in what became of its directory.
+        // Checked before the directory: closing releases the store's lock, and what happens to the
+        // directory after that must not fail the engine.
         drop(services.gate.lend()?);
         services
             .home
@@ -235,9 +246,9 @@ impl Engine {
         services.gate.lend()?.compact(vb.id())
     }
 
-    /// Deletes everything a vBucket holds and gives it a new uuid; seqnos begin at 1 again. Durable
-    /// when it returns. Changes that were not flushed yet are lost, and whoever waits for them is
-    /// told [`crate::Error::VbGone`].
+    /// Deletes everything in a vBucket and assigns it a new uuid. Its seqnos begin at 1 again. The
+    /// deletion is durable when this returns. Changes that were not flushed are lost, and calls
+    /// that wait for them fail with [`crate::Error::VbGone`].
     ///
     /// # Errors
     /// [`crate::Error::Invalid`] for an unknown vBucket; [`crate::Error::ReadOnly`];
@@ -251,7 +262,8 @@ impl Engine {
         services.deleter.delete(vb)
     }
 
-    /// Returns the disk space the store takes.
+    /// Returns the disk space that the store takes. Lists the directory and asks RocksDB for sums
+    /// over all column families.
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`].
@@ -268,7 +280,7 @@ impl Engine {
         })
     }
 
-    /// Returns what RocksDB itself says of its snapshots.
+    /// Returns RocksDB's own count of its snapshots.
     ///
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`].
@@ -282,11 +294,11 @@ impl Engine {
         })
     }
 
-    /// Does one step of a background task on this thread. For programs that built the engine
-    /// without threads ([`crate::Builder::background`]). Does nothing in an engine that only reads.
+    /// Runs one step of a background task on the calling thread, for an engine built without
+    /// threads ([`crate::Builder::background`]). Does nothing in an engine that only reads.
     ///
     /// # Errors
-    /// Whatever the step met; it has been noted in the health.
+    /// The error of the step. The engine's health has recorded it already.
     pub fn step(&self, task: BackgroundTask) -> Result<()> {
         self.services().gate.check_process()?;
         if self.services().health.is_read_only() {
@@ -295,20 +307,24 @@ impl Engine {
         task.step(self.services()).map(drop)
     }
 
-    /// Closes the engine: refuses new operations, waits for those under way, makes every change
-    /// durable, moves what it can to files within [`Config::close_timeout`], and marks the store as
-    /// cleanly closed; of an engine that only reads, leaves the store as it was. Other clones get [`crate::Error::Closed`] from now on. Every call, of whichever
-    /// clone and on whichever thread, returns when the store is closed, and with the same outcome.
+    /// Closes the engine: refuses new operations, waits for running ones, syncs every change, moves
+    /// RocksDB's memory to files for up to [`Config::close_timeout`], and records a clean close. An
+    /// engine that only reads leaves the directory unchanged. Other clones then fail with
+    /// [`crate::Error::Closed`].
     ///
-    /// The last handle that is dropped does the same. Wakers may close it or drop the last
-    /// handle. On another thread of the engine's own, where a clock or a subscriber of `tracing` could
-    /// do so, the close follows once the step of that thread is over.
+    /// Every call blocks until the store is closed and returns the same outcome, from any clone and
+    /// any thread. Dropping the last handle also closes the engine.
+    ///
+    /// Wakers may close the engine or drop its last handle. So may a clock or a `tracing`
+    /// subscriber that runs on another thread of the engine. There the close begins after that
+    /// thread's current step.
     ///
     /// # Errors
-    /// What went wrong with the last flush: then the store is closed, but not cleanly, and what was
-    /// not durable is lost, which nobody was told was durable. [`crate::Error::Busy`]: it was called
-    /// on a thread that the close must wait for; the close follows by itself.
-    /// [`crate::Error::Forked`].
+    /// - The error of the last flush. The store is closed then, but not cleanly. Changes that were
+    ///   not durable yet are lost. None of them was acknowledged as durable.
+    /// - [`crate::Error::Busy`] on a thread that the close must wait for. The close follows by
+    ///   itself.
+    /// - [`crate::Error::Forked`].
     pub fn close(&self) -> Result<()> {
         self.handle.close()
     }

@@ -1,4 +1,4 @@
-//! Every way in which an operation can fail.
+//! The errors of the engine, and what a caller must do about each kind.
 
 use crate::durability::Durability;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use vbstore_core::{Cas, Seqno, VbId};
 
-/// The result of an operation. With another error it is the one of the standard library, so that a
-/// program may import this name.
+/// The result of an operation. The error type has a default, so that a program which imports this
+/// name can still write `Result<T, OtherError>`.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the engine refuses writes: the first error, as text.
+/// The first failure that made the engine, or one vBucket, refuse writes, as text.
 #[derive(Clone, Debug)]
 pub struct Cause(Arc<str>);
 
@@ -30,174 +30,177 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What a caller must do about an error.
+/// What a caller must do about an error. Returned by [`Error::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Correct the call: the same call can never succeed. Nothing was changed.
     Invalid,
-    /// Look again: the state of the key, or of the vBucket, is not the one the call asked for. Nothing was
-    /// changed, or what was changed was deleted with the vBucket.
+    /// Read again before retrying: the key or the vBucket is not in the state that the call
+    /// requires. Nothing was changed, or the change was deleted together with the vBucket.
     Conflict,
-    /// Try again later.
+    /// Retry later: the cause may pass without a change to the call.
     Unavailable,
     /// Open the store without [`crate::Builder::read_only`]. Nothing was changed.
     ReadOnly,
-    /// Stop using this handle.
+    /// Stop using this handle: the engine is closed, or this process is a fork.
     Closed,
-    /// Close and open again; the outcome of the write is unknown until then.
+    /// Close the store and open it again. Until then the outcome of the write is unknown.
     Failed,
-    /// Restore from a copy, or accept the loss: opening again does not help.
+    /// Restore the store from a copy, or accept the loss: opening it again does not help.
     Corrupt,
 }
 
 /// Why an operation failed.
 ///
-/// A write that fails *before* it is given a seqno changes nothing. One that fails while it waits
-/// for its durability ([`Error::DiskFull`], [`Error::Failed`], [`Error::VbFailed`], [`Error::Closed`]) has
-/// an unknown outcome: it may be there after the disk has space again or after the store is opened again.
+/// A write that fails *before* it has a seqno changes nothing. One that fails while it waits for
+/// its durability ([`Error::DiskFull`], [`Error::Failed`], [`Error::VbFailed`], [`Error::Closed`])
+/// has an unknown outcome. It may still take effect, once the disk has space again or the store
+/// is opened again.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// An argument or a field of the configuration is not allowed.
+    /// An argument of a call or a field of the configuration is not allowed.
     Invalid {
-        /// Which one.
+        /// The name of the argument or field.
         field: &'static str,
-        /// What is wrong with it.
+        /// Why the value is not allowed, with the allowed values.
         detail: String,
     },
-    /// The key has no value.
+    /// The key has no document.
     NotFound,
-    /// There is no store in the directory, and none was to be created
-    /// ([`crate::Builder::create`]).
+    /// The directory holds no store, and [`crate::Builder::create`] does not allow making one.
     NoStore {
         /// The directory.
         path: PathBuf,
     },
-    /// The key has a value.
+    /// The key already has a document.
     Exists {
-        /// Its CAS.
+        /// The CAS of that document.
         cas: Cas,
     },
-    /// The key's CAS is not the expected one.
+    /// The document does not have the expected CAS.
     CasMismatch {
-        /// What the call expected.
+        /// The CAS that the call expected.
         expected: Cas,
-        /// What the key has.
+        /// The CAS of the document.
         found: Cas,
     },
-    /// Something is larger than its limit.
+    /// A key, a value or a batch is larger than its limit.
     TooLarge {
-        /// What.
+        /// What is too large: `key`, `value`, `batch` or `batch bytes`.
         field: &'static str,
-        /// Its size: bytes, or changes for `batch`.
+        /// Its size: the number of changes for `batch`, bytes otherwise.
         size: u64,
-        /// The limit.
+        /// The limit, in the same unit.
         max: u64,
     },
-    /// A limit was reached and did not pass within the time allowed. Nothing was changed.
+    /// A resource stayed exhausted for the time the call may wait, or the call cannot wait for it
+    /// on this thread. Nothing was changed.
     Busy {
-        /// What was waited for.
+        /// The exhausted resource, or why the call cannot wait.
         what: &'static str,
     },
-    /// The time allowed for waiting is over. The change is made, and everybody sees it; it is not yet
-    /// as durable as asked, and will be by itself.
+    /// The change did not become as durable as asked before the call's time-out. It is made and
+    /// visible to every reader, and becomes durable in the background.
     NotYetDurable {
-        /// Of which vBucket.
+        /// The vBucket of the change.
         vb: VbId,
-        /// The seqno that was waited for.
+        /// The seqno that the call waited for.
         seqno: Seqno,
-        /// The durability that was waited for.
+        /// The durability that the call waited for.
         wanted: Durability,
     },
-    /// The disk, or the user's quota of it, is full. Heals by itself when space returns.
+    /// The disk or the disk quota of the user is full. The engine takes writes again by itself once
+    /// there is space.
     DiskFull {
-        /// What the system said.
+        /// The system's message, with the operation that failed.
         detail: Arc<str>,
     },
-    /// The store was opened with [`crate::Builder::read_only`], and the call would change it. Nothing
+    /// The call would change a store that was opened with [`crate::Builder::read_only`]. Nothing
     /// was changed.
     ReadOnly {
-        /// What is refused.
+        /// The refused operation.
         refused: &'static str,
     },
-    /// Another engine has the store open.
+    /// Another engine, in this process or in another, has the store open.
     Locked {
-        /// The process that has, if it said so. A read-only engine says nothing.
+        /// The process that has the store open to write. `None` if only engines that read have it
+        /// open, since these do not record their pid.
         pid: Option<u32>,
     },
-    /// The engine is closed.
+    /// The engine is closed or closing.
     Closed,
-    /// This process is a fork of the one that opened the store, and must not use it. The store is the
-    /// parent's; dropping the handles here changes nothing of it.
+    /// This process is a fork of the one that opened the store, and must not use it: the store
+    /// belongs to the parent. Dropping the handles here changes nothing in the store.
     Forked {
-        /// The process that opened the store.
+        /// The pid of the process that opened the store.
         opened_by: u32,
     },
-    /// The vBucket was deleted while this write, wait or read was under way: the change that it speaks
-    /// of is gone, or was never made. The handle stays valid: its next call finds the vBucket empty,
-    /// with a new uuid.
+    /// The vBucket was deleted during this write, wait or read: the change in question is gone, or
+    /// was never made. The handle stays valid. Its next call finds the vBucket empty, with a new
+    /// uuid.
     VbGone {
-        /// Which one.
+        /// The vBucket that was deleted.
         vb: VbId,
     },
-    /// Reading a slice for a stream of this vBucket panicked. The stream is over; another may be
-    /// opened from its position.
+    /// Reading a slice for a stream of this vBucket panicked. The stream has ended. A new one may
+    /// be opened from its position.
     StreamPanicked {
-        /// Which one.
+        /// The vBucket of the stream.
         vb: VbId,
     },
-    /// The engine refuses writes because of an earlier failure; only opening again helps.
+    /// The engine refuses writes because of an earlier failure. Only opening the store again helps.
     Failed {
         /// The first failure.
         cause: Cause,
     },
-    /// The vBucket refuses writes, because its changes cannot be written to disk; all others go on. Its
-    /// changes stay readable until the engine is closed. Deleting the vBucket, or opening the store again,
-    /// leaves that state.
+    /// The vBucket refuses writes because its changes cannot be written to disk. All other vBuckets
+    /// work. The changes stay readable until the engine is closed. Deleting the vBucket or opening
+    /// the store again leaves this state.
     VbFailed {
-        /// Which one.
+        /// The vBucket.
         vb: VbId,
-        /// Why they cannot.
+        /// Why its changes cannot be written.
         cause: Cause,
     },
-    /// Stored data is not what was written. A write is refused with this, and changes nothing, if it
-    /// needs what cannot be read; other keys and other vBuckets are not concerned.
+    /// Stored data differs from what was written. A write that needs to read corrupt data fails
+    /// with this and changes nothing. Other keys and other vBuckets are not affected.
     Corruption {
-        /// In which vBucket, if that is known.
+        /// The vBucket, if known.
         vb: Option<VbId>,
-        /// At which seqno, if that is known.
+        /// The seqno, if known.
         seqno: Option<Seqno>,
-        /// In which file, if that is known.
+        /// The file or column family, if known.
         file: Option<String>,
-        /// What was found.
+        /// The difference that was found.
         detail: String,
     },
-    /// Less was recovered than had been synced.
+    /// RocksDB recovered less than the witness records as synced.
     DataLoss {
         /// RocksDB's sequence number that the witness records as synced.
         expected: u64,
-        /// The one that was recovered.
+        /// The RocksDB sequence number that was recovered.
         found: u64,
     },
-    /// The store was written by a newer version of this program.
+    /// A newer version of this program wrote the store.
     FormatTooNew {
         /// The format of the store.
         found: u32,
-        /// The newest format this version reads.
+        /// The newest format that this version reads.
         supported: u32,
     },
-    /// The system refused something.
+    /// A call of the operating system or of RocksDB failed.
     Io {
-        /// What was tried.
+        /// The operation that failed, and its file where there is one.
         context: String,
-        /// What the system said.
+        /// The system's error.
         source: Arc<std::io::Error>,
     },
 }
 
 impl Error {
-    /// Returns what the caller must do.
+    /// Returns what the caller must do about this error.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -222,7 +225,10 @@ impl Error {
         }
     }
 
-    /// Returns the error that a field is not allowed.
+    /// Makes the error for an argument or a configuration field that is not allowed.
+    ///
+    /// [`Error`] is displayed as `field: detail`. The field is left out for `vb`, and for a
+    /// `detail` that begins with `the` and the field, such as "the key is empty".
     pub fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
         Self::Invalid {
             field,
@@ -230,8 +236,10 @@ impl Error {
         }
     }
 
-    /// Returns the error that the system refused something: [`Error::DiskFull`] for a full disk or an
-    /// exhausted quota, otherwise [`Error::Io`].
+    /// Makes the error for a failed system call. Returns [`Error::DiskFull`] for a full disk or an
+    /// exhausted quota, and [`Error::Io`] for everything else.
+    ///
+    /// `context` says in the infinitive what was tried: "open the lock file".
     pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         if matches!(source.kind(), StorageFull | QuotaExceeded) {
@@ -245,7 +253,7 @@ impl Error {
         }
     }
 
-    /// Returns the error of an engine that has failed.
+    /// Makes the error of an engine that has failed.
     pub(crate) fn failed(cause: impl Into<Arc<str>>) -> Self {
         Self::Failed {
             cause: Cause::new(cause),
@@ -261,7 +269,7 @@ impl Error {
         }
     }
 
-    /// Names the vBucket that was read, if this says that data is corrupt and not where.
+    /// Adds the vBucket that was read to a corruption error that names none.
     pub(crate) fn in_vbucket(mut self, read: VbId) -> Self {
         if let Self::Corruption { vb, .. } = &mut self {
             vb.get_or_insert(read);
@@ -295,43 +303,56 @@ impl std::error::Error for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Invalid { field, detail } => write!(f, "{field}: {detail}"),
-            Self::NotFound => f.write_str("the key has no value"),
-            Self::Exists { cas } => write!(f, "the key has a value (cas {cas})"),
+            Self::Invalid { field, detail } => fmt_invalid(f, field, detail),
+            Self::NotFound => f.write_str("the key has no document"),
+            Self::Exists { cas } => write!(f, "the key already has a document (CAS {cas})"),
             Self::CasMismatch { expected, found } => {
-                write!(f, "the key's cas is {found}, not {expected}")
+                write!(
+                    f,
+                    "the document has CAS {found}, not the expected {expected}"
+                )
             }
-            Self::TooLarge { field, size, max } => {
-                write!(f, "{field}: {size} is larger than the limit, {max}")
-            }
+            Self::TooLarge { field, size, max } => fmt_too_large(f, field, *size, *max),
             Self::NoStore { path } => write!(f, "there is no store in {}", path.display()),
             Self::Busy { what } => write!(f, "busy: {what}"),
             Self::NotYetDurable { vb, seqno, wanted } => write!(
                 f,
-                "the change with seqno {seqno} of {vb} is made, but did not become {} within the time \
-                 allowed",
+                "the change with seqno {seqno} of vBucket {} is made, but did not become {} within \
+                 the time allowed",
+                vb.get(),
                 wanted.name()
             ),
             Self::Forked { opened_by } => write!(
                 f,
-                "this process is a fork of process {opened_by}, which has opened the store"
+                "this process is a fork of process {opened_by}, which opened the store; only that \
+                 process may use it"
             ),
             Self::DiskFull { detail } => write!(f, "the disk is full: {detail}"),
             Self::ReadOnly { refused } => write!(
                 f,
-                "{refused} is refused: the store was opened with read_only; open it without to write"
+                "{refused} is refused: the store was opened with read_only; open it without \
+                 read_only to write"
             ),
             Self::Locked { pid: Some(pid) } => write!(f, "the store is open in process {pid}"),
             Self::Locked { pid: None } => f.write_str("the store is open in another process"),
             Self::Closed => f.write_str("the engine is closed"),
-            Self::VbGone { vb } => write!(f, "{vb} was deleted"),
-            Self::StreamPanicked { vb } => write!(f, "reading a slice of {vb} panicked"),
+            Self::VbGone { vb } => {
+                write!(f, "vBucket {} was deleted during the operation", vb.get())
+            }
+            Self::StreamPanicked { vb } => {
+                write!(f, "reading a slice of vBucket {} panicked", vb.get())
+            }
             Self::Failed { cause } => {
-                write!(f, "the engine has failed and must be opened again: {cause}")
+                write!(
+                    f,
+                    "the engine has failed and the store must be opened again: {cause}"
+                )
             }
             Self::VbFailed { vb, cause } => write!(
                 f,
-                "{vb} refuses writes until it is deleted or the store is opened again: {cause}"
+                "vBucket {} refuses writes until it is deleted or the store is opened again: \
+                 {cause}",
+                vb.get()
             ),
             Self::Corruption {
                 vb,
@@ -339,8 +360,9 @@ impl fmt::Display for Error {
                 file,
                 detail,
             } => {
-                f.write_str("corruption")?;
-                vb.iter().try_for_each(|vb| write!(f, " in {vb}"))?;
+                f.write_str("corrupt data")?;
+                vb.iter()
+                    .try_for_each(|vb| write!(f, " in vBucket {}", vb.get()))?;
                 seqno
                     .iter()
                     .try_for_each(|seqno| write!(f, " at seqno {seqno}"))?;
@@ -350,15 +372,45 @@ impl fmt::Display for Error {
             }
             Self::DataLoss { expected, found } => write!(
                 f,
-                "data loss: synced up to sequence {expected}, but only {found} was recovered"
+                "data loss: RocksDB's sequence number {expected} was synced, but only {found} was \
+                 recovered"
             ),
             Self::FormatTooNew { found, supported } => write!(
                 f,
-                "the store has format {found}, this version reads up to format {supported}"
+                "the store has format {found}, but this version reads formats up to {supported}"
             ),
-            Self::Io { context, source } => write!(f, "{context}: {source}"),
+            Self::Io { context, source } => write!(f, "failed to {context}: {source}"),
         }
     }
+}
+
+/// Leaves out the field if the detail names it; see [`Error::invalid`].
+fn fmt_invalid(f: &mut fmt::Formatter<'_>, field: &str, detail: &str) -> fmt::Result {
+    let names_field = |rest: &str| rest.starts_with(field);
+    if field == "vb" || detail.strip_prefix("the ").is_some_and(names_field) {
+        f.write_str(detail)
+    } else {
+        write!(f, "{field}: {detail}")
+    }
+}
+
+/// Names the unit of the limit, and the setting that it is from.
+fn fmt_too_large(f: &mut fmt::Formatter<'_>, field: &str, size: u64, max: u64) -> fmt::Result {
+    let (unit, setting) = match field {
+        "batch" => ("changes", "batch_items_max"),
+        "batch bytes" => ("bytes of keys and values", "batch_bytes_max"),
+        "key" => ("bytes", "key_bytes_max"),
+        _ => ("bytes", "value_bytes_max"),
+    };
+    let what = if field == "batch bytes" {
+        "batch"
+    } else {
+        field
+    };
+    write!(
+        f,
+        "the {what} has {size} {unit}: at most {max} are allowed ({setting})"
+    )
 }
 
 #[cfg(test)]
@@ -374,5 +426,38 @@ mod tests {
         }
         let other = Error::io("write", ErrorKind::PermissionDenied.into());
         assert!(matches!(other, Error::Io { .. }), "{other:?}");
+    }
+
+    #[test]
+    fn texts_name_the_argument_and_the_limit() {
+        let limit = |field, size, max| Error::TooLarge { field, size, max }.to_string();
+        for (text, expected) in [
+            (
+                Error::invalid("vb", "no vBucket 99: the store has 64 (0 to 63)").to_string(),
+                "no vBucket 99: the store has 64 (0 to 63)",
+            ),
+            (
+                Error::invalid("vbuckets", "63 is not a power of two").to_string(),
+                "vbuckets: 63 is not a power of two",
+            ),
+            (
+                Error::invalid("key", "the key is empty").to_string(),
+                "the key is empty",
+            ),
+            (
+                limit("key", 251, 250),
+                "the key has 251 bytes: at most 250 are allowed (key_bytes_max)",
+            ),
+            (
+                limit("batch", 11, 10),
+                "the batch has 11 changes: at most 10 are allowed (batch_items_max)",
+            ),
+            (
+                limit("batch bytes", 9, 8),
+                "the batch has 9 bytes of keys and values: at most 8 are allowed (batch_bytes_max)",
+            ),
+        ] {
+            assert_eq!(text, expected);
+        }
     }
 }

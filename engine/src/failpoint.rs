@@ -1,7 +1,7 @@
-//! Places where a test can make an engine fail, stop or wait.
+//! Failpoints: places where a test can make an engine fail, panic, abort or wait.
 //!
-//! A registry belongs to one engine, so that tests run side by side. An engine that was given none
-//! pays one branch a place. This is a seam for tests; a program has no use for it.
+//! Each engine has a registry of its own, so that tests can run side by side. In an engine without
+//! one, a place costs one branch. This is for tests only; a program does not need it.
 
 use crate::error::{Error, Result};
 use parking_lot::{Condvar, Mutex};
@@ -9,25 +9,26 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a gate waits for somebody to arrive.
+/// How long a test waits for a thread to arrive before it fails.
 const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
-/// Every place there is.
+/// The names of all places.
 pub mod place {
     /// A write is about to look up on disk what its changes replace.
     pub const WRITE_LOOK_UP: &str = "write.look_up";
-    /// A write has been admitted under its keys' stripes and has no seqno yet.
+    /// A write has passed its checks, under the stripes of its keys, and has no seqno yet.
     pub const WRITE_ASSIGN: &str = "write.assign";
-    /// A flush is about to look up on disk what some changes of a vBucket replace: deletions that were
-    /// removed for good since.
+    /// A flush is about to look up on disk what some changes of a vBucket replace: tombstones that
+    /// were purged since.
     pub const FLUSH_LOOK_UP: &str = "flush.look_up";
-    /// A flush has taken its checkpoints and has not yet built the batch.
+    /// A flush has taken its checkpoints and has not built the batch yet.
     pub const FLUSH_BUILD: &str = "flush.build";
-    /// The batch is built and not yet written.
+    /// The batch is built and not written yet.
     pub const FLUSH_WRITE: &str = "flush.write";
-    /// The batch is written, and synced if that was asked for; the witness does not know it.
+    /// The batch is written, and synced if a write asked for it. The witness does not record it
+    /// yet.
     pub const FLUSH_WITNESS: &str = "flush.witness";
-    /// The witness knows the batch; nobody has been told.
+    /// The witness records the batch. The seqnos are not published yet.
     pub const FLUSH_PUBLISH: &str = "flush.publish";
     /// RocksDB's log is about to be synced without a batch.
     pub const SYNC: &str = "sync";
@@ -35,30 +36,31 @@ pub mod place {
     pub const DELETE_VBUCKET: &str = "delete_vbucket.write";
     /// A new store has its marker "creating" and no data.
     pub const CREATE_DB: &str = "create.db";
-    /// A new store is complete but for its marker.
+    /// A new store is complete, except that its marker still says "creating".
     pub const CREATE_READY: &str = "create.ready";
-    /// An unclean stop, or a copy, was found, and nothing is written of it: no branch is due yet.
+    /// An unclean stop or a copy was detected. Nothing is written about it yet, and no branch is
+    /// due.
     pub const OPEN_BRANCH: &str = "open.branch";
-    /// A store is about to be opened to read, and its log to be synced.
+    /// A store is about to be opened to read, and its log is about to be synced.
     pub const OPEN_SYNC: &str = "open.sync";
     /// The branches that are due in some vBuckets are about to be written.
     pub const BRANCH_WRITE: &str = "branch.write";
-    /// They are written and synced, and nobody has been told. Failing here keeps none of them from having
-    /// begun.
+    /// These branches are written and synced, and not published yet. They have begun even if the
+    /// step fails here.
     pub const BRANCH_PUBLISH: &str = "branch.publish";
-    /// A stream is about to open a view of the disk.
+    /// A stream is about to open a db snapshot.
     pub const SLICE_OPEN: &str = "slice.open";
-    /// A stream has a view of the disk open.
+    /// A stream has a db snapshot open.
     pub const SLICE_VIEW: &str = "slice.view";
-    /// A page of a read in key order has a view of the disk open, and has found its first key.
+    /// A page of a read in key order has a db snapshot open, and has found its first key.
     pub const PAGE_VIEW: &str = "page.view";
-    /// A stream has given its view back and has not yet handed on what it read.
+    /// A stream has released its db snapshot, and has not handed on what it read.
     pub const SLICE_HAND_ON: &str = "slice.hand_on";
-    /// A close has waited for everybody and is about to flush. Failing here leaves what a kill at
-    /// this moment would leave.
+    /// A close has waited for all operations and is about to flush. If it fails here, the directory
+    /// is as a kill at this moment would leave it.
     pub const CLOSE: &str = "close.flush";
 
-    /// All of them, in the order in which a store meets them.
+    /// All places, in the order in which a store reaches them.
     pub const ALL: [&str; 20] = [
         CREATE_DB,
         CREATE_READY,
@@ -83,21 +85,21 @@ pub mod place {
     ];
 }
 
-/// What happens at a place.
+/// What happens when a thread reaches a place.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Action {
     /// The step fails with this error.
     Fail(Error),
-    /// The thread panics.
+    /// The thread panics there.
     Panic,
-    /// The process ends at once, as if it had been killed.
+    /// The process ends at once, as if it was killed.
     Abort,
-    /// The thread waits until the gate is opened.
+    /// The thread waits there until the test lets it go on.
     Wait(Arc<Gate>),
 }
 
-/// Holds threads up until it is opened.
+/// Stops threads at a place until a test opens it.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<GateState>,
@@ -111,21 +113,21 @@ struct GateState {
 }
 
 impl Gate {
-    /// Blocks until a thread has arrived. What is returned opens the gate when it is dropped, so that
-    /// a test that fails meanwhile fails, and does not wait for ever for the thread at the gate.
+    /// Blocks until a thread has arrived. Dropping the returned [`Arrival`] lets the thread go on,
+    /// so that a test that fails meanwhile ends, instead of waiting for that thread.
     ///
     /// # Panics
-    /// When none arrives within a minute: whoever was to come sleeps.
+    /// If no thread arrives within a minute.
     pub fn wait_for_arrival(&self) -> Arrival<'_> {
         let mut state = self.state.lock();
         let waited =
             self.changed
                 .wait_while_for(&mut state, |state| state.arrived == 0, ARRIVAL_MAX);
-        assert!(!waited.timed_out(), "no thread arrives at the gate");
+        assert!(!waited.timed_out(), "no thread arrived within a minute");
         Arrival(self)
     }
 
-    /// Lets everyone through, now and later.
+    /// Lets every thread go on that waits here or arrives later.
     pub fn open(&self) {
         self.state.lock().is_open = true;
         self.changed.notify_all();
@@ -139,9 +141,9 @@ impl Gate {
     }
 }
 
-/// A thread waits at a gate, which opens when this is dropped.
+/// A thread that waits at a [`Gate`]. Dropping this lets it go on.
 #[derive(Debug)]
-#[must_use = "the gate opens when it is dropped"]
+#[must_use = "dropping it lets the waiting thread go on"]
 pub struct Arrival<'a>(&'a Gate);
 
 impl Drop for Arrival<'_> {
@@ -153,18 +155,21 @@ impl Drop for Arrival<'_> {
 #[derive(Debug)]
 struct Armed {
     action: Action,
-    /// Hits that pass before the action is taken.
+    /// How many hits pass before the action is taken.
     skip: u64,
-    /// Hits at which it is taken.
+    /// At how many hits after those it is taken.
     times: u64,
 }
 
-/// The failpoints that an engine was given, or none.
+/// The failpoints that an engine was built with, if any.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MaybeFailpoints(pub(crate) Option<Arc<Failpoints>>);
 
 impl MaybeFailpoints {
-    /// Passes a place: whatever a test planted there happens.
+    /// Passes a place, and takes the action that a test has set for it.
+    ///
+    /// # Errors
+    /// The error of [`Action::Fail`].
     pub(crate) fn pass(&self, place: &'static str) -> Result<()> {
         self.0
             .as_ref()
@@ -180,12 +185,12 @@ pub struct Failpoints {
 }
 
 impl Failpoints {
-    /// Takes `action` at the next hit of `place`, once.
+    /// Takes `action` once, at the next hit of `place`.
     pub fn once(&self, place: &'static str, action: Action) {
         self.nth(place, 0, 1, action);
     }
 
-    /// Lets `skip` hits of `place` pass and takes `action` at the `times` hits after them.
+    /// Lets `skip` hits of `place` pass, and takes `action` at the next `times` hits.
     pub fn nth(&self, place: &'static str, skip: u64, times: u64, action: Action) {
         self.armed.lock().insert(
             place,
@@ -197,18 +202,18 @@ impl Failpoints {
         );
     }
 
-    /// Takes no action at `place` any more.
+    /// Removes the action set for `place`.
     pub fn clear(&self, place: &'static str) {
         self.armed.lock().remove(place);
     }
 
-    /// Returns how often `place` was reached.
+    /// Returns how often a thread has reached `place`.
     #[must_use]
     pub fn hits(&self, place: &'static str) -> u64 {
         self.hits.lock().get(place).copied().unwrap_or(0)
     }
 
-    #[expect(clippy::panic, reason = "a test asked for it")]
+    #[expect(clippy::panic, reason = "a test asks for the panic")]
     fn hit(&self, place: &'static str) -> Result<()> {
         let mut hits = self.hits.lock();
         let count = hits.entry(place).or_insert(0);

@@ -1,6 +1,6 @@
-//! What streams are built on: admission, cursors, slices and wake-ups of one vBucket.
+//! The interface that streams are built on: admission, cursors, slices and wake-ups of one vBucket.
 //!
-//! The crate `vbstore-backfill` turns this into streams; a program uses those.
+//! The crate `vbstore-backfill` builds streams from this. A program uses those streams instead.
 
 use crate::config::SliceBudget;
 use crate::engine::Engine;
@@ -23,7 +23,8 @@ use vbstore_core::{
 };
 use vbstore_metrics::Holder;
 
-/// What streams of one vBucket are built on. Cheap to clone; every clone keeps the engine open.
+/// The access to one vBucket that its streams need. Cheap to clone. Each clone keeps the engine
+/// open.
 #[derive(Clone)]
 pub struct Feed {
     handle: Arc<Handle>,
@@ -36,7 +37,8 @@ impl fmt::Debug for Feed {
     }
 }
 
-/// A stream's place in memory. Dropping it gives the place up.
+/// A stream's cursor in the checkpoints of a vBucket. Dropping it removes the cursor, and takes the
+/// vBucket's lock.
 #[derive(Debug)]
 pub struct CursorGuard {
     vb: Arc<Vb>,
@@ -44,52 +46,53 @@ pub struct CursorGuard {
     opener: Opener,
 }
 
-/// Keeps a stream registered with its vBucket as a reader until it is dropped. Holds neither the engine
-/// nor the stream. Dropping it takes a lock.
+/// Registers a stream with its vBucket as a reader, until it is dropped. It keeps neither the
+/// engine nor the stream alive. Dropping it takes the vBucket's lock.
 #[derive(Debug)]
 pub struct ReaderGuard {
     guard: vbstore_core::ReaderGuard,
     opener: Opener,
 }
 
-/// Where a stream goes on.
+/// The place from which a stream continues.
 #[derive(Debug)]
 pub struct Start {
-    /// Where it begins.
+    /// The position, and the snapshot that the stream is in.
     pub progress: Progress,
-    /// Which life of the vBucket it is of.
+    /// The generation of the vBucket: each deletion begins a new one.
     pub generation: u64,
-    /// Its place in memory; `None` if the disk has to be read first.
+    /// The stream's cursor, or `None` if it must read the disk first.
     pub cursor: Option<CursorGuard>,
 }
 
-/// What came of a request.
+/// The answer to a request for a stream.
 #[derive(Debug)]
 pub enum Admitted {
-    /// It goes on.
+    /// The stream may continue.
     Continue {
-        /// Where it begins.
+        /// The place from which it continues.
         start: Start,
-        /// Keeps it registered as a reader of the vBucket.
+        /// Keeps the stream registered as a reader of the vBucket.
         reader: ReaderGuard,
     },
-    /// The consumer must go back first.
+    /// The consumer must roll back first, as the answer says.
     Rollback(Resume),
 }
 
-/// What a read from memory found.
+/// What [`Feed::read`] found in memory.
 #[derive(Debug)]
 pub enum FeedRead {
-    /// Changes, the end to announce, and the branch they are of.
+    /// Changes with the end of their snapshot, and the branch that they belong to.
     Changes(MemoryRead, VbUuid),
-    /// Nothing now.
+    /// There is nothing new of the durability asked for.
     CaughtUp,
-    /// The cursor was dropped: the disk has to be read.
+    /// The cursor was dropped to free memory: the stream must read the disk.
     Dropped,
 }
 
 impl Drop for CursorGuard {
     fn drop(&mut self) {
+        // In a fork the vBucket's lock may have been held at the fork, and then stays locked.
         if !self.opener.is_other() {
             self.vb.cell.leave(self.id);
         }
@@ -97,14 +100,15 @@ impl Drop for CursorGuard {
 }
 
 impl ReaderGuard {
-    /// Keeps a reader registered for this process.
+    /// Takes a reader that was registered by this process.
     #[cfg(feature = "testing")]
     pub(crate) fn new(guard: vbstore_core::ReaderGuard) -> Result<Self> {
         let opener = Opener::this()?;
         Ok(Self { guard, opener })
     }
 
-    /// Returns what the consumer notes in what it has taken. Keeping it keeps nothing registered.
+    /// Returns where the consumer records the seqno that it has taken. Keeping the `Arc` does not
+    /// keep the stream registered.
     #[must_use]
     pub fn reader(&self) -> &Arc<Reader> {
         self.guard.reader()
@@ -114,13 +118,15 @@ impl ReaderGuard {
 impl Drop for ReaderGuard {
     fn drop(&mut self) {
         if self.opener.is_other() {
+            // As above: unregistering takes the lock.
             self.guard.leave_registered();
         }
     }
 }
 
 impl CursorGuard {
-    /// Returns how far it is behind; `None` if it was dropped. Takes the same time however far.
+    /// Returns how far the cursor lags, or `None` if it was dropped. The cost does not depend on
+    /// the lag.
     #[must_use]
     pub fn lag(&self) -> Option<CursorLag> {
         self.vb.cell.lag(self.id)
@@ -128,7 +134,7 @@ impl CursorGuard {
 }
 
 impl Engine {
-    /// Returns what streams of a vBucket are built on.
+    /// Returns the interface for streams of a vBucket.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the store has no vBucket of this number.
@@ -140,12 +146,17 @@ impl Engine {
         })
     }
 
-    /// Reads slices for streams, one for each ask, through one db snapshot that is opened and released
-    /// before this returns. All of them together keep to the budget, whose time counts from the moment
-    /// the view is open; only the first item of all passes in any case. Goes on to the next ask only
-    /// while the slices so far reached the end of their vBuckets: the answer may be shorter than the
-    /// asks, and has at least one entry if there is an ask. An error of one ask, a panic while it is read
-    /// ([`Error::StreamPanicked`]), or its vBucket's deletion meanwhile ([`Error::VbGone`]), is its own.
+    /// Reads slices for streams, one for each ask, through one db snapshot. The db snapshot is
+    /// opened by this call and released before it returns.
+    ///
+    /// All slices share the budget. Its time begins when the db snapshot is open. Only the first
+    /// item of the first slice may exceed it. The next ask is read only if all slices so far have
+    /// reached the end of their vBuckets, so the result may be shorter than `asks`. It has at least
+    /// one entry unless `asks` is empty.
+    ///
+    /// An entry is an error if reading that ask failed or panicked ([`Error::StreamPanicked`]), or
+    /// if its vBucket was deleted meanwhile ([`Error::VbGone`]). The other entries are not
+    /// affected.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a vBucket that the store does not have, or a budget out of bounds;
@@ -158,7 +169,7 @@ impl Engine {
         services.slices.read_many(Holder::Backfill, asks, budget)
     }
 
-    /// Returns what calls wakers of a program. For the crate that has streams.
+    /// Returns what calls the program's wakers. Called by the crate `vbstore-backfill`.
     #[must_use]
     pub fn wakers(&self) -> Wakers {
         self.services().wakers.clone()
@@ -202,18 +213,19 @@ impl Feed {
         }
     }
 
-    /// Returns the vBucket.
+    /// Returns the number of the vBucket.
     #[must_use]
     pub fn vb(&self) -> VbId {
         self.vb.id()
     }
 
-    /// Answers a request for a stream of the consumer that `taker` is of, gives it a cursor if memory
-    /// serves it from the start, and registers it as a reader.
+    /// Answers a request for a stream of the consumer that `taker` belongs to. If the stream may
+    /// continue, this registers it as a reader, and gives it a cursor if memory has everything from
+    /// its start. Takes the vBucket's lock.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the field that no consumer can mean; [`Error::ReadOnly`] for a copy of a
-    /// store that was opened to read; [`Error::Closed`].
+    /// [`Error::Invalid`] with the name of a field that contradicts the others; [`Error::ReadOnly`]
+    /// for a copied store that was opened read-only; [`Error::Closed`].
     pub fn admit(
         &self,
         request: &Position,
@@ -223,7 +235,9 @@ impl Feed {
     ) -> Result<Admitted> {
         drop(self.services().gate.lend()?);
         if self.services().has_branches_to_begin {
-            let refused = "a stream of a store that was copied, which begins new branches first,";
+            // The positions of the original cannot be told from this store's own until then.
+            let refused =
+                "a stream of a copied store, whose vBuckets must begin new branches first,";
             return Err(Error::ReadOnly { refused });
         }
         let admission = self.cell().admit(request, filter, end, taker);
@@ -239,8 +253,9 @@ impl Feed {
         })
     }
 
-    /// Answers a stream that goes on from what was taken of it, after its buffers were given back: what
-    /// to go back to if it cannot. It is a reader already.
+    /// Answers a stream that resumes from the position its consumer has taken, after its buffers
+    /// were dropped. The inner error is the answer that the consumer must roll back. The stream
+    /// stays registered as a reader, and is not registered again.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -254,8 +269,8 @@ impl Feed {
         Ok(answer.map(|start| self.start(start)))
     }
 
-    /// Gives a stream that has read everything up to `position` a cursor after it, if memory serves
-    /// it.
+    /// Gives a cursor to a stream that has read everything up to `position`. Returns `None` if
+    /// memory does not have everything above it; the stream must then read the disk.
     ///
     /// # Errors
     /// [`Error::VbGone`].
@@ -266,7 +281,8 @@ impl Feed {
         Ok(cursor.map(|id| self.guard(id)))
     }
 
-    /// Keeps in memory what is not sealed yet, until the guard is dropped or memory runs short.
+    /// Keeps the changes that are not yet persisted in memory, until the guard is dropped or memory
+    /// runs short. A stream calls this before it reads the disk, so that it can join memory after.
     ///
     /// # Errors
     /// [`Error::VbGone`].
@@ -277,7 +293,7 @@ impl Feed {
             .map_err(|gone| self.gone(gone))
     }
 
-    /// Reads from a cursor what is as durable as asked.
+    /// Reads changes of the given visibility at a cursor. Never reads the disk.
     ///
     /// # Errors
     /// [`Error::VbGone`].
@@ -304,8 +320,9 @@ impl Feed {
         })
     }
 
-    /// Calls `waker` once changes above `above` are as durable as asked, or when the stream has to
-    /// look again for another reason (deletion, failure, close). Returns false if that is so now.
+    /// Calls `waker` once changes above `above` have the given visibility, or once the stream must
+    /// check its state for another reason: a deletion, a failure, or the close. Returns false if
+    /// that is the case already; the watch may be registered then all the same.
     #[must_use]
     pub fn watch(
         &self,
@@ -317,69 +334,71 @@ impl Feed {
         let now = self.services().clock.monotonic();
         self.services().gate.check_process().is_ok()
             && self.cell().watch(generation, visibility, above, waker, now)
-            // ORDER: watched first, looked at second. A failure or a close comes first and wakes
-            // second, so one of the two is seen.
+            // ORDER: the watch is registered first and the health is checked second. A failure or a
+            // close changes the health first and wakes second, so the stream notices one of the
+            // two.
             && self.unwell().is_none()
     }
 
-    /// Takes a watch away; nothing happens if it has fired, or in a fork of the process.
+    /// Removes a watch. Does nothing if it has fired already, or in a fork of the process.
     pub fn unwatch(&self, waker: &Waker) {
         if self.services().gate.check_process().is_ok() {
             self.cell().unwatch(waker);
         }
     }
 
-    /// Returns how many streams wait for changes of the vBucket.
+    /// Returns the number of streams that wait for changes of the vBucket.
     #[must_use]
     pub fn watches(&self) -> usize {
         self.cell().watches()
     }
 
-    /// Returns up to where everything is synced.
+    /// Returns the seqno up to which everything is synced.
     #[must_use]
     pub fn synced(&self) -> Seqno {
         self.cell().synced()
     }
 
-    /// Returns up to where everything is in RocksDB's log.
+    /// Returns the seqno up to which everything is in RocksDB's log.
     #[must_use]
     pub fn persisted(&self) -> Seqno {
         self.cell().persisted()
     }
 
-    /// Returns whether `vb_uuid` is a branch of this life of the vBucket. Takes the vBucket's lock, so
-    /// that a deletion that is being written is waited for.
+    /// Returns whether `vb_uuid` is a branch of this generation of the vBucket. Takes the vBucket's
+    /// lock, and so waits for a deletion that is being written.
     #[must_use]
     pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
         self.cell().has_branch(generation, vb_uuid)
     }
 
-    /// Returns whether the vBucket was deleted since.
+    /// Returns whether the vBucket was deleted since that generation.
     #[must_use]
     pub fn is_gone(&self, generation: u64) -> bool {
         self.cell().check_generation(generation).is_err()
     }
 
-    /// Passes a failpoint of a backfill. For the crate that has streams.
+    /// Passes a failpoint of a backfill. Called by the crate `vbstore-backfill`.
     ///
     /// # Errors
-    /// What was planted there.
+    /// The error that a test has set for the place.
     pub fn pass(&self, place: &'static str) -> Result<()> {
         self.services().failpoints.pass(place)
     }
 
-    /// Asks for a sync of what is persisted, soon.
+    /// Asks the syncer to sync soon what is persisted. Does not block.
     pub fn demand_sync(&self) {
         self.services().demand.sync();
     }
 
-    /// Asks for a flush, soon.
+    /// Asks the flusher to flush soon. Does not block.
     pub fn demand_flush(&self) {
         self.services().demand.flush();
     }
 
-    /// Returns why nothing more will become durable: the engine is closing or has failed, the vBucket's
-    /// changes cannot be flushed, or this process is a fork of the one that opened it.
+    /// Returns why nothing more will become durable, or `None` if the engine is healthy. The
+    /// reasons are: this process is a fork, the engine is closing or has failed, or the changes of
+    /// the vBucket cannot be flushed.
     #[must_use]
     pub fn unwell(&self) -> Option<Error> {
         let services = self.services();

@@ -1,9 +1,9 @@
-//! The gate: lends the storage to operations, and takes it away at the close.
+//! The gate: operations borrow the storage from it, until the close takes the storage away.
 //!
 //! # Protocol
-//! An operation passes the gate first and looks whether the engine is closing second. The close
-//! raises `is_closing` first and then waits once until nobody is inside. So whoever was inside before
-//! it is waited for, and whoever comes after sees it.
+//! An operation enters the gate first and checks whether the engine is closing second. The close
+//! sets `is_closing` first and waits once until the gate is empty second. So the close waits for
+//! every operation that was inside before, and every later operation sees the flag.
 
 use crate::error::{Error, Result};
 use crate::process::Opener;
@@ -13,17 +13,17 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vbstore_core::lock_order::{Held, Rank};
 
-/// Lends the storage until the engine closes.
+/// Lends the storage to operations until the engine closes.
 pub(crate) struct Gate {
-    /// `None` once the close has taken it.
+    /// `None` once the close has taken the storage.
     storage: RwLock<Option<Storage>>,
     is_closing: AtomicBool,
     opener: Opener,
 }
 
-/// The storage, lent for one operation. The close waits until it is dropped.
+/// The storage, lent for one operation. The close waits until this is dropped.
 pub(crate) struct Lent<'a> {
-    // ORDER: released first, counted as released second.
+    // ORDER: fields drop in this order: the lock is released first, its rank second.
     storage: MappedRwLockReadGuard<'a, Storage>,
     _held: Held,
 }
@@ -49,7 +49,7 @@ impl Gate {
         &self.opener
     }
 
-    /// Refuses in every process except the one that opened the store. Takes no lock.
+    /// Fails in every process except the one that opened the store. Takes no lock.
     ///
     /// # Errors
     /// [`Error::Forked`].
@@ -57,7 +57,7 @@ impl Gate {
         self.opener.check()
     }
 
-    /// Lends the storage for one operation.
+    /// Lends the storage for one operation. Blocks only while the close takes the storage.
     ///
     /// # Errors
     /// [`Error::Closed`] once a close has begun; [`Error::Forked`].
@@ -70,14 +70,15 @@ impl Gate {
         Ok(lent)
     }
 
-    /// Lends the storage to the close itself and to what it waits for: background tasks, and whoever
-    /// leads a flush. They are in the process that opened the store.
+    /// Lends the storage to the close itself and to what the close waits for: background tasks and
+    /// the flush leader. These are known to run in the process that opened the store.
     ///
     /// # Errors
     /// [`Error::Closed`] once the close has taken the storage.
     pub(crate) fn lend_while_closing(&self) -> Result<Lent<'_>> {
         let held = Held::take(Rank::Gate);
-        // Recursive, so that a close that waits does not deadlock an operation that nests two.
+        // A recursive read: an operation may borrow twice, and a close that waits for the write
+        // side between the two must not deadlock with it.
         let storage = RwLockReadGuard::try_map(self.storage.read_recursive(), Option::as_ref)
             .map_err(|_| Error::Closed)?;
         Ok(Lent {
@@ -90,18 +91,18 @@ impl Gate {
         self.is_closing.load(Ordering::Acquire)
     }
 
-    /// Refuses operations from now on.
+    /// Refuses new operations from now on.
     pub(crate) fn begin_closing(&self) {
         self.is_closing.store(true, Ordering::Release);
     }
 
-    /// Waits until every operation that is inside has left.
+    /// Blocks until every operation that is inside has left.
     pub(crate) fn wait_until_empty(&self) {
         let _held = Held::take(Rank::Gate);
         drop(self.storage.write());
     }
 
-    /// Waits until everybody has left and takes the storage away for good. Called once.
+    /// Blocks until every operation has left, and takes the storage for good. Called once.
     pub(crate) fn take_storage(&self) -> Option<Storage> {
         let _held = Held::take(Rank::Gate);
         self.storage.write().take()

@@ -1,4 +1,4 @@
-//! What all handles of one engine share.
+//! The state that all handles of one engine share.
 
 use crate::closing::Closing;
 use crate::error::{Error, Result};
@@ -7,7 +7,8 @@ use crate::services::Services;
 use crate::tasks;
 use std::sync::Arc;
 
-/// Closes the engine when the last clone is gone. Background threads hold the services only.
+/// An open engine. It is closed when the last `Arc` is dropped. Background threads hold only the
+/// services, so they do not keep it open.
 pub(crate) struct Handle {
     pub(crate) services: Arc<Services>,
     pub(crate) samples: Arc<Samples>,
@@ -15,11 +16,11 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Makes the handle of an engine, and starts its threads if it is to have any. One that only reads
-    /// has none: all that they do is about writing.
+    /// Makes the handle of an engine. Starts its background threads if `with_threads`. An engine
+    /// that only reads has none, because all background tasks are about writing.
     ///
     /// # Errors
-    /// [`Error::Io`] when a thread cannot be started.
+    /// [`Error::Io`] if a thread cannot be started.
     pub(crate) fn new(services: Services, with_threads: bool, places: Places) -> Result<Arc<Self>> {
         let services = Arc::new(services);
         let samples = Arc::new(Samples::new(&services, places));
@@ -30,8 +31,8 @@ impl Handle {
             closing,
         });
         if with_threads && !handle.services.health.is_read_only() {
-            tasks::start(&handle.services, |thread| handle.closing.will_stop(thread))
-                .map_err(|e| Error::io("start a thread", e))?;
+            tasks::start(&handle.services, |thread| handle.closing.add_thread(thread))
+                .map_err(|e| Error::io("start a background thread", e))?;
         }
         Ok(handle)
     }
@@ -44,8 +45,9 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if self.services.gate.opener().check_id().is_err() {
-            // The store is the parent's: nothing of it is closed, unlocked or deleted here.
-            // Nor are the figures taken out of the registry: a scrape may have held its lock at the fork.
+            // This is a fork, and the store belongs to the parent: nothing is closed, unlocked or
+            // deleted here. Leaked, because dropping the samples would take the registry's lock,
+            // which a scrape may have held at the fork.
             self.closing.leak_threads();
             Box::leak(Box::new((
                 Arc::clone(&self.services),
@@ -55,7 +57,7 @@ impl Drop for Handle {
             return;
         }
         match self.close() {
-            // Busy: this is a thread that the close waits for; it follows by itself.
+            // Busy: the close waits for this very thread, and follows by itself.
             Ok(()) | Err(Error::Busy { .. }) => {}
             Err(error) => tracing::error!(%error, "store not closed cleanly"),
         }

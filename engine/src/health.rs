@@ -1,11 +1,12 @@
-//! Whether the engine takes writes.
+//! The health of an engine: whether it takes writes, and why not.
 //!
 //! ```text
-//! Open -> Degraded (disk full) -> Open        by itself, when a flush writes something again
-//! Open, Degraded -> Failed (anything else)    only opening again leaves it
+//! Open -> Degraded (disk full) -> Open        by itself, once a flush succeeds again
+//! Open, Degraded -> Failed (other errors)     until the store is opened again
 //! ReadOnly                                    from the open to the close
 //! ```
-//! The first cause of a failure is kept; what fails later because of it does not replace it.
+//! The first cause of a failure is kept. Later failures, which may follow from it, do not replace
+//! it.
 
 use crate::error::{Cause, Error, Result};
 use crate::signals::Signals;
@@ -17,25 +18,26 @@ use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::EngineMetrics;
 
-/// Whether the engine takes writes.
+/// Whether the engine takes writes. Reads work in every state.
 #[derive(Clone, Debug)]
 pub enum HealthState {
-    /// It does.
+    /// The engine takes writes.
     Open,
-    /// Not now: the disk is full. Reads work. It heals by itself when space returns.
+    /// The disk is full. The engine refuses writes until there is space, and then takes them again
+    /// by itself.
     Degraded {
-        /// What the system said first.
+        /// The first error, with the system's message.
         cause: Cause,
     },
-    /// No more: a write or a sync failed, or a flush panicked. Reads work. Only opening again
-    /// leaves this state.
+    /// A write or a sync failed, or the engine panicked. The engine refuses writes until the store
+    /// is opened again.
     Failed {
         /// The first failure.
         cause: Cause,
     },
-    /// No: the store was opened with [`crate::Builder::read_only`]. Reads work.
+    /// The store was opened with [`crate::Builder::read_only`]. The engine refuses writes.
     ReadOnly {
-        /// That setting.
+        /// A text that names that setting.
         cause: Cause,
     },
 }
@@ -44,7 +46,7 @@ impl HealthState {
     /// The names of all states.
     pub const NAMES: [&'static str; 4] = ["open", "degraded", "failed", "read_only"];
 
-    /// Returns the name used in output and as a label: one of [`Self::NAMES`].
+    /// Returns the name used in output and as a metric label, one of [`Self::NAMES`].
     #[must_use]
     pub const fn name(&self) -> &'static str {
         let [open, degraded, failed, read_only] = Self::NAMES;
@@ -56,7 +58,7 @@ impl HealthState {
         }
     }
 
-    /// Returns why writes are refused; `None` if they are not.
+    /// Returns why writes are refused, or `None` if they are not.
     #[must_use]
     pub const fn cause(&self) -> Option<&Cause> {
         match self {
@@ -73,10 +75,12 @@ const DEGRADED: u8 = 1;
 const FAILED: u8 = 2;
 const READ_ONLY: u8 = 3;
 
-/// The health of one engine. `level` mirrors `state` so that the common case takes no lock; it is
-/// stored while the lock of `state` is held.
+/// The health of one engine.
+///
+/// `level` mirrors `state`, so that the common check takes no lock. It is stored while the lock of
+/// `state` is held, so the two cannot end up different.
 pub(crate) struct Health {
-    /// The engine was opened to read, and nothing changes that.
+    /// Whether the engine was opened to read. Never changes.
     is_read_only: bool,
     level: AtomicU8,
     state: Mutex<HealthState>,
@@ -117,7 +121,7 @@ impl Health {
         self.is_read_only
     }
 
-    /// Refuses in an engine that was opened to read; `refused` says what.
+    /// Fails in an engine that was opened to read. `refused` names the refused operation.
     ///
     /// # Errors
     /// [`Error::ReadOnly`].
@@ -136,7 +140,7 @@ impl Health {
         self.level.load(Ordering::Acquire) == FAILED
     }
 
-    /// Refuses unless writes are taken.
+    /// Fails unless the engine takes writes. Takes no lock while it does.
     pub(crate) fn check(&self) -> Result<()> {
         if self.level.load(Ordering::Acquire) == OPEN {
             return Ok(());
@@ -153,16 +157,18 @@ impl Health {
         }
     }
 
-    /// Records an error of the write path. Returns the streams to wake, if the engine has failed just
-    /// now. Wakes the flusher on a change only: the flusher reports its own retries here and must not
-    /// end its own pause. The caller holds no vBucket's lock.
+    /// Records an error of the write path in the metrics and in the health. The caller holds no
+    /// vBucket's lock. Returns the streams to wake, which are none unless the state changed.
+    ///
+    /// Wakes the flusher only if the state changed: the flusher reports its own retries here, and
+    /// must not end its own pause.
     pub(crate) fn note(&self, error: &Error) -> Wakes {
         self.count(error);
         let has_changed = self.enter(error);
-        self.tell(has_changed)
+        self.wake_if(has_changed)
     }
 
-    /// Counts an error of the write path that is one vBucket's own.
+    /// Counts an error of the write path that affects only one vBucket. The health stays as it is.
     pub(crate) fn count(&self, error: &Error) {
         let failures = &self.metrics.flush_failures;
         let counter = match error {
@@ -174,26 +180,27 @@ impl Health {
         counter.add(1);
     }
 
-    /// Enters `Failed` because of something that is no error of an operation, such as a panic. Returns
-    /// the streams to wake. The caller holds no vBucket's lock.
+    /// Enters `Failed` for a cause that is not an [`Error`], such as a panic. The caller holds no
+    /// vBucket's lock. Returns the streams to wake.
     pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) -> Wakes {
         self.metrics.flush_failures.other.add(1);
         let has_changed = self.enter_failed(cause);
-        self.tell(has_changed)
+        self.wake_if(has_changed)
     }
 
-    fn tell(&self, has_changed: bool) -> Wakes {
+    /// Wakes the flusher and returns the streams to wake, if the state has changed.
+    fn wake_if(&self, has_changed: bool) -> Wakes {
         if !has_changed {
             return Wakes::default();
         }
-        // Writers are refused from now on, so only the flusher can find out that space is back.
+        // Writers are refused from now on, so only the flusher can notice new space on the disk.
         self.signals.flusher.wake();
-        // After a failure they end; while the disk is full, those that wait for a sync make place for
-        // others.
+        // After a failure streams end. While the disk is full, streams that wait for a sync must
+        // let other streams run.
         self.all_streams()
     }
 
-    /// Returns every stream that waits, to be woken so that it looks at the health and at the close.
+    /// Returns the wakes of all streams that wait, so that they check the health and the close.
     pub(crate) fn all_streams(&self) -> Wakes {
         let mut wakes = Wakes::default();
         for vb in &*self.vbs {
@@ -202,15 +209,15 @@ impl Health {
         wakes
     }
 
-    /// Returns whether the error changed the state.
+    /// Enters the state that the error leads to, and returns whether that changed the state.
     ///
     /// # Panics
-    /// When it is no failure of the store: an operation that came too late, or in another process. As a
-    /// failure it would keep the close from flushing what was acknowledged.
+    /// If the error does not come from the store: the operation ran after the close or in a fork.
+    /// Entering `Failed` for it would keep the close from flushing acknowledged changes.
     fn enter(&self, error: &Error) -> bool {
         assert!(
             !matches!(error, Error::Closed | Error::Forked { .. }),
-            "noted as a failure: {error}"
+            "not a failure of the store: {error}"
         );
         let detail = match error {
             Error::DiskFull { detail } => detail,
@@ -225,14 +232,15 @@ impl Health {
             cause: Cause::new(Arc::clone(detail)),
         };
         self.level.store(DEGRADED, Ordering::Release);
-        // Without the lock: a subscriber is the program's code, and may ask for the health.
+        // Logged without the lock: a `tracing` subscriber is the program's code, and may ask for
+        // the health.
         drop(state);
-        tracing::warn!(%error, "disk full: writes are refused until space returns");
+        tracing::warn!(%error, "the disk is full: writes are refused until there is space");
         true
     }
 
-    /// Returns whether the engine had not failed already. One that was opened to read cannot: nothing
-    /// that goes wrong in it puts in doubt what it reads.
+    /// Enters `Failed`, and returns whether the state changed. A store that was opened to read does
+    /// not enter it: no error there makes what it reads doubtful.
     fn enter_failed(&self, cause: impl Into<Arc<str>>) -> bool {
         let mut state = self.state.lock();
         if matches!(
@@ -247,11 +255,14 @@ impl Health {
         };
         self.level.store(FAILED, Ordering::Release);
         drop(state);
-        tracing::error!(%cause, "engine failed: writes are refused until it is opened again");
+        tracing::error!(
+            %cause,
+            "the engine has failed: it refuses writes until the store is opened again"
+        );
         true
     }
 
-    /// A flush has written something: space is back.
+    /// Enters `Open` from `Degraded`: a flush has succeeded, so there is space again.
     pub(crate) fn heal(&self) {
         if !self.is_degraded() {
             return;
@@ -261,7 +272,7 @@ impl Health {
             *state = HealthState::Open;
             self.level.store(OPEN, Ordering::Release);
             drop(state);
-            tracing::info!("space is back: writes are taken again");
+            tracing::info!("the disk has space again: writes are accepted");
         }
     }
 }
@@ -306,8 +317,8 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "noted as a failure")]
-    fn a_refusal_of_the_close_is_no_failure() {
+    #[should_panic(expected = "not a failure of the store")]
+    fn a_refusal_of_the_close_is_not_a_failure() {
         health().enter(&Error::Closed);
     }
 }

@@ -1,22 +1,24 @@
-//! vBuckets, group commit and storage of vbstore, on RocksDB.
+//! The engine of vbstore: vBuckets, group commit and storage on RocksDB.
 //!
-//! A program depends on the crate `vbstore`, which re-exports what it needs from here. The map of
-//! this crate, from the outside in; a module imports from those below it only:
+//! A program depends on the crate `vbstore`, which re-exports what it needs from here. The modules,
+//! from the public ones to the basic ones; a module imports only from those below it:
 //!
-//! | module | what it holds |
+//! | module | what it provides |
 //! |---|---|
-//! | `builder`, `engine`, `vbucket`, `feed`, `verify` | what a program, or the crate of streams, calls |
-//! | `handle`, `closing` | what all handles share; how an engine comes to rest |
+//! | `builder`, `engine`, `vbucket`, `feed`, `verify` | the interface of programs and of streams |
+//! | `handle`, `closing` | the state that all handles share; closing an engine |
 //! | `opening` | the steps of opening a store: create, compare with the witness, recover |
-//! | `samples` | figures for scrapes and `metrics_snapshot` |
-//! | `tasks` | background tasks: flusher, syncer, witness syncer, pacer, directory watcher, compactor |
-//! | `services` | the parts of an open engine, put together; the order of locks |
-//! | `write`, `read` | writing keys; reading by key, by pages and by slices |
-//! | `commit` | group commit: who flushes, what a flush does, tickets, deleting a vBucket |
-//! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes`, `signals`, `wakes`, `wakers`, `process`, `own_thread` | what the parts share |
-//! | `home` | the directory: marker, lock, witness |
-//! | `storage` | the only place that names RocksDB |
-//! | `change`, `config`, `durability`, `error`, `slice`, `failpoint`, `numbers` | plain data that all of them use |
+//! | `samples` | metrics for scrapes and for `metrics_snapshot` |
+//! | `tasks` | background tasks: flushing, syncing, memory, the directory, compaction |
+//! | `services` | the parts of an open engine; the order of locks |
+//! | `write`, `read` | writing keys; reading by key, by page and by slice |
+//! | `commit` | group commit: the flush leader, flushes, tickets, deletion of a vBucket |
+//! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes` | state that the parts share |
+//! | `signals`, `wakes`, `wakers`, `process`, `own_thread` | threads, wake-ups and forks |
+//! | `home` | the store's directory: marker, lock, witness |
+//! | `storage` | RocksDB: the only module that names it |
+//! | `change`, `config`, `durability`, `error`, `slice` | data types that all modules use |
+//! | `failpoint`, `numbers` | failpoints for tests; conversions of numbers |
 
 mod builder;
 mod change;

@@ -1,6 +1,6 @@
-//! Conversions that cannot fail where the engine runs.
+//! Conversions of numbers that cannot fail on the machines where the engine runs.
 
-/// Converts a length or a count.
+/// Converts a length or a count of items to `u64`.
 ///
 /// # Panics
 /// On a machine whose addresses have more than 64 bits.

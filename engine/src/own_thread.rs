@@ -1,10 +1,11 @@
-//! The engine's own threads, and what must not be done on them.
+//! The engine's own threads, and how the close of an engine is deferred on them.
 //!
-//! A close waits until the engine's threads have ended, so a thread of an engine cannot run one while
-//! it is in the middle of a step: it would wait for itself, or for the step. Program code that runs on
-//! such a thread (a subscriber of `tracing`, for example one that shuts down after an error; wakers run
-//! elsewhere, and values are copied) may all the same close the engine or drop its last handle. What
-//! must not be done there is put off until the step is over, when the thread holds nothing.
+//! A close joins the engine's threads. A thread of the engine must not run a close in the middle of
+//! a step, because the close would wait for that very thread. But program code may run there and
+//! close the engine or drop its last handle: a `tracing` subscriber, for example one that shuts
+//! down after an error. (Wakers run on another thread, and values are copied, so their destructors
+//! do not run there.) What must not run inside the step is deferred until the step is over. The
+//! thread holds no lock then.
 
 use std::cell::{Cell, RefCell};
 
@@ -15,7 +16,7 @@ thread_local! {
     static PUT_OFF: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs one step of a background task on its thread, and then what was put off meanwhile.
+/// Runs one step of a background task on its thread, and then the work that was deferred meanwhile.
 pub(crate) fn step<R>(step: impl FnOnce() -> R) -> R {
     IS_IN_STEP.set(true);
     let result = step();
@@ -26,13 +27,13 @@ pub(crate) fn step<R>(step: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Returns whether this thread is in the middle of a step of an engine.
+/// Returns whether this thread is in the middle of a step of a background task.
 pub(crate) fn is_in_step() -> bool {
     IS_IN_STEP.get()
 }
 
-/// Puts work off until the step that this thread is in the middle of is over.
+/// Defers work until the current step of this thread is over. Must be called in a step.
 pub(crate) fn put_off(work: Work) {
-    debug_assert!(is_in_step(), "put off outside a step");
+    debug_assert!(is_in_step(), "work deferred outside a step");
     PUT_OFF.with_borrow_mut(|put_off| put_off.push(work));
 }

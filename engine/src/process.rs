@@ -1,24 +1,24 @@
-//! The process that opened a store.
+//! The process that opened a store, and how a fork of it is detected.
 //!
-//! A child that a program forks has a copy of the engine's memory and its file descriptors, but not
-//! its threads, and locks that another thread held stay locked. Whatever it did would be wrong: what
-//! it writes would destroy the parent's store, and closing would release the parent's lock. So every
-//! call asks, before it takes a lock, whether it is still in the process that opened the store.
+//! A forked child has a copy of the engine's memory and file descriptors, but not its threads. A
+//! lock that another thread held at the fork stays locked. The child must not use the engine: its
+//! writes would destroy the parent's store, and its close would release the parent's lock. So every
+//! call checks, before it takes a lock, that it runs in the process that opened the store.
 
 use crate::error::{Error, Result};
 use forkguard::Guard;
 
-/// The process that opened a store.
+/// Identifies the process that opened a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Opener {
     id: u32,
-    /// Notices a fork by a handler that the C library calls in the child: asking costs one load.
-    /// Asking for the process's id costs a system call, twice as much as a read from memory.
+    /// Detects a fork by a handler that the C library calls in the child, so that the check is one
+    /// load. Asking for the pid is a system call, which costs twice as much as a read from memory.
     forks: Guard,
 }
 
 impl Opener {
-    /// Returns this process.
+    /// Returns the current process.
     ///
     /// # Errors
     /// [`Error::Io`] if the C library has no memory for the handler.
@@ -33,12 +33,12 @@ impl Opener {
         })
     }
 
-    /// Returns whether this is another process.
+    /// Returns whether the current process is another one. Costs one load.
     pub(crate) fn is_other(&self) -> bool {
         self.forks.clone().detected_fork()
     }
 
-    /// Refuses in every other process.
+    /// Fails in every other process. Costs one load.
     ///
     /// # Errors
     /// [`Error::Forked`].
@@ -49,8 +49,9 @@ impl Opener {
         Ok(())
     }
 
-    /// Like [`Self::check`], also for a child that was made by a bare system call, past the C library.
-    /// For what takes long enough that a system call more does not matter.
+    /// Like [`Self::check`], but makes a system call. It also detects a child that was made by a
+    /// bare system call, which runs no handler of the C library. For operations that take long
+    /// anyway.
     ///
     /// # Errors
     /// [`Error::Forked`].

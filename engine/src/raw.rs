@@ -1,9 +1,9 @@
-//! For benches and tests, with the feature `testing`: the options RocksDB is opened with, and what
-//! happens by itself only under pressure. Not part of the interface: no promise is kept about it.
+//! Internals for benches and tests, with the feature `testing`: RocksDB's options, and actions that
+//! the engine itself takes only under pressure. Not part of the public interface, and may change.
 //!
-//! Cargo unifies the features of a workspace, so the program `vbstore` is built with this too when it
-//! is built beside the tests. That is harmless: these are functions that nothing else calls, and no
-//! code outside this module and the functions under it looks at the feature.
+//! Cargo unifies the features of a workspace, so the program `vbstore` is built with this too when
+//! it is built beside the tests. That is harmless: nothing else calls these functions, and no code
+//! outside this module and the functions that it calls depends on the feature.
 
 pub use crate::storage::{FamilyOptions, ReadHeld, StorageConfig, key_family, seqno_family};
 
@@ -14,30 +14,31 @@ use vbstore_core::record::VbState;
 use vbstore_core::vbucket::Admission;
 use vbstore_core::{FailoverLog, FilterDigest, Position, Seqno, Taker, VbCell, VbId, VbUuid};
 
-/// Lets no family be compacted any more until the store is opened again.
+/// Stops the compaction of all column families until the store is opened again.
 ///
 /// # Errors
-/// When the engine is closed, or RocksDB refuses.
+/// If the engine is closed, or RocksDB fails.
 pub fn stop_compactions(engine: &Engine) -> Result<()> {
     engine.services().gate.lend()?.stop_compactions()
 }
 
-/// Opens one db snapshot and lends a function that reads slices through it, for as long as
-/// `work` takes: what this engine never does otherwise, so that a bench can say what it costs.
+/// Opens one db snapshot and calls `work` with a function that reads slices through it. The engine
+/// itself never keeps a db snapshot open between slices. A bench measures what that would cost.
 ///
 /// # Errors
-/// When the engine is closed.
+/// If the engine is closed.
 pub fn with_held_view<R>(engine: &Engine, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> Result<R> {
     Ok(engine.services().gate.lend()?.with_held_view(work))
 }
 
-/// Registers a reader with a vBucket of no store: for what keeps such a guard.
+/// Registers a reader with a vBucket that belongs to no store, for tests of code that keeps a
+/// guard.
 ///
 /// # Errors
-/// When the C library has no memory to watch for forks.
+/// If the C library has no memory for the handler that detects forks.
 ///
 /// # Panics
-/// When a new vBucket refuses a stream from the beginning.
+/// If a new vBucket refuses a stream from the beginning.
 pub fn reader_of_no_store(vb: VbId) -> Result<ReaderGuard> {
     let uuid = VbUuid::from_random(1);
     let cell = VbCell::new(vb, VbState::new(uuid), FailoverLog::new(uuid, 0));
@@ -50,16 +51,16 @@ pub fn reader_of_no_store(vb: VbId) -> Result<ReaderGuard> {
     ReaderGuard::new(reader)
 }
 
-/// Returns in how many vBuckets a writer waits for its branch.
+/// Returns the number of vBuckets in which a writer waits for a branch to begin.
 #[must_use]
 pub fn waiting_for_branch(engine: &Engine) -> usize {
     engine.services().writes.branches.waiting()
 }
 
-/// Removes tombstones for good, even if a stream still needs them. Returns how many.
+/// Removes tombstones up to `upto` for good, even if a stream still needs them. Returns how many.
 ///
 /// # Errors
-/// As a flush.
+/// The errors of a flush.
 pub fn purge_tombstones(engine: &Engine, vb: VbId, upto: Seqno) -> Result<u64> {
     let services = engine.services();
     let purger = Purger {
@@ -72,11 +73,12 @@ pub fn purge_tombstones(engine: &Engine, vb: VbId, upto: Seqno) -> Result<u64> {
     purger.purge(services.vbs.get(vb)?, upto)
 }
 
-/// Frees all memory of changes that are on disk and that every stream has read; if `drops_cursors`,
-/// also what not, and drops the cursors of those who have not.
+/// Frees the memory of all changes that are persisted and that every stream has read. With
+/// `drops_cursors`, frees all persisted changes, and drops the cursors of streams that have not
+/// read them.
 ///
 /// # Errors
-/// As a flush.
+/// The errors of a flush.
 pub fn forget_memory(engine: &Engine, drops_cursors: bool) -> Result<()> {
     let services = engine.services();
     services.committer.with_lead(|lead| {

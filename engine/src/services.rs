@@ -1,19 +1,21 @@
-//! The parts of an open engine, put together. Each part is a struct that holds just what it needs; this
-//! is the list of them, and has no behaviour of its own.
+//! The parts of an open engine, put together.
+//!
+//! Each part is a struct that holds only what it needs. This module lists them, and has no
+//! behaviour of its own.
 //!
 //! # Locks
-//! The order in which a thread takes them is [`Rank`](vbstore_core::lock_order::Rank), checked in
-//! builds with debug assertions:
+//! A thread takes locks in this order. Builds with debug assertions check it by
+//! [`Rank`](vbstore_core::lock_order::Rank).
 //!
 //! 1. the *lead* of the commit queue: a role rather than a lock, see [`crate::commit`];
-//! 2. the *gate* ([`crate::gate`]): its read side for every operation, its write side for the close;
-//! 3. the *stripes* of the keys of one write, all of one vBucket, in ascending order;
+//! 2. the *gate* ([`crate::gate`]): read by every operation, written by the close;
+//! 3. the *stripes* of the keys of one write, all in one vBucket, in ascending order;
 //! 4. the lock of one *vBucket*;
 //! 5. the commit *queue*;
 //! 6. *leaves*, never two at once: dirty list, ledger, health, witness, tuning, signals.
 //!
-//! A thread that waits for durability, for room or for the lead holds none of them, and neither does
-//! one that calls wakers or frees changes ([`crate::wakes`]).
+//! A thread that waits for durability, for memory or for the lead holds none of them. A thread that
+//! calls wakers or frees changes holds none either ([`crate::wakes`]).
 
 use crate::commit::{
     Branches, Committer, Deleter, Demand, DirtyList, Flush, Ledger, MemoryRecovery, SyncAside,
@@ -49,10 +51,10 @@ pub(crate) struct Services {
     pub(crate) failpoints: MaybeFailpoints,
     pub(crate) signals: Arc<Signals>,
     pub(crate) wakers: Wakers,
-    /// RocksDB's memory for data not yet in files, in bytes.
+    /// The limit of RocksDB's memory for data that is not yet in files, in bytes.
     pub(crate) write_buffer_bytes: u64,
-    /// A copy of a store was opened to read: its vBuckets have yet to begin their new branches, and
-    /// streams must not be told of the old ones.
+    /// Whether the store is a copy that was opened to read. Its vBuckets could not begin their new
+    /// branches, so streams are refused: they would announce the branches of the original.
     pub(crate) has_branches_to_begin: bool,
 
     pub(crate) home: Arc<Home>,
@@ -79,7 +81,7 @@ pub(crate) struct Services {
     pub(crate) slices: SliceReads,
 }
 
-/// What an engine is put together from: a store that was opened.
+/// A store that was opened, and the options of the engine: what [`Services::new`] needs.
 pub(crate) struct Opened {
     pub(crate) store: StoreUuid,
     pub(crate) config: Config,
@@ -98,7 +100,7 @@ pub(crate) struct Opened {
 }
 
 impl Services {
-    /// Puts an engine together.
+    /// Makes the parts and connects them.
     #[expect(
         clippy::too_many_lines,
         reason = "one list: each part with what it needs"

@@ -1,25 +1,27 @@
-//! A digest of the data files' names and lengths.
+//! A digest of the names and lengths of RocksDB's data files.
 //!
-//! After a clean close with an empty log there is nothing to recover, so the comparison with the
-//! witness through a read-only open (a second for 1,024 vBuckets) can be left out, provided that
-//! the files are the ones the close left: a MANIFEST cut short would otherwise be taken for an
-//! older state, and the files it no longer names be deleted.
+//! After a clean close with an empty log there is nothing to recover. An open can then skip the
+//! comparison with the witness through a read-only open, which takes a second for 1,024 vBuckets.
+//! This requires that the files are those that the close left. Otherwise RocksDB could take a
+//! truncated MANIFEST for an older state, and would delete the files that it does not name.
 
+use super::names::shown;
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// What the data files look like from outside.
+/// The sizes of RocksDB's files, and a digest of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DataFiles {
-    /// Digest of names and lengths, never 0.
+    /// The digest of names and lengths of the data files. Never 0, which in the witness means "not
+    /// closed cleanly".
     pub(crate) digest: u64,
-    /// Bytes of RocksDB's log.
+    /// The size of RocksDB's log, in bytes.
     pub(crate) log_bytes: u64,
-    /// Bytes of all files.
+    /// The size of all files, in bytes.
     pub(crate) bytes: u64,
 }
 
-/// Looks at RocksDB's directory. A file that goes away meanwhile is passed over.
+/// Lists RocksDB's directory. Skips a file that is removed meanwhile.
 pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
     let list = || -> std::io::Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
@@ -32,10 +34,11 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
             };
             files.push((entry.file_name().to_string_lossy().into_owned(), len));
         }
+        // The order of a directory listing is arbitrary; the digest must not depend on it.
         files.sort();
         Ok(files)
     };
-    let files = list().map_err(|e| Error::io(format!("list {}", db.display()), e))?;
+    let files = list().map_err(|e| Error::io(format!("list {}", shown(db)), e))?;
     let mut hasher = crc32fast::Hasher::new();
     let (mut log_bytes, mut bytes) = (0_u64, 0_u64);
     for (name, len) in &files {
@@ -49,6 +52,7 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
         hasher.update(name.as_bytes());
         hasher.update(&len.to_be_bytes());
     }
+    // The bit above the checksum keeps the digest from being 0.
     let digest = u64::from(hasher.finalize()) | (1 << 32);
     Ok(DataFiles {
         digest,
@@ -57,8 +61,8 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
     })
 }
 
-/// Returns whether RocksDB keeps the store's state in a file of this name. What somebody else has put
-/// there, and RocksDB's own text logs and lock, say nothing about the store.
+/// Returns whether RocksDB keeps the store's state in a file of this name. Other files do not
+/// count: those of other programs, and RocksDB's text logs and lock.
 fn is_data_file(name: &str) -> bool {
     let is_numbered = |prefix| {
         let number = name.strip_prefix(prefix);
@@ -76,7 +80,7 @@ fn is_data_file(name: &str) -> bool {
         || is_table_or_log
 }
 
-/// Returns whether a file of this name is one of RocksDB's log.
+/// Returns whether a file of this name is part of RocksDB's log.
 pub(super) fn is_log(name: &str) -> bool {
     is_data_file(name) && has_extension(name, "log")
 }

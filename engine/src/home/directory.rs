@@ -1,9 +1,9 @@
-//! The directory of a store: whose it is, and in which state.
+//! The directory of a store: its lock, its marker, and whether it is still at its path.
 
 use super::identity::{FilesDigest, files_digest};
 use super::lock::{Access, DirLock};
 use super::marker::Marker;
-use super::names::{DB, LOCK, MARKER, MARKER_NEW, OURS, WITNESS};
+use super::names::{DB, LOCK, MARKER, MARKER_NEW, OURS, WITNESS, shown};
 use super::witness_file::write_synced;
 use crate::error::{Error, Result};
 use crate::process::Opener;
@@ -17,31 +17,34 @@ use vbstore_core::lock_order::Rank;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::number;
 
-/// A store's directory, locked. A store is a directory, not a path: everything in it is reached through
-/// the descriptor that was opened first, so that no file of another directory is touched if this one is
-/// moved, replaced or removed meanwhile.
+/// A store's directory, locked.
+///
+/// A store is a directory, not a path. All files are reached through the descriptor that was opened
+/// first. So the engine touches no file of another directory if this one is moved, replaced or
+/// removed meanwhile.
 pub(crate) struct Home {
-    /// For messages, and to see whether it still leads to the directory.
+    /// For messages, and to check that it still leads to this directory.
     path: PathBuf,
-    /// Leads to the directory whatever becomes of its path.
+    /// A path that leads to this directory even after its own path has changed.
     inside: PathBuf,
     identity: (u64, u64),
     /// `None` once the engine is closed.
     lock: Mutex<Option<DirLock>>,
     opener: Opener,
-    /// Kept open as long as `inside` is used.
+    /// Keeps the descriptor open that `inside` goes through.
     descriptor: File,
 }
 
 impl Home {
-    /// Locks the directory. To write, makes it if it is missing (mode 0700).
+    /// Locks the directory. For [`Access::Write`], makes it first if it is missing (mode 0700).
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a path that is no directory, or is one that holds something else than a
-    /// store; [`Error::NoStore`] for one to read that holds none; [`Error::Locked`]; [`Error::Io`].
+    /// [`Error::Invalid`] for a path that is not a directory, or whose directory holds something
+    /// else than a store; [`Error::NoStore`] for a directory without a store, with
+    /// [`Access::Read`]; [`Error::Locked`]; [`Error::Io`].
     pub(crate) fn lock(path: &Path, access: Access) -> Result<Self> {
         if path.as_os_str().is_empty() {
-            return Err(Error::invalid("path", "it is empty"));
+            return Err(Error::invalid("path", "the path is empty"));
         }
         match access {
             Access::Write => make_directory(path)?,
@@ -56,6 +59,7 @@ impl Home {
             return Err(not_a_directory(&path));
         }
         let identity = (metadata.dev(), metadata.ino());
+        // From here on nothing is reached by `path`, which may lead elsewhere at any time.
         let inside = path_through(&descriptor, identity).unwrap_or_else(|| path.clone());
         refuse_foreign(&inside, &path)?;
         let opener = Opener::this()?;
@@ -70,16 +74,16 @@ impl Home {
         })
     }
 
-    /// Returns the process that locked the directory.
+    /// Identifies the process that locked the directory.
     pub(crate) fn opener(&self) -> Opener {
         self.opener.clone()
     }
 
-    /// Refuses if the directory was moved, replaced or removed.
+    /// Checks that the directory was not moved, replaced, removed or emptied.
     ///
     /// # Errors
-    /// [`Error::Failed`] with that cause. Whatever else keeps the path from being looked at is no error:
-    /// the directory is reached through its descriptor.
+    /// [`Error::Failed`] with that cause. Any other reason why the path cannot be read is not an
+    /// error: the directory is reached through its descriptor.
     pub(crate) fn check(&self) -> Result<()> {
         let found = fs::metadata(&self.path);
         let what = match &found {
@@ -95,7 +99,7 @@ impl Home {
         Err(Error::failed(cause))
     }
 
-    /// Returns whether the directory still holds what every store has.
+    /// Returns whether the directory still has the files that every store has.
     fn holds_a_store(&self) -> bool {
         let is_missing = |name| {
             let found = fs::symlink_metadata(self.inside.join(name));
@@ -104,20 +108,22 @@ impl Home {
         !is_missing(MARKER) && !is_missing(DB)
     }
 
-    /// Releases the lock of the directory: the engine is closed.
+    /// Releases the lock of the directory when the engine is closed.
     pub(crate) fn unlock(&self) {
+        // Dropped after the mutex is released: the drop takes the lock of the table of open
+        // directories.
         let lock = self.lock.lock().take();
         drop(lock);
     }
 
-    /// Returns how many blocks of the file system are free, and how many there are.
+    /// Returns the number of free blocks of the file system, and of all its blocks.
     pub(crate) fn disk_blocks(&self) -> Result<(u64, u64)> {
         let space = rustix::fs::fstatvfs(&self.descriptor)
-            .map_err(|e| Error::io("ask for the free space", e.into()))?;
+            .map_err(|e| Error::io("read the free space of the file system", e.into()))?;
         Ok((space.f_bavail, space.f_blocks))
     }
 
-    /// Returns which share of the file system is free, or `None` if it does not say how large it is.
+    /// Returns the share of the file system that is free, or `None` if it does not report its size.
     pub(crate) fn disk_free_ratio(&self) -> Result<Option<f64>> {
         let (free, all) = self.disk_blocks()?;
         Ok((all > 0).then(|| number(free) / number(all)))
@@ -128,57 +134,63 @@ impl Home {
         self.inside.join(DB)
     }
 
-    /// Returns the path of the witness.
+    /// Returns the path of the witness file.
     pub(crate) fn witness(&self) -> PathBuf {
         self.inside.join(WITNESS)
     }
 
-    /// Returns a digest of which files the store consists of.
+    /// Returns the digest that identifies the files of the store, by which copies are detected.
     pub(crate) fn files_digest(&self) -> Result<FilesDigest> {
         files_digest(&self.inside, &self.db())
     }
 
-    /// Returns the marker, or `None` if the directory is new: it holds nothing but what a creation
-    /// that was cut short before its marker can have left.
+    /// Returns the marker, or `None` if the directory is new. A new directory holds at most what a
+    /// creation leaves that was interrupted before it wrote its marker.
     pub(crate) fn marker(&self) -> Result<Option<Marker>> {
         match fs::read(self.inside.join(MARKER)) {
             Ok(bytes) => Marker::decode(&bytes).map(Some),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 if self.inside.join(DB).exists() || self.inside.join(WITNESS).exists() {
-                    let detail = "missing, though the directory holds the data of a store";
+                    let detail = "the file is missing, but the directory holds the data of a store";
                     return Err(Error::corrupt_file(MARKER, detail));
                 }
                 Ok(None)
             }
-            Err(e) => Err(Error::io("read the marker", e)),
+            Err(e) => Err(Error::io(format!("read the marker {MARKER}"), e)),
         }
     }
 
-    /// Puts a marker in place of whatever there is, synced with its directory.
+    /// Replaces the marker. Synced, and its name too, when this returns.
     pub(crate) fn put_marker(&self, marker: &Marker) -> Result<()> {
         let new = self.inside.join(MARKER_NEW);
         write_synced(&new, &marker.encode())?;
-        fs::rename(&new, self.inside.join(MARKER)).map_err(|e| Error::io("put the marker", e))?;
+        // A rename replaces the marker at once: a crash leaves the old one or the new one.
+        fs::rename(&new, self.inside.join(MARKER))
+            .map_err(|e| Error::io(format!("replace the marker {MARKER}"), e))?;
         sync_dir(&self.inside)
     }
 
-    /// Removes what a creation that was cut short has left, and makes RocksDB's directory.
+    /// Removes what an interrupted creation has left, and makes RocksDB's directory.
+    ///
+    /// The caller has put the marker "creating": nothing in this store was ever acknowledged.
     pub(crate) fn clear_for_creation(&self) -> Result<()> {
         let db = self.db();
         match fs::remove_dir_all(&db) {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("remove a half-made store", e)),
+            Err(e) => {
+                return Err(Error::io(format!("remove the incomplete store in {DB}"), e));
+            }
         }
         let mut builder = fs::DirBuilder::new();
         builder
             .mode(0o700)
             .create(&db)
-            .map_err(|e| Error::io("make the data directory", e))?;
+            .map_err(|e| Error::io(format!("make the data directory {DB}"), e))?;
         sync_dir(&self.inside)
     }
 
-    /// Makes names in the store's directory durable.
+    /// Syncs the names of the files in the store's directory.
     pub(crate) fn sync(&self) -> Result<()> {
         sync_dir(&self.inside)
     }
@@ -187,7 +199,7 @@ impl Home {
 /// Returns whether a directory has a marker.
 ///
 /// # Errors
-/// [`Error::Invalid`] for a path that is no directory; [`Error::Io`] if that cannot be found out.
+/// [`Error::Invalid`] for a path that is not a directory; [`Error::Io`] if the path cannot be read.
 pub(crate) fn has_marker(path: &Path) -> Result<bool> {
     let marker = path.join(MARKER);
     marker.try_exists().map_err(|error| match error.kind() {
@@ -196,30 +208,35 @@ pub(crate) fn has_marker(path: &Path) -> Result<bool> {
     })
 }
 
-/// Makes the store's directory (mode 0700), with those above it, if it is missing.
+/// Makes the store's directory (mode 0700) and missing parents, if it is missing.
 fn make_directory(path: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(path).map_err(|e| match e.kind() {
-        // Only a file in its place, or in that of a directory above it.
+        // In a recursive creation these mean that a file is in the place of one of the directories.
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => not_a_directory(path),
         _ => Error::io(format!("make {}", path.display()), e),
     })
 }
 
-/// Returns a path that leads to an open directory whatever becomes of its name, if the system has one.
+/// Returns a path that leads to an open directory even after it was moved, or `None` if the system
+/// has no `/proc`.
 fn path_through(descriptor: &File, identity: (u64, u64)) -> Option<PathBuf> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+    // Compared, in case something else than the usual `/proc` is there.
     let found = fs::metadata(&path).ok()?;
     ((found.dev(), found.ino()) == identity).then_some(path)
 }
 
 fn not_a_directory(path: &Path) -> Error {
-    Error::invalid("path", format!("{} is not a directory", path.display()))
+    Error::invalid(
+        "path",
+        format!("the path {} is not a directory", path.display()),
+    )
 }
 
-/// Refuses a directory that holds files and is no store, before anything is put there. `path` is its
-/// name.
+/// Fails if the directory holds files but no store, before anything is written to it. `path` is its
+/// name for the error.
 fn refuse_foreign(dir: &Path, path: &Path) -> Result<()> {
     if dir.join(MARKER).exists() {
         return Ok(());
@@ -228,7 +245,10 @@ fn refuse_foreign(dir: &Path, path: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| Error::io(context(), e))? {
         let name = entry.map_err(|e| Error::io(context(), e))?.file_name();
         if !OURS.iter().any(|our| name == OsStr::new(our)) {
-            let detail = format!("{} is not a store, and not empty", path.display());
+            let detail = format!(
+                "the path {} is a directory that is not empty and holds no store",
+                path.display()
+            );
             return Err(Error::invalid("path", detail));
         }
     }
@@ -238,5 +258,5 @@ fn refuse_foreign(dir: &Path, path: &Path) -> Result<()> {
 fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(|e| Error::io(format!("sync {}", dir.display()), e))
+        .map_err(|e| Error::io(format!("sync {}", shown(dir)), e))
 }

@@ -1,20 +1,23 @@
-//! Which files a store consists of, so that a copy of it is noticed.
+//! A digest that identifies the files of a store, so that a copy of the store is detected.
 //!
-//! A copy holds the same bytes, and its consumers may have followed the original further: it must begin
-//! new branches. What a copy cannot have is the inodes of the original, or, where their numbers are used
-//! again, their times of birth. The digest is of
-//! - the store's directory and RocksDB's, which a copy by hard links has of its own;
-//! - the marker, which stays the same file as long as the store lives;
-//! - RocksDB's CURRENT and the MANIFEST it names, which every open replaces: a copy that is written
-//!   over the files of its original, which are kept, has to make them anew.
+//! A copy holds the same bytes. Its consumers may have followed the original further, so it must
+//! begin new branches. A copy cannot have the inodes of the original. If the file system reuses the
+//! inode numbers, it cannot have the times of birth. The digest covers the inodes and times of
+//! birth of:
+//! - the store's directory and RocksDB's, which even a copy made of hard links has of its own;
+//! - the marker, which stays the same file as long as the store exists;
+//! - RocksDB's CURRENT and the MANIFEST that it names, which every open replaces. A copy that is
+//!   written into the existing files of its original has to make these two anew.
 //!
-//! The last two have a half of the digest of their own, which is 0 while the store is being opened: an
-//! open that is cut short may or may not have replaced them, and must not make the store look like a copy.
+//! CURRENT and the MANIFEST have their own half of the digest. It is 0 while the store is being
+//! opened: an interrupted open may or may not have replaced them, and must not make the store
+//! look like a copy.
 //!
-//! A directory that is renamed keeps all of them. Device numbers are left out: they change when a
-//! machine starts again. Where a file system has no times of birth, the inodes alone are compared.
+//! Renaming a directory changes none of these. Device numbers are left out, because they change
+//! when a machine is restarted. If a file system has no times of birth, only the inodes are
+//! compared.
 
-use super::names::MARKER;
+use super::names::{MARKER, shown};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use std::fs;
@@ -23,26 +26,27 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-/// A digest of which files a store consists of: never 0 in its upper half, and in its lower half, that of
-/// CURRENT and the MANIFEST, 0 only while the store is being opened.
+/// A digest that identifies the files of a store. The upper half is never 0. The lower half, of
+/// CURRENT and the MANIFEST, is 0 only while the store is being opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FilesDigest(u64);
 
+/// The half of the digest that covers CURRENT and the MANIFEST.
 const DATABASE: u64 = 0xffff_ffff;
 
 impl FilesDigest {
-    /// Returns the digest as a number.
+    /// Returns the digest as the number that the witness records.
     pub(crate) const fn get(self) -> u64 {
         self.0
     }
 
-    /// Returns the digest for the time in which the store is being opened.
+    /// Returns the digest to record while the store is being opened.
     pub(crate) const fn while_opening(self) -> Self {
         Self(self.0 & !DATABASE)
     }
 
-    /// Returns whether a store of these files is another one than that of which `recorded` was written; 0
-    /// where nothing was.
+    /// Returns whether the store with these files is a copy of the one that recorded `recorded`. A
+    /// `recorded` of 0 means that none was recorded, and is never a copy.
     pub(crate) const fn is_copy(self, recorded: u64) -> bool {
         let differs = self.0 ^ recorded;
         let is_database_known = recorded & DATABASE != 0;
@@ -50,8 +54,8 @@ impl FilesDigest {
     }
 }
 
-/// Returns the digest of the store in `dir` with RocksDB's directory `db`. A file that is missing counts
-/// as one of its own.
+/// Returns the digest of the store in `dir` with RocksDB's directory `db`. A missing file also has
+/// a place in the digest.
 pub(super) fn files_digest(dir: &Path, db: &Path) -> Result<FilesDigest> {
     let mut ours = Hasher::new();
     for path in [dir, db, &dir.join(MARKER)] {
@@ -62,19 +66,20 @@ pub(super) fn files_digest(dir: &Path, db: &Path) -> Result<FilesDigest> {
     add(&mut database, &current)?;
     match fs::read_to_string(&current) {
         Ok(manifest) => add(&mut database, &db.join(manifest.trim()))?,
-        // RocksDB says what is wrong with it.
+        // RocksDB reports what is wrong with this file.
         Err(e)
             if matches!(
                 e.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::InvalidData
             ) => {}
-        Err(e) => return Err(Error::io("read CURRENT", e)),
+        Err(e) => return Err(Error::io("read RocksDB's file CURRENT", e)),
     }
+    // A half of 0 means that nothing is recorded.
     let half = |hasher: Hasher| u64::from(hasher.finalize().max(1));
     Ok(FilesDigest((half(ours) << 32) | half(database)))
 }
 
-/// Adds which file this is.
+/// Adds the inode and the time of birth of a file.
 fn add(hasher: &mut Hasher, path: &Path) -> Result<()> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -82,7 +87,7 @@ fn add(hasher: &mut Hasher, path: &Path) -> Result<()> {
             hasher.update(&[0]);
             return Ok(());
         }
-        Err(e) => return Err(Error::io(format!("look at {}", path.display()), e)),
+        Err(e) => return Err(Error::io(format!("read the inode of {}", shown(path)), e)),
     };
     hasher.update(&metadata.ino().to_be_bytes());
     let born = metadata.created().ok();

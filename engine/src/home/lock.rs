@@ -1,17 +1,18 @@
-//! One engine that writes a store, or any number that read it.
+//! The lock of a store: one engine that writes it, or any number of engines that read it.
 //!
-//! RocksDB's own lock lets the same process in through a symlink, and another process after its
-//! LOCK file is unlinked (measured). Here: an flock on a file of ours, and a table of the
-//! directories that this process has open, by device and inode, for the case that the file was
-//! unlinked. What is left: another process after the lock file was unlinked by hand.
+//! RocksDB's own lock is not enough: it admits the same process again through a symlink, and
+//! another process after its LOCK file was unlinked (measured). This lock is an flock on a file of
+//! the store, and a table of the directories that this process has open. The table uses device and
+//! inode, so it holds even if the lock file was unlinked. One hole is left: another process, after
+//! a user has unlinked the lock file.
 //!
-//! An engine that writes takes the flock exclusively. One that reads takes it shared, on a descriptor
-//! opened for reading, and writes nothing: not even its pid, so the one in the file may be that of an
-//! engine that is long gone. A read-only RocksDB must not run beside one that writes, which removes
-//! files under it.
+//! An engine that writes takes the flock exclusively, and writes its pid to the file. An engine
+//! that reads takes it shared, on a descriptor opened for reading. It writes nothing, so the pid in
+//! the file may be that of an engine that is gone. A read-only RocksDB must not run beside one that
+//! writes and removes files.
 //!
-//! A copy of the store made of hard links shares the lock file until one of the two is opened to write. So
-//! a reader of one keeps the other from being opened to write meanwhile.
+//! A copy of the store made of hard links shares the lock file until one of the two is opened to
+//! write. Until then, a reader of one keeps the other from being opened to write.
 
 use super::names::{LOCK, LOCK_NEW};
 use crate::error::{Error, Result};
@@ -24,27 +25,28 @@ use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// What a store is opened for.
+/// The kind of access that a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// To write, by one engine alone.
     Write,
-    /// To read, beside others that only read.
+    /// To read, by any number of engines.
     Read,
 }
 
-/// How a directory is open in this process.
+/// How this process has a directory open.
 #[derive(Debug)]
 enum OpenHere {
     ToWrite,
-    /// By so many engines.
+    /// By this number of engines.
     ToRead(u64),
 }
 
-/// Directories open in this process, by device and inode. Process-wide by its purpose.
+/// The directories that this process has open, by device and inode. Global, because it must cover
+/// all engines of the process.
 static OPEN_HERE: Mutex<BTreeMap<(u64, u64), OpenHere>> = Mutex::new(BTreeMap::new());
 
-/// Holds a store's lock while it lives.
+/// Holds the lock of a store until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DirLock {
     file: File,
@@ -53,15 +55,18 @@ pub(crate) struct DirLock {
 }
 
 impl DirLock {
-    /// Takes the lock of the directory with this device and inode, or says which process has it. Never
-    /// waits.
+    /// Takes the lock of the directory with this device and inode. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Locked`], with the pid of the process that has the lock, if it is known;
+    /// [`Error::Io`].
     pub(crate) fn take(
         identity: (u64, u64),
         lock_file: &Path,
         access: Access,
         opener: &Opener,
     ) -> Result<Self> {
-        // Held to the end, so that two threads cannot both find the table empty.
+        // Held until the end, so that two threads cannot both find the directory not open.
         let mut open_here = OPEN_HERE.lock();
         let readers = match (open_here.get(&identity), access) {
             (None, _) => 0,
@@ -85,23 +90,28 @@ impl DirLock {
     }
 }
 
+/// Locks the file exclusively, and writes the pid of this process to it. Makes a file of its own
+/// for a store that shares it with a copy.
 fn lock_to_write(lock_file: &Path) -> Result<File> {
     let mut file = lock_in_place(open(lock_file, false)?, lock_file, Access::Write)?;
     let links = file.metadata().map(|metadata| metadata.nlink());
-    if links.map_err(|e| Error::io("look at the lock file", e))? > 1 {
-        // A copy of the store made of hard links has the same file. Each gets one of its own; no other
-        // process can have locked either meanwhile, since both are locked here. One that opened the old
-        // file before finds, once it has the lock, that the file is not in place any more.
+    if links.map_err(|e| Error::io(format!("read the number of links of {LOCK}"), e))? > 1 {
+        // A copy of the store made of hard links has the same lock file. Each of the two gets a
+        // file of its own. No other process can have locked the old or the new file meanwhile,
+        // because this process has both locked. A process that opened the old file before gets its
+        // lock later, and then finds that the file is not at the path any more.
         let new = lock_file.with_file_name(LOCK_NEW);
         let mut own = open(&new, true)?;
         flock_now(&mut own, Access::Write)?;
-        fs::rename(&new, lock_file).map_err(|e| Error::io("put the lock file", e))?;
+        fs::rename(&new, lock_file)
+            .map_err(|e| Error::io(format!("replace the lock file {LOCK}"), e))?;
         file = own;
     }
-    write_pid(&mut file).map_err(|e| Error::io("write the lock file", e))?;
+    write_pid(&mut file).map_err(|e| Error::io(format!("write the lock file {LOCK}"), e))?;
     Ok(file)
 }
 
+/// Locks the file shared. Neither creates it nor writes to it.
 fn lock_to_read(lock_file: &Path) -> Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -111,23 +121,23 @@ fn lock_to_read(lock_file: &Path) -> Result<File> {
         Ok(file) => lock_in_place(file, lock_file, Access::Read),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let detail = format!(
-                "the store's file {LOCK} is missing, and a read-only open makes none; open the store \
-                 once to write"
+                "the store's lock file {LOCK} is missing, and a read-only open does not create it; \
+                 open the store to write once"
             );
             Err(Error::invalid("read_only", detail))
         }
-        Err(e) => Err(Error::io("open the lock file", e)),
+        Err(e) => Err(Error::io(format!("open the lock file {LOCK}"), e)),
     }
 }
 
-/// Locks a lock file that was opened, and looks whether it is still the one at the path: a process that
-/// writes may have put a file of its own there since, and have that one locked.
+/// Locks an open lock file, and checks that it is still the one at the path. A process that writes
+/// may have replaced it since it was opened, and have locked the new one.
 ///
 /// # Errors
-/// [`Error::Locked`], also if the file is not in place any more; [`Error::Io`].
+/// [`Error::Locked`] if the file is locked, or is not at the path any more; [`Error::Io`].
 fn lock_in_place(mut file: File, lock_file: &Path, access: Access) -> Result<File> {
     flock_now(&mut file, access)?;
-    let context = |e| Error::io("look at the lock file", e);
+    let context = |e| Error::io(format!("read the inode of {LOCK}"), e);
     let locked = file.metadata().map_err(context)?;
     let in_place = match fs::symlink_metadata(lock_file) {
         Err(e) if e.kind() == ErrorKind::NotFound => None,
@@ -141,14 +151,16 @@ fn lock_in_place(mut file: File, lock_file: &Path, access: Access) -> Result<Fil
     }
 }
 
+/// Returns the flag that makes the open of a symlink fail.
 fn no_follow() -> i32 {
     i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
-/// Opens a lock file to write; a new one if `anew`, whatever a process that died has left there.
-fn open(path: &Path, anew: bool) -> Result<File> {
-    let context = |e| Error::io("open the lock file", e);
-    if anew {
+/// Opens a lock file to write, and makes it if it is missing. With `new_file`, first removes a file
+/// that a killed process may have left there.
+fn open(path: &Path, new_file: bool) -> Result<File> {
+    let context = |e| Error::io(format!("open the lock file {LOCK}"), e);
+    if new_file {
         match fs::remove_file(path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(context(e)),
             _ => {}
@@ -158,6 +170,7 @@ fn open(path: &Path, anew: bool) -> Result<File> {
         .read(true)
         .write(true)
         .create(true)
+        // The content is the pid of the process that has the lock, which `holder` reads.
         .truncate(false)
         .mode(0o600)
         .custom_flags(no_follow())
@@ -173,18 +186,19 @@ fn flock_now(file: &mut File, access: Access) -> Result<()> {
     match flock(&*file, operation) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { pid: holder(file) }),
-        Err(e) => Err(Error::io("lock the store", e.into())),
+        Err(e) => Err(Error::io(format!("lock {LOCK}"), e.into())),
     }
 }
 
-/// Returns the process that has the lock, if it said so. One that reads has not: where the lock can be
-/// shared, the pid in the file is an older one's.
+/// Returns the process that has the lock, or `None` if it is not known. If a shared lock is
+/// possible, only readers have it, and the pid in the file is that of an older engine.
 fn holder(file: &mut File) -> Option<u32> {
     if flock(&*file, FlockOperation::NonBlockingLockShared).is_ok() {
-        // Not left to closing the file, as in `DirLock::drop`.
+        // Unlocked at once rather than when the file is closed, as in `DirLock::drop`.
         let _ = flock(&*file, FlockOperation::Unlock);
         return None;
     }
+    // No pid if the holder is just writing it: it is for the message only.
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
@@ -199,15 +213,16 @@ fn write_pid(file: &mut File) -> std::io::Result<()> {
 impl Drop for DirLock {
     fn drop(&mut self) {
         if self.opener.check_id().is_err() {
-            // The flock is shared with the process that opened the store.
+            // In a fork. The flock is shared with the process that opened the store, and must stay.
             return;
         }
-        // Not left to closing the file: another thread of the program may just be starting a process,
-        // which has a copy of the descriptor, and with it the flock, until it is another program.
+        // Unlocked before the file is closed: a child process that another thread is just starting
+        // has a copy of the descriptor until it executes its program, and would keep the flock.
         if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
-            tracing::warn!(%error, "the lock is given back with the file");
+            tracing::warn!(%error, "cannot unlock the store: its lock is released with the file");
         }
-        // ORDER: after it, so that a thread that finds the table empty finds the file free.
+        // ORDER: after the unlock, so that a thread that finds the table empty finds the file
+        // unlocked.
         let mut open_here = OPEN_HERE.lock();
         match open_here.get_mut(&self.identity) {
             Some(OpenHere::ToRead(readers)) if *readers > 1 => *readers -= 1,
@@ -221,13 +236,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_file_that_was_replaced_since_it_was_opened_is_no_lock() {
+    fn a_lock_file_that_was_replaced_since_it_was_opened_is_not_a_lock() {
         let dir = tempfile::tempdir().unwrap();
         let (path, new) = (dir.path().join("lock"), dir.path().join("lock.new"));
         for access in [Access::Write, Access::Read] {
             let before = open(&path, false).unwrap();
             drop(lock_in_place(before, &path, access).unwrap());
-            // Opened, and not locked yet, when another process puts its own there.
+            // Opened, but not locked yet, when another process puts its own file there.
             let late = open(&path, false).unwrap();
             let own = open(&new, true).unwrap();
             fs::rename(&new, &path).unwrap();

@@ -1,18 +1,21 @@
-//! Making RocksDB's log durable without writing to it.
+//! Syncs RocksDB's log without opening the database to write.
 
 use super::digest::is_log;
+use super::names::shown;
 use crate::error::{Error, Result};
 use rustix::fs::StatVfsMountFlags;
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Syncs the log files in RocksDB's directory, and their names. After a process was killed its log may
-/// be in the system's memory only. Works on a full disk: the space was taken when the log was written.
+/// Syncs the log files in RocksDB's directory, and the names of the files there.
+///
+/// After a process was killed, the end of its log may be in the operating system's memory only. The
+/// sync works on a full disk, because the space was allocated when the log was written.
 ///
 /// # Errors
-/// [`Error::Io`]: the log cannot be read, or its sync failed.
+/// [`Error::Io`] if a log file cannot be opened, or its sync fails.
 pub(crate) fn sync_logs(db: &Path) -> Result<()> {
-    let context = || format!("list {}", db.display());
+    let context = || format!("list {}", shown(db));
     for entry in fs::read_dir(db).map_err(|e| Error::io(context(), e))? {
         let entry = entry.map_err(|e| Error::io(context(), e))?;
         if is_log(&entry.file_name().to_string_lossy()) {
@@ -22,10 +25,10 @@ pub(crate) fn sync_logs(db: &Path) -> Result<()> {
     sync(db)
 }
 
-/// Syncs a file or a directory. A file system that cannot be written to at all, such as that of an
-/// image, has nothing to sync and may have no call for it.
+/// Syncs a file or a directory. A read-only file system, such as that of an image, has nothing to
+/// sync and may not support the call. Its error is ignored then.
 fn sync(path: &Path) -> Result<()> {
-    let context = || format!("sync {}", path.display());
+    let context = || format!("sync {}", shown(path));
     let file = File::open(path).map_err(|e| Error::io(context(), e))?;
     let Err(error) = file.sync_all() else {
         return Ok(());
@@ -51,7 +54,7 @@ mod tests {
     fn each_log_file_is_synced_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("000001.log"), "x").unwrap();
-        // What has no sync stands for a file whose sync fails.
+        // A device that has no sync takes the place of a file whose sync fails.
         symlink("/dev/null", dir.path().join("000002.sst")).unwrap();
         symlink("/dev/null", dir.path().join("notes.log")).unwrap();
         sync_logs(dir.path()).unwrap();

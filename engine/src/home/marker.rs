@@ -1,23 +1,23 @@
-//! The marker: a few lines of text, the last of which is the checksum of those before.
+//! The marker file: a few lines of text, the last of which is the checksum of those before.
 
 use super::names::MARKER;
 use crate::error::{Error, Result};
 use vbstore_core::StoreUuid;
 use vbstore_core::ids::VBUCKETS_MAX;
 
-/// The format this version writes, and the newest it reads.
+/// The format that this version writes, and the newest that it reads.
 pub(crate) const FORMAT: u32 = 1;
 
-/// How far the creation of a store has come.
+/// How far the creation of a store has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Nothing was ever acknowledged: what is there may be thrown away.
+    /// No write was ever acknowledged: the data in the directory may be deleted.
     Creating,
     /// The store is complete.
     Ready,
 }
 
-/// Says that a directory is a store.
+/// The content of the marker file, which makes a directory a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     pub(crate) store: StoreUuid,
@@ -38,48 +38,53 @@ impl Marker {
         format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes())).into_bytes()
     }
 
-    /// Reads a marker. The first two lines and the checksum line are the same in every format, so
-    /// that a newer one is told from a spoilt one.
+    /// Decodes a marker. The first two lines and the checksum line are the same in every format, so
+    /// that a newer marker can be told from a corrupt one.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`], [`Error::FormatTooNew`].
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let spoilt = |detail: &str| Error::corrupt_file(MARKER, detail);
-        let text = std::str::from_utf8(bytes).map_err(|_| spoilt("not text"))?;
+        let corrupt = |detail: &str| Error::corrupt_file(MARKER, detail);
+        let text = std::str::from_utf8(bytes).map_err(|_| corrupt("the file is not text"))?;
         let (body, crc) = text
             .rsplit_once("crc ")
-            .ok_or_else(|| spoilt("no checksum"))?;
+            .ok_or_else(|| corrupt("the checksum is missing"))?;
         if crc != format!("{:08x}\n", crc32fast::hash(body.as_bytes())) {
-            return Err(spoilt("checksum mismatch"));
+            return Err(corrupt("the checksum does not match"));
         }
         let mut lines = body.lines();
         if lines.next() != Some("vbstore") {
-            return Err(spoilt("not a marker"));
+            return Err(corrupt("the first line is not \"vbstore\""));
         }
         let mut field = |name: &str| {
             let line = lines.next().and_then(|line| line.strip_prefix(name));
             let value = line.and_then(|rest| rest.strip_prefix(' '));
             value
                 .map(str::to_owned)
-                .ok_or_else(|| spoilt(&format!("no field {name}")))
+                .ok_or_else(|| corrupt(&format!("the line \"{name}\" is missing")))
         };
         let format: u32 = field("format")?
             .parse()
-            .map_err(|_| spoilt("format is no number"))?;
+            .map_err(|_| corrupt("the format is not a number"))?;
+        // Checked before any other field, because a newer format may have other fields.
         if format > FORMAT {
             return Err(Error::FormatTooNew {
                 found: format,
                 supported: FORMAT,
             });
         }
-        let store = StoreUuid::parse(&field("store")?).ok_or_else(|| spoilt("store is no uuid"))?;
+        let store =
+            StoreUuid::parse(&field("store")?).ok_or_else(|| corrupt("the store is not a uuid"))?;
         let vbuckets: u16 = field("vbuckets")?
             .parse()
-            .map_err(|_| spoilt("vbuckets is no number"))?;
+            .map_err(|_| corrupt("vbuckets is not a number"))?;
         let phase = match field("phase")?.as_str() {
             "creating" => Phase::Creating,
             "ready" => Phase::Ready,
-            _ => return Err(spoilt("unknown phase")),
+            _ => return Err(corrupt("the phase is neither \"creating\" nor \"ready\"")),
         };
         if !vbuckets.is_power_of_two() || vbuckets > VBUCKETS_MAX {
-            return Err(spoilt("impossible number of vBuckets"));
+            return Err(corrupt("vbuckets is not a power of two from 1 to 1024"));
         }
         Ok(Self {
             store,

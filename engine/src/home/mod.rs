@@ -1,14 +1,14 @@
-//! The directory of a store: whose it is, in which state, and how much of it was synced.
+//! The directory of a store: its lock, its marker and its witness.
 //!
 //! ```text
-//! DIR/VBSTORE        marker: this is a store, of this format, being created or ready
-//! DIR/VBSTORE.lock   locked while an engine has the store open; holds the pid of one that writes
+//! DIR/VBSTORE        marker: the format of the store, and whether it is being created or ready
+//! DIR/VBSTORE.lock   locked while an engine has the store open; holds the pid of a writing process
 //! DIR/WITNESS        how much was synced, and whether the last close was clean
-//! DIR/db/            RocksDB's own
+//! DIR/db/            RocksDB's files
 //! ```
 //! The marker alone decides whether a store is created or opened. RocksDB's "create if missing" is
-//! never set on a directory that holds anything: with CURRENT and the log missing it opens empty
-//! and deletes every data file (measured).
+//! never set for a directory that holds files: if CURRENT and the log are missing, RocksDB opens an
+//! empty database and deletes every data file (measured).
 
 mod digest;
 mod directory;

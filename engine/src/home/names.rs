@@ -1,19 +1,34 @@
-//! The names of the files in a store's directory.
+//! The names of the files in a store's directory, and how messages show them.
 
-/// The marker's file name.
+use std::path::Path;
+
+/// The file name of the marker.
 pub(crate) const MARKER: &str = "VBSTORE";
-/// Where a new marker is written before it takes the old one's place.
+/// Where a new marker is written before it replaces the old one.
 pub(super) const MARKER_NEW: &str = "VBSTORE.new";
-/// The lock's file name.
+/// The file name of the lock.
 pub(super) const LOCK: &str = "VBSTORE.lock";
-/// The witness's file name.
+/// The file name of the witness.
 pub(crate) const WITNESS: &str = "WITNESS";
-/// Where a new witness is written before it takes the old one's place.
+/// Where a new witness is written before it replaces the old one.
 pub(super) const WITNESS_NEW: &str = "WITNESS.new";
-/// Where a new lock file is made before it takes the old one's place.
+/// Where a new lock file is made before it replaces the old one.
 pub(super) const LOCK_NEW: &str = "VBSTORE.lock.new";
-/// RocksDB's directory.
+/// The name of RocksDB's directory.
 pub(super) const DB: &str = "db";
 
-/// Everything that a store's directory may hold.
+/// The names of all files that a store's directory may hold.
 pub(super) const OURS: [&str; 7] = [MARKER, MARKER_NEW, LOCK, LOCK_NEW, WITNESS, WITNESS_NEW, DB];
+
+/// Returns a path as a message shows it: relative to the store's directory if it goes through the
+/// descriptor of that directory, because a user cannot know `/proc/self/fd/5/WITNESS`.
+pub(super) fn shown(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    match path.strip_prefix("/proc/self/fd/") {
+        None => path.into_owned(),
+        Some(inside) => inside.split_once('/').map_or_else(
+            || "the store's directory".to_owned(),
+            |(_, file)| file.to_owned(),
+        ),
+    }
+}

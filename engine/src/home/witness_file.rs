@@ -1,8 +1,8 @@
-//! The witness's file: two slots, overwritten in place and in turn.
+//! The witness file: two slots, overwritten in place and in turn.
 
 use super::identity::FilesDigest;
 use super::lock::Access;
-use super::names::{WITNESS, WITNESS_NEW};
+use super::names::{WITNESS, WITNESS_NEW, shown};
 use crate::error::{Error, Result};
 use crate::numbers::count;
 use std::fs::{self, File, OpenOptions};
@@ -13,16 +13,17 @@ use std::sync::Arc;
 use vbstore_core::StoreUuid;
 use vbstore_core::witness::{FILE_LEN, SLOT_LEN, Witness};
 
-/// The open witness. One thread at a time, the one that leads the flush, writes to it.
+/// The open witness file. It is written by one thread at a time: the flush leader, or the thread
+/// that opens or closes the store.
 #[derive(Debug)]
 pub(crate) struct WitnessFile {
     file: Arc<File>,
     newest: Witness,
-    /// The generation of the newest record that is known to be synced.
+    /// The generation up to which records are known to be synced.
     synced: u64,
 }
 
-/// A record that is not synced yet, to be synced without holding up whoever records the next one.
+/// A record that is not synced yet. Syncing it blocks no thread that makes the next record.
 #[derive(Debug)]
 pub(crate) struct Unsynced {
     file: Arc<File>,
@@ -30,16 +31,16 @@ pub(crate) struct Unsynced {
 }
 
 impl Unsynced {
-    /// Syncs the file. [`WitnessFile::note_synced`] takes note of it.
+    /// Syncs the file. The caller then calls [`WitnessFile::note_synced`].
     pub(crate) fn sync(&self) -> Result<()> {
         let synced = self.file.sync_data();
-        synced.map_err(|e| Error::io("sync the witness", e))
+        synced.map_err(|e| Error::io(format!("sync {WITNESS}"), e))
     }
 }
 
 impl WitnessFile {
-    /// Makes a new one, in place of whatever there is. Both slots are written, so that no later
-    /// write needs space that a full disk does not have.
+    /// Makes a new witness file, or replaces the existing one. Both slots are allocated at once, so
+    /// that no later write needs space on a full disk.
     pub(crate) fn create(path: &Path, store: StoreUuid) -> Result<Self> {
         let newest = Witness {
             store,
@@ -55,11 +56,11 @@ impl WitnessFile {
             .read(true)
             .write(true)
             .open(path)
-            .map_err(|e| Error::io("open the witness", e))?;
+            .map_err(|e| Error::io(format!("open {WITNESS}"), e))?;
         Ok(Self::synced(file, newest))
     }
 
-    /// Returns the witness of a file all of which is synced.
+    /// Takes a file whose whole content is synced.
     fn synced(file: File, newest: Witness) -> Self {
         Self {
             file: Arc::new(file),
@@ -68,58 +69,64 @@ impl WitnessFile {
         }
     }
 
-    /// Opens an existing one. With [`Access::Read`] nothing can be recorded in it.
+    /// Opens an existing witness file. With [`Access::Read`] no record can be made.
     pub(crate) fn open(path: &Path, store: StoreUuid, access: Access) -> Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::Write);
         let mut file = match options.open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::corrupt_file(WITNESS, "missing"));
+                return Err(Error::corrupt_file(WITNESS, "the file is missing"));
             }
-            Err(e) => return Err(Error::io("open the witness", e)),
+            Err(e) => return Err(Error::io(format!("open {WITNESS}"), e)),
         };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)
-            .map_err(|e| Error::io("read the witness", e))?;
+            .map_err(|e| Error::io(format!("read {WITNESS}"), e))?;
         let newest = Witness::newest(&bytes)
-            .ok_or_else(|| Error::corrupt_file(WITNESS, "no slot can be read"))?;
+            .ok_or_else(|| Error::corrupt_file(WITNESS, "neither of its two slots is valid"))?;
         if newest.store != store {
-            return Err(Error::corrupt_file(WITNESS, "belongs to another store"));
+            return Err(Error::corrupt_file(
+                WITNESS,
+                "the file belongs to another store",
+            ));
         }
         Ok(Self::synced(file, newest))
     }
 
-    /// Puts a new file with the same content in place of this one, synced: a copy of the store that was
-    /// made of hard links keeps the old one. The caller syncs the directory. Fails, on a full disk for
-    /// example, without having changed anything.
+    /// Replaces the file by a new one with the same content, synced. A copy of the store that was
+    /// made of hard links keeps the old one, so that the two stores do not overwrite each other's
+    /// records. The caller syncs the directory. A failure, on a full disk for example, changes
+    /// nothing.
     pub(crate) fn renew(self, path: &Path) -> Result<Self> {
-        let mut bytes = fs::read(path).map_err(|e| Error::io("read the witness", e))?;
-        // Both slots, as in a new one.
+        let mut bytes = fs::read(path).map_err(|e| Error::io(format!("read {WITNESS}"), e))?;
+        // Both slots are allocated, as in `create`.
         bytes.resize(FILE_LEN, 0);
         let new = path.with_file_name(WITNESS_NEW);
         write_synced(&new, &bytes)
             .and_then(|()| {
                 let put = fs::rename(&new, path);
-                put.map_err(|e| Error::io("put the witness", e))
+                put.map_err(|e| Error::io(format!("replace {WITNESS}"), e))
             })
             .inspect_err(|_| drop(fs::remove_file(&new)))?;
         Self::open(path, self.newest.store, Access::Write)
     }
 
-    /// Returns what was written last.
+    /// Returns the newest record.
     pub(crate) fn newest(&self) -> Witness {
         self.newest
     }
 
-    /// Records with everything that is written from now on which files the store consists of.
+    /// Sets the digest of the store's files for all records from now on.
     pub(crate) fn note_files(&mut self, files: FilesDigest) {
         self.newest.files_digest = files.get();
     }
 
-    /// Writes that everything up to `rocks_sequence` is synced. A `clean_digest` other than 0
-    /// says in which state the data files were left by a clean close.
+    /// Records that everything up to `rocks_sequence` is synced. A `clean_digest` other than 0 is
+    /// the digest of the data files after a clean close. The record itself is not synced yet.
     pub(crate) fn record(&mut self, rocks_sequence: u64, clean_digest: u64) -> Result<()> {
+        // The generation selects the slot, so the previous record stays intact if this write is
+        // torn.
         let generation = self.newest.generation + 1;
         let next = Witness {
             generation,
@@ -129,12 +136,12 @@ impl WitnessFile {
         };
         self.file
             .write_all_at(&next.encode(), next.slot() * count(SLOT_LEN))
-            .map_err(|e| Error::io("write the witness", e))?;
+            .map_err(|e| Error::io(format!("write {WITNESS}"), e))?;
         self.newest = next;
         Ok(())
     }
 
-    /// Syncs what was recorded, if anything was since the last time.
+    /// Syncs the file, unless the newest record is synced already.
     pub(crate) fn sync(&mut self) -> Result<()> {
         if let Some(record) = self.unsynced() {
             record.sync()?;
@@ -151,15 +158,15 @@ impl WitnessFile {
         })
     }
 
-    /// A record has been synced, and with it all before it.
+    /// Notes that a record is synced, and with it all records before it.
     pub(crate) fn note_synced(&mut self, record: &Unsynced) {
         self.synced = self.synced.max(record.generation);
     }
 }
 
-/// Writes a file of ours (mode 0600) and syncs it.
+/// Writes a file with mode 0600, and syncs it.
 pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let context = || format!("write {}", path.display());
+    let context = || format!("write {}", shown(path));
     OpenOptions::new()
         .write(true)
         .create(true)

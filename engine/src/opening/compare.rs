@@ -1,4 +1,4 @@
-//! Comparing what would be recovered with what the witness vouches for.
+//! Compares what an open would recover with what the witness records as synced.
 
 use super::request::Request;
 use super::states::load;
@@ -9,35 +9,35 @@ use std::sync::Arc;
 use vbstore_core::StoreUuid;
 use vbstore_core::witness::Witness;
 
-/// How the last engine on this store ended.
+/// How the last engine that wrote to this store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LastStop {
     Clean,
     Unclean,
 }
 
-/// What was found before anything was written.
+/// The result of [`compare`], which writes nothing to the data files.
 pub(super) struct Compared {
     pub(super) witness: WitnessFile,
     pub(super) last_stop: LastStop,
-    /// The files are others than those that the last engine on this store recorded.
+    /// The files are not the ones that the last engine recorded.
     pub(super) is_copy: bool,
-    /// Every vBucket must begin a new branch at once: the store is a copy, or what was synced is lost,
-    /// or the caller asked for it.
+    /// Every vBucket must begin a new branch at once, because the store is a copy, because synced
+    /// changes are lost, or because the caller asked for it.
     pub(super) begins_branches: bool,
 }
 
-/// What the files look like from outside, before RocksDB is asked.
+/// What the names, sizes and inodes of the files show, before RocksDB is opened.
 pub(super) struct Found {
-    /// The files are others than those that the last engine on this store recorded.
+    /// The files are not the ones that the last engine recorded.
     pub(super) is_copy: bool,
-    /// They are as the last close left them.
+    /// The data files have the names and sizes that the last close recorded.
     pub(super) is_as_closed: bool,
     /// RocksDB's log is empty.
     pub(super) is_log_empty: bool,
 }
 
-/// Looks at the files, and compares them with what the witness says of them.
+/// Compares the files with what the witness records about them.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -48,7 +48,7 @@ pub(super) fn look_at_files(home: &Home, newest: Witness) -> Result<Found> {
     if newest.clean_digest != 0 && !is_as_closed {
         tracing::warn!(
             file = WITNESS,
-            "the data files are not as the last close left them"
+            "the data files have changed since the last close"
         );
     }
     Ok(Found {
@@ -58,11 +58,12 @@ pub(super) fn look_at_files(home: &Home, newest: Witness) -> Result<Found> {
     })
 }
 
-/// Compares what would be recovered with what the witness vouches for, and reads the records of all
-/// vBuckets, before anything is written.
+/// Compares what an open would recover with what the witness records as synced, and reads the
+/// records of all vBuckets. Writes nothing to the data files.
 ///
 /// # Errors
-/// [`Error::DataLoss`] and [`Error::Corruption`], unless the loss is accepted.
+/// [`Error::DataLoss`] if less would be recovered, and [`Error::Corruption`] for an unreadable
+/// witness, unless the loss is accepted. [`Error::Corruption`] for records that cannot be read.
 pub(super) fn compare(
     request: &Request,
     home: &Home,
@@ -77,9 +78,9 @@ pub(super) fn compare(
     let witness = match WitnessFile::open(&home.witness(), store, Access::Write) {
         Ok(witness) => witness,
         Err(error @ Error::Corruption { .. }) if request.accept_data_loss => {
-            // What is worse than a lost witness is met here, before anything is written.
+            // Damage that goes beyond the witness fails here, before anything is written.
             load(&look(Reach::Everything)?, vbuckets)?;
-            tracing::warn!(%error, "data loss accepted: the witness is made anew");
+            tracing::warn!(%error, "data loss accepted: a new witness is written");
             let witness = WitnessFile::create(&home.witness(), store)?;
             home.sync()?;
             return Ok(Compared {
@@ -100,11 +101,11 @@ pub(super) fn compare(
     if is_copy {
         tracing::warn!(
             %store,
-            "the store was copied or put back: every vBucket begins a new branch"
+            "the store was copied or restored: every vBucket begins a new branch"
         );
     }
-    // After a clean close with an empty log there is nothing to recover, and no need to open every
-    // family twice.
+    // After a clean close with an empty log there is nothing to recover. Then only the records are
+    // read here, so that not all column families are opened twice.
     let reach = if is_as_closed && is_log_empty {
         Reach::Records
     } else {
@@ -117,10 +118,14 @@ pub(super) fn compare(
     if is_short && !request.accept_data_loss {
         return Err(Error::DataLoss { expected, found });
     }
-    // Corrupt records are met here, before opening to write changes anything.
+    // Corrupt records fail here, before an open to write changes anything.
     load(&seen, vbuckets)?;
     if is_short {
-        tracing::warn!(expected, found, "data loss accepted");
+        tracing::warn!(
+            expected,
+            found,
+            "data loss accepted: less is recovered than was synced"
+        );
     }
     let last_stop = if is_as_closed && !is_short {
         LastStop::Clean

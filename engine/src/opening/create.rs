@@ -1,4 +1,4 @@
-//! Creating a store.
+//! Creates a store.
 
 use super::request::{Ready, Request};
 use super::resources::Resources;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use vbstore_core::record::{StoreState, VbState};
 use vbstore_core::{FailoverLog, StoreUuid, VbId, VbUuid};
 
-/// Creates a store. The marker says "creating" until everything is there and synced; a creation
-/// that was cut short begins again from nothing.
+/// Creates a store in the directory. The marker says "creating" until everything is written and
+/// synced. An interrupted creation starts again from nothing at the next open.
 pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Opened> {
     let resources = Resources::find(&request.config, vbuckets, "create")?;
     let store = StoreUuid::new(rand::random());
@@ -41,6 +41,7 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
     let mut witness = WitnessFile::create(&home.witness(), store)?;
     witness.record(sequence, 0)?;
     witness.sync()?;
+    // ORDER: the names of the new files are durable before the marker says "ready".
     home.sync()?;
     request.failpoints.pass(place::CREATE_READY)?;
     home.put_marker(&Marker {
@@ -48,11 +49,11 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
         vbuckets,
         phase: Phase::Ready,
     })?;
-    // The marker is one of the files, so they are complete only now.
+    // The marker is one of the files in the digest, so the digest is complete only now.
     witness.note_files(home.files_digest()?);
     witness.record(sequence, 0)?;
     witness.sync()?;
-    tracing::info!(%store, vbuckets, "store created");
+    tracing::info!(%store, vbuckets, "the store is created");
     Ok(request.opened(Ready {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,
@@ -64,7 +65,7 @@ pub(super) fn create(request: Request, home: Home, vbuckets: u16) -> Result<Open
     }))
 }
 
-/// Makes the records of a new vBucket.
+/// Makes the first records of a vBucket, with a random uuid.
 fn make(vb: VbId) -> LoadedVb {
     let uuid = VbUuid::from_random(rand::random());
     LoadedVb {

@@ -1,4 +1,4 @@
-//! Opening a store that exists.
+//! Opens an existing store to write.
 
 use super::compare::{Compared, LastStop, compare};
 use super::recover::{Recovery, recover};
@@ -12,7 +12,7 @@ use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
 use vbstore_core::StoreUuid;
 
-/// Opens a store that is complete.
+/// Opens a complete store to write.
 pub(super) fn open(
     request: Request,
     home: Home,
@@ -27,12 +27,13 @@ pub(super) fn open(
         is_copy,
         begins_branches,
     } = compare(&request, &home, store, vbuckets, &options)?;
-    // Before anything is recorded: a copy made of hard links shares the old one.
+    // Before anything is recorded, since a copy made of hard links shares the old file.
     let mut witness = witness.renew(&home.witness())?;
     home.sync()?;
     if !is_copy {
-        // RocksDB replaces files of its own before anything else can be recorded. A copy is recorded as a
-        // store of its own only once its branches have begun.
+        // RocksDB replaces its CURRENT and MANIFEST before the next record can be made, so they are
+        // left out of this one. A copy is recorded as a store of its own only after its branches
+        // have begun.
         let found = witness.newest();
         witness.note_files(home.files_digest()?.while_opening());
         witness.record(found.rocks_sequence, found.clean_digest)?;
@@ -45,22 +46,22 @@ pub(super) fn open(
         };
         recover(&request, &home, vbuckets, &options, &mut witness, what)?;
     }
-    let promised = witness.newest().rocks_sequence;
+    let expected = witness.newest().rocks_sequence;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
     let clock = Arc::clone(&request.clock);
     let storage = Storage::open(&home.db(), &options, vbuckets, snapshots, clock)
-        .inspect_err(|_| stay_clean(&home, &mut witness))?;
+        .inspect_err(|_| keep_clean(&home, &mut witness))?;
     let found = storage.rocks_sequence();
-    if found < promised {
-        let expected = promised;
+    if found < expected {
         return Err(Error::DataLoss { expected, found });
     }
     let loaded = load(&storage, vbuckets)?;
-    // From here on the directory is no longer as the last close left it.
+    // From here on the data files are not as the last close left them: the record is of an open
+    // store.
     witness.note_files(home.files_digest()?);
-    witness.record(promised, 0)?;
+    witness.record(expected, 0)?;
     witness.sync()?;
-    tracing::info!(%store, vbuckets, ?last_stop, "store opened");
+    tracing::info!(%store, vbuckets, ?last_stop, "the store is open");
     Ok(request.opened(Ready {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,
@@ -72,9 +73,10 @@ pub(super) fn open(
     }))
 }
 
-/// After an open that has failed, on a full disk for example: RocksDB may have left files of its own
-/// behind, but no change was made. A store that was cleanly closed is still so.
-fn stay_clean(home: &Home, witness: &mut WitnessFile) {
+/// Keeps a cleanly closed store clean after a failed open, for example on a full disk. RocksDB may
+/// have left new files, but no change was made. So the digest of the files as they are now is
+/// recorded.
+fn keep_clean(home: &Home, witness: &mut WitnessFile) {
     let newest = witness.newest();
     if newest.clean_digest == 0 {
         return;
@@ -87,6 +89,6 @@ fn stay_clean(home: &Home, witness: &mut WitnessFile) {
         witness.sync()
     });
     if let Err(error) = kept {
-        tracing::warn!(%error, "the next open takes the store for one that was not closed cleanly");
+        tracing::warn!(%error, "the next open treats this store as not cleanly closed");
     }
 }

@@ -1,12 +1,13 @@
-//! Opening a store, step by step.
+//! The steps of opening a store.
 //!
-//! 1. *Directory*: it is locked, and its marker says whether a store is created or opened.
-//! 2. *Resources*: are there enough file descriptors and threads, and how much memory may RocksDB take?
-//! 3. To create: everything is made under the marker "creating", which becomes "ready" last.
-//! 4. To open: what would be recovered is *compared* with the witness before anything is written;
-//!    after an unclean stop RocksDB *recovers* its log and new branches are due; only then is the store
-//!    opened to be used. In a store that was copied they begin at once.
-//! 5. To *read*: compared in the same way, with nothing written before, meanwhile or after.
+//! 1. *Threads*: check that the process may start the threads that the engine needs.
+//! 2. *Directory*: lock it, and read its marker. The marker decides between creating and opening.
+//! 3. *Resources*: check the limit of file descriptors, and size RocksDB's memory.
+//! 4. To *create*: write everything under the marker "creating", then replace it by "ready".
+//! 5. To *open*: compare what would be recovered with the witness, before anything is written.
+//!    After an unclean stop, let RocksDB recover its log; new branches are due then. In a copied
+//!    store they begin at once. Only then open the store for use.
+//! 6. To *read*: compare in the same way. Nothing is ever written.
 
 mod compare;
 mod create;
@@ -25,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::home::{Access, Home, Marker, Phase};
 use crate::services::Services;
 
-/// Opens the store, or creates it.
+/// Opens the store that the request names, or creates it.
 pub(crate) fn open(request: Request) -> Result<Services> {
     threads::check()?;
     let home = Home::lock(&request.path, request.access)?;
@@ -38,7 +39,9 @@ pub(crate) fn open(request: Request) -> Result<Services> {
             vbuckets,
         }) => {
             if wanted.is_some_and(|wanted| wanted != vbuckets) {
-                let detail = format!("the store has {vbuckets}, which cannot be changed");
+                let detail = format!(
+                    "the store has {vbuckets} vBuckets, and their number cannot be changed"
+                );
                 return Err(Error::invalid("vbuckets", detail));
             }
             match request.access {
@@ -52,7 +55,7 @@ pub(crate) fn open(request: Request) -> Result<Services> {
             ..
         }) => {
             if !request.create {
-                // A creation that was cut short left no store.
+                // The marker says "creating": an interrupted creation has left no store.
                 return Err(Error::NoStore { path: request.path });
             }
             create::create(request, home, wanted.unwrap_or(VBUCKETS_DEFAULT))?

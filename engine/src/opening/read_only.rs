@@ -1,24 +1,26 @@
-//! Opening a store to read, with nothing written to its directory: on a full disk, for example.
+//! Opens a store to read, without writing to its directory: on a full disk, for example.
 //!
-//! RocksDB replays its log into memory. What is in the log may be in the system's memory only, after a
-//! process was killed, and streams deliver only what is synced: so the log is synced first. That needs no
-//! space, and if it fails, so does the open. Then all that is recovered counts as synced.
+//! RocksDB replays its log into memory. After a process was killed, the end of the log may be in
+//! the operating system's memory only, but streams deliver only what is synced. So the log is
+//! synced first. That needs no disk space. If it fails, the open fails. After it, everything
+//! recovered counts as synced.
 //!
 //! # Why a consumer's position stays valid when the store is opened to write later
-//! - *The high seqnos are the same.* Both opens replay the same log with the same options, up to the same
-//!   record: it is synced, and nobody appends to it meanwhile.
-//! - *The branch is the same.* After an unclean stop a branch is due, and begins with the first change of a
-//!   vBucket, at its recovered high seqno ([`vbstore_core`]'s module `branch`). A position reached here is of
-//!   the branch before, at or below that seqno: common history, and the consumer goes on. One that was
-//!   further before the stop is told to go back, here and later to the same seqno.
-//! - *If the disk loses what it said was synced*, less is recovered later. Where the witness vouches for
-//!   it, that is refused; where not, the stop was unclean, the branch begins below the position, and the
-//!   consumer is told to go back. A disk that failed a sync of the engine before and succeeds in ours is
-//!   such a disk.
+//! - *The high seqnos are the same.* Both opens replay the same log with the same options, up to
+//!   the same record. The log is synced, and no process appends to it meanwhile.
+//! - *The branch is the same.* After an unclean stop, a branch is due: it begins with the next
+//!   change of a vBucket, at its recovered high seqno (see the module `branch` of
+//!   [`vbstore_core`]). A position reached here belongs to the branch before, at or below that
+//!   seqno. That is common history, so the consumer continues. A consumer that was further before
+//!   the stop is rolled back, here and later to the same seqno.
+//! - *If the disk loses data that it reported as synced*, less is recovered later. If the witness
+//!   records that data as synced, the open fails with [`Error::DataLoss`]. Otherwise the stop was
+//!   unclean: the branch begins below the position, and the consumer is rolled back. A disk on
+//!   which the previous engine's sync failed, and on which this sync succeeds, is such a disk.
 //!
-//! Not so in a copy: the same branch of the original may have gone on, its positions beyond this store's
-//! cannot be told from this store's own, and the branches that would tell them apart cannot be written. So
-//! streams of it are refused.
+//! None of this holds in a copy. The original may have continued on the same branch, and its
+//! positions cannot be told from those of the copy. The new branches that would tell them apart
+//! cannot be written. So streams of a copy are refused.
 
 use super::compare::{Found, look_at_files};
 use super::request::{Ready, Request};
@@ -32,11 +34,11 @@ use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
 use vbstore_core::StoreUuid;
 
-/// Opens a store that is complete, to read.
+/// Opens a complete store to read.
 ///
 /// # Errors
-/// [`Error::DataLoss`] and [`Error::Corruption`] as an open to write; [`Error::Io`] if the log cannot be
-/// synced.
+/// [`Error::DataLoss`] and [`Error::Corruption`] as for an open to write; [`Error::Io`] if the log
+/// cannot be synced.
 pub(super) fn open(
     request: Request,
     home: Home,
@@ -64,10 +66,10 @@ pub(super) fn open(
     if is_copy {
         tracing::warn!(
             %store,
-            "the store was copied or put back: its streams are refused until it is opened to write"
+            "the store was copied or restored: it has no streams until it is opened to write once"
         );
     }
-    tracing::info!(%store, vbuckets, is_as_closed, "store opened to read");
+    tracing::info!(%store, vbuckets, is_as_closed, "the store is open to read");
     Ok(request.opened(Ready {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,

@@ -1,4 +1,4 @@
-//! Recovering after an unclean stop, and beginning the branches of a copy.
+//! Recovers a store after an unclean stop, and begins the branches of a copy.
 
 use super::request::Request;
 use super::states::load;
@@ -9,19 +9,24 @@ use crate::home::{Home, WitnessFile};
 use crate::storage::{FamilyOptions, Storage};
 use std::sync::Arc;
 
-/// What a store needs before it is opened to be used.
+/// What must be written before the store is opened for use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recovery {
-    /// The last stop was unclean. It is counted, and from then on a branch is due in every vBucket:
-    /// something above its high seqno may have been seen by a consumer and be lost.
+    /// The last stop was unclean. It is counted, which makes a branch due in every vBucket: a
+    /// consumer may have seen changes above the recovered high seqno that are lost.
     pub(super) is_unclean: bool,
     /// Every vBucket begins a new branch now.
     pub(super) begins_branches: bool,
 }
 
-/// Lets RocksDB recover what is in its log, and writes what follows from the last stop, before the store
-/// is opened to be used: RocksDB compacts nothing here, so that a block it cannot read does not refuse
-/// the open once files have been changed.
+/// Lets RocksDB recover its log, and writes what follows from the last stop.
+///
+/// RocksDB is opened without compactions here. A compaction that hits a corrupt block would make
+/// the open fail after files have been changed.
+///
+/// # Errors
+/// [`Error::DataLoss`] if less is recovered than was synced and the loss is not accepted;
+/// [`Error::Corruption`], [`Error::DiskFull`], [`Error::Io`].
 pub(super) fn recover(
     request: &Request,
     home: &Home,
@@ -40,6 +45,7 @@ pub(super) fn recover(
     let mut loaded = load(&storage, vbuckets)?;
     request.failpoints.pass(place::OPEN_BRANCH)?;
     let store = &mut loaded.store;
+    // Never lowered: CAS values below the reservation may have been used before the stop.
     store.cas_reserved = store.cas_reserved.max(reserved_at(&*request.clock));
     if what.is_unclean {
         store.unclean_stops += 1;
@@ -51,8 +57,8 @@ pub(super) fn recover(
     } else {
         loaded.write_store(&storage)?
     };
-    // A copy whose branches have begun is a store of its own. ORDER: after they are synced, so that an
-    // open that is cut short before notices it again.
+    // ORDER: after the branches are synced. From here on a copy counts as a store of its own, and
+    // an open that is interrupted before this must detect the copy again.
     witness.note_files(home.files_digest()?.while_opening());
     witness.record(sequence, 0)?;
     witness.sync()

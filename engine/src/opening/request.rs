@@ -1,4 +1,4 @@
-//! What is asked for when a store is opened.
+//! The options of one open, and its result.
 
 use super::states::Loaded;
 use crate::config::Config;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use vbstore_core::{Clock, StoreUuid};
 use vbstore_metrics::EngineMetrics;
 
-/// What is asked for when a store is opened.
+/// The options of one open, checked by the builder.
 pub(crate) struct Request {
     pub(crate) path: PathBuf,
     pub(crate) config: Config,
@@ -20,17 +20,17 @@ pub(crate) struct Request {
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
     pub(crate) wakers: Wakers,
-    /// What the store is opened for. None of the three below goes with [`Access::Read`].
+    /// The access to the store. With [`Access::Read`], all three options below are false.
     pub(crate) access: Access,
-    /// A store is made where there is none.
+    /// A missing store is created.
     pub(crate) create: bool,
-    /// The store is opened although less is recovered than was synced.
+    /// The store is opened even if less is recovered than was synced.
     pub(crate) accept_data_loss: bool,
     /// Every vBucket begins a new branch.
     pub(crate) new_branch: bool,
 }
 
-/// A store that is ready to be used.
+/// An opened store, without the options of its engine.
 pub(super) struct Ready {
     pub(super) store: StoreUuid,
     pub(super) write_buffer_bytes: u64,
@@ -42,7 +42,7 @@ pub(super) struct Ready {
 }
 
 impl Request {
-    /// Returns what an engine is put together from.
+    /// Adds the options to an opened store.
     pub(super) fn opened(self, ready: Ready) -> Opened {
         Opened {
             store: ready.store,

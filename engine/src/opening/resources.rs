@@ -1,26 +1,27 @@
-//! What the machine and the configuration allow.
+//! The file descriptors and the memory that RocksDB may use.
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::storage::StorageConfig;
 
-/// File descriptors an engine needs besides those for data files: its own files, RocksDB's log and
-/// MANIFEST, and room for the program around it.
+/// The file descriptors that an engine needs besides those of data files: for its own files,
+/// RocksDB's log and MANIFEST, and the program around it.
 const DESCRIPTORS_BASE: u64 = 128;
-/// Most data files kept open if the configuration does not say.
+/// The number of data files kept open if the configuration does not set one.
 const OPEN_FILES_DEFAULT: u64 = 4_096;
-/// Least memory for data not yet in files, over all families and for each.
+/// The least write buffer memory, in bytes, over all column families and for each of them.
 const WRITE_BUFFER_MIN: u64 = 256 << 20;
 const WRITE_BUFFER_FAMILY: u64 = 512 << 10;
 
-/// What the machine and the configuration allow.
+/// The file descriptors and the memory that RocksDB may use.
 pub(super) struct Resources {
     pub(super) storage: StorageConfig,
     pub(super) write_buffer_bytes: u64,
 }
 
 impl Resources {
-    /// Works out what RocksDB may take. `to_do` says for an error what the descriptors are needed for.
+    /// Derives the resources from the configuration and the limits of the process. `to_do` is
+    /// "open" or "create", for the error text.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the process may not open enough files.
@@ -28,11 +29,12 @@ impl Resources {
         let families = u64::from(vbuckets) * 2;
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let limit = limit.unwrap_or(u64::MAX);
-        // While a store is created each family keeps its directory open.
+        // One descriptor for each family: while a store is created each family keeps its directory
+        // open.
         let needed = DESCRIPTORS_BASE + families;
         if limit < needed {
             let detail = format!(
-                "{limit} file descriptors are allowed, {needed} are needed to {to_do} \
+                "the process may open {limit} file descriptors, but needs {needed} to {to_do} \
                  {vbuckets} vBuckets (see ulimit -n)"
             );
             return Err(Error::invalid("open_files_max", detail));

@@ -1,4 +1,4 @@
-//! The records of the store and of all vBuckets.
+//! The records of a store and of its vBuckets, as read from disk.
 
 use crate::error::{Error, Result};
 use crate::storage::{Batch, Storage};
@@ -6,7 +6,7 @@ use vbstore_core::record::{StoreState, VbState};
 use vbstore_core::{FailoverLog, VbCell, VbId, VbUuid};
 use vbstore_metrics::Holder;
 
-/// The records of a store.
+/// The records of a store and of all its vBuckets.
 pub(super) struct Loaded {
     pub(super) store: StoreState,
     pub(super) vbs: Vec<LoadedVb>,
@@ -34,25 +34,30 @@ impl Loaded {
         self.vbs.into_iter().map(cell).collect()
     }
 
-    /// Begins a new branch in every vBucket, synced. Returns RocksDB's sequence number after it.
+    /// Begins a new branch in every vBucket, synced. Returns RocksDB's sequence number after that.
     pub(super) fn begin_branches(&mut self, storage: &Storage) -> Result<u64> {
         for LoadedVb { vb, state, log } in &mut self.vbs {
             state.uuid = VbUuid::from_random(rand::random());
             state.max_cas = state.max_cas.above_lost(self.store.cas_reserved);
             log.begin(state.uuid, state.high_seqno, self.store.unclean_stops);
-            tracing::info!(vb = %vb, uuid = %state.uuid, seqno = %state.high_seqno, "new branch");
+            tracing::info!(
+                vb = %vb,
+                uuid = %state.uuid,
+                seqno = %state.high_seqno,
+                "a new branch begins"
+            );
         }
         self.write(storage)
     }
 
-    /// Writes the record of the store, synced. Returns RocksDB's sequence number after it.
+    /// Writes the record of the store, synced. Returns RocksDB's sequence number after that.
     pub(super) fn write_store(&self, storage: &Storage) -> Result<u64> {
         let mut batch = Batch::new(storage);
         batch.put_store_state(&self.store)?;
         storage.write(batch, true)
     }
 
-    /// Writes all records, synced. Returns RocksDB's sequence number after them.
+    /// Writes all records in one batch, synced. Returns RocksDB's sequence number after that.
     pub(super) fn write(&self, storage: &Storage) -> Result<u64> {
         let mut batch = Batch::new(storage);
         batch.put_store_state(&self.store)?;
@@ -67,7 +72,7 @@ impl Loaded {
 /// Reads the records of the store and of all vBuckets.
 ///
 /// # Errors
-/// [`Error::Corruption`] if one is missing, cannot be decoded, or disagrees with another.
+/// [`Error::Corruption`] if a record is missing, cannot be decoded, or contradicts another.
 pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<Loaded> {
     storage.with_records(Holder::Admin, |records| {
         let store = records.store_state()?;
@@ -76,7 +81,7 @@ pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<Loaded> {
             let state = records.state(vb)?;
             let log = records.failover_log(vb)?;
             if log.entries().first().map(|entry| entry.uuid) != Some(state.uuid) {
-                let detail = "state record and failover log disagree about the newest branch";
+                let detail = "the state record and the failover log name different newest branches";
                 return Err(Error::corrupt_record(vb, None, detail));
             }
             vbs.push(LoadedVb { vb, state, log });

@@ -1,6 +1,7 @@
-//! Whether the process may have the threads that are about to be started.
+//! Checks that the process may start the threads that an engine needs.
 //!
-//! RocksDB aborts the process when the system refuses it a thread, so that is found out before.
+//! RocksDB aborts the process if the system refuses it a thread. This check returns an error
+//! before.
 
 use crate::error::{Error, Result};
 use crate::storage::background_jobs;
@@ -8,24 +9,23 @@ use crate::tasks::BackgroundTask;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-/// Threads that RocksDB starts besides those of its background jobs: its timer, and one that opens
-/// files.
+/// The threads that RocksDB starts besides its background jobs: a timer, and one that opens files.
 const ROCKSDB_OTHERS: usize = 2;
 
-/// What a thread that does nothing needs, in bytes.
+/// The stack of a thread that does nothing, in bytes.
 const STACK: usize = 64 << 10;
 
 /// Starts as many threads as an engine needs, and ends them again.
 ///
 /// # Errors
-/// [`Error::Io`] if the system refuses one.
+/// [`Error::Io`] if the system refuses a thread.
 pub(super) fn check() -> Result<()> {
     let needed = BackgroundTask::ALL.len() + background_jobs() + ROCKSDB_OTHERS;
     let mut started = Started::default();
     (0..needed).try_for_each(|_| started.start())
 }
 
-/// Threads that wait until they are told to end.
+/// Threads that wait. Dropping this ends and joins them.
 #[derive(Default)]
 struct Started(Vec<(JoinHandle<()>, SyncSender<()>)>);
 

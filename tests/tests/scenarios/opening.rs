@@ -260,7 +260,7 @@ fn a_path_that_is_no_store_is_told_so_that_a_stranger_understands() {
             matches!(refused, Error::Invalid { field: "path", .. }),
             "{refused:?}"
         );
-        let said = format!("path: {} is not a directory", path.display());
+        let said = format!("the path {} is not a directory", path.display());
         assert_eq!(refused.to_string(), said);
     }
     assert_eq!(std::fs::read(&file).unwrap(), b"text");
@@ -269,7 +269,7 @@ fn a_path_that_is_no_store_is_told_so_that_a_stranger_understands() {
     let unknown = engine.vbucket(VbId::new(99)).unwrap_err();
     assert_eq!(
         unknown.to_string(),
-        "vb: no vBucket 99: the store has 4 (0 to 3)"
+        "no vBucket 99: the store has 4 (0 to 3)"
     );
     store.finish(engine);
 }

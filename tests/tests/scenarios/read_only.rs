@@ -215,7 +215,8 @@ fn whatever_would_change_the_store_is_refused_and_changes_nothing() {
     for (call, error) in &refused {
         assert!(matches!(error, Error::ReadOnly { .. }), "{call}: {error:?}");
         assert_eq!(error.kind(), ErrorKind::ReadOnly, "{call}");
-        let said = "is refused: the store was opened with read_only; open it without to write";
+        let said = "is refused: the store was opened with read_only; open it without \
+                    read_only to write";
         assert!(error.to_string().ends_with(said), "{call}: {error}");
     }
     assert_eq!(
