@@ -137,7 +137,7 @@ impl EngineMetrics {
 metrics! {
     /// Metrics that RocksDB reports.
     ROCKS:
-    ROCKS_SNAPSHOTS_OPEN = Gauge "rocksdb_snapshots_open" [] "Open snapshots as RocksDB counts them. Equals the sum of db_snapshots_open.";
+    ROCKS_SNAPSHOTS_OPEN = Gauge "rocksdb_snapshots_open" [] "Open snapshots as RocksDB counts them. Must equal the number that vbstore counts.";
     ROCKS_OLDEST_SNAPSHOT = Gauge "rocksdb_oldest_snapshot_timestamp_seconds" [] "Time at which RocksDB's oldest open snapshot was opened. Absent if none is open.";
     ROCKS_OLDEST_LAG = Gauge "rocksdb_oldest_snapshot_sequence_lag" [] "Writes since RocksDB's oldest open snapshot was opened. Absent if none is open.";
     ROCKS_SEQUENCE = Gauge "rocksdb_sequence" [] "RocksDB's last sequence number.";
