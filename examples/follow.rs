@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use vbstore::{
-    Config, ConsumerConfig, Engine, Event, Opened, Position, StreamEvent, StreamRequest, Streams,
-    StreamsConfig, VBucket,
+    Config, ConsumerConfig, Engine, Event, OpenOutcome, Position, StreamEvent, StreamRequest,
+    Streams, StreamsConfig, VBucket,
 };
 
 /// A copy of a vBucket. A program that resumes keeps it, and the position, in one transaction.
@@ -24,7 +24,7 @@ impl Copy {
         let high = vb.seqnos()?.synced;
         let mut consumer = streams.consumer("copy", &ConsumerConfig::default())?;
         let request = StreamRequest::resume(vb.id(), self.position).until(high);
-        if let Opened::Rollback { to, reason } = consumer.open(&request)? {
+        if let OpenOutcome::Rollback { to, reason } = consumer.open(&request)? {
             // One that keeps no earlier states begins again.
             println!("told to go back to {to}: {}", reason.name());
             *self = Self::default();

@@ -31,7 +31,7 @@
 //! let vb = engine.for_key("fruit::apple").id();
 //! let streams = Streams::start(&engine, &StreamsConfig::default())?;
 //! let mut consumer = streams.consumer("example", &ConsumerConfig::default())?;
-//! assert_eq!(consumer.open(&StreamRequest::from_start(vb))?, vbstore::Opened::Continue);
+//! assert_eq!(consumer.open(&StreamRequest::from_start(vb))?, vbstore::OpenOutcome::Continue);
 //! let marker = consumer.recv().ok_or("a stream is open")?;
 //! assert!(matches!(marker.event, Event::SnapshotMarker(_)));
 //! let change = consumer.recv().ok_or("a stream is open")?;
@@ -46,26 +46,26 @@
 //! engine. It runs on Linux.
 
 pub use vbstore_backfill::{
-    Batch, Consumer, ConsumerConfig, EndReason, Event, Opened, Order, Positions, StreamCounters,
-    StreamEvent, StreamItem, StreamOptions, StreamRequest, StreamState, StreamStats, Streams,
-    StreamsConfig, StreamsStats, TryRecv,
+    BackfillOrder, Consumer, ConsumerConfig, EndReason, Event, EventBatch, OpenOutcome, Positions,
+    StreamCounters, StreamEvent, StreamItem, StreamOptions, StreamRequest, StreamState,
+    StreamStats, Streams, StreamsConfig, StreamsStats, TryRecv,
 };
 pub use vbstore_core::failover_log::{FailoverEntry, FailoverLog};
 pub use vbstore_core::ids::{Cas, Seqno, StoreUuid, VBUCKETS_MAX, VbId, VbUuid};
 pub use vbstore_core::record::Counts;
 pub use vbstore_core::{
-    Clock, FilterDigest, ItemKind, ItemMeta, ManualClock, Marker, Position, RollbackReason, Source,
-    SystemClock, Visibility,
+    Clock, FilterDigest, ItemKind, ItemMeta, ManualClock, Position, RollbackReason, SnapshotMarker,
+    SnapshotSource, SystemClock, Visibility,
 };
 pub use vbstore_engine::{
     BackgroundTask, Builder, Cause, Change, Config, DiskUsage, Document, Durability, Engine, Error,
     ErrorKind, HealthState, KEY_BYTES_LIMIT, KeyRange, Page, PageEntry, PageForm, Problem, Result,
     RocksSnapshots, SeqnoRange, Seqnos, Slice, SliceBudget, SliceEnd, SliceItem, Ticket, Tuning,
-    VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT, VBucket, VbCounts, VbReaders, Verification, Written,
+    VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT, VBucket, VbCounts, VbReaders, Verification, WriteReceipt,
     failpoint,
 };
 pub use vbstore_metrics::{
-    self as metrics, DbSnapshots, EngineMetrics, HOLD_BOUNDS_MICROS, Holder, LongHold,
+    self as metrics, DbSnapshotHolder, DbSnapshots, EngineMetrics, HOLD_BOUNDS_MICROS, LongHold,
     MetricsSnapshot, Registration, Registry, Telemetry,
 };
 

@@ -2,7 +2,7 @@
 
 mod order;
 
-pub use order::Order;
+pub use order::BackfillOrder;
 
 use std::time::Duration;
 use vbstore_engine::{Error, Result};
@@ -83,7 +83,7 @@ pub struct ConsumerConfig {
     /// workers.
     pub slices_max: Option<usize>,
     /// Order in which the backfills of this consumer run. Default: round robin.
-    pub order: Order,
+    pub order: BackfillOrder,
 }
 
 impl Default for ConsumerConfig {
@@ -93,7 +93,7 @@ impl Default for ConsumerConfig {
             drain_percent: 25,
             backfills_max: 64,
             slices_max: None,
-            order: Order::RoundRobin,
+            order: BackfillOrder::RoundRobin,
         }
     }
 }

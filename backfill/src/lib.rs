@@ -32,13 +32,13 @@ mod streams;
 mod watchdog;
 mod workers;
 
-pub use config::{ConsumerConfig, Order, StreamsConfig};
+pub use config::{BackfillOrder, ConsumerConfig, StreamsConfig};
 pub use consumer::{Consumer, TryRecv};
-pub use delivery::Batch;
+pub use delivery::EventBatch;
 pub use stats::{StreamStats, StreamsStats};
 pub use stream::{
-    EndReason, Event, Opened, Positions, StreamEvent, StreamItem, StreamOptions, StreamRequest,
-    StreamState,
+    EndReason, Event, OpenOutcome, Positions, StreamEvent, StreamItem, StreamOptions,
+    StreamRequest, StreamState,
 };
 pub use streams::Streams;
 pub use vbstore_metrics::StreamCounters;

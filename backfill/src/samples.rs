@@ -1,9 +1,9 @@
 //! Samples of stream metrics, for scrapes and `metrics_snapshot`.
 
-use crate::delivery::{Mailbox, Seen, SeenSource};
+use crate::delivery::{Mailbox, SourceKind, StreamSummary};
 use crate::stats::{StreamStats, state_of};
 use crate::stream::{BackfillId, StreamState, get};
-use crate::workers::Work;
+use crate::workers::WorkerContext;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vbstore_core::{Seqno, u64_from};
@@ -11,7 +11,7 @@ use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// Totals over all streams.
 #[derive(Debug, Default)]
-struct Sums {
+struct StreamSums {
     backfilling: u64,
     in_memory: u64,
     paused: u64,
@@ -23,27 +23,28 @@ struct Sums {
     max_lag: u64,
 }
 
-impl Work {
+impl WorkerContext {
     /// Returns the statistics of one consumer's streams. Takes its lock for a moment.
     pub(crate) fn stats_of(&self, name: &Arc<str>, mailbox: &Mailbox) -> Vec<StreamStats> {
         let now = self.context.clock.monotonic();
-        let seen = mailbox.inspect();
-        let queued = self.scheduler.states(seen.iter().map(backfill_of));
-        seen.iter()
+        let summary = mailbox.inspect();
+        let queued = self.scheduler.states(summary.iter().map(backfill_of));
+        summary
+            .iter()
             .zip(queued)
-            .map(|(seen, queued)| StreamStats::of(name, seen, queued, now))
+            .map(|(summary, queued)| StreamStats::of(name, summary, queued, now))
             .collect()
     }
 
     /// Adds up the streams of all consumers. Takes each consumer's lock for a moment.
-    fn sums(&self, mailboxes: &[Arc<Mailbox>]) -> Sums {
-        let mut sums = Sums::default();
+    fn sums(&self, mailboxes: &[Arc<Mailbox>]) -> StreamSums {
+        let mut sums = StreamSums::default();
         let is_set = |flag: &AtomicBool| u64::from(flag.load(Ordering::Acquire));
-        for seen in mailboxes.iter().flat_map(|mailbox| mailbox.inspect()) {
-            let stream = &seen.stream;
+        for summary in mailboxes.iter().flat_map(|mailbox| mailbox.inspect()) {
+            let stream = &summary.stream;
             let metrics = &stream.metrics;
             let synced = self.synced(stream.vb);
-            match state_of(seen.source, None) {
+            match state_of(summary.source, None) {
                 StreamState::InMemory => sums.in_memory += 1,
                 StreamState::Paused => sums.paused += 1,
                 StreamState::Ended => {}
@@ -106,14 +107,14 @@ impl Work {
     }
 }
 
-fn backfill_of(seen: &Seen) -> Option<BackfillId> {
-    match seen.source {
-        SeenSource::Disk(backfill) => Some(backfill),
-        SeenSource::Memory | SeenSource::Paused | SeenSource::Ended => None,
+fn backfill_of(summary: &StreamSummary) -> Option<BackfillId> {
+    match summary.source {
+        SourceKind::Disk(backfill) => Some(backfill),
+        SourceKind::Memory | SourceKind::Paused | SourceKind::Ended => None,
     }
 }
 
-impl SampleSource for Work {
+impl SampleSource for WorkerContext {
     fn sample(&self, into: &mut MetricsSnapshot) -> Result<(), Box<dyn std::error::Error>> {
         self.put(into);
         Ok(())

@@ -1,6 +1,6 @@
 //! Statistics of streams, as a program reads them.
 
-use crate::delivery::{Seen, SeenSource};
+use crate::delivery::{SourceKind, StreamSummary};
 use crate::stream::{StreamState, get};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,17 +53,17 @@ impl StreamStats {
     /// if the scheduler has it.
     pub(crate) fn of(
         consumer: &Arc<str>,
-        seen: &Seen,
+        summary: &StreamSummary,
         queued: Option<StreamState>,
         now: Duration,
     ) -> Self {
-        let stream = &seen.stream;
+        let stream = &summary.stream;
         let metrics = &stream.metrics;
-        let lag = seen.cursor.as_ref().and_then(|cursor| cursor.lag());
+        let lag = summary.cursor.as_ref().and_then(|cursor| cursor.lag());
         Self {
             consumer: Arc::clone(consumer),
             vb: stream.vb,
-            state: state_of(seen.source, queued),
+            state: state_of(summary.source, queued),
             taken_seqno: stream.reader.taken(),
             read_seqno: Seqno::new(get(&metrics.read_seqno)),
             announced_seqno: Seqno::new(get(&metrics.announced_seqno)),
@@ -84,12 +84,12 @@ impl StreamStats {
 
 /// Returns the state of a stream. If the scheduler does not know a backfill, the backfill is about
 /// to be submitted, or has just run for the last time. Both count as running.
-pub(crate) fn state_of(source: SeenSource, queued: Option<StreamState>) -> StreamState {
+pub(crate) fn state_of(source: SourceKind, queued: Option<StreamState>) -> StreamState {
     match source {
-        SeenSource::Disk(_) => queued.unwrap_or(StreamState::Running),
-        SeenSource::Memory => StreamState::InMemory,
-        SeenSource::Paused => StreamState::Paused,
-        SeenSource::Ended => StreamState::Ended,
+        SourceKind::Disk(_) => queued.unwrap_or(StreamState::Running),
+        SourceKind::Memory => StreamState::InMemory,
+        SourceKind::Paused => StreamState::Paused,
+        SourceKind::Ended => StreamState::Ended,
     }
 }
 

@@ -1,13 +1,13 @@
 //! The entry point of this crate: starts the streams of an engine, and creates consumers.
 
-use crate::backfill::{Context, Scheduler, SharedSlices};
+use crate::backfill::{BackfillContext, BackfillScheduler, SharedSlices};
 use crate::config::{ConsumerConfig, StreamsConfig};
 use crate::consumer::Consumer;
-use crate::registry::Registry;
+use crate::registry::ConsumerRegistry;
 use crate::stats::StreamsStats;
 use crate::stream::Ids;
 use crate::watchdog::Watchdog;
-use crate::workers::{Handle, Work, WorkLimits};
+use crate::workers::{StreamsHandle, WorkLimits, WorkerContext};
 use std::fmt;
 use std::sync::{Arc, Weak};
 use vbstore_engine::{Engine, Result};
@@ -20,7 +20,7 @@ use vbstore_metrics::StreamCounters;
 /// the workers when it is dropped.
 #[derive(Clone)]
 pub struct Streams {
-    handle: Arc<Handle>,
+    handle: Arc<StreamsHandle>,
 }
 
 impl fmt::Debug for Streams {
@@ -55,13 +55,13 @@ impl Streams {
         config.validate()?;
         let registration = engine.register_streams()?;
         let clock = engine.clock();
-        let scheduler = Scheduler::new(
+        let scheduler = BackfillScheduler::new(
             config.backfills_max,
             config.pending_max,
             config.buffer_bytes_max,
             Arc::clone(&clock),
         );
-        let registry: Arc<Registry> = Arc::default();
+        let registry: Arc<ConsumerRegistry> = Arc::default();
         let counters: Arc<StreamCounters> = Arc::default();
         let watchdog = Watchdog::new(
             Arc::clone(&registry),
@@ -71,8 +71,8 @@ impl Streams {
             config.disk_free_min_percent,
             clock.monotonic(),
         );
-        let work = Arc::new(Work {
-            context: Context {
+        let work = Arc::new(WorkerContext {
+            context: BackfillContext {
                 engine: engine.clone(),
                 clock,
                 slices: SharedSlices::new(config.shared_bytes_max),
@@ -90,14 +90,14 @@ impl Streams {
                 group: config.backfills_per_snapshot,
             },
         });
-        let source: Weak<Work> = Arc::downgrade(&work);
+        let source: Weak<WorkerContext> = Arc::downgrade(&work);
         registration.attach(source);
         Ok(Self {
-            handle: Handle::new(work, registration),
+            handle: StreamsHandle::new(work, registration),
         })
     }
 
-    fn work(&self) -> &Work {
+    fn work(&self) -> &WorkerContext {
         &self.handle.work
     }
 

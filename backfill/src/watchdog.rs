@@ -13,9 +13,9 @@
 //! Both are states of a consumer, never of a single stream: as long as it takes events of one
 //! stream, its other streams wait their turn.
 
-use crate::backfill::Scheduler;
+use crate::backfill::BackfillScheduler;
 use crate::delivery::AWAKE_FOR;
-use crate::registry::{Registry, Watched};
+use crate::registry::{ConsumerCheck, ConsumerRegistry};
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -39,18 +39,18 @@ const FROZEN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Finds frozen and stalled consumers. Runs on the workers.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    registry: Arc<Registry>,
-    scheduler: Arc<Scheduler>,
+    registry: Arc<ConsumerRegistry>,
+    scheduler: Arc<BackfillScheduler>,
     counters: Arc<StreamCounters>,
     stall_limit: Duration,
     disk_free_min_percent: u8,
     /// When the next check of each kind is due.
-    due: Mutex<Due>,
+    due: Mutex<CheckTimes>,
 }
 
 /// Times on the engine's monotonic clock.
 #[derive(Clone, Copy, Debug)]
-struct Due {
+struct CheckTimes {
     stalled: Duration,
     frozen: Duration,
     idle: Duration,
@@ -58,14 +58,14 @@ struct Due {
 
 impl Watchdog {
     pub(crate) fn new(
-        registry: Arc<Registry>,
-        scheduler: Arc<Scheduler>,
+        registry: Arc<ConsumerRegistry>,
+        scheduler: Arc<BackfillScheduler>,
         counters: Arc<StreamCounters>,
         stall_limit: Duration,
         disk_free_min_percent: u8,
         now: Duration,
     ) -> Self {
-        let due = Due {
+        let due = CheckTimes {
             stalled: now.saturating_add(stall_limit / 4),
             frozen: now,
             idle: now,
@@ -112,7 +112,7 @@ impl Watchdog {
         }
         drop(due);
         // This runs on a worker, which a panic here must not end.
-        let look = AssertUnwindSafe(|| {
+        let summaries = AssertUnwindSafe(|| {
             if looks_for_stalled {
                 self.look_for_stalled(now, engine);
             }
@@ -123,7 +123,7 @@ impl Watchdog {
                 drop(self.registry.watch(now));
             }
         });
-        if catch_unwind(look).is_err() {
+        if catch_unwind(summaries).is_err() {
             self.counters.panics.add(1);
             tracing::error!("the check for idle consumers panicked");
         }
@@ -172,9 +172,9 @@ impl Watchdog {
         for watched in self.registry.watch(now) {
             let is_stalled = is_idle(&watched, now, self.stall_limit);
             let present = &watched.present;
-            for seen in present.mailbox.inspect() {
-                let stream = &seen.stream;
-                let is_stalled = is_stalled && seen.has_untaken;
+            for summary in present.mailbox.inspect() {
+                let stream = &summary.stream;
+                let is_stalled = is_stalled && summary.has_untaken;
                 let was_stalled = stream.metrics.is_stalled.swap(is_stalled, Ordering::AcqRel);
                 if !is_stalled {
                     continue;
@@ -209,7 +209,7 @@ impl Watchdog {
 }
 
 /// Returns whether a consumer has been idle for `limit`.
-fn is_idle(watched: &Watched, now: Duration, limit: Duration) -> bool {
+fn is_idle(watched: &ConsumerCheck, now: Duration, limit: Duration) -> bool {
     let for_limit = |since| now.saturating_sub(since) >= limit;
     watched.idle_since.is_some_and(for_limit)
 }

@@ -19,11 +19,12 @@
 //! workers.
 
 use crate::backfill::{
-    Backfill, Context, Lifeline, Outcome, Planned, Scheduler, distribute_charge,
+    Backfill, BackfillContext, BackfillOutcome, BackfillScheduler, EndOnPanic, PlanOutcome,
+    distribute_charge,
 };
 use crate::config::StreamsConfig;
-use crate::registry::Registry;
-use crate::schedule::{Group, NextGroup, Task};
+use crate::registry::ConsumerRegistry;
+use crate::schedule::{Group, NextGroup, ScheduledTask};
 use crate::stream::{ConsumerId, Ids};
 use crate::watchdog::Watchdog;
 use parking_lot::Mutex;
@@ -36,10 +37,10 @@ use vbstore_metrics::Registration;
 
 /// Everything that the workers share.
 #[derive(Debug)]
-pub(crate) struct Work {
-    pub(crate) context: Context,
-    pub(crate) scheduler: Arc<Scheduler>,
-    pub(crate) registry: Arc<Registry>,
+pub(crate) struct WorkerContext {
+    pub(crate) context: BackfillContext,
+    pub(crate) scheduler: Arc<BackfillScheduler>,
+    pub(crate) registry: Arc<ConsumerRegistry>,
     pub(crate) watchdog: Watchdog,
     pub(crate) ids: Ids,
     pub(crate) limits: WorkLimits,
@@ -57,14 +58,14 @@ pub(crate) struct WorkLimits {
 /// Owns the worker threads. Dropped with the last clone of the streams and the last consumer, it
 /// stops them.
 #[derive(Debug)]
-pub(crate) struct Handle {
-    pub(crate) work: Arc<Work>,
+pub(crate) struct StreamsHandle {
+    pub(crate) work: Arc<WorkerContext>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     registration: Arc<Registration>,
 }
 
-impl Handle {
-    pub(crate) fn new(work: Arc<Work>, registration: Arc<Registration>) -> Arc<Self> {
+impl StreamsHandle {
+    pub(crate) fn new(work: Arc<WorkerContext>, registration: Arc<Registration>) -> Arc<Self> {
         Arc::new(Self {
             work,
             threads: Mutex::default(),
@@ -94,7 +95,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for StreamsHandle {
     fn drop(&mut self) {
         if self.work.context.engine.check_process().is_err() {
             // The threads belong to the parent process, and a lock that one of them held at the
@@ -152,7 +153,7 @@ fn set_niceness(nice: u8) {
     }
 }
 
-impl Work {
+impl WorkerContext {
     /// Runs groups of backfills until the scheduler stops. The body of a worker thread.
     fn run(&self) {
         loop {
@@ -188,16 +189,16 @@ impl Work {
         let mut planned = Vec::with_capacity(group.len());
         let mut asks = Vec::with_capacity(group.len());
         for backfill in group {
-            let one = Invoked::of(&backfill);
+            let one = Invocation::of(&backfill);
             // The first planned backfill reserved buffer space for the whole group.
             let first_plan = planned.first().map(|(_, _, plan)| plan);
             match self.catch_panic(&one, || backfill.plan(first_plan, context)) {
-                Some(Planned::Read(backfill, plan)) => {
+                Some(PlanOutcome::Read(backfill, plan)) => {
                     asks.push(plan.ask);
                     planned.push((one, backfill, plan));
                 }
-                Some(Planned::Settled(outcome)) => self.settle(&one, outcome),
-                None => self.settle(&one, Outcome::Done),
+                Some(PlanOutcome::Settled(outcome)) => self.settle(&one, outcome),
+                None => self.settle(&one, BackfillOutcome::Done),
             }
         }
         let Some((_, _, first)) = planned.first() else {
@@ -216,7 +217,7 @@ impl Work {
         // Each goes to the front of the queue, so they run next, in their original order.
         for (one, backfill, plan) in planned.drain(slices.len()..).rev() {
             drop(plan);
-            self.settle(&one, Outcome::Unread(backfill));
+            self.settle(&one, BackfillOutcome::Unread(backfill));
         }
         if let Some(((_, _, first), others)) = planned.split_first_mut() {
             distribute_charge(first, others.iter_mut().map(|(_, _, plan)| plan), &slices);
@@ -226,25 +227,25 @@ impl Work {
                 context.counters.panics.add(1);
             }
             let outcome = self.catch_panic(&one, || backfill.finish(plan, view, slice, context));
-            self.settle(&one, outcome.unwrap_or(Outcome::Done));
+            self.settle(&one, outcome.unwrap_or(BackfillOutcome::Done));
         }
     }
 
     /// Runs one backfill's part of an invocation. If it panics, the backfill's stream is ended, and
     /// `None` is returned.
-    fn catch_panic<R>(&self, one: &Invoked, part: impl FnOnce() -> R) -> Option<R> {
+    fn catch_panic<R>(&self, one: &Invocation, part: impl FnOnce() -> R) -> Option<R> {
         let done = catch_unwind(AssertUnwindSafe(part));
         if done.is_err() {
             self.context.counters.panics.add(1);
             tracing::error!("reading a slice panicked");
-            one.lifeline.end();
+            one.end_on_panic.end();
         }
         done.ok()
     }
 
     /// Returns a backfill to the scheduler with the outcome of its invocation.
-    fn settle(&self, one: &Invoked, outcome: Outcome) {
-        let (id, engine) = (one.lifeline.id(), &self.context.engine);
+    fn settle(&self, one: &Invocation, outcome: BackfillOutcome) {
+        let (id, engine) = (one.end_on_panic.id(), &self.context.engine);
         let is_disk_full = || matches!(engine.health(), HealthState::Degraded { .. });
         self.scheduler
             .settle(id, one.consumer, outcome, is_disk_full);
@@ -253,16 +254,16 @@ impl Work {
 
 /// What the worker keeps of a backfill during an invocation, in case the backfill is lost in a
 /// panic.
-struct Invoked {
+struct Invocation {
     consumer: ConsumerId,
-    lifeline: Lifeline,
+    end_on_panic: EndOnPanic,
 }
 
-impl Invoked {
+impl Invocation {
     fn of(backfill: &Backfill) -> Self {
         Self {
             consumer: backfill.consumer(),
-            lifeline: backfill.lifeline(),
+            end_on_panic: backfill.end_on_panic(),
         }
     }
 }

@@ -12,7 +12,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use vbstore::{
-    Change, Clock, Config, Consumer, ConsumerConfig, Durability, Engine, Opened, Seqno,
+    Change, Clock, Config, Consumer, ConsumerConfig, Durability, Engine, OpenOutcome, Seqno,
     StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VbId,
 };
 use vbstore_engine::raw;
@@ -45,7 +45,7 @@ fn wait(time: Duration) {
 
 fn open(consumer: &mut Consumer, request: &StreamRequest) {
     let opened = consumer.open(request).expect("a stream");
-    assert_eq!(opened, Opened::Continue);
+    assert_eq!(opened, OpenOutcome::Continue);
 }
 
 fn freeze(streams: &Streams, number: usize) -> Consumer {

@@ -15,7 +15,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use vbstore::{
-    Change, Clock, Config, ConsumerConfig, Durability, Engine, Opened, StreamOptions,
+    Change, Clock, Config, ConsumerConfig, Durability, Engine, OpenOutcome, StreamOptions,
     StreamRequest, Streams, StreamsConfig, SystemClock, VbId, Visibility,
 };
 use vbstore_engine::raw;
@@ -92,7 +92,7 @@ fn catch_up(streams: &Streams, number: u64) -> anyhow::Result<u64> {
     };
     let request = StreamRequest::from_start(vb).until(high).options(options);
     let opened = consumer.open(&request)?;
-    assert_eq!(opened, Opened::Continue);
+    assert_eq!(opened, OpenOutcome::Continue);
     let mut events = 0;
     while let Ok(batch) = consumer.next_batch(PATIENCE) {
         events += u64::try_from(batch.len())?;
@@ -261,7 +261,7 @@ fn frozen(engine: &Engine, streams: &Streams) -> anyhow::Result<()> {
         let mut frozen = streams.consumer("frozen", &config)?;
         for vb in 0..VBUCKETS {
             let opened = frozen.open(&StreamRequest::from_start(VbId::new(vb)))?;
-            assert_eq!(opened, Opened::Continue);
+            assert_eq!(opened, OpenOutcome::Continue);
         }
         beside += rate(streams)?;
         drop(frozen);

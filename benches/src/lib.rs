@@ -3,7 +3,7 @@
 use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 use std::path::Path;
 use vbstore::{Config, Durability, Engine, VbId};
-use vbstore_core::record::{Document, DocumentHead, IndexEntry};
+use vbstore_core::record::{DocumentHead, DocumentRecord, IndexEntry};
 use vbstore_core::{Cas, ItemKind, ItemMeta, Seqno};
 use vbstore_engine::raw::{FamilyOptions, StorageConfig, key_family, seqno_family};
 
@@ -65,7 +65,7 @@ impl Raw {
             prev_seqno: Seqno::ZERO,
         };
         let mut record = Vec::new();
-        Document { head, key, value }.encode(vb, &mut record)?;
+        DocumentRecord { head, key, value }.encode(vb, &mut record)?;
         let mut batch = WriteBatch::default();
         batch.put_cf(
             self.family(&seqno_family(vb))?,

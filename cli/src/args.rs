@@ -32,22 +32,22 @@ pub(crate) enum Command {
     /// the same command with --resume goes on after the last acknowledged line: lines that are
     /// stored already are recognised and skipped, so that none is imported twice but those that were
     /// under way when it was killed (at most --window).
-    Import(Import),
+    Import(ImportArgs),
     /// Print the value of a key.
-    Get(Get),
+    Get(GetArgs),
     /// Give a key a value.
-    Set(Set),
+    Set(SetArgs),
     /// Delete the document of a key.
-    Del(Point),
+    Del(PointArgs),
     /// Print counts, seqnos, space and health.
-    Stats(Stats),
+    Stats(StatsArgs),
     /// Print every change as JSON lines.
     ///
     /// Each line is an object with `vb`, `seqno`, `kind` (mutation, deletion, expiration), `key`,
     /// `value`, `cas`, `expiry`, `prev_seqno` and, where they are not 0, `flags` and `datatype`. A
     /// key or value that is not UTF-8 is `{"base64": "..."}`. By key, only keys with a value are
     /// there, and `prev_seqno` is null: the index does not hold it.
-    Dump(Dump),
+    Dump(DumpArgs),
     /// Follow the changes of a store as JSON lines.
     ///
     /// Each line is an object with a `kind`: `mutation`, `deletion`, `expiration` with the fields of
@@ -62,27 +62,27 @@ pub(crate) enum Command {
     /// back, and the exit code is 1: begin again with a new file, or with --from. A store
     /// that is written to is open in one process: to follow one that is being written, use `session` or
     /// `import --tail`.
-    Tail(Tail),
+    Tail(TailArgs),
     /// Hold a store open and take JSON commands on standard input, one a line.
     ///
     /// Each answer is one line: `{"ok":true,...}` or `{"ok":false,"error":{...}}`; an `id` is sent
     /// back. `{"op":"help"}` lists the commands. The end of the input closes the store.
-    Session(Session),
+    Session(SessionArgs),
     /// Hold a store open and serve its figures to Prometheus, until it is stopped.
-    Serve(Serve),
+    Serve(ServeArgs),
     /// Show the main figures of a running `serve` or `stress --metrics`, again and again.
-    Watch(Watch),
+    Watch(WatchArgs),
     /// Begin a new branch of history in every vBucket.
     ///
     /// For a store that was set back to an earlier state in a way that cannot be noticed, such as by
     /// putting back the image of a disk: consumers that were further are then told to go back. A store
     /// that was copied does this by itself when it is opened.
-    NewBranch(NewBranch),
+    NewBranch(NewBranchArgs),
     /// Check everything that can be checked on disk, and name what is wrong.
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// Write, read, delete and check under load; then open again and compare with what should be
     /// there. Needs a new or an empty store.
-    Stress(Stress),
+    Stress(StressArgs),
 }
 
 impl Args {
@@ -138,7 +138,7 @@ pub(crate) enum Format {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Import {
+pub(crate) struct ImportArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -171,14 +171,14 @@ pub(crate) struct Import {
     #[arg(long, value_name = "OUTDIR")]
     pub(crate) tail: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) follow: Follow,
+    pub(crate) follow: FollowArgs,
     /// The input; - for standard input.
     pub(crate) file: PathBuf,
 }
 
 /// How a store is opened by a command that only reads.
 #[derive(Clone, Copy, Debug, ClapArgs)]
-pub(crate) struct Reading {
+pub(crate) struct ReadOnlyArgs {
     /// Open the store without writing anything to its directory, and beside others that do the same:
     /// on a full disk, or on a read-only file system. On a full disk it is opened so in any case.
     #[arg(long)]
@@ -186,15 +186,15 @@ pub(crate) struct Reading {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Get {
+pub(crate) struct GetArgs {
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     #[command(flatten)]
-    pub(crate) point: Point,
+    pub(crate) point: PointArgs,
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Point {
+pub(crate) struct PointArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -206,7 +206,7 @@ pub(crate) struct Point {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Set {
+pub(crate) struct SetArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -229,7 +229,7 @@ pub(crate) struct Set {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Stats {
+pub(crate) struct StatsArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -237,20 +237,20 @@ pub(crate) struct Stats {
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// One vBucket only, with its seqnos and branches.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Order {
+pub(crate) enum DumpOrder {
     Seqno,
     Key,
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Dump {
+pub(crate) struct DumpArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -258,13 +258,13 @@ pub(crate) struct Dump {
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// One vBucket only.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
     /// In which order.
     #[arg(long, value_enum, default_value = "seqno")]
-    pub(crate) by: Order,
+    pub(crate) by: DumpOrder,
     /// The first seqno of interest.
     #[arg(long, default_value_t = 1)]
     pub(crate) from: u64,
@@ -272,7 +272,7 @@ pub(crate) struct Dump {
 
 #[derive(Debug, ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
-pub(crate) struct Tail {
+pub(crate) struct TailArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -280,7 +280,7 @@ pub(crate) struct Tail {
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// One vBucket.
     #[arg(long, required_unless_present = "all", conflicts_with = "all")]
     pub(crate) vb: Option<u16>,
@@ -307,7 +307,7 @@ pub(crate) struct Tail {
 
 /// Consumers that follow and check while others write.
 #[derive(Clone, Debug, Default, ClapArgs)]
-pub(crate) struct Follow {
+pub(crate) struct FollowArgs {
     /// Consumers that follow, and compare their copy at each complete marker.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1_024))]
     pub(crate) streams: u16,
@@ -327,7 +327,7 @@ pub(crate) struct Follow {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Session {
+pub(crate) struct SessionArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -344,7 +344,7 @@ pub(crate) struct Session {
 
 /// Where figures are served.
 #[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct Serving {
+pub(crate) struct ServingArgs {
     /// Serve the figures at this address, for Prometheus: /metrics. Port 0 lets the system choose.
     #[arg(long = "metrics", value_name = "ADDR:PORT")]
     pub(crate) address: Option<SocketAddr>,
@@ -357,7 +357,7 @@ pub(crate) struct Serving {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Serve {
+pub(crate) struct ServeArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -372,11 +372,11 @@ pub(crate) struct Serve {
     #[arg(long, conflicts_with = "vbuckets")]
     pub(crate) read_only: bool,
     #[command(flatten)]
-    pub(crate) serving: Serving,
+    pub(crate) serving: ServingArgs,
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Watch {
+pub(crate) struct WatchArgs {
     /// One JSON object for each look.
     #[arg(long)]
     json: bool,
@@ -401,7 +401,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct NewBranch {
+pub(crate) struct NewBranchArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -411,7 +411,7 @@ pub(crate) struct NewBranch {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Verify {
+pub(crate) struct VerifyArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
@@ -419,11 +419,11 @@ pub(crate) struct Verify {
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Stress {
+pub(crate) struct StressArgs {
     /// The store; made if there is none.
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -447,9 +447,9 @@ pub(crate) struct Stress {
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub(crate) workers_nice: Option<u8>,
     #[command(flatten)]
-    pub(crate) follow: Follow,
+    pub(crate) follow: FollowArgs,
     #[command(flatten)]
-    pub(crate) serving: Serving,
+    pub(crate) serving: ServingArgs,
     /// Memory for recent changes, in MiB: the less there is, the more consumers read the disk.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) memory_mib: u64,

@@ -1,18 +1,18 @@
 //! `dump`: every change as JSON lines, built on slices and pages. Nothing is held between two of
 //! them, however slowly the output is read.
 
-use crate::args::{Dump, Order};
-use crate::output::{DONE, Failure, Out, PROBLEM, Run};
-use crate::stop::Stop;
+use crate::args::{DumpArgs, DumpOrder};
+use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM};
+use crate::stop::StopFlag;
 use crate::{record, store};
 use vbstore::{KeyRange, PageForm, Seqno, SeqnoRange, SliceBudget, SliceEnd, VBucket};
 
-pub(crate) fn run(args: &Dump, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &DumpArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = store::open_to_read(&args.dir, args.reading, out)?;
     for vb in store::vbuckets(&engine, args.vb)? {
         let is_whole = match args.by {
-            Order::Seqno => by_seqno(&vb, args.from, out, stop)?,
-            Order::Key => by_key(&vb, args.from, out, stop)?,
+            DumpOrder::Seqno => by_seqno(&vb, args.from, out, stop)?,
+            DumpOrder::Key => by_key(&vb, args.from, out, stop)?,
         };
         if !is_whole {
             return Ok(PROBLEM);
@@ -24,7 +24,12 @@ pub(crate) fn run(args: &Dump, out: &mut Out, stop: &Stop) -> Run {
 }
 
 /// Returns whether it was not interrupted.
-fn by_seqno(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool, Failure> {
+fn by_seqno(
+    vb: &VBucket,
+    from: u64,
+    out: &mut Output,
+    stop: &StopFlag,
+) -> Result<bool, CommandError> {
     let mut range = SeqnoRange::above(Seqno::new(from.saturating_sub(1)));
     loop {
         let slice = vb.scan_slice(range, SliceBudget::default())?;
@@ -48,7 +53,12 @@ fn by_seqno(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool,
     }
 }
 
-fn by_key(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool, Failure> {
+fn by_key(
+    vb: &VBucket,
+    from: u64,
+    out: &mut Output,
+    stop: &StopFlag,
+) -> Result<bool, CommandError> {
     let mut next = Some(KeyRange::all());
     while let Some(range) = next {
         if stop.is_asked() {

@@ -1,21 +1,24 @@
 //! Serving the figures of an engine while a command runs.
 
 use crate::args;
-use crate::output::{Failure, IO, say};
+use crate::output::{CommandError, IO, say};
 use std::sync::Arc;
 use vbstore::Engine;
 use vbstore::metrics::{Registration, Registry};
-use vbstore_exporter::{Exporter, ExporterConfig, Health, Pages};
+use vbstore_exporter::{Endpoints, Exporter, ExporterConfig, HealthReport};
 
 /// Serves until it is dropped, which must be before the engine is closed.
-pub(crate) struct Exporting {
+pub(crate) struct RunningExporter {
     exporter: Exporter,
     _vbuckets: Option<Arc<Registration>>,
 }
 
-impl Exporting {
+impl RunningExporter {
     /// Serves if the command line says where, and says so on standard error.
-    pub(crate) fn start(args: &args::Serving, engine: &Engine) -> Result<Option<Self>, Failure> {
+    pub(crate) fn start(
+        args: &args::ServingArgs,
+        engine: &Engine,
+    ) -> Result<Option<Self>, CommandError> {
         let Some(address) = args.address else {
             return Ok(None);
         };
@@ -25,14 +28,14 @@ impl Exporting {
             .map(|registry| engine.register_vbuckets(registry))
             .transpose()?;
         let of_health = engine.clone();
-        let pages = Pages {
+        let pages = Endpoints {
             registry: engine.telemetry().registry().clone(),
             vbuckets: by_vbucket,
             health: Arc::new(move || {
                 let state = of_health.health();
                 match state.cause() {
-                    None => Health::Good,
-                    Some(cause) => Health::Bad(format!("{}: {cause}", state.name())),
+                    None => HealthReport::Healthy,
+                    Some(cause) => HealthReport::Unhealthy(format!("{}: {cause}", state.name())),
                 }
             }),
         };
@@ -42,9 +45,9 @@ impl Exporting {
         };
         let exporter = Exporter::start(&config, pages).map_err(|error| {
             if error.kind() == std::io::ErrorKind::InvalidInput {
-                Failure::usage(format!("--metrics: {error}; --allow-remote allows it"))
+                CommandError::usage(format!("--metrics: {error}; --allow-remote allows it"))
             } else {
-                Failure::new(IO, "io", format!("cannot listen on {address}: {error}"))
+                CommandError::new(IO, "io", format!("cannot listen on {address}: {error}"))
             }
         })?;
         let exporting = Self {

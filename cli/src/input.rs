@@ -2,7 +2,7 @@
 //! nothing comes.
 
 use crate::number::u64_from;
-use crate::stop::Stop;
+use crate::stop::StopFlag;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(crate) fn is_regular(path: &Path) -> io::Result<bool> {
 }
 
 /// Opens an input; `-` is standard input.
-pub(crate) fn open(path: &Path, stop: &Stop) -> io::Result<Box<dyn BufRead>> {
+pub(crate) fn open(path: &Path, stop: &StopFlag) -> io::Result<Box<dyn BufRead>> {
     if is_regular(path)? {
         return Ok(Box::new(BufReader::with_capacity(
             1 << 18,
@@ -33,11 +33,11 @@ pub(crate) fn open(path: &Path, stop: &Stop) -> io::Result<Box<dyn BufRead>> {
         )));
     }
     if path == Path::new("-") {
-        return Ok(Box::new(Piped::stdin(stop)?));
+        return Ok(Box::new(PipeReader::stdin(stop)?));
     }
     let path = path.to_owned();
     // Opening a named pipe waits for its writer, so that too is done on the thread.
-    Ok(Box::new(Piped::start(stop, move || File::open(path))?))
+    Ok(Box::new(PipeReader::start(stop, move || File::open(path))?))
 }
 
 /// Reads one line with its line feed, and appends it to `line`. Returns how many bytes of the input
@@ -76,20 +76,20 @@ fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
 /// A pipe, read on a thread of its own. Once a stop is asked for and nothing more has come it is at
 /// its end, possibly within a line: whoever reads from it looks at the stop before using a line.
 #[derive(Debug)]
-pub(crate) struct Piped {
+pub(crate) struct PipeReader {
     pieces: Receiver<io::Result<Vec<u8>>>,
     piece: Vec<u8>,
     /// How much of the piece was consumed.
     consumed: usize,
-    stop: Stop,
+    stop: StopFlag,
 }
 
-impl Piped {
-    pub(crate) fn stdin(stop: &Stop) -> io::Result<Self> {
+impl PipeReader {
+    pub(crate) fn stdin(stop: &StopFlag) -> io::Result<Self> {
         Self::start(stop, || Ok(io::stdin()))
     }
 
-    fn start<R, F>(stop: &Stop, open: F) -> io::Result<Self>
+    fn start<R, F>(stop: &StopFlag, open: F) -> io::Result<Self>
     where
         R: Read,
         F: FnOnce() -> io::Result<R> + Send + 'static,
@@ -134,7 +134,7 @@ fn pump(mut input: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
     }
 }
 
-impl BufRead for Piped {
+impl BufRead for PipeReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.consumed >= self.piece.len() {
             match self.pieces.recv_timeout(POLL) {
@@ -154,7 +154,7 @@ impl BufRead for Piped {
     }
 }
 
-impl Read for Piped {
+impl Read for PipeReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut available = self.fill_buf()?;
         let read = available.read(buffer)?;
@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn a_pipe_hands_on_what_comes_and_ends_when_it_is_asked_to_stop() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let stop = Stop::by_hand();
-        let mut input = Piped::start(&stop, move || Ok(reader)).unwrap();
+        let stop = StopFlag::by_hand();
+        let mut input = PipeReader::start(&stop, move || Ok(reader)).unwrap();
         let mut line = Vec::new();
         io::Write::write_all(&mut writer, b"one\ntw").unwrap();
         read_line(&mut input, &mut line).unwrap();

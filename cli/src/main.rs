@@ -23,7 +23,7 @@ mod watch;
 
 use args::{Args, Command};
 use clap::Parser;
-use output::{Failure, Out, Run};
+use output::{CommandError, CommandResult, Output};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     };
     raise_file_limit();
     init_log();
-    let mut out = Out::new(args.is_json());
+    let mut out = Output::new(args.is_json());
     let ended = run(args.command, &mut out).and_then(|code| {
         out.flush()?;
         Ok(code)
@@ -44,8 +44,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, out: &mut Out) -> Run {
-    let stop = stop::Stop::on_signals().map_err(Failure::from)?;
+fn run(command: Command, out: &mut Output) -> CommandResult {
+    let stop = stop::StopFlag::on_signals().map_err(CommandError::from)?;
     match command {
         Command::Import(args) => import::run(&args, out, &stop),
         Command::Get(args) => point::get(&args, out),

@@ -1,11 +1,11 @@
 //! `new-branch`: begins a new branch of history in every vBucket.
 
-use crate::args::NewBranch;
-use crate::output::{DONE, Out, Run};
+use crate::args::NewBranchArgs;
+use crate::output::{CommandResult, DONE, Output};
 use crate::store;
 use serde_json::json;
 
-pub(crate) fn run(args: &NewBranch, out: &mut Out) -> Run {
+pub(crate) fn run(args: &NewBranchArgs, out: &mut Output) -> CommandResult {
     let engine = store::open_with_new_branch(&args.dir)?;
     let vbuckets = engine.vbuckets();
     engine.close()?;

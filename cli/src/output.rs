@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use vbstore::Error;
 
 /// What a command ends with: an exit code, or why it failed.
-pub(crate) type Run = Result<u8, Failure>;
+pub(crate) type CommandResult = Result<u8, CommandError>;
 
 pub(crate) const DONE: u8 = 0;
 pub(crate) const PROBLEM: u8 = 1;
@@ -18,7 +18,7 @@ pub(crate) const CORRUPT: u8 = 5;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct CommandError {
     pub(crate) code: u8,
     kind: &'static str,
     message: String,
@@ -26,7 +26,7 @@ pub(crate) struct Failure {
     is_broken_pipe: bool,
 }
 
-impl Failure {
+impl CommandError {
     pub(crate) fn new(code: u8, kind: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -75,7 +75,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
@@ -117,7 +117,7 @@ pub(crate) fn kind_of(error: &Error) -> &'static str {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Invalid { .. } | Error::TooLarge { .. } => USAGE,
@@ -135,7 +135,7 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         let is_broken_pipe = error.kind() == io::ErrorKind::BrokenPipe;
         Self {
@@ -145,7 +145,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl From<serde_json::Error> for Failure {
+impl From<serde_json::Error> for CommandError {
     fn from(error: serde_json::Error) -> Self {
         Self::from(io::Error::from(error))
     }
@@ -153,12 +153,12 @@ impl From<serde_json::Error> for Failure {
 
 /// Standard output, buffered, and how to answer on it.
 #[derive(Debug)]
-pub(crate) struct Out {
+pub(crate) struct Output {
     pub(crate) is_json: bool,
     inner: io::BufWriter<io::Stdout>,
 }
 
-impl Out {
+impl Output {
     pub(crate) fn new(is_json: bool) -> Self {
         Self {
             is_json,
@@ -167,13 +167,13 @@ impl Out {
     }
 
     /// Prints one line.
-    pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
+    pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), CommandError> {
         writeln!(self.inner, "{text}")?;
         Ok(())
     }
 
     /// Prints bytes as they are.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), CommandError> {
         self.inner.write_all(bytes)?;
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Out {
         &mut self,
         object: &Value,
         text: impl fmt::Display,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), CommandError> {
         if self.is_json {
             self.line(object)
         } else {
@@ -191,13 +191,13 @@ impl Out {
         }
     }
 
-    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+    pub(crate) fn flush(&mut self) -> Result<(), CommandError> {
         self.inner.flush()?;
         Ok(())
     }
 
     /// Says something that a user should know although the command goes on: one line on standard error.
-    pub(crate) fn warn(&self, kind: &str, text: &str) -> Result<(), Failure> {
+    pub(crate) fn warn(&self, kind: &str, text: &str) -> Result<(), CommandError> {
         let mut err = io::stderr().lock();
         if self.is_json {
             writeln!(
@@ -212,7 +212,7 @@ impl Out {
     }
 
     /// Says why the command failed, and returns what to exit with.
-    pub(crate) fn report(&mut self, failure: &Failure) -> ExitCode {
+    pub(crate) fn report(&mut self, failure: &CommandError) -> ExitCode {
         drop(self.flush());
         if failure.is_broken_pipe {
             return ExitCode::SUCCESS;
@@ -229,7 +229,7 @@ impl Out {
 }
 
 /// Says something on standard error, beside the answer.
-pub(crate) fn say(text: impl fmt::Display) -> Result<(), Failure> {
+pub(crate) fn say(text: impl fmt::Display) -> Result<(), CommandError> {
     writeln!(io::stderr().lock(), "vbstore: {text}")?;
     Ok(())
 }
@@ -245,7 +245,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         drop(error.print());
         return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
     }
-    Out::new(true).report(&Failure::usage(error.to_string().trim_end()))
+    Output::new(true).report(&CommandError::usage(error.to_string().trim_end()))
 }
 
 /// A progress line on standard error, if that is a terminal.

@@ -1,23 +1,23 @@
 //! `get`, `set`, `del`: one key.
 
-use crate::args::{Get, Point, Set};
-use crate::output::{DONE, Failure, Out, PROBLEM, Run};
+use crate::args::{GetArgs, PointArgs, SetArgs};
+use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM};
 use crate::{record, store};
 use serde_json::json;
-use vbstore::{Cas, Change, Written};
+use vbstore::{Cas, Change, WriteReceipt};
 
 pub(crate) fn get(
-    Get {
+    GetArgs {
         reading,
         point: args,
-    }: &Get,
-    out: &mut Out,
-) -> Run {
+    }: &GetArgs,
+    out: &mut Output,
+) -> CommandResult {
     let engine = store::open_to_read(&args.dir, *reading, out)?;
     let vb = engine.for_key(&args.key);
     let found = vb.get(&args.key)?;
     let Some(document) = found else {
-        return Err(Failure::new(
+        return Err(CommandError::new(
             PROBLEM,
             "not_found",
             format!("{:?} has no value", args.key),
@@ -40,7 +40,7 @@ pub(crate) fn get(
     Ok(DONE)
 }
 
-pub(crate) fn set(args: Set, out: &mut Out) -> Run {
+pub(crate) fn set(args: SetArgs, out: &mut Output) -> CommandResult {
     let engine = store::open_or_create(&args.dir, None)?;
     let mut change = Change::set(&args.key, args.value).expiry(args.expiry);
     if let Some(cas) = args.cas {
@@ -53,7 +53,7 @@ pub(crate) fn set(args: Set, out: &mut Out) -> Run {
     Ok(DONE)
 }
 
-pub(crate) fn del(args: &Point, out: &mut Out) -> Run {
+pub(crate) fn del(args: &PointArgs, out: &mut Output) -> CommandResult {
     let engine = store::open(&args.dir)?;
     let vb = engine.for_key(&args.key);
     let written = vb.delete(&args.key)?;
@@ -62,7 +62,7 @@ pub(crate) fn del(args: &Point, out: &mut Out) -> Run {
     Ok(DONE)
 }
 
-fn tell(out: &mut Out, vb: u16, written: Written) -> Result<(), Failure> {
+fn tell(out: &mut Output, vb: u16, written: WriteReceipt) -> Result<(), CommandError> {
     let (seqno, cas) = (written.seqno.get(), written.cas.get());
     let object = json!({"vb": vb, "seqno": seqno, "cas": cas, "vb_uuid": written.vb_uuid.get()});
     out.answer(&object, format_args!("vb {vb} seqno {seqno} cas {cas}"))

@@ -1,9 +1,9 @@
 //! `serve`: holds a store open and serves its figures.
 
 use crate::args;
-use crate::exporting::Exporting;
-use crate::output::{DONE, Out, Run};
-use crate::stop::Stop;
+use crate::exporting::RunningExporter;
+use crate::output::{CommandResult, DONE, Output};
+use crate::stop::StopFlag;
 use crate::store;
 use serde_json::json;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use vbstore::{Streams, StreamsConfig};
 /// How often a signal is looked for.
 const TICK: Duration = Duration::from_millis(50);
 
-pub(crate) fn run(args: &args::Serve, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &args::ServeArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = if args.read_only {
         store::open_read_only(&args.dir)?
     } else {
         store::open_or_create_to_read(&args.dir, args.vbuckets, out)?
     };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
-    let exporting = Exporting::start(&args.serving, &engine)?;
-    let url = exporting.as_ref().map(Exporting::url);
+    let exporting = RunningExporter::start(&args.serving, &engine)?;
+    let url = exporting.as_ref().map(RunningExporter::url);
     let text = format!("{} is open until it is stopped", args.dir.display());
     out.answer(&json!({"dir": args.dir, "metrics": url}), text)?;
     out.flush()?;

@@ -1,17 +1,17 @@
 //! `session`: holds a store open and takes JSON commands, one a line.
 
 use crate::args;
-use crate::input::{Piped, read_line};
-use crate::output::{DONE, Failure, Out, Run};
+use crate::input::{PipeReader, read_line};
+use crate::output::{CommandError, CommandResult, DONE, Output};
 use crate::record::{bytes, text};
-use crate::stop::Stop;
+use crate::stop::StopFlag;
 use crate::{record, stats, store, tail, verify};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use vbstore::{
-    Cas, Change, Clock, ConsumerConfig, Durability, Engine, KeyRange, Opened, PageForm, Position,
-    Seqno, SliceBudget, StreamOptions, StreamRequest, Streams, StreamsConfig, SystemClock, VBucket,
-    VbId, Written,
+    Cas, Change, Clock, ConsumerConfig, Durability, Engine, KeyRange, OpenOutcome, PageForm,
+    Position, Seqno, SliceBudget, StreamOptions, StreamRequest, Streams, StreamsConfig,
+    SystemClock, VBucket, VbId, WriteReceipt,
 };
 
 const COMMANDS: [(&str, &str); 21] = [
@@ -44,14 +44,14 @@ const COMMANDS: [(&str, &str); 21] = [
     ("quit", ""),
 ];
 
-pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &args::SessionArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = if args.read_only {
         store::open_read_only(&args.dir)?
     } else {
         store::open_or_create(&args.dir, args.vbuckets)?
     };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
-    let mut input = Piped::stdin(stop)?;
+    let mut input = PipeReader::stdin(stop)?;
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -80,7 +80,7 @@ fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
     let (id, outcome, is_last) = match parsed {
         Err(error) => (
             None,
-            Err(Failure::usage(format!("not a JSON object: {error}"))),
+            Err(CommandError::usage(format!("not a JSON object: {error}"))),
             false,
         ),
         Ok(command) => {
@@ -89,7 +89,7 @@ fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_owned();
-            let outcome = Command {
+            let outcome = SessionCommand {
                 engine,
                 streams,
                 fields: &command,
@@ -116,14 +116,14 @@ fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
     (Value::Object(object), is_last)
 }
 
-struct Command<'a> {
+struct SessionCommand<'a> {
     engine: &'a Engine,
     streams: &'a Streams,
     fields: &'a Map<String, Value>,
 }
 
-impl Command<'_> {
-    fn run(&self, op: &str) -> Result<Value, Failure> {
+impl SessionCommand<'_> {
+    fn run(&self, op: &str) -> Result<Value, CommandError> {
         match op {
             "set" | "add" | "replace" | "del" | "touch" => {
                 let change = change(op, self.fields)?;
@@ -194,21 +194,21 @@ impl Command<'_> {
                 .map(|(op, fields)| ((*op).to_owned(), json!(fields)))
                 .collect()),
             "quit" => Ok(json!({})),
-            other => Err(Failure::usage(format!(
+            other => Err(CommandError::usage(format!(
                 "unknown op {other:?}; try {{\"op\":\"help\"}}"
             ))),
         }
     }
 
-    fn batch(&self) -> Result<Value, Failure> {
+    fn batch(&self) -> Result<Value, CommandError> {
         let changes = self.fields.get("changes").and_then(Value::as_array);
-        let changes = changes.ok_or_else(|| Failure::usage("\"changes\" is no array"))?;
-        let changes: Result<Vec<Change>, Failure> = changes
+        let changes = changes.ok_or_else(|| CommandError::usage("\"changes\" is no array"))?;
+        let changes: Result<Vec<Change>, CommandError> = changes
             .iter()
             .map(|item| {
                 let fields = item
                     .as_object()
-                    .ok_or_else(|| Failure::usage("a change is no object"))?;
+                    .ok_or_else(|| CommandError::usage("a change is no object"))?;
                 change(
                     fields.get("op").and_then(Value::as_str).unwrap_or("set"),
                     fields,
@@ -224,11 +224,11 @@ impl Command<'_> {
         Ok(json!({"written": written}))
     }
 
-    fn get_many(&self) -> Result<Value, Failure> {
+    fn get_many(&self) -> Result<Value, CommandError> {
         let keys = self.fields.get("keys").and_then(Value::as_array);
-        let keys = keys.ok_or_else(|| Failure::usage("\"keys\" is no array"))?;
+        let keys = keys.ok_or_else(|| CommandError::usage("\"keys\" is no array"))?;
         let keys: Result<Vec<Vec<u8>>, String> = keys.iter().map(bytes).collect();
-        let keys = keys.map_err(Failure::usage)?;
+        let keys = keys.map_err(CommandError::usage)?;
         let values: Vec<Value> = self
             .vb()?
             .get_many(&keys)?
@@ -238,11 +238,13 @@ impl Command<'_> {
         Ok(json!({"values": values}))
     }
 
-    fn page(&self, op: &str) -> Result<Value, Failure> {
-        let optional = |name: &str| -> Result<Option<Vec<u8>>, Failure> {
+    fn page(&self, op: &str) -> Result<Value, CommandError> {
+        let optional = |name: &str| -> Result<Option<Vec<u8>>, CommandError> {
             self.fields
                 .get(name)
-                .map(|value| bytes(value).map_err(|e| Failure::usage(format!("{name:?}: {e}"))))
+                .map(|value| {
+                    bytes(value).map_err(|e| CommandError::usage(format!("{name:?}: {e}")))
+                })
                 .transpose()
         };
         let from = optional("from")?;
@@ -278,18 +280,18 @@ impl Command<'_> {
     }
 
     /// Events after a position, up to a number of them, and the position after the last.
-    fn tail(&self) -> Result<Value, Failure> {
+    fn tail(&self) -> Result<Value, CommandError> {
         let vb = self.vb()?;
         let position = match self.fields.get("position") {
             Some(position) => serde_json::from_value(position.clone())
-                .map_err(|error| Failure::usage(format!("\"position\": {error}")))?,
+                .map_err(|error| CommandError::usage(format!("\"position\": {error}")))?,
             None => match self.optional_number("from")? {
                 Some(from) => tail::after(&vb, from)?,
                 None => Position::default(),
             },
         };
         let prefix = match self.fields.get("prefix") {
-            Some(prefix) => bytes(prefix).map_err(Failure::usage)?,
+            Some(prefix) => bytes(prefix).map_err(CommandError::usage)?,
             None => Vec::new(),
         };
         let is_keys_only = self.fields.get("keys_only") == Some(&Value::Bool(true));
@@ -306,7 +308,7 @@ impl Command<'_> {
             .streams
             .consumer("session", &ConsumerConfig::default())?;
         let request = StreamRequest::resume(vb.id(), position).options(options);
-        if let Opened::Rollback { to, reason } = consumer.open(&request)? {
+        if let OpenOutcome::Rollback { to, reason } = consumer.open(&request)? {
             return Ok(json!({"rollback": {"to": to.get(), "reason": reason.name()}}));
         }
         let mut events = Vec::new();
@@ -320,63 +322,64 @@ impl Command<'_> {
         Ok(json!({"events": events, "position": consumer.position(vb.id())}))
     }
 
-    fn key(&self) -> Result<Vec<u8>, Failure> {
+    fn key(&self) -> Result<Vec<u8>, CommandError> {
         key(self.fields)
     }
 
-    fn vb(&self) -> Result<VBucket, Failure> {
+    fn vb(&self) -> Result<VBucket, CommandError> {
         let number = self.number("vb")?;
-        let number = u16::try_from(number).map_err(|_| Failure::usage("\"vb\" is too large"))?;
+        let number =
+            u16::try_from(number).map_err(|_| CommandError::usage("\"vb\" is too large"))?;
         Ok(self.engine.vbucket(VbId::new(number))?)
     }
 
-    fn durability(&self) -> Result<Durability, Failure> {
+    fn durability(&self) -> Result<Durability, CommandError> {
         let Some(value) = self.fields.get("durability") else {
             return Ok(Durability::Synced);
         };
         let named = value.as_str().and_then(Durability::from_name);
-        let refuse = || Failure::usage("\"durability\" is none of memory, logged, synced");
+        let refuse = || CommandError::usage("\"durability\" is none of memory, logged, synced");
         named.ok_or_else(refuse)
     }
 
-    fn number(&self, name: &str) -> Result<u64, Failure> {
+    fn number(&self, name: &str) -> Result<u64, CommandError> {
         let number = number(self.fields, name)?;
-        number.ok_or_else(|| Failure::usage(format!("no field {name:?}")))
+        number.ok_or_else(|| CommandError::usage(format!("no field {name:?}")))
     }
 
-    fn optional_number(&self, name: &str) -> Result<Option<u64>, Failure> {
+    fn optional_number(&self, name: &str) -> Result<Option<u64>, CommandError> {
         number(self.fields, name)
     }
 }
 
-fn key(fields: &Map<String, Value>) -> Result<Vec<u8>, Failure> {
+fn key(fields: &Map<String, Value>) -> Result<Vec<u8>, CommandError> {
     let key = fields
         .get("key")
-        .ok_or_else(|| Failure::usage("no field \"key\""))?;
-    bytes(key).map_err(|error| Failure::usage(format!("\"key\": {error}")))
+        .ok_or_else(|| CommandError::usage("no field \"key\""))?;
+    bytes(key).map_err(|error| CommandError::usage(format!("\"key\": {error}")))
 }
 
-fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, Failure> {
+fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, CommandError> {
     let parse = |value: &Value| {
         value
             .as_u64()
-            .ok_or_else(|| Failure::usage(format!("{name:?} is no number")))
+            .ok_or_else(|| CommandError::usage(format!("{name:?} is no number")))
     };
     fields.get(name).map(parse).transpose()
 }
 
 /// The change that the fields of a command ask for.
-fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, Failure> {
+fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, CommandError> {
     let key = key(fields)?;
     let value = || {
         let value = fields
             .get("value")
-            .ok_or_else(|| Failure::usage("no field \"value\""))?;
-        bytes(value).map_err(|error| Failure::usage(format!("\"value\": {error}")))
+            .ok_or_else(|| CommandError::usage("no field \"value\""))?;
+        bytes(value).map_err(|error| CommandError::usage(format!("\"value\": {error}")))
     };
-    let small = |name: &str| -> Result<u32, Failure> {
+    let small = |name: &str| -> Result<u32, CommandError> {
         let number = number(fields, name)?.unwrap_or(0);
-        u32::try_from(number).map_err(|_| Failure::usage(format!("{name:?} is too large")))
+        u32::try_from(number).map_err(|_| CommandError::usage(format!("{name:?} is too large")))
     };
     let mut change = match op {
         "set" => Change::set(key, value()?),
@@ -384,7 +387,7 @@ fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, Failure> {
         "replace" => Change::replace(key, value()?),
         "del" => Change::delete(key),
         "touch" => Change::touch(key, small("expiry")?),
-        other => return Err(Failure::usage(format!("{other:?} is no change"))),
+        other => return Err(CommandError::usage(format!("{other:?} is no change"))),
     };
     change = change.expiry(small("expiry")?).flags(small("flags")?);
     if let Some(cas) = number(fields, "cas")? {
@@ -393,7 +396,7 @@ fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, Failure> {
     Ok(change)
 }
 
-fn written_object(vb: &VBucket, written: Written) -> Value {
+fn written_object(vb: &VBucket, written: WriteReceipt) -> Value {
     json!({
         "vb": vb.id().get(),
         "seqno": written.seqno.get(),

@@ -1,12 +1,12 @@
 //! `stats`: counts, seqnos, space and health.
 
 use crate::args;
-use crate::output::{DONE, Out, Run};
+use crate::output::{CommandResult, DONE, Output};
 use crate::store;
 use serde_json::{Value, json};
-use vbstore::{Clock, Engine, Error, Holder, SystemClock, VBucket, VbId};
+use vbstore::{Clock, DbSnapshotHolder, Engine, Error, SystemClock, VBucket, VbId};
 
-pub(crate) fn run(args: &args::Stats, out: &mut Out) -> Run {
+pub(crate) fn run(args: &args::StatsArgs, out: &mut Output) -> CommandResult {
     let engine = store::open_to_read(&args.dir, args.reading, out)?;
     let object = match args.vb {
         Some(number) => of_vbucket(&engine.vbucket(VbId::new(number))?)?,
@@ -40,7 +40,7 @@ pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
     }
     let usage = engine.disk_usage()?;
     let metrics = engine.metrics();
-    let snapshots: serde_json::Map<String, Value> = Holder::ALL
+    let snapshots: serde_json::Map<String, Value> = DbSnapshotHolder::ALL
         .into_iter()
         .map(|holder| {
             (

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set once a signal has come. A second signal ends the process at once.
 #[derive(Clone, Debug)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+pub(crate) struct StopFlag(Arc<AtomicBool>);
 
-impl Stop {
+impl StopFlag {
     /// Listens for SIGINT and SIGTERM.
     pub(crate) fn on_signals() -> io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));

@@ -1,17 +1,21 @@
 //! Opening stores.
 
-use crate::args::Reading;
-use crate::output::{Failure, Out};
+use crate::args::ReadOnlyArgs;
+use crate::output::{CommandError, Output};
 use std::path::Path;
 use vbstore::{Builder, Config, Engine, Error, VBucket, VbId};
 
 /// Opens a store that must be there.
-pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
+pub(crate) fn open(dir: &Path) -> Result<Engine, CommandError> {
     finish(dir, Engine::builder(dir).create(false))
 }
 
 /// Opens a store that must be there, for a command that only reads.
-pub(crate) fn open_to_read(dir: &Path, reading: Reading, out: &Out) -> Result<Engine, Failure> {
+pub(crate) fn open_to_read(
+    dir: &Path,
+    reading: ReadOnlyArgs,
+    out: &Output,
+) -> Result<Engine, CommandError> {
     if reading.read_only {
         return open_read_only(dir);
     }
@@ -19,17 +23,17 @@ pub(crate) fn open_to_read(dir: &Path, reading: Reading, out: &Out) -> Result<En
 }
 
 /// Opens a store that must be there without writing anything to it.
-pub(crate) fn open_read_only(dir: &Path) -> Result<Engine, Failure> {
+pub(crate) fn open_read_only(dir: &Path) -> Result<Engine, CommandError> {
     finish(dir, Engine::builder(dir).read_only())
 }
 
 /// Opens a store that must be there, and begins a new branch in every vBucket.
-pub(crate) fn open_with_new_branch(dir: &Path) -> Result<Engine, Failure> {
+pub(crate) fn open_with_new_branch(dir: &Path) -> Result<Engine, CommandError> {
     finish(dir, Engine::builder(dir).create(false).new_branch())
 }
 
 /// Opens a store, or makes one with so many vBuckets.
-pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine, Failure> {
+pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine, CommandError> {
     finish(dir, to_create(dir, vbuckets))
 }
 
@@ -37,8 +41,8 @@ pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine
 pub(crate) fn open_or_create_to_read(
     dir: &Path,
     vbuckets: Option<u16>,
-    out: &Out,
-) -> Result<Engine, Failure> {
+    out: &Output,
+) -> Result<Engine, CommandError> {
     open_or_read(dir, to_create(dir, vbuckets), out)
 }
 
@@ -50,17 +54,17 @@ fn to_create(dir: &Path, vbuckets: Option<u16>) -> Builder {
     Engine::builder(dir).config(config)
 }
 
-fn finish(dir: &Path, builder: Builder) -> Result<Engine, Failure> {
+fn finish(dir: &Path, builder: Builder) -> Result<Engine, CommandError> {
     builder
         .open()
-        .map_err(|error| Failure::opening(&error, dir))
+        .map_err(|error| CommandError::opening(&error, dir))
 }
 
 /// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says so.
-fn open_or_read(dir: &Path, builder: Builder, out: &Out) -> Result<Engine, Failure> {
+fn open_or_read(dir: &Path, builder: Builder, out: &Output) -> Result<Engine, CommandError> {
     let full = match builder.open() {
         Err(full @ Error::DiskFull { .. }) => full,
-        opened => return opened.map_err(|error| Failure::opening(&error, dir)),
+        opened => return opened.map_err(|error| CommandError::opening(&error, dir)),
     };
     match Engine::builder(dir).read_only().open() {
         Ok(engine) => {
@@ -69,13 +73,13 @@ fn open_or_read(dir: &Path, builder: Builder, out: &Out) -> Result<Engine, Failu
             Ok(engine)
         }
         // It was to be made.
-        Err(Error::NoStore { .. }) => Err(Failure::opening(&full, dir)),
-        Err(error) => Err(Failure::opening(&error, dir)),
+        Err(Error::NoStore { .. }) => Err(CommandError::opening(&full, dir)),
+        Err(error) => Err(CommandError::opening(&error, dir)),
     }
 }
 
 /// Returns the vBuckets that are meant: one, or all.
-pub(crate) fn vbuckets(engine: &Engine, one: Option<u16>) -> Result<Vec<VBucket>, Failure> {
+pub(crate) fn vbuckets(engine: &Engine, one: Option<u16>) -> Result<Vec<VBucket>, CommandError> {
     let numbers = one.map_or_else(|| (0..engine.vbuckets()).collect(), |number| vec![number]);
     let vbs = numbers.into_iter().map(|n| engine.vbucket(VbId::new(n)));
     Ok(vbs.collect::<Result<Vec<VBucket>, _>>()?)

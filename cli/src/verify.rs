@@ -2,13 +2,13 @@
 
 use crate::args;
 use crate::number::u64_from;
-use crate::output::{DONE, Out, PROBLEM, Run, progress};
-use crate::stop::Stop;
+use crate::output::{CommandResult, DONE, Output, PROBLEM, progress};
+use crate::stop::StopFlag;
 use crate::{record, store};
 use serde_json::{Value, json};
 use vbstore::{Engine, Problem, VbId, Verification};
 
-pub(crate) fn run(args: &args::Verify, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &args::VerifyArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = store::open_to_read(&args.dir, args.reading, out)?;
     let bar = progress();
     let mut found = engine.verify_shared()?;

@@ -19,12 +19,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Failpoints, Gate, place};
+use vbstore::failpoint::{Action, Failpoints, Latch, place};
 use vbstore::{
     Change, Clock, Config, ConsumerConfig, Durability, Engine, ManualClock, StreamRequest, Streams,
     StreamsConfig, SystemClock, VbId,
 };
-use vbstore_exporter::{Exporter, ExporterConfig, Health, Pages};
+use vbstore_exporter::{Endpoints, Exporter, ExporterConfig, HealthReport};
 
 /// Series of one store, streams included, on `/metrics`.
 const SERIES_BUDGET: f64 = 500.0;
@@ -228,7 +228,7 @@ fn target(url: &str) -> &str {
 struct Held {
     exporter: Exporter,
     clock: Arc<ManualClock>,
-    gate: Arc<Gate>,
+    gate: Arc<Latch>,
     streams: Streams,
     engine: Engine,
 }
@@ -257,12 +257,12 @@ impl Held {
         drop(engine);
         let engine = open();
         let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Latch::default());
         failpoints.once(place::SLICE_VIEW, Action::Wait(Arc::clone(&gate)));
-        let pages = Pages {
+        let pages = Endpoints {
             registry: engine.telemetry().registry().clone(),
             vbuckets: None,
-            health: Arc::new(|| Health::Good),
+            health: Arc::new(|| HealthReport::Healthy),
         };
         Self {
             exporter: Exporter::start(&ExporterConfig::default(), pages).unwrap(),

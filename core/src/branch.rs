@@ -29,13 +29,13 @@ use crate::record::VbState;
 
 /// A branch that is being written.
 #[derive(Clone, Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct PendingBranch {
     uuid: VbUuid,
     max_cas: Cas,
     failover_log: FailoverLog,
 }
 
-impl Beginning {
+impl PendingBranch {
     /// Prepares a branch that begins at `seqno`. `failover_log` is the vBucket's until now.
     pub(crate) fn new(
         uuid: VbUuid,

@@ -1,7 +1,7 @@
 //! The failover log: the branches of a vBucket's history.
 
 use crate::ids::{Seqno, VbId, VbUuid};
-use crate::record::{Place, Reader, RecordError, Writer};
+use crate::record::{RecordError, RecordLocation, RecordReader, RecordWriter};
 
 /// Most entries a log keeps; the oldest goes first. 25 is what Couchbase Server keeps.
 pub const ENTRIES_MAX: usize = 25;
@@ -72,13 +72,14 @@ impl FailoverLog {
     /// Writes the record into `out`, which is cleared first.
     pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) {
         let count = self.entries.iter().fold(0_u16, |count, _| count + 1);
-        let mut writer = Writer::versioned(out, self.entries.len() * 16 + 8, VERSION).u16(count);
+        let mut writer =
+            RecordWriter::versioned(out, self.entries.len() * 16 + 8, VERSION).u16(count);
         for entry in &self.entries {
             writer = writer.u64(entry.uuid.get()).u64(entry.seqno.get());
         }
         writer
             .u64(self.unclean_stops)
-            .seal(Place::Named(&Self::storage_key(vb)));
+            .seal(RecordLocation::Named(&Self::storage_key(vb)));
     }
 
     /// Reads the record of `vb`.
@@ -88,7 +89,8 @@ impl FailoverLog {
     /// uuid is 0, or seqnos rise from newer to older.
     pub fn decode(vb: VbId, record: &[u8]) -> Result<Self, RecordError> {
         let place = Self::storage_key(vb);
-        let (version, mut reader) = Reader::open_up_to(record, Place::Named(&place), VERSION)?;
+        let (version, mut reader) =
+            RecordReader::open_up_to(record, RecordLocation::Named(&place), VERSION)?;
         let count = usize::from(reader.u16()?);
         if count == 0 || count > ENTRIES_MAX {
             return Err(RecordError("failover log has no entry or too many"));
@@ -189,11 +191,11 @@ mod tests {
     #[test]
     fn a_record_of_version_1_is_read() {
         let mut out = Vec::new();
-        Writer::versioned(&mut out, 0, 1)
+        RecordWriter::versioned(&mut out, 0, 1)
             .u16(1)
             .u64(7)
             .u64(0)
-            .seal(Place::Named(&FailoverLog::storage_key(VB)));
+            .seal(RecordLocation::Named(&FailoverLog::storage_key(VB)));
         assert_eq!(
             FailoverLog::decode(VB, &out),
             Ok(FailoverLog::new(VbUuid::new(7), 0))

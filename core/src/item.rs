@@ -68,8 +68,8 @@ impl fmt::Debug for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Item")
             .field("meta", &self.meta)
-            .field("key", &show::Key(&self.key))
-            .field("value", &show::Length::of(&self.value))
+            .field("key", &show::DebugKey(&self.key))
+            .field("value", &show::DebugLength::of(&self.value))
             .finish()
     }
 }

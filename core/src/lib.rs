@@ -41,7 +41,8 @@ mod watches;
 pub mod witness;
 
 pub use checkpoint::{
-    Appended, CheckpointFigures, Checkpoints, CursorId, CursorLag, Lag, ReadLimit, Sealed,
+    AppendOutcome, CheckpointStats, Checkpoints, CursorId, CursorLag, Lag, ReadLimit,
+    SealedCheckpoint,
 };
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use failover_log::{FailoverEntry, FailoverLog};
@@ -49,8 +50,8 @@ pub use filter::FilterDigest;
 pub use ids::{Cas, Seqno, StoreUuid, VbId, VbUuid};
 pub use item::{Item, ItemKind, ItemMeta};
 pub use number::u64_from;
-pub use progress::{Marker, Progress, Source};
-pub use readers::{Reader, ReaderFigures, ReaderGuard, Readers, Taker};
+pub use progress::{SnapshotMarker, SnapshotSource, StreamProgress};
+pub use readers::{ConsumerActivity, Reader, ReaderRegistration, ReaderStats, Readers};
 pub use record::RecordError;
-pub use resume::{Position, Resume, RollbackReason};
-pub use vbucket::{Admission, SealTime, Start, VbCell, VbInner, Visibility};
+pub use resume::{Position, ResumeDecision, RollbackReason};
+pub use vbucket::{Admission, AdmittedStart, SealTime, VbCell, VbInner, Visibility};

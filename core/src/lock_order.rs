@@ -1,19 +1,19 @@
 //! The order in which a thread takes locks, checked in builds with debug assertions.
 //!
-//! Each lock has a [`Rank`]. A thread that holds a lock takes none of a lower rank, and no second one
+//! Each lock has a [`LockRank`]. A thread that holds a lock takes none of a lower rank, and no second one
 //! of the same rank, except that the gate may be passed again inside itself. Two threads that keep to
 //! this order cannot wait for each other in a circle.
 //!
-//! [`Held`] is the token of one lock that is held. It is taken *before* the lock is waited for, so
-//! that a wrong order panics where a deadlock would need a second thread at the wrong moment. In
-//! builds without debug assertions, and for the model checker, which runs its threads on one, the
-//! token is empty and nothing is checked.
+//! [`RankGuard`] is the token of one lock that is held. It is taken *before* the lock is waited
+//! for, so that a wrong order panics where a deadlock would need a second thread at the wrong
+//! moment. In builds without debug assertions, and for the model checker, which runs its threads on
+//! one, the token is empty and nothing is checked.
 
 use std::marker::PhantomData;
 
 /// The place of a lock in the order, from the one that is taken first to the one that is taken last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rank {
+pub enum LockRank {
     /// The lead of the commit queue. A role rather than a lock: who has it flushes, syncs or deletes.
     Lead,
     /// The gate that lends the storage. May be passed again inside itself.
@@ -32,25 +32,25 @@ pub enum Rank {
 /// is released. It stays on its thread.
 #[derive(Debug)]
 #[must_use = "the lock counts as released when the token is dropped"]
-pub struct Held {
+pub struct RankGuard {
     #[cfg(all(debug_assertions, not(feature = "shuttle")))]
-    rank: Rank,
+    rank: LockRank,
     stays_on_thread: PhantomData<*const ()>,
 }
 
 #[cfg(all(debug_assertions, not(feature = "shuttle")))]
 mod checked {
-    use super::{Held, Rank};
+    use super::{LockRank, RankGuard};
     use std::cell::Cell;
     use std::marker::PhantomData;
 
-    const RANKS: [Rank; 6] = [
-        Rank::Lead,
-        Rank::Gate,
-        Rank::Stripes,
-        Rank::VBucket,
-        Rank::Queue,
-        Rank::Leaf,
+    const RANKS: [LockRank; 6] = [
+        LockRank::Lead,
+        LockRank::Gate,
+        LockRank::Stripes,
+        LockRank::VBucket,
+        LockRank::Queue,
+        LockRank::Leaf,
     ];
 
     thread_local! {
@@ -59,7 +59,7 @@ mod checked {
         static HELD: Cell<[u16; RANKS.len()]> = const { Cell::new([0; RANKS.len()]) };
     }
 
-    fn change(rank: Rank, change: impl FnOnce(u16) -> u16) {
+    fn change(rank: LockRank, change: impl FnOnce(u16) -> u16) {
         let mut held = HELD.get();
         for (count, of) in held.iter_mut().zip(RANKS) {
             if of == rank {
@@ -71,20 +71,20 @@ mod checked {
     }
 
     /// Returns the highest rank that this thread holds.
-    fn highest() -> Option<Rank> {
+    fn highest() -> Option<LockRank> {
         let held = HELD.get();
         let mut held = RANKS.into_iter().zip(held).filter(|(_, count)| *count > 0);
         held.next_back().map(|(rank, _)| rank)
     }
 
-    impl Held {
+    impl RankGuard {
         /// Says that this thread is about to take a lock.
         ///
         /// # Panics
         /// When the thread holds a lock that must not be held then.
-        pub fn take(rank: Rank) -> Self {
+        pub fn take(rank: LockRank) -> Self {
             if let Some(highest) = highest() {
-                let is_nested_gate = rank == Rank::Gate && highest == Rank::Gate;
+                let is_nested_gate = rank == LockRank::Gate && highest == LockRank::Gate;
                 assert!(
                     highest < rank || is_nested_gate,
                     "lock order: {rank:?} is taken while {highest:?} is held"
@@ -98,7 +98,7 @@ mod checked {
         }
     }
 
-    impl Drop for Held {
+    impl Drop for RankGuard {
         fn drop(&mut self) {
             change(self.rank, |count| count - 1);
         }
@@ -120,13 +120,13 @@ mod checked {
 
 #[cfg(not(all(debug_assertions, not(feature = "shuttle"))))]
 mod unchecked {
-    use super::{Held, Rank};
+    use super::{LockRank, RankGuard};
     use std::marker::PhantomData;
 
-    impl Held {
+    impl RankGuard {
         /// Says that this thread is about to take a lock.
         #[inline]
-        pub fn take(_: Rank) -> Self {
+        pub fn take(_: LockRank) -> Self {
             Self {
                 stays_on_thread: PhantomData,
             }
@@ -151,12 +151,12 @@ mod tests {
 
     #[test]
     fn the_written_order_passes() {
-        let _lead = Held::take(Rank::Lead);
-        let _gate = Held::take(Rank::Gate);
-        let nested = Held::take(Rank::Gate);
-        let stripes = Held::take(Rank::Stripes);
-        let vbucket = Mutex::new(Rank::VBucket, ());
-        let leaf = Mutex::new(Rank::Leaf, ());
+        let _lead = RankGuard::take(LockRank::Lead);
+        let _gate = RankGuard::take(LockRank::Gate);
+        let nested = RankGuard::take(LockRank::Gate);
+        let stripes = RankGuard::take(LockRank::Stripes);
+        let vbucket = Mutex::new(LockRank::VBucket, ());
+        let leaf = Mutex::new(LockRank::Leaf, ());
         let held = vbucket.lock();
         drop(leaf.lock());
         drop(leaf.lock());
@@ -169,19 +169,19 @@ mod tests {
     #[test]
     fn a_wrong_order_is_caught_before_the_lock_is_waited_for() {
         let wrong = [
-            (Rank::Gate, Rank::Lead),
-            (Rank::VBucket, Rank::Gate),
-            (Rank::VBucket, Rank::Stripes),
-            (Rank::Leaf, Rank::VBucket),
-            (Rank::Leaf, Rank::Queue),
-            (Rank::Lead, Rank::Lead),
-            (Rank::Stripes, Rank::Stripes),
-            (Rank::VBucket, Rank::VBucket),
-            (Rank::Leaf, Rank::Leaf),
+            (LockRank::Gate, LockRank::Lead),
+            (LockRank::VBucket, LockRank::Gate),
+            (LockRank::VBucket, LockRank::Stripes),
+            (LockRank::Leaf, LockRank::VBucket),
+            (LockRank::Leaf, LockRank::Queue),
+            (LockRank::Lead, LockRank::Lead),
+            (LockRank::Stripes, LockRank::Stripes),
+            (LockRank::VBucket, LockRank::VBucket),
+            (LockRank::Leaf, LockRank::Leaf),
         ];
         for (first, second) in wrong {
-            let _first = Held::take(first);
-            let panicked = catch_unwind(|| drop(Held::take(second)));
+            let _first = RankGuard::take(first);
+            let panicked = catch_unwind(|| drop(RankGuard::take(second)));
             assert!(panicked.is_err(), "{second:?} under {first:?} passed");
         }
         assert_none_held();
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn waiting_with_a_lock_is_caught() {
-        let leaf = Mutex::new(Rank::Leaf, ());
+        let leaf = Mutex::new(LockRank::Leaf, ());
         let held = leaf.lock();
         assert!(catch_unwind(assert_none_held).is_err());
         drop(held);

@@ -14,21 +14,21 @@
 //!   complete the copy: such a stream waits (`end_min`).
 //! - Each view is checked again: another history, or tombstones above the position that were removed
 //!   since, end the stream. A branch that begins while the stream is open, at or above all it has
-//!   read, is the same history going on: [`Progress::follow_branch`].
+//!   read, is the same history going on: [`StreamProgress::follow_branch`].
 
 use crate::ids::{Seqno, VbUuid};
 use crate::resume::Position;
 
 /// Where what a marker announces is read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum SnapshotSource {
     /// From disk.
     Disk,
     /// From checkpoints.
     Memory,
 }
 
-impl Source {
+impl SnapshotSource {
     /// Returns the name used in output.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -41,13 +41,13 @@ impl Source {
 
 /// Announces changes above `start` up to and with `end`, at which the consumer's copy is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marker {
+pub struct SnapshotMarker {
     /// The last seqno at which the copy was complete.
     pub start: Seqno,
     /// The seqno at which it will be: a boundary.
     pub end: Seqno,
     /// Where the changes are read from.
-    pub source: Source,
+    pub source: SnapshotSource,
     /// The purge seqno of the view, if they are read from disk.
     pub purge_seqno: Option<Seqno>,
     /// The branch of history they are of.
@@ -56,7 +56,7 @@ pub struct Marker {
 
 impl Position {
     /// Notes that a marker was taken.
-    pub fn take_marker(&mut self, marker: &Marker) {
+    pub fn take_marker(&mut self, marker: &SnapshotMarker) {
         self.vb_uuid = marker.vb_uuid;
         self.snap_start = marker.start;
         self.snap_end = marker.end;
@@ -73,7 +73,7 @@ impl Position {
 
 /// What a view of the disk held besides its changes, read through that view.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub struct ViewInfo {
     /// The newest branch of history.
     pub vb_uuid: VbUuid,
     /// The last seqno it held: a boundary.
@@ -84,9 +84,9 @@ pub struct View {
 
 /// Why a view cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum ViewRejection {
     /// It shows another branch of history than the one the stream follows. If that branch began while
-    /// the stream was open, [`Progress::follow_branch`] makes the view fit.
+    /// the stream was open, [`StreamProgress::follow_branch`] makes the view fit.
     OtherBranch,
     /// Tombstones above the stream's position were removed since.
     Purged,
@@ -96,7 +96,7 @@ pub enum Unfit {
 
 /// How far one stream has read.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct StreamProgress {
     vb_uuid: VbUuid,
     /// Everything up to it has been read.
     position: Seqno,
@@ -114,7 +114,7 @@ pub struct Progress {
     end_wanted: Seqno,
 }
 
-impl Progress {
+impl StreamProgress {
     /// Begins where an accepted request begins. `purge_seqno` is the vBucket's present one, which a
     /// stream from 0 starts with.
     #[must_use]
@@ -224,16 +224,16 @@ impl Progress {
     ///
     /// # Errors
     /// Why the view cannot be used; nothing was changed then.
-    pub fn take_view(&mut self, view: &View) -> Result<Option<Marker>, Unfit> {
+    pub fn take_view(&mut self, view: &ViewInfo) -> Result<Option<SnapshotMarker>, ViewRejection> {
         if view.vb_uuid != self.vb_uuid {
-            return Err(Unfit::OtherBranch);
+            return Err(ViewRejection::OtherBranch);
         }
         let is_below_purge = self.position > Seqno::ZERO && self.position < view.purge_seqno;
         if is_below_purge && self.purge_seqno != view.purge_seqno {
-            return Err(Unfit::Purged);
+            return Err(ViewRejection::Purged);
         }
         if view.persisted_seqno < self.end_min() {
-            return Err(Unfit::Behind);
+            return Err(ViewRejection::Behind);
         }
         self.first_view_end.get_or_insert(view.persisted_seqno);
         if view.persisted_seqno == self.announced() {
@@ -241,10 +241,10 @@ impl Progress {
         }
         self.announced = Some(view.persisted_seqno);
         self.purge_seqno = view.purge_seqno;
-        Ok(Some(Marker {
+        Ok(Some(SnapshotMarker {
             start: self.complete,
             end: view.persisted_seqno,
-            source: Source::Disk,
+            source: SnapshotSource::Disk,
             purge_seqno: Some(view.purge_seqno),
             vb_uuid: self.vb_uuid,
         }))
@@ -260,14 +260,14 @@ impl Progress {
 
     /// Notes a read from memory: its end, as announced, and up to where it read. Returns the marker
     /// that has to go before its items, if one has to.
-    pub fn take_memory(&mut self, end: Seqno, position: Seqno) -> Option<Marker> {
+    pub fn take_memory(&mut self, end: Seqno, position: Seqno) -> Option<SnapshotMarker> {
         // What it read from memory may have brought keys that a later view deletes.
         self.first_view_end.get_or_insert(Seqno::ZERO);
         let is_new = end > self.announced();
-        let marker = is_new.then_some(Marker {
+        let marker = is_new.then_some(SnapshotMarker {
             start: self.complete,
             end,
-            source: Source::Memory,
+            source: SnapshotSource::Memory,
             purge_seqno: None,
             vb_uuid: self.vb_uuid,
         });
@@ -289,15 +289,15 @@ mod tests {
         Seqno::new(number)
     }
 
-    fn view(persisted: u64, purge: u64) -> View {
-        View {
+    fn view(persisted: u64, purge: u64) -> ViewInfo {
+        ViewInfo {
             vb_uuid: UUID,
             persisted_seqno: seqno(persisted),
             purge_seqno: seqno(purge),
         }
     }
 
-    fn from(start: u64, snap: (u64, u64), purge: u64) -> Progress {
+    fn from(start: u64, snap: (u64, u64), purge: u64) -> StreamProgress {
         let request = Position {
             vb_uuid: UUID,
             seqno: seqno(start),
@@ -306,10 +306,10 @@ mod tests {
             purge_seqno: seqno(purge),
             filter: None,
         };
-        Progress::new(&request, UUID, seqno(3), Seqno::MAX)
+        StreamProgress::new(&request, UUID, seqno(3), Seqno::MAX)
     }
 
-    fn range(marker: Option<Marker>) -> Option<(u64, u64)> {
+    fn range(marker: Option<SnapshotMarker>) -> Option<(u64, u64)> {
         marker.map(|marker| (marker.start.get(), marker.end.get()))
     }
 
@@ -328,14 +328,14 @@ mod tests {
         assert!(!p.is_complete());
         assert_eq!(range(p.take_memory(seqno(20), seqno(20))), None);
         assert!(p.is_complete());
-        assert_eq!(p.take_view(&view(19, 3)), Err(Unfit::Behind));
+        assert_eq!(p.take_view(&view(19, 3)), Err(ViewRejection::Behind));
         assert_eq!(p.deletions_skipped_upto(), seqno(10));
     }
 
     #[test]
     fn a_stream_resumed_inside_a_snapshot_needs_an_end_at_or_above_the_old_one() {
         let mut p = from(105, (100, 110), 3);
-        assert_eq!(p.take_view(&view(109, 3)), Err(Unfit::Behind));
+        assert_eq!(p.take_view(&view(109, 3)), Err(ViewRejection::Behind));
         assert_eq!(p.end_min(), seqno(110));
         assert_eq!(range(p.take_view(&view(110, 3)).unwrap()), Some((100, 110)));
         p.advance(seqno(110));
@@ -355,25 +355,25 @@ mod tests {
         let mut p = from(40, (40, 40), 5);
         let mut other = view(50, 5);
         other.vb_uuid = VbUuid::new(8);
-        assert_eq!(p.take_view(&other), Err(Unfit::OtherBranch));
+        assert_eq!(p.take_view(&other), Err(ViewRejection::OtherBranch));
         let mut followed = p;
         followed.follow_branch(other.vb_uuid);
         let marker = followed.take_view(&other).unwrap().unwrap();
         assert_eq!(marker.vb_uuid, other.vb_uuid);
-        assert_eq!(p.take_view(&view(50, 41)), Err(Unfit::Purged));
+        assert_eq!(p.take_view(&view(50, 41)), Err(ViewRejection::Purged));
         assert!(p.take_view(&view(50, 40)).is_ok(), "all of it was taken");
         assert_eq!(p.purge_seqno(), seqno(40));
         // Below the purge seqno it came with, which has not changed since.
         let mut p = from(40, (40, 40), 45);
         assert!(p.take_view(&view(50, 45)).is_ok());
-        assert_eq!(p.take_view(&view(50, 46)), Err(Unfit::Purged));
+        assert_eq!(p.take_view(&view(50, 46)), Err(ViewRejection::Purged));
         // Begun at 0 with the present one; nothing taken yet, so nothing can be missing.
         let mut p = from(0, (0, 0), 0);
         assert_eq!(p.purge_seqno(), seqno(3));
         assert!(p.take_view(&view(50, 9)).is_ok());
         p.advance(seqno(8));
         assert!(p.take_view(&view(50, 9)).is_ok());
-        assert_eq!(p.take_view(&view(50, 10)), Err(Unfit::Purged));
+        assert_eq!(p.take_view(&view(50, 10)), Err(ViewRejection::Purged));
     }
 
     #[test]
@@ -390,7 +390,7 @@ mod tests {
         let mut p = from(100, (100, 110), 3);
         p.require_end(seqno(110));
         assert!(!p.is_complete());
-        assert_eq!(p.take_view(&view(109, 3)), Err(Unfit::Behind));
+        assert_eq!(p.take_view(&view(109, 3)), Err(ViewRejection::Behind));
         assert_eq!(range(p.take_view(&view(112, 3)).unwrap()), Some((100, 112)));
         p.require_end(seqno(50));
         assert_eq!(p.end_min(), seqno(112));
@@ -399,13 +399,13 @@ mod tests {
     #[test]
     fn the_end_asked_for_is_a_lower_bound() {
         let request = Position::default();
-        let mut p = Progress::new(&request, UUID, seqno(0), seqno(12));
+        let mut p = StreamProgress::new(&request, UUID, seqno(0), seqno(12));
         p.take_view(&view(15, 0)).unwrap();
         p.advance(seqno(13));
         assert!(!p.is_at_end(), "13 is no boundary");
         p.advance(seqno(15));
         assert!(p.is_at_end());
-        let nothing = Progress::new(&request, UUID, seqno(0), seqno(0));
+        let nothing = StreamProgress::new(&request, UUID, seqno(0), seqno(0));
         assert!(nothing.is_at_end());
     }
 }

@@ -73,7 +73,7 @@ impl RollbackReason {
 
 /// The answer to a request. A rollback is an answer, not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resume {
+pub enum ResumeDecision {
     /// The consumer may go on.
     Continue,
     /// The consumer must first go back to a *complete* state at or below `to`, with the whole
@@ -89,7 +89,7 @@ pub enum Resume {
 
 /// A request that no consumer can mean: the field and what is wrong with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed {
+pub struct InvalidPosition {
     /// The field.
     pub field: &'static str,
     /// What is wrong.
@@ -99,9 +99,9 @@ pub struct Malformed {
 /// Checks the bounds of a position: `snap_start <= seqno <= snap_end`.
 ///
 /// # Errors
-/// [`Malformed`] with the first field that is wrong.
-pub fn check_position(position: &Position) -> Result<(), Malformed> {
-    let wrong = |field, detail| Err(Malformed { field, detail });
+/// [`InvalidPosition`] with the first field that is wrong.
+pub fn check_position(position: &Position) -> Result<(), InvalidPosition> {
+    let wrong = |field, detail| Err(InvalidPosition { field, detail });
     if position.snap_start > position.seqno {
         return wrong("snap_start", "above the position");
     }
@@ -117,10 +117,10 @@ pub fn check_position(position: &Position) -> Result<(), Malformed> {
 /// there.
 ///
 /// # Errors
-/// [`Malformed`] with the field `end`.
-pub fn check_end(position: &Position, end: Seqno) -> Result<(), Malformed> {
+/// [`InvalidPosition`] with the field `end`.
+pub fn check_end(position: &Position, end: Seqno) -> Result<(), InvalidPosition> {
     if position.seqno > end {
-        return Err(Malformed {
+        return Err(InvalidPosition {
             field: "end",
             detail: "below the position",
         });
@@ -139,26 +139,26 @@ pub fn decide(
     failover_log: &FailoverLog,
     high_seqno: Seqno,
     purge_seqno: Seqno,
-) -> Resume {
+) -> ResumeDecision {
     let start = position.seqno;
     if start == Seqno::ZERO {
-        return Resume::Continue;
+        return ResumeDecision::Continue;
     }
     if position.filter.is_some_and(|reached| reached != filter) {
-        return Resume::Rollback {
+        return ResumeDecision::Rollback {
             to: Seqno::ZERO,
             reason: RollbackReason::FilterChanged,
         };
     }
     if start < purge_seqno && position.purge_seqno != purge_seqno {
-        return Resume::Rollback {
+        return ResumeDecision::Rollback {
             to: Seqno::ZERO,
             reason: RollbackReason::Purged,
         };
     }
     let entries = failover_log.entries();
     let Some(at) = entries.iter().position(|e| e.uuid == position.vb_uuid) else {
-        return Resume::Rollback {
+        return ResumeDecision::Rollback {
             to: Seqno::ZERO,
             reason: RollbackReason::UnknownBranch,
         };
@@ -175,7 +175,7 @@ pub fn decide(
         position.snap_end
     };
     if snap_end <= upper {
-        return Resume::Continue;
+        return ResumeDecision::Continue;
     }
     // All of the snapshot was taken.
     let snap_start = if start == snap_end {
@@ -183,7 +183,7 @@ pub fn decide(
     } else {
         position.snap_start
     };
-    Resume::Rollback {
+    ResumeDecision::Rollback {
         to: upper.min(snap_start),
         reason: RollbackReason::Diverged,
     }
@@ -217,8 +217,8 @@ mod tests {
         FilterDigest::of(b"", false)
     }
 
-    fn back(to: u64, reason: RollbackReason) -> Resume {
-        Resume::Rollback {
+    fn back(to: u64, reason: RollbackReason) -> ResumeDecision {
+        ResumeDecision::Rollback {
             to: Seqno::new(to),
             reason,
         }
@@ -233,33 +233,33 @@ mod tests {
         let max = u64::MAX;
         for (position, expected) in [
             // From the beginning, whatever else is said.
-            (at(9, 0, (0, 0), 7), Resume::Continue),
-            (at(0, 0, (0, max), 0), Resume::Continue),
+            (at(9, 0, (0, 0), 7), ResumeDecision::Continue),
+            (at(0, 0, (0, max), 0), ResumeDecision::Continue),
             // Below the purge seqno; at it; with the present one remembered.
             (at(1, 49, (49, 49), 0), back(0, Purged)),
             (at(1, 1, (0, 60), 49), back(0, Purged)),
-            (at(1, 50, (50, 50), 0), Resume::Continue),
-            (at(1, 49, (49, 49), 50), Resume::Continue),
+            (at(1, 50, (50, 50), 0), ResumeDecision::Continue),
+            (at(1, 49, (49, 49), 50), ResumeDecision::Continue),
             // The purge seqno comes before the branch.
             (at(9, 49, (49, 49), 0), back(0, Purged)),
             (at(9, 400, (400, 400), 50), back(0, UnknownBranch)),
             (at(0, 400, (400, 400), 50), back(0, UnknownBranch)),
             // The old branch ends at 300.
-            (at(1, 300, (300, 300), 50), Resume::Continue),
-            (at(1, 300, (200, 300), 50), Resume::Continue),
-            (at(1, 250, (200, 300), 50), Resume::Continue),
+            (at(1, 300, (300, 300), 50), ResumeDecision::Continue),
+            (at(1, 300, (200, 300), 50), ResumeDecision::Continue),
+            (at(1, 250, (200, 300), 50), ResumeDecision::Continue),
             (at(1, 220, (210, 301), 50), back(210, Diverged)),
             (at(1, 400, (400, 400), 50), back(300, Diverged)),
             (at(1, 301, (200, 301), 50), back(300, Diverged)),
             // Nothing of the snapshot was taken, so its end does not matter.
-            (at(1, 210, (210, 301), 50), Resume::Continue),
+            (at(1, 210, (210, 301), 50), ResumeDecision::Continue),
             (at(1, 310, (310, 320), 50), back(300, Diverged)),
             // The newest branch ends at the high seqno.
-            (at(2, 500, (400, 500), 50), Resume::Continue),
+            (at(2, 500, (400, 500), 50), ResumeDecision::Continue),
             (at(2, 450, (400, 501), 50), back(400, Diverged)),
             (at(2, 501, (501, 501), 50), back(500, Diverged)),
             (at(2, max, (max, max), max), back(500, Diverged)),
-            (at(2, 400, (400, max), 50), Resume::Continue),
+            (at(2, 400, (400, max), 50), ResumeDecision::Continue),
             (at(2, 401, (400, max), 50), back(400, Diverged)),
             (at(1, max, (1, max), 50), back(300, Diverged)),
         ] {
@@ -271,11 +271,11 @@ mod tests {
     fn of_branches_that_begin_at_one_seqno_the_next_newer_counts() {
         let log = log(&[(1, 0), (2, 10), (3, 10)]);
         let decide = |position| decide(&position, all(), &log, Seqno::new(20), Seqno::ZERO);
-        assert_eq!(decide(at(2, 10, (10, 10), 0)), Resume::Continue);
+        assert_eq!(decide(at(2, 10, (10, 10), 0)), ResumeDecision::Continue);
         let diverged = back(10, RollbackReason::Diverged);
         assert_eq!(decide(at(2, 11, (11, 11), 0)), diverged);
         assert_eq!(decide(at(1, 11, (5, 11), 0)), diverged);
-        assert_eq!(decide(at(3, 20, (11, 20), 0)), Resume::Continue);
+        assert_eq!(decide(at(3, 20, (11, 20), 0)), ResumeDecision::Continue);
     }
 
     #[test]
@@ -289,19 +289,19 @@ mod tests {
             filter,
             ..at(1, 10, (10, 10), 0)
         };
-        assert_eq!(decide(reached(Some(a)), a), Resume::Continue);
+        assert_eq!(decide(reached(Some(a)), a), ResumeDecision::Continue);
         let changed = back(0, RollbackReason::FilterChanged);
         for other in [b, keys_of_a, all()] {
             assert_eq!(decide(reached(Some(a)), other), changed);
             assert_eq!(decide(reached(Some(other)), a), changed);
         }
         // Saved before positions had a filter; nothing taken yet.
-        assert_eq!(decide(reached(None), b), Resume::Continue);
+        assert_eq!(decide(reached(None), b), ResumeDecision::Continue);
         let nothing = Position {
             filter: Some(a),
             ..Position::default()
         };
-        assert_eq!(decide(nothing, b), Resume::Continue);
+        assert_eq!(decide(nothing, b), ResumeDecision::Continue);
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::fmt;
 const KEY_SHOWN: usize = 64;
 
 /// Shows a key: its first 64 bytes, escaped, and whether there are more.
-pub struct Key<'a>(pub &'a [u8]);
+pub struct DebugKey<'a>(pub &'a [u8]);
 
 /// Shows how long a value is.
-pub struct Length(u64);
+pub struct DebugLength(u64);
 
-impl Length {
+impl DebugLength {
     /// Shows the length of these bytes.
     #[must_use]
     pub fn of(value: &[u8]) -> Self {
@@ -22,7 +22,7 @@ impl Length {
     }
 }
 
-impl fmt::Debug for Key<'_> {
+impl fmt::Debug for DebugKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (shown, rest) = self.0.split_at(self.0.len().min(KEY_SHOWN));
         write!(f, "\"{}", shown.escape_ascii())?;
@@ -30,7 +30,7 @@ impl fmt::Debug for Key<'_> {
     }
 }
 
-impl fmt::Debug for Length {
+impl fmt::Debug for DebugLength {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.0)
     }
@@ -42,9 +42,9 @@ mod tests {
 
     #[test]
     fn keys_are_cut_and_values_are_only_counted() {
-        assert_eq!(format!("{:?}", Key(b"a\"\xff")), r#""a\"\xff""#);
-        assert_eq!(format!("{:?}", Key(&[b'x'; 64])).len(), 66);
-        assert!(format!("{:?}", Key(&[b'x'; 65])).ends_with("x...\""));
-        assert_eq!(format!("{:?}", Length::of(b"secret")), "6 bytes");
+        assert_eq!(format!("{:?}", DebugKey(b"a\"\xff")), r#""a\"\xff""#);
+        assert_eq!(format!("{:?}", DebugKey(&[b'x'; 64])).len(), 66);
+        assert!(format!("{:?}", DebugKey(&[b'x'; 65])).ends_with("x...\""));
+        assert_eq!(format!("{:?}", DebugLength::of(b"secret")), "6 bytes");
     }
 }

@@ -3,7 +3,7 @@
 //! interleavings of the very same code. Each mutex has its place in the order of locks
 //! ([`crate::lock_order`]).
 
-use crate::lock_order::{Held, Rank};
+use crate::lock_order::{LockRank, RankGuard};
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ pub use used::{AtomicBool, AtomicU64, Ordering};
 /// the model checker.
 #[derive(Debug)]
 pub struct Mutex<T> {
-    rank: Rank,
+    rank: LockRank,
     inner: used::Mutex<T>,
 }
 
@@ -70,12 +70,12 @@ pub struct Mutex<T> {
 pub struct MutexGuard<'a, T> {
     // ORDER: released first, counted as released second.
     inner: used::MutexGuard<'a, T>,
-    held: Held,
+    held: RankGuard,
 }
 
 impl<T> Mutex<T> {
     /// Returns an unlocked mutex of a rank.
-    pub fn new(rank: Rank, value: T) -> Self {
+    pub fn new(rank: LockRank, value: T) -> Self {
         Self {
             rank,
             inner: used::Mutex::new(value),
@@ -87,7 +87,7 @@ impl<T> Mutex<T> {
     /// # Panics
     /// When this thread holds a lock that must not be held then, in builds with debug assertions.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        let held = Held::take(self.rank);
+        let held = RankGuard::take(self.rank);
         MutexGuard {
             inner: used::lock(&self.inner),
             held,

@@ -27,16 +27,16 @@
 //! - Wakers are called after the lock is released.
 //! - `core/src/branch.rs` says how a branch that is due begins.
 
-use crate::branch::Beginning;
+use crate::branch::PendingBranch;
 use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
 use crate::failover_log::FailoverLog;
 use crate::filter::FilterDigest;
 use crate::ids::{Cas, Seqno, VbId, VbUuid};
-use crate::lock_order::Rank;
-use crate::progress::Progress;
-use crate::readers::{ReaderGuard, Readers, Taker};
+use crate::lock_order::LockRank;
+use crate::progress::StreamProgress;
+use crate::readers::{ConsumerActivity, ReaderRegistration, Readers};
 use crate::record::VbState;
-use crate::resume::{Malformed, Position, Resume, check_end, check_position, decide};
+use crate::resume::{InvalidPosition, Position, ResumeDecision, check_end, check_position, decide};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 use crate::watches::{FiredWatches, Watches};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,7 +80,7 @@ pub enum GenerationEnd {
 
 /// The vBucket was deleted since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+pub struct VbDeleted;
 
 /// One vBucket inside an engine.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ pub struct VbInner {
     /// Whether the vBucket is on the dirty list.
     pub is_dirty: bool,
     /// The branch that is being written.
-    beginning: Option<Beginning>,
+    pending_branch: Option<PendingBranch>,
     watches: Watches,
     /// From when on a follower that accepts unsynced changes may seal the open checkpoint, on the
     /// engine's monotonic clock.
@@ -124,9 +124,9 @@ pub struct VbInner {
 /// Wakers to be called once no lock is held.
 #[derive(Debug, Default)]
 #[must_use = "call `wake` after the lock is released"]
-pub struct Fired(Vec<FiredWatches>);
+pub struct FiredWakers(Vec<FiredWatches>);
 
-impl Fired {
+impl FiredWakers {
     /// Returns how many watches fired.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -164,9 +164,9 @@ pub struct SealTime {
 
 /// Where a stream that may go on begins; if it has a cursor it never needs the disk.
 #[derive(Clone, Copy, Debug)]
-pub struct Start {
+pub struct AdmittedStart {
     /// Where it begins.
-    pub progress: Progress,
+    pub progress: StreamProgress,
     /// Which life of the vBucket it is of.
     pub generation: u64,
     /// Its place in memory, if memory holds everything above its position.
@@ -179,12 +179,12 @@ pub enum Admission {
     /// It goes on, and is a reader of the vBucket until the guard is dropped.
     Admitted {
         /// Where it begins.
-        start: Start,
+        start: AdmittedStart,
         /// Keeps it registered.
-        reader: ReaderGuard,
+        reader: ReaderRegistration,
     },
     /// The consumer must go back first.
-    Refused(Resume),
+    Refused(ResumeDecision),
 }
 
 impl VbCell {
@@ -198,7 +198,7 @@ impl VbCell {
             generation: AtomicU64::new(0),
             is_branch_due: AtomicBool::new(false),
             lock: Mutex::new(
-                Rank::VBucket,
+                LockRank::VBucket,
                 VbInner {
                     checkpoints: Checkpoints::new(state.high_seqno),
                     max_cas: state.max_cas,
@@ -207,7 +207,7 @@ impl VbCell {
                     readers: Readers::new(),
                     generation_end: None,
                     is_dirty: false,
-                    beginning: None,
+                    pending_branch: None,
                     watches: Watches::default(),
                     follower_seal_due: Duration::ZERO,
                 },
@@ -254,26 +254,26 @@ impl VbCell {
             self.id
         );
         let log = inner.failover_log.clone();
-        let beginning = inner.beginning.get_or_insert_with(|| {
+        let pending = inner.pending_branch.get_or_insert_with(|| {
             let max_cas = max_cas.above_lost(cas_reserved);
-            Beginning::new(uuid, state.high_seqno, log, unclean_stops, max_cas)
+            PendingBranch::new(uuid, state.high_seqno, log, unclean_stops, max_cas)
         });
-        Some((beginning.state(state), beginning.failover_log().clone()))
+        Some((pending.state(state), pending.failover_log().clone()))
     }
 
     /// The branch that was prepared is on disk and synced. Called with the lead.
     pub fn publish_branch(&self) {
-        self.apply_beginning(&mut self.lock());
+        self.apply_pending_branch(&mut self.lock());
     }
 
-    fn apply_beginning(&self, inner: &mut VbInner) {
-        let Some(beginning) = inner.beginning.take() else {
+    fn apply_pending_branch(&self, inner: &mut VbInner) {
+        let Some(pending_branch) = inner.pending_branch.take() else {
             // A stream that saw it on disk was first.
             return;
         };
-        inner.state = beginning.state(inner.state);
+        inner.state = pending_branch.state(inner.state);
         inner.max_cas = inner.state.max_cas;
-        inner.failover_log = beginning.into_failover_log();
+        inner.failover_log = pending_branch.into_failover_log();
         self.is_branch_due.store(false, Ordering::Release);
     }
 
@@ -303,18 +303,18 @@ impl VbCell {
     /// Refuses if the vBucket was deleted since `generation` was read.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub fn check_generation(&self, generation: u64) -> Result<(), Gone> {
+    /// [`VbDeleted`].
+    pub fn check_generation(&self, generation: u64) -> Result<(), VbDeleted> {
         if self.generation() == generation {
             Ok(())
         } else {
-            Err(Gone)
+            Err(VbDeleted)
         }
     }
 
     /// The checkpoints that the flush took are in RocksDB's log, and `state` describes what is
     /// there now. Called by the leader of the flush, without the lock.
-    pub fn publish_persisted(&self, state: VbState) -> Fired {
+    pub fn publish_persisted(&self, state: VbState) -> FiredWakers {
         let mut inner = self.lock();
         inner.checkpoints.flush_succeeded();
         inner.state = state;
@@ -325,21 +325,21 @@ impl VbCell {
 
     /// Everything persisted is synced: the leader alone persists, and has just synced. Called
     /// without the lock.
-    pub fn publish_synced(&self) -> Fired {
+    pub fn publish_synced(&self) -> FiredWakers {
         self.synced.store(self.persisted().get(), Ordering::Release);
         self.lock().fire(self, None)
     }
 
     /// Everything up to `seqno` is synced, and perhaps more. Called with the lead, without the lock,
     /// for the generation that `seqno` is of.
-    pub fn publish_synced_to(&self, seqno: Seqno) -> Fired {
+    pub fn publish_synced_to(&self, seqno: Seqno) -> FiredWakers {
         self.synced.fetch_max(seqno.get(), Ordering::AcqRel);
         self.lock().fire(self, None)
     }
 
     /// Wakes everybody who watches, whatever for: the health has changed, or the engine closes.
-    pub fn fire_all(&self) -> Fired {
-        Fired(self.lock().watches.take_all())
+    pub fn fire_all(&self) -> FiredWakers {
+        FiredWakers(self.lock().watches.take_all())
     }
 
     /// Begins a new life of the vBucket, empty, on a new branch. `inner` is its own lock, held since
@@ -351,7 +351,7 @@ impl VbCell {
         state: VbState,
         failover_log: FailoverLog,
         end: GenerationEnd,
-    ) -> (Checkpoints, Fired) {
+    ) -> (Checkpoints, FiredWakers) {
         // ORDER: see the module's comment.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.persisted.store(0, Ordering::Release);
@@ -362,9 +362,9 @@ impl VbCell {
         inner.readers = Readers::new();
         inner.generation_end = Some(end);
         inner.max_cas = state.max_cas;
-        inner.beginning = None;
+        inner.pending_branch = None;
         self.is_branch_due.store(false, Ordering::Release);
-        let fired = Fired(inner.watches.take_all());
+        let fired = FiredWakers(inner.watches.take_all());
         (forgotten, fired)
     }
 
@@ -422,21 +422,21 @@ impl VbCell {
     /// nor a purge comes in between.
     ///
     /// # Errors
-    /// [`Malformed`]: bounds of the position that no consumer can have, or, if the consumer may go on,
+    /// [`InvalidPosition`]: bounds of the position that no consumer can have, or, if the consumer may go on,
     /// an end below its position.
     pub fn admit(
         &self,
         request: &Position,
         filter: FilterDigest,
         end_wanted: Seqno,
-        taker: &Arc<Taker>,
-    ) -> Result<Admission, Malformed> {
+        activity: &Arc<ConsumerActivity>,
+    ) -> Result<Admission, InvalidPosition> {
         let mut inner = self.lock();
         let start = match inner.start(self, request, filter, end_wanted)? {
             Ok(start) => start,
             Err(answer) => return Ok(Admission::Refused(answer)),
         };
-        let reader = inner.readers.register(request.seqno, taker);
+        let reader = inner.readers.register(request.seqno, activity);
         Ok(Admission::Admitted { start, reader })
     }
 
@@ -445,12 +445,12 @@ impl VbCell {
     /// needed was removed nevertheless.
     ///
     /// # Errors
-    /// [`Malformed`]: bounds of the position that no consumer can have.
+    /// [`InvalidPosition`]: bounds of the position that no consumer can have.
     pub fn readmit(
         &self,
         position: &Position,
         filter: FilterDigest,
-    ) -> Result<Result<Start, Resume>, Malformed> {
+    ) -> Result<Result<AdmittedStart, ResumeDecision>, InvalidPosition> {
         self.lock().start(self, position, filter, Seqno::MAX)
     }
 
@@ -461,11 +461,11 @@ impl VbCell {
     pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
         let mut inner = self.lock();
         if inner
-            .beginning
+            .pending_branch
             .as_ref()
             .is_some_and(|b| b.uuid() == vb_uuid)
         {
-            self.apply_beginning(&mut inner);
+            self.apply_pending_branch(&mut inner);
         }
         let entries = inner.failover_log.entries();
         self.generation() == generation && entries.iter().any(|entry| entry.uuid == vb_uuid)
@@ -474,9 +474,9 @@ impl VbCell {
     /// Gives a stream that has read everything up to `position` a cursor after it.
     ///
     /// # Errors
-    /// [`Gone`] if the vBucket was deleted; `Ok(None)` means that memory does not serve it: the
-    /// stream reads the disk, which checks what has to be checked.
-    pub fn join(&self, generation: u64, position: Seqno) -> Result<Option<CursorId>, Gone> {
+    /// [`VbDeleted`] if the vBucket was deleted; `Ok(None)` means that memory does not serve it:
+    /// the stream reads the disk, which checks what has to be checked.
+    pub fn join(&self, generation: u64, position: Seqno) -> Result<Option<CursorId>, VbDeleted> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
         Ok(inner.join(position).ok())
@@ -486,8 +486,8 @@ impl VbCell {
     /// the disk.
     ///
     /// # Errors
-    /// [`Gone`] if the vBucket was deleted.
-    pub fn hold_memory(&self, generation: u64) -> Result<CursorId, Gone> {
+    /// [`VbDeleted`] if the vBucket was deleted.
+    pub fn hold_memory(&self, generation: u64) -> Result<CursorId, VbDeleted> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
         Ok(inner.checkpoints.register_on_disk())
@@ -502,16 +502,16 @@ impl VbCell {
     /// they are of, in one step. `Ok(None)`: nothing now.
     ///
     /// # Errors
-    /// [`Gone`] if the vBucket was deleted.
+    /// [`VbDeleted`] if the vBucket was deleted.
     pub fn read(
         &self,
         generation: u64,
         cursor: CursorId,
-        progress: &Progress,
+        progress: &StreamProgress,
         visibility: Visibility,
         limit: ReadLimit,
         seal: SealTime,
-    ) -> Result<Result<Option<(MemoryRead, VbUuid)>, NotInMemory>, Gone> {
+    ) -> Result<Result<Option<(MemoryRead, VbUuid)>, NotInMemory>, VbDeleted> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
         let owes_nothing = progress.position() >= progress.announced();
@@ -552,17 +552,17 @@ impl VbInner {
         request: &Position,
         filter: FilterDigest,
         end_wanted: Seqno,
-    ) -> Result<Result<Start, Resume>, Malformed> {
+    ) -> Result<Result<AdmittedStart, ResumeDecision>, InvalidPosition> {
         check_position(request)?;
         let (high, purge) = (self.checkpoints.high_seqno(), self.state.purge_seqno);
         let answer = decide(request, filter, &self.failover_log, high, purge);
-        if answer != Resume::Continue {
+        if answer != ResumeDecision::Continue {
             return Ok(Err(answer));
         }
         check_end(request, end_wanted)?;
-        let progress = Progress::new(request, self.state.uuid, purge, end_wanted);
+        let progress = StreamProgress::new(request, self.state.uuid, purge, end_wanted);
         let cursor = self.join(progress.position()).ok();
-        Ok(Ok(Start {
+        Ok(Ok(AdmittedStart {
             progress,
             generation: cell.generation(),
             cursor,
@@ -582,12 +582,12 @@ impl VbInner {
     /// however many watches there are, unless some of one visibility are fulfilled and others not.
     ///
     /// `now` is given by a writer that has just appended: followers that may seal it are woken.
-    pub fn fire(&mut self, cell: &VbCell, now: Option<Duration>) -> Fired {
+    pub fn fire(&mut self, cell: &VbCell, now: Option<Duration>) -> FiredWakers {
         if self.watches.is_empty() {
-            return Fired::default();
+            return FiredWakers::default();
         }
         let visible = Visibility::ALL.map(|visibility| cell.visible(self, visibility, now));
-        Fired(self.watches.take_fulfilled(&visible))
+        FiredWakers(self.watches.take_fulfilled(&visible))
     }
 }
 

@@ -28,20 +28,20 @@ impl WakerId {
 
 /// A watch among those of its visibility: fulfilled above this seqno; the number tells apart those
 /// that wait for the same.
-type Place = (Seqno, u64);
+type WatchKey = (Seqno, u64);
 
 /// The watches of one visibility.
 #[derive(Debug, Default)]
-struct Waiting {
-    wakers: BTreeMap<Place, Waker>,
+struct WatchSet {
+    wakers: BTreeMap<WatchKey, Waker>,
     /// Where each waker's watch is: a waker has one watch of a visibility, the newest.
-    places: HashMap<WakerId, Place>,
+    places: HashMap<WakerId, WatchKey>,
 }
 
 /// Watches that were fulfilled together. Taking them out of a large set leaves the work of walking
 /// through them to whoever wakes them, without the lock.
 #[derive(Debug)]
-pub(crate) struct FiredWatches(BTreeMap<Place, Waker>);
+pub(crate) struct FiredWatches(BTreeMap<WatchKey, Waker>);
 
 impl FiredWatches {
     pub(crate) fn len(&self) -> usize {
@@ -57,7 +57,7 @@ impl FiredWatches {
 /// The watches of one vBucket.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    waiting: [Waiting; Visibility::ALL.len()],
+    waiting: [WatchSet; Visibility::ALL.len()],
     last_number: u64,
 }
 
@@ -117,7 +117,7 @@ impl Watches {
         let mut fired = Vec::new();
         for (of, visible) in self.waiting.iter_mut().zip(visible) {
             let is_fulfilled =
-                |place: Option<&Place>| place.is_some_and(|(above, _)| above < visible);
+                |place: Option<&WatchKey>| place.is_some_and(|(above, _)| above < visible);
             let first = of.wakers.first_key_value().map(|(place, _)| place);
             if !is_fulfilled(first) {
                 continue;

@@ -76,12 +76,12 @@ mod storage {
     }
 
     #[derive(Default)]
-    pub(crate) struct Batch {
+    pub(crate) struct RecordBatch {
         state: Option<VbState>,
         log: Option<FailoverLog>,
     }
 
-    impl Batch {
+    impl RecordBatch {
         pub(crate) fn new(_: &Storage) -> Self {
             Self::default()
         }
@@ -103,7 +103,7 @@ mod storage {
 
     impl Storage {
         /// As RocksDB: readers see a synced batch once it is synced, all of it at once.
-        pub(crate) fn write(&self, batch: Batch, sync: bool) -> Result<u64> {
+        pub(crate) fn write(&self, batch: RecordBatch, sync: bool) -> Result<u64> {
             assert!(sync, "a branch that is not synced");
             shuttle::thread::yield_now();
             self.failpoints.pass(place::BRANCH_SYNC)?;
@@ -126,7 +126,7 @@ mod gate {
     pub(crate) struct Gate(pub(crate) Arc<Storage>);
 
     impl Gate {
-        pub(crate) fn lend(&self) -> Result<Arc<Storage>> {
+        pub(crate) fn acquire(&self) -> Result<Arc<Storage>> {
             Ok(Arc::clone(&self.0))
         }
     }
@@ -139,7 +139,7 @@ mod health {
     /// Refuses once after each error; then the flusher has found space.
     pub(crate) struct Health(pub(crate) AtomicBool);
 
-    pub(crate) struct Wakes;
+    pub(crate) struct DeferredWork;
 
     impl Health {
         pub(crate) fn check(&self) -> Result<()> {
@@ -149,21 +149,21 @@ mod health {
             Ok(())
         }
 
-        pub(crate) fn note(&self, _: &Error) -> Wakes {
+        pub(crate) fn note(&self, _: &Error) -> DeferredWork {
             self.0.store(true, Ordering::Release);
-            Wakes
+            DeferredWork
         }
     }
 }
 
 mod lead {
-    use crate::health::Wakes;
+    use crate::health::DeferredWork;
     use std::marker::PhantomData;
 
     pub(crate) struct Lead<'a>(pub(crate) PhantomData<&'a ()>);
 
     impl Lead<'_> {
-        pub(crate) fn run_after(&mut self, _: Wakes) {}
+        pub(crate) fn run_after(&mut self, _: DeferredWork) {}
     }
 }
 
@@ -231,15 +231,15 @@ use health::Health;
 use shuttle::thread;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{Batch, Disk, Storage};
+use storage::{Disk, RecordBatch, Storage};
 use syncs::Syncs;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::record::{StoreState, VbState};
 use vbstore_core::sync::{AtomicBool, Mutex};
 use vbstore_core::vbucket::GenerationEnd;
 use vbstore_core::{
-    Admission, Cas, Clock, FailoverLog, FilterDigest, Item, ItemKind, ItemMeta, ManualClock,
-    Position, Seqno, Taker, VbCell, VbId, VbUuid,
+    Admission, Cas, Clock, ConsumerActivity, FailoverLog, FilterDigest, Item, ItemKind, ItemMeta,
+    ManualClock, Position, Seqno, VbCell, VbId, VbUuid,
 };
 use vbuckets::Vb;
 
@@ -267,14 +267,14 @@ impl World {
         };
         let log = FailoverLog::new(OLD, 0);
         let cell = VbCell::new(VB, state, log.clone()).with_branch_due();
-        let failpoints = MaybeFailpoints(Arc::new(Mutex::new(Rank::Leaf, fails_at)));
+        let failpoints = MaybeFailpoints(Arc::new(Mutex::new(LockRank::Leaf, fails_at)));
         let disk = Disk {
             state,
             log,
             written: Vec::new(),
         };
         let storage = Arc::new(Storage {
-            disk: Mutex::new(Rank::Leaf, disk),
+            disk: Mutex::new(LockRank::Leaf, disk),
             failpoints: failpoints.clone(),
         });
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
@@ -283,7 +283,7 @@ impl World {
             unclean_stops: 1,
             cas_reserved: reserved,
         };
-        let committer = Arc::new(Committer(Mutex::new(Rank::Lead, ())));
+        let committer = Arc::new(Committer(Mutex::new(LockRank::Lead, ())));
         let health = Arc::new(Health(AtomicBool::new(false)));
         let gate = Arc::new(Gate(Arc::clone(&storage)));
         let syncs = Arc::new(Syncs);
@@ -372,7 +372,7 @@ impl World {
             let mut inner = cell.lock();
             let mut state = VbState::new(uuid);
             state.max_cas = self.branches.max_cas(cell, &inner);
-            let mut batch = Batch::new(&self.storage);
+            let mut batch = RecordBatch::new(&self.storage);
             batch.put_state(VB, &state)?;
             batch.put_failover_log(VB, &log)?;
             self.storage.write(batch, true)?;
@@ -417,8 +417,13 @@ impl World {
             snap_end: seen.high_seqno,
             ..Position::default()
         };
-        let taker = Taker::new(Duration::ZERO);
-        let answer = cell.admit(&position, FilterDigest::of(b"", false), Seqno::MAX, &taker);
+        let activity = ConsumerActivity::new(Duration::ZERO);
+        let answer = cell.admit(
+            &position,
+            FilterDigest::of(b"", false),
+            Seqno::MAX,
+            &activity,
+        );
         match answer.unwrap() {
             Admission::Admitted { start, reader } => {
                 drop(reader);

@@ -12,14 +12,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
-use vbstore_core::lock_order::Rank;
-use vbstore_core::progress::View;
+use vbstore_core::lock_order::LockRank;
+use vbstore_core::progress::ViewInfo;
 use vbstore_core::record::VbState;
 use vbstore_core::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use vbstore_core::{
-    Admission, Cas, CursorId, FailoverLog, FilterDigest, Item, ItemKind, ItemMeta, Marker,
-    Position, Progress, ReadLimit, ReaderFigures, ReaderGuard, Resume, RollbackReason, SealTime,
-    Seqno, Start, Taker, VbCell, VbId, VbInner, VbUuid, Visibility,
+    Admission, AdmittedStart, Cas, ConsumerActivity, CursorId, FailoverLog, FilterDigest, Item,
+    ItemKind, ItemMeta, Position, ReadLimit, ReaderRegistration, ReaderStats, ResumeDecision,
+    RollbackReason, SealTime, Seqno, SnapshotMarker, StreamProgress, VbCell, VbId, VbInner, VbUuid,
+    Visibility,
 };
 
 const VB: VbId = VbId::new(0);
@@ -58,9 +59,9 @@ impl World {
     fn new(writes: u64) -> Arc<Self> {
         Arc::new(Self {
             cell: VbCell::new(VB, VbState::new(UUID), FailoverLog::new(UUID, 0)),
-            disk: Mutex::new(Rank::Leaf, Disk::default()),
-            history: Mutex::new(Rank::Leaf, Vec::new()),
-            to_write: Mutex::new(Rank::Leaf, writes),
+            disk: Mutex::new(LockRank::Leaf, Disk::default()),
+            history: Mutex::new(LockRank::Leaf, Vec::new()),
+            to_write: Mutex::new(LockRank::Leaf, writes),
         })
     }
 
@@ -152,11 +153,11 @@ struct Follower {
     visibility: Visibility,
     position: Position,
     copy: BTreeMap<&'static str, u64>,
-    marker: Option<Marker>,
+    marker: Option<SnapshotMarker>,
 }
 
 impl Follower {
-    fn take_marker(&mut self, marker: Option<Marker>) {
+    fn take_marker(&mut self, marker: Option<SnapshotMarker>) {
         if let Some(marker) = marker {
             if let Some(before) = self.marker {
                 assert!(marker.end > before.end, "{marker:?} after {before:?}");
@@ -221,7 +222,7 @@ impl Follower {
 
     fn read_memory(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut StreamProgress,
         generation: u64,
         id: CursorId,
     ) -> Result<Option<Seqno>, ()> {
@@ -250,7 +251,7 @@ impl Follower {
     /// One slice; returns what has to be waited for, if something has.
     fn read_disk(
         &mut self,
-        progress: &mut Progress,
+        progress: &mut StreamProgress,
         generation: u64,
         cursor: &mut Option<CursorId>,
     ) -> Option<(Visibility, Seqno)> {
@@ -278,7 +279,7 @@ impl Follower {
             .collect();
         drop(disk);
         let is_whole = rows.len() < 2;
-        let view = View {
+        let view = ViewInfo {
             vb_uuid: UUID,
             persisted_seqno: Seqno::new(end),
             purge_seqno: Seqno::ZERO,
@@ -380,14 +381,22 @@ fn churn() {
     let inner = world.cell.lock();
     let (checkpoints, readers) = (&inner.checkpoints, &inner.readers);
     assert_eq!(checkpoints.cursors(), 0, "a cursor was left behind");
-    assert_eq!(readers.figures().count, 0, "a reader was left behind");
+    assert_eq!(readers.stats().count, 0, "a reader was left behind");
     assert!(!checkpoints.has_unflushed());
 }
 
 /// Has a stream admitted; the refusal if it must go back.
-fn admit(cell: &VbCell, position: &Position) -> Result<(Start, ReaderGuard), Resume> {
-    let taker = Taker::new(Duration::ZERO);
-    match cell.admit(position, FilterDigest::of(b"", false), Seqno::MAX, &taker) {
+fn admit(
+    cell: &VbCell,
+    position: &Position,
+) -> Result<(AdmittedStart, ReaderRegistration), ResumeDecision> {
+    let activity = ConsumerActivity::new(Duration::ZERO);
+    match cell.admit(
+        position,
+        FilterDigest::of(b"", false),
+        Seqno::MAX,
+        &activity,
+    ) {
         Ok(Admission::Admitted { start, reader }) => Ok((start, reader)),
         Ok(Admission::Refused(answer)) => Err(answer),
         Err(malformed) => panic!("{malformed:?}"),
@@ -400,7 +409,7 @@ fn admit(cell: &VbCell, position: &Position) -> Result<(Start, ReaderGuard), Res
 fn purge(cell: &VbCell) {
     let mut inner = cell.lock();
     let high = inner.checkpoints.high_seqno().get();
-    let lowest = inner.readers.figures().lowest_taken;
+    let lowest = inner.readers.stats().lowest_taken;
     let upto = lowest.map_or(high - 1, |lowest| lowest.get().min(high - 1));
     inner.state.purge_seqno = inner.state.purge_seqno.max(Seqno::new(upto));
 }
@@ -434,7 +443,7 @@ fn purges() {
                 Err(answer) => {
                     let reason = RollbackReason::Purged;
                     let to = Seqno::ZERO;
-                    assert_eq!(answer, Resume::Rollback { to, reason });
+                    assert_eq!(answer, ResumeDecision::Rollback { to, reason });
                     assert!(purged() > seqno, "refused without a reason");
                 }
                 Ok((_, guard)) => {
@@ -442,9 +451,9 @@ fn purges() {
                         guard.reader().take(Seqno::new(taken));
                         assert!(purged().get() <= taken, "{} of {taken}", purged());
                     }
-                    let figures = cell.lock().readers.figures();
-                    assert!(figures.lowest_taken <= Some(Seqno::new(HIGH)));
-                    assert!(figures.count >= 1, "a reader is not counted");
+                    let stats = cell.lock().readers.stats();
+                    assert!(stats.lowest_taken <= Some(Seqno::new(HIGH)));
+                    assert!(stats.count >= 1, "a reader is not counted");
                     drop(guard);
                 }
             }
@@ -459,7 +468,7 @@ fn purges() {
                 // Without the vBucket's lock, as a scrape asks.
                 let readers = Arc::clone(&world.cell.lock().readers);
                 let ended = ended.load(Ordering::SeqCst);
-                let count = readers.figures().count;
+                let count = readers.stats().count;
                 let begun = begun.load(Ordering::SeqCst);
                 assert!(count <= begun - ended, "{count} of {begun} - {ended}");
             }
@@ -469,7 +478,7 @@ fn purges() {
         thread.join().unwrap();
     }
     let inner = world.cell.lock();
-    assert_eq!(inner.readers.figures(), ReaderFigures::default());
+    assert_eq!(inner.readers.stats(), ReaderStats::default());
     drop(inner);
     purge(&world.cell);
     assert_eq!(world.cell.lock().state.purge_seqno, Seqno::new(HIGH - 1));

@@ -25,10 +25,10 @@ mod state;
 
 /// What the sources find at these places in their own crate.
 mod config {
-    pub(crate) use crate::order::Order;
+    pub(crate) use crate::order::BackfillOrder;
 }
 mod delivery {
-    pub(crate) use crate::buffers::{Buffers, OnRoom};
+    pub(crate) use crate::buffers::{Buffers, RoomWaker};
 }
 mod stream {
     pub(crate) use crate::ids::{BackfillId, ConsumerId, Ids};
@@ -38,15 +38,17 @@ mod stream {
 use buffers::{Buffers, Charge};
 use checker::check;
 use ids::{BackfillId, ConsumerId, Ids};
-use order::Order;
-use schedule::{Group, Limits, NextGroup, Outcome, Scheduler, Snooze, Task};
+use order::BackfillOrder;
+use schedule::{
+    ConsumerLimits, Group, InvocationOutcome, NextGroup, ScheduledTask, Scheduler, Snooze,
+};
 use shuttle::thread;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::record::VbState;
 use vbstore_core::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use vbstore_core::{FailoverLog, ManualClock, Seqno, VbCell, VbId, VbUuid, Visibility};
@@ -162,7 +164,7 @@ impl Drop for Watcher {
     }
 }
 
-impl Task for Chore {
+impl ScheduledTask for Chore {
     type Watcher = Watcher;
 
     fn id(&self) -> BackfillId {
@@ -210,9 +212,9 @@ impl Chore {
     }
 
     /// Delivers what is in hand once it is synced.
-    fn finish(mut self: Box<Self>) -> Outcome<Self> {
+    fn finish(mut self: Box<Self>) -> InvocationOutcome<Self> {
         let Some((mut charge, seqno)) = self.in_hand.take() else {
-            return Outcome::Snooze(self, Snooze::Room);
+            return InvocationOutcome::Snooze(self, Snooze::Room);
         };
         if self.shared.cell.synced().get() < seqno {
             self.in_hand = Some((charge, seqno));
@@ -220,7 +222,7 @@ impl Chore {
                 visibility: Visibility::Synced,
                 above: Seqno::new(seqno - 1),
             };
-            return Outcome::Snooze(self, snooze);
+            return InvocationOutcome::Snooze(self, snooze);
         }
         charge.settle(SLICE - 100);
         self.slices -= 1;
@@ -236,9 +238,9 @@ impl Chore {
             None
         });
         if is_last {
-            Outcome::Done
+            InvocationOutcome::Done
         } else {
-            Outcome::Again(self)
+            InvocationOutcome::Again(self)
         }
     }
 }
@@ -261,23 +263,23 @@ impl World {
         let (ids, uuid) = (Ids::default(), VbUuid::new(1));
         let consumer = |order| {
             let id = ids.consumer();
-            let limits = Limits {
+            let limits = ConsumerLimits {
                 order,
                 backfills_max: 2,
                 slices_max: 1,
             };
             scheduler.buffers().add_consumer(id, SLICE, 25, 1);
             scheduler.add_consumer(id, limits);
-            let mailbox = Mutex::new(Rank::Leaf, Mailbox::default());
+            let mailbox = Mutex::new(LockRank::Leaf, Mailbox::default());
             (id, mailbox, Condvar::new())
         };
-        let mailboxes = [Order::RoundRobin, Order::Sequential].map(consumer);
+        let mailboxes = [BackfillOrder::RoundRobin, BackfillOrder::Sequential].map(consumer);
         let shared = Shared {
             cell: VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid, 0)),
             mailboxes,
-            demand: Mutex::new(Rank::Leaf, (0, false)),
+            demand: Mutex::new(LockRank::Leaf, (0, false)),
             demanded: Condvar::new(),
-            running: Mutex::new(Rank::Leaf, Vec::new()),
+            running: Mutex::new(LockRank::Leaf, Vec::new()),
         };
         Arc::new(Self {
             scheduler,

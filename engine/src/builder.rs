@@ -4,10 +4,10 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::failpoint::{Failpoints, MaybeFailpoints};
-use crate::handle::Handle;
-use crate::home::{Access, has_marker};
-use crate::opening::{self, Request};
-use crate::samples::Places;
+use crate::handle::EngineHandle;
+use crate::opening::{self, OpenRequest};
+use crate::samples::Registrations;
+use crate::store_dir::{Access, has_marker};
 use crate::wakers::Wakers;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -218,8 +218,8 @@ impl Builder {
             return Err(Error::NoStore { path: self.path });
         }
         // Before the store is opened, so that a name in use fails before anything is written.
-        let places = Places::take(self.telemetry())?;
-        let services = opening::open(Request {
+        let registrations = Registrations::take(self.telemetry())?;
+        let services = opening::open(OpenRequest {
             path: self.path,
             config: self.config,
             clock: self.clock,
@@ -239,7 +239,11 @@ impl Builder {
             accept_data_loss: self.accept_data_loss,
             new_branch: self.new_branch,
         })?;
-        Ok(Engine::new(Handle::new(services, self.background, places)?))
+        Ok(Engine::new(EngineHandle::new(
+            services,
+            self.background,
+            registrations,
+        )?))
     }
 
     fn telemetry(&self) -> Telemetry {

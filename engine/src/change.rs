@@ -7,7 +7,7 @@ use vbstore_core::{Cas, ItemKind, Seqno, VbUuid};
 
 /// What a change does to its key, and the state of the key that it requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
+pub(crate) enum ChangeOp {
     /// Write the document, whether or not the key has one.
     Set,
     /// Write the document; the key must not have one.
@@ -26,7 +26,7 @@ pub(crate) enum Verb {
 /// or, with others, with [`crate::VBucket::batch`].
 #[derive(Clone)]
 pub struct Change {
-    pub(crate) verb: Verb,
+    pub(crate) op: ChangeOp,
     pub(crate) key: Box<[u8]>,
     pub(crate) value: Bytes,
     pub(crate) expected_cas: Option<Cas>,
@@ -38,17 +38,17 @@ pub struct Change {
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Change")
-            .field("verb", &self.verb)
-            .field("key", &show::Key(&self.key))
-            .field("value", &show::Length::of(&self.value))
+            .field("verb", &self.op)
+            .field("key", &show::DebugKey(&self.key))
+            .field("value", &show::DebugLength::of(&self.value))
             .finish_non_exhaustive()
     }
 }
 
 impl Change {
-    fn new(verb: Verb, key: impl AsRef<[u8]>, value: Bytes) -> Self {
+    fn new(op: ChangeOp, key: impl AsRef<[u8]>, value: Bytes) -> Self {
         Self {
-            verb,
+            op,
             key: key.as_ref().into(),
             value,
             expected_cas: None,
@@ -61,25 +61,25 @@ impl Change {
     /// Writes the document, whether or not the key has one.
     #[must_use]
     pub fn set(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
-        Self::new(Verb::Set, key, value.into())
+        Self::new(ChangeOp::Set, key, value.into())
     }
 
     /// Writes the document; fails with [`crate::Error::Exists`] if the key has one.
     #[must_use]
     pub fn add(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
-        Self::new(Verb::Add, key, value.into())
+        Self::new(ChangeOp::Add, key, value.into())
     }
 
     /// Replaces the document; fails with [`crate::Error::NotFound`] if the key has none.
     #[must_use]
     pub fn replace(key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Self {
-        Self::new(Verb::Replace, key, value.into())
+        Self::new(ChangeOp::Replace, key, value.into())
     }
 
     /// Deletes the document; fails with [`crate::Error::NotFound`] if the key has none.
     #[must_use]
     pub fn delete(key: impl AsRef<[u8]>) -> Self {
-        Self::new(Verb::Delete, key, Bytes::new())
+        Self::new(ChangeOp::Delete, key, Bytes::new())
     }
 
     /// Sets another expiry (seconds since 1970, 0 for never); fails with [`crate::Error::NotFound`]
@@ -88,7 +88,7 @@ impl Change {
     pub fn touch(key: impl AsRef<[u8]>, expiry: u32) -> Self {
         Self {
             expiry,
-            ..Self::new(Verb::Touch, key, Bytes::new())
+            ..Self::new(ChangeOp::Touch, key, Bytes::new())
         }
     }
 
@@ -101,7 +101,7 @@ impl Change {
         value: impl Into<Bytes>,
         cas: Cas,
     ) -> Self {
-        Self::new(Verb::Restore(kind, cas), key, value.into())
+        Self::new(ChangeOp::Restore(kind, cas), key, value.into())
     }
 
     /// Makes the change conditional. It fails with [`crate::Error::CasMismatch`] unless the
@@ -151,8 +151,8 @@ impl Change {
     /// Returns the CAS of a restored change, or `None` for any other change.
     #[must_use]
     pub fn restored_cas(&self) -> Option<Cas> {
-        match self.verb {
-            Verb::Restore(_, cas) => Some(cas),
+        match self.op {
+            ChangeOp::Restore(_, cas) => Some(cas),
             _ => None,
         }
     }
@@ -160,7 +160,7 @@ impl Change {
 
 /// The receipt of a written change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteReceipt {
     /// The seqno that the change was assigned.
     pub seqno: Seqno,
     /// The CAS that the document has now.

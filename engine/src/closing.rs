@@ -13,13 +13,13 @@
 //!
 //! Both get [`Error::Busy`], and the store is closed without them.
 
+use crate::engine_thread;
 use crate::error::{Error, Result};
 use crate::failpoint::place;
-use crate::home::data_files;
-use crate::own_thread;
-use crate::samples::Samples;
+use crate::samples::MetricSources;
 use crate::services::Services;
 use crate::storage::Storage;
+use crate::store_dir::data_files;
 #[cfg(debug_assertions)]
 use crate::vbuckets::Vb;
 use parking_lot::{Condvar, Mutex};
@@ -32,15 +32,15 @@ use vbstore_core::lock_order::assert_none_held;
 const VBUCKETS_AT_ONCE: usize = 16;
 
 /// Closes one engine, once.
-pub(crate) struct Closing {
+pub(crate) struct EngineCloser {
     services: Arc<Services>,
-    samples: Arc<Samples>,
+    samples: Arc<MetricSources>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    state: Mutex<State>,
+    state: Mutex<CloseState>,
     changed: Condvar,
 }
 
-enum State {
+enum CloseState {
     Open,
     Running(ThreadId),
     Done(Result<()>),
@@ -48,25 +48,25 @@ enum State {
 
 /// The close that is running. Sets the outcome when dropped, also after a panic, so that no caller
 /// waits forever.
-struct Running<'a> {
-    closing: &'a Closing,
+struct RunningClose<'a> {
+    closing: &'a EngineCloser,
     outcome: Result<()>,
 }
 
-impl Drop for Running<'_> {
+impl Drop for RunningClose<'_> {
     fn drop(&mut self) {
-        *self.closing.state.lock() = State::Done(self.outcome.clone());
+        *self.closing.state.lock() = CloseState::Done(self.outcome.clone());
         self.closing.changed.notify_all();
     }
 }
 
-impl Closing {
-    pub(crate) fn new(services: Arc<Services>, samples: Arc<Samples>) -> Self {
+impl EngineCloser {
+    pub(crate) fn new(services: Arc<Services>, samples: Arc<MetricSources>) -> Self {
         Self {
             services,
             samples,
             threads: Mutex::new(Vec::new()),
-            state: Mutex::new(State::Open),
+            state: Mutex::new(CloseState::Open),
             changed: Condvar::new(),
         }
     }
@@ -83,7 +83,7 @@ impl Closing {
     /// The error of the last flush; [`Error::Busy`] for the two callers that cannot wait;
     /// [`Error::Forked`].
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
-        if !own_thread::is_in_step() {
+        if !engine_thread::is_engine_thread() {
             assert_none_held();
         }
         self.services.gate.opener().check_id()?;
@@ -91,39 +91,39 @@ impl Closing {
         let mut state = self.state.lock();
         loop {
             match &*state {
-                State::Done(outcome) => return outcome.clone(),
-                State::Running(by) if *by == me => {
+                CloseState::Done(outcome) => return outcome.clone(),
+                CloseState::Running(by) if *by == me => {
                     return Err(Error::Busy {
                         what: "the engine is being closed, and its close runs this code",
                     });
                 }
-                State::Open | State::Running(_) if own_thread::is_in_step() => {
+                CloseState::Open | CloseState::Running(_) if engine_thread::is_engine_thread() => {
                     drop(state);
-                    self.put_off();
+                    self.defer();
                     return Err(Error::Busy {
                         what: "a thread of the engine runs this code, and closes the engine later",
                     });
                 }
-                State::Running(_) => self.changed.wait(&mut state),
-                State::Open => break,
+                CloseState::Running(_) => self.changed.wait(&mut state),
+                CloseState::Open => break,
             }
         }
-        *state = State::Running(me);
+        *state = CloseState::Running(me);
         drop(state);
         self.run()
     }
 
     /// Makes this background thread close the engine once its step is over, unless a close has
     /// begun by then.
-    fn put_off(self: &Arc<Self>) {
+    fn defer(self: &Arc<Self>) {
         self.services.gate.begin_closing();
         let closing = Arc::clone(self);
-        own_thread::put_off(Box::new(move || {
+        engine_thread::defer(Box::new(move || {
             let mut state = closing.state.lock();
-            if !matches!(*state, State::Open) {
+            if !matches!(*state, CloseState::Open) {
                 return;
             }
-            *state = State::Running(std::thread::current().id());
+            *state = CloseState::Running(std::thread::current().id());
             drop(state);
             if let Err(error) = closing.run() {
                 tracing::error!(%error, "the store was not closed cleanly");
@@ -141,7 +141,7 @@ impl Closing {
     fn run(&self) -> Result<()> {
         // The outcome until the close has one of its own: the guard reports it if the close panics.
         let panicked = Error::failed("the close panicked");
-        let mut running = Running {
+        let mut running = RunningClose {
             closing: self,
             outcome: Err(panicked),
         };
@@ -197,7 +197,7 @@ impl Closing {
         let closed = storage.map_or(Ok(()), |storage| {
             self.close_storage(storage, flushed.is_ok())
         });
-        services.home.unlock();
+        services.store_dir.unlock();
         flushed.and(closed)
     }
 
@@ -227,7 +227,7 @@ impl Closing {
         }
         let moved = if is_flushed {
             services
-                .home
+                .store_dir
                 .check()
                 .and_then(|()| self.move_to_files(&storage))
         } else {
@@ -243,12 +243,12 @@ impl Closing {
         // Returned only now, so that RocksDB is closed in any case.
         moved?;
         // Checked again: the directory may have been replaced since `move_to_files` began.
-        services.home.check()?;
+        services.store_dir.check()?;
         // ORDER: the digest is taken after RocksDB has closed its files, and is synced before the
         // lock is released.
-        let digest = data_files(&services.home.db())?.digest;
+        let digest = data_files(&services.store_dir.db())?.digest;
         // RocksDB may have replaced its MANIFEST since the digest of the open was recorded.
-        let files = services.home.files_digest()?;
+        let files = services.store_dir.files_digest()?;
         let mut witness = services.witness.lock();
         witness.note_files(files);
         witness.record(sequence, digest)?;

@@ -2,10 +2,10 @@
 
 use crate::config::{Config, Tuning};
 use crate::error::Result;
-use crate::handle::Handle;
+use crate::handle::EngineHandle;
 use crate::health::HealthState;
-use crate::home::data_files;
 use crate::services::Services;
+use crate::store_dir::data_files;
 use crate::tasks::BackgroundTask;
 use crate::vbucket::VBucket;
 use std::fmt;
@@ -17,7 +17,7 @@ use vbstore_metrics::{EngineMetrics, MetricsSnapshot, Registration, Registry, Te
 /// engine. Dropping the last of them closes it.
 #[derive(Clone)]
 pub struct Engine {
-    handle: Arc<Handle>,
+    handle: Arc<EngineHandle>,
 }
 
 impl fmt::Debug for Engine {
@@ -52,11 +52,11 @@ pub struct RocksSnapshots {
 }
 
 impl Engine {
-    pub(crate) fn new(handle: Arc<Handle>) -> Self {
+    pub(crate) fn new(handle: Arc<EngineHandle>) -> Self {
         Self { handle }
     }
 
-    pub(crate) fn handle(&self) -> &Arc<Handle> {
+    pub(crate) fn handle(&self) -> &Arc<EngineHandle> {
         &self.handle
     }
 
@@ -135,7 +135,7 @@ impl Engine {
             .services()
             .gate
             .check_process()
-            .and_then(|()| self.services().home.disk_blocks())?;
+            .and_then(|()| self.services().store_dir.disk_blocks())?;
         let percent = u128::from(free)
             .saturating_mul(100)
             .checked_div(u128::from(all))
@@ -184,7 +184,7 @@ impl Engine {
     /// [`crate::Error::Invalid`] if the engine already has streams; [`crate::Error::Closed`].
     pub fn register_streams(&self) -> Result<Arc<Registration>> {
         // Dropped at once: it only checks that the engine is open and this process is not a fork.
-        drop(self.services().gate.lend()?);
+        drop(self.services().gate.acquire()?);
         self.handle.samples.register_streams()
     }
 
@@ -217,7 +217,7 @@ impl Engine {
     /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::VbFailed`],
     /// [`crate::Error::Closed`].
     pub fn flush(&self) -> Result<()> {
-        drop(self.services().gate.lend()?);
+        drop(self.services().gate.acquire()?);
         self.services().committer.flush_all()
     }
 
@@ -238,12 +238,12 @@ impl Engine {
         services.health.check_writable("a compaction")?;
         // Checked before the directory: closing releases the store's lock, and what happens to the
         // directory after that must not fail the engine.
-        drop(services.gate.lend()?);
+        drop(services.gate.acquire()?);
         services
-            .home
+            .store_dir
             .check()
             .inspect_err(|error| services.health.note(error).run())?;
-        services.gate.lend()?.compact(vb.id())
+        services.gate.acquire()?.compact(vb.id())
     }
 
     /// Deletes everything in a vBucket and assigns it a new uuid. Its seqnos begin at 1 again. The
@@ -268,8 +268,8 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let storage = self.services().gate.lend()?;
-        let files = data_files(&self.services().home.db())?;
+        let storage = self.services().gate.acquire()?;
+        let files = data_files(&self.services().store_dir.db())?;
         Ok(DiskUsage {
             total: files.bytes,
             log: files.log_bytes,
@@ -285,7 +285,7 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Io`], [`crate::Error::Closed`].
     pub fn rocks_snapshots(&self) -> Result<RocksSnapshots> {
-        let storage = self.services().gate.lend()?;
+        let storage = self.services().gate.acquire()?;
         Ok(RocksSnapshots {
             open: storage.property("rocksdb.num-snapshots")?.unwrap_or(0),
             oldest_time: storage

@@ -96,23 +96,23 @@ pub enum Action {
     /// The process ends at once, as if it was killed.
     Abort,
     /// The thread waits there until the test lets it go on.
-    Wait(Arc<Gate>),
+    Wait(Arc<Latch>),
 }
 
 /// Stops threads at a place until a test opens it.
 #[derive(Debug, Default)]
-pub struct Gate {
-    state: Mutex<GateState>,
+pub struct Latch {
+    state: Mutex<LatchState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct GateState {
+struct LatchState {
     arrived: usize,
     is_open: bool,
 }
 
-impl Gate {
+impl Latch {
     /// Blocks until a thread has arrived. Dropping the returned [`Arrival`] lets the thread go on,
     /// so that a test that fails meanwhile ends, instead of waiting for that thread.
     ///
@@ -141,10 +141,10 @@ impl Gate {
     }
 }
 
-/// A thread that waits at a [`Gate`]. Dropping this lets it go on.
+/// A thread that waits at a [`Latch`]. Dropping this lets it go on.
 #[derive(Debug)]
 #[must_use = "dropping it lets the waiting thread go on"]
-pub struct Arrival<'a>(&'a Gate);
+pub struct Arrival<'a>(&'a Latch);
 
 impl Drop for Arrival<'_> {
     fn drop(&mut self) {
@@ -153,7 +153,7 @@ impl Drop for Arrival<'_> {
 }
 
 #[derive(Debug)]
-struct Armed {
+struct ArmedFailpoint {
     action: Action,
     /// How many hits pass before the action is taken.
     skip: u64,
@@ -180,7 +180,7 @@ impl MaybeFailpoints {
 /// The failpoints of one engine.
 #[derive(Debug, Default)]
 pub struct Failpoints {
-    armed: Mutex<HashMap<&'static str, Armed>>,
+    armed: Mutex<HashMap<&'static str, ArmedFailpoint>>,
     hits: Mutex<HashMap<&'static str, u64>>,
 }
 
@@ -194,7 +194,7 @@ impl Failpoints {
     pub fn nth(&self, place: &'static str, skip: u64, times: u64, action: Action) {
         self.armed.lock().insert(
             place,
-            Armed {
+            ArmedFailpoint {
                 action,
                 skip,
                 times,

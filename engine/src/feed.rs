@@ -5,29 +5,29 @@
 use crate::config::SliceBudget;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::handle::Handle;
-use crate::process::Opener;
+use crate::handle::EngineHandle;
+use crate::process::OpenerProcess;
 use crate::services::Services;
-use crate::slice::{Ask, Slice};
+use crate::slice::{Slice, SliceRequest};
 use crate::vbuckets::Vb;
 use crate::wakers::Wakers;
 use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 use vbstore_core::checkpoint::{MemoryRead, NotInMemory};
-use vbstore_core::resume::Malformed;
-use vbstore_core::vbucket::Gone;
+use vbstore_core::resume::InvalidPosition;
+use vbstore_core::vbucket::VbDeleted;
 use vbstore_core::{
-    Admission, CursorId, CursorLag, FilterDigest, Position, Progress, ReadLimit, Reader, Resume,
-    SealTime, Seqno, Taker, VbCell, VbId, VbUuid, Visibility,
+    Admission, ConsumerActivity, CursorId, CursorLag, FilterDigest, Position, ReadLimit, Reader,
+    ResumeDecision, SealTime, Seqno, StreamProgress, VbCell, VbId, VbUuid, Visibility,
 };
-use vbstore_metrics::Holder;
+use vbstore_metrics::DbSnapshotHolder;
 
 /// The access to one vBucket that its streams need. Cheap to clone. Each clone keeps the engine
 /// open.
 #[derive(Clone)]
 pub struct Feed {
-    handle: Arc<Handle>,
+    handle: Arc<EngineHandle>,
     vb: Arc<Vb>,
 }
 
@@ -43,22 +43,22 @@ impl fmt::Debug for Feed {
 pub struct CursorGuard {
     vb: Arc<Vb>,
     id: CursorId,
-    opener: Opener,
+    opener: OpenerProcess,
 }
 
 /// Registers a stream with its vBucket as a reader, until it is dropped. It keeps neither the
 /// engine nor the stream alive. Dropping it takes the vBucket's lock.
 #[derive(Debug)]
 pub struct ReaderGuard {
-    guard: vbstore_core::ReaderGuard,
-    opener: Opener,
+    guard: vbstore_core::ReaderRegistration,
+    opener: OpenerProcess,
 }
 
 /// The place from which a stream continues.
 #[derive(Debug)]
-pub struct Start {
+pub struct StreamStart {
     /// The position, and the snapshot that the stream is in.
-    pub progress: Progress,
+    pub progress: StreamProgress,
     /// The generation of the vBucket: each deletion begins a new one.
     pub generation: u64,
     /// The stream's cursor, or `None` if it must read the disk first.
@@ -67,16 +67,16 @@ pub struct Start {
 
 /// The answer to a request for a stream.
 #[derive(Debug)]
-pub enum Admitted {
+pub enum StreamAdmission {
     /// The stream may continue.
     Continue {
         /// The place from which it continues.
-        start: Start,
+        start: StreamStart,
         /// Keeps the stream registered as a reader of the vBucket.
         reader: ReaderGuard,
     },
     /// The consumer must roll back first, as the answer says.
-    Rollback(Resume),
+    Rollback(ResumeDecision),
 }
 
 /// What [`Feed::read`] found in memory.
@@ -102,8 +102,8 @@ impl Drop for CursorGuard {
 impl ReaderGuard {
     /// Takes a reader that was registered by this process.
     #[cfg(feature = "testing")]
-    pub(crate) fn new(guard: vbstore_core::ReaderGuard) -> Result<Self> {
-        let opener = Opener::this()?;
+    pub(crate) fn new(guard: vbstore_core::ReaderRegistration) -> Result<Self> {
+        let opener = OpenerProcess::this()?;
         Ok(Self { guard, opener })
     }
 
@@ -161,12 +161,14 @@ impl Engine {
     /// # Errors
     /// [`Error::Invalid`] for a vBucket that the store does not have, or a budget out of bounds;
     /// [`Error::Closed`].
-    pub fn scan(&self, asks: &[Ask], budget: SliceBudget) -> Result<Vec<Result<Slice>>> {
+    pub fn scan(&self, asks: &[SliceRequest], budget: SliceBudget) -> Result<Vec<Result<Slice>>> {
         let services = self.services();
         budget.validate()?;
         asks.iter()
             .try_for_each(|ask| services.vbs.get(ask.vb).map(drop))?;
-        services.slices.read_many(Holder::Backfill, asks, budget)
+        services
+            .slices
+            .read_many(DbSnapshotHolder::Backfill, asks, budget)
     }
 
     /// Returns what calls the program's wakers. Called by the crate `vbstore-backfill`.
@@ -176,7 +178,7 @@ impl Engine {
     }
 }
 
-fn malformed(Malformed { field, detail }: Malformed) -> Error {
+fn malformed(InvalidPosition { field, detail }: InvalidPosition) -> Error {
     Error::invalid(field, detail)
 }
 
@@ -189,11 +191,11 @@ impl Feed {
         &self.vb.cell
     }
 
-    fn gone(&self, _: Gone) -> Error {
+    fn gone(&self, _: VbDeleted) -> Error {
         Error::VbGone { vb: self.vb.id() }
     }
 
-    fn opener(&self) -> Opener {
+    fn opener(&self) -> OpenerProcess {
         self.services().gate.opener().clone()
     }
 
@@ -205,8 +207,8 @@ impl Feed {
         }
     }
 
-    fn start(&self, start: vbstore_core::Start) -> Start {
-        Start {
+    fn start(&self, start: vbstore_core::AdmittedStart) -> StreamStart {
+        StreamStart {
             progress: start.progress,
             generation: start.generation,
             cursor: start.cursor.map(|id| self.guard(id)),
@@ -219,7 +221,7 @@ impl Feed {
         self.vb.id()
     }
 
-    /// Answers a request for a stream of the consumer that `taker` belongs to. If the stream may
+    /// Answers a request for a stream of the consumer that `activity` belongs to. If the stream may
     /// continue, this registers it as a reader, and gives it a cursor if memory has everything from
     /// its start. Takes the vBucket's lock.
     ///
@@ -231,19 +233,19 @@ impl Feed {
         request: &Position,
         filter: FilterDigest,
         end: Seqno,
-        taker: &Arc<Taker>,
-    ) -> Result<Admitted> {
-        drop(self.services().gate.lend()?);
+        activity: &Arc<ConsumerActivity>,
+    ) -> Result<StreamAdmission> {
+        drop(self.services().gate.acquire()?);
         if self.services().has_branches_to_begin {
             // The positions of the original cannot be told from this store's own until then.
             let refused =
                 "a stream of a copied store, whose vBuckets must begin new branches first,";
             return Err(Error::ReadOnly { refused });
         }
-        let admission = self.cell().admit(request, filter, end, taker);
+        let admission = self.cell().admit(request, filter, end, activity);
         Ok(match admission.map_err(malformed)? {
-            Admission::Refused(answer) => Admitted::Rollback(answer),
-            Admission::Admitted { start, reader } => Admitted::Continue {
+            Admission::Refused(answer) => StreamAdmission::Rollback(answer),
+            Admission::Admitted { start, reader } => StreamAdmission::Continue {
                 start: self.start(start),
                 reader: ReaderGuard {
                     guard: reader,
@@ -263,8 +265,8 @@ impl Feed {
         &self,
         position: &Position,
         filter: FilterDigest,
-    ) -> Result<std::result::Result<Start, Resume>> {
-        drop(self.services().gate.lend()?);
+    ) -> Result<std::result::Result<StreamStart, ResumeDecision>> {
+        drop(self.services().gate.acquire()?);
         let answer = self.cell().readmit(position, filter).map_err(malformed)?;
         Ok(answer.map(|start| self.start(start)))
     }
@@ -301,7 +303,7 @@ impl Feed {
         &self,
         generation: u64,
         cursor: &CursorGuard,
-        progress: &Progress,
+        progress: &StreamProgress,
         visibility: Visibility,
         limit: ReadLimit,
     ) -> Result<FeedRead> {
@@ -337,7 +339,7 @@ impl Feed {
             // ORDER: the watch is registered first and the health is checked second. A failure or a
             // close changes the health first and wakes second, so the stream notices one of the
             // two.
-            && self.unwell().is_none()
+            && self.health_error().is_none()
     }
 
     /// Removes a watch. Does nothing if it has fired already, or in a fork of the process.
@@ -400,7 +402,7 @@ impl Feed {
     /// reasons are: this process is a fork, the engine is closing or has failed, or the changes of
     /// the vBucket cannot be flushed.
     #[must_use]
-    pub fn unwell(&self) -> Option<Error> {
+    pub fn health_error(&self) -> Option<Error> {
         let services = self.services();
         if let Err(forked) = services.gate.check_process() {
             return Some(forked);

@@ -6,29 +6,29 @@
 //! every operation that was inside before, and every later operation sees the flag.
 
 use crate::error::{Error, Result};
-use crate::process::Opener;
+use crate::process::OpenerProcess;
 use crate::storage::Storage;
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use vbstore_core::lock_order::{Held, Rank};
+use vbstore_core::lock_order::{LockRank, RankGuard};
 
 /// Lends the storage to operations until the engine closes.
 pub(crate) struct Gate {
     /// `None` once the close has taken the storage.
     storage: RwLock<Option<Storage>>,
     is_closing: AtomicBool,
-    opener: Opener,
+    opener: OpenerProcess,
 }
 
 /// The storage, lent for one operation. The close waits until this is dropped.
-pub(crate) struct Lent<'a> {
+pub(crate) struct StorageGuard<'a> {
     // ORDER: fields drop in this order: the lock is released first, its rank second.
     storage: MappedRwLockReadGuard<'a, Storage>,
-    _held: Held,
+    _held: RankGuard,
 }
 
-impl Deref for Lent<'_> {
+impl Deref for StorageGuard<'_> {
     type Target = Storage;
 
     fn deref(&self) -> &Storage {
@@ -37,7 +37,7 @@ impl Deref for Lent<'_> {
 }
 
 impl Gate {
-    pub(crate) fn new(storage: Storage, opener: Opener) -> Self {
+    pub(crate) fn new(storage: Storage, opener: OpenerProcess) -> Self {
         Self {
             storage: RwLock::new(Some(storage)),
             is_closing: AtomicBool::new(false),
@@ -45,7 +45,7 @@ impl Gate {
         }
     }
 
-    pub(crate) fn opener(&self) -> &Opener {
+    pub(crate) fn opener(&self) -> &OpenerProcess {
         &self.opener
     }
 
@@ -61,9 +61,9 @@ impl Gate {
     ///
     /// # Errors
     /// [`Error::Closed`] once a close has begun; [`Error::Forked`].
-    pub(crate) fn lend(&self) -> Result<Lent<'_>> {
+    pub(crate) fn acquire(&self) -> Result<StorageGuard<'_>> {
         self.check_process()?;
-        let lent = self.lend_while_closing()?;
+        let lent = self.acquire_while_closing()?;
         if self.is_closing() {
             return Err(Error::Closed);
         }
@@ -75,13 +75,13 @@ impl Gate {
     ///
     /// # Errors
     /// [`Error::Closed`] once the close has taken the storage.
-    pub(crate) fn lend_while_closing(&self) -> Result<Lent<'_>> {
-        let held = Held::take(Rank::Gate);
+    pub(crate) fn acquire_while_closing(&self) -> Result<StorageGuard<'_>> {
+        let held = RankGuard::take(LockRank::Gate);
         // A recursive read: an operation may borrow twice, and a close that waits for the write
         // side between the two must not deadlock with it.
         let storage = RwLockReadGuard::try_map(self.storage.read_recursive(), Option::as_ref)
             .map_err(|_| Error::Closed)?;
-        Ok(Lent {
+        Ok(StorageGuard {
             storage,
             _held: held,
         })
@@ -98,13 +98,13 @@ impl Gate {
 
     /// Blocks until every operation that is inside has left.
     pub(crate) fn wait_until_empty(&self) {
-        let _held = Held::take(Rank::Gate);
+        let _held = RankGuard::take(LockRank::Gate);
         drop(self.storage.write());
     }
 
     /// Blocks until every operation has left, and takes the storage for good. Called once.
     pub(crate) fn take_storage(&self) -> Option<Storage> {
-        let _held = Held::take(Rank::Gate);
+        let _held = RankGuard::take(LockRank::Gate);
         self.storage.write().take()
     }
 }

@@ -1,30 +1,37 @@
 //! The state that all handles of one engine share.
 
-use crate::closing::Closing;
+use crate::closing::EngineCloser;
 use crate::error::{Error, Result};
-use crate::samples::{Places, Samples};
+use crate::samples::{MetricSources, Registrations};
 use crate::services::Services;
 use crate::tasks;
 use std::sync::Arc;
 
 /// An open engine. It is closed when the last `Arc` is dropped. Background threads hold only the
 /// services, so they do not keep it open.
-pub(crate) struct Handle {
+pub(crate) struct EngineHandle {
     pub(crate) services: Arc<Services>,
-    pub(crate) samples: Arc<Samples>,
-    closing: Arc<Closing>,
+    pub(crate) samples: Arc<MetricSources>,
+    closing: Arc<EngineCloser>,
 }
 
-impl Handle {
+impl EngineHandle {
     /// Makes the handle of an engine. Starts its background threads if `with_threads`. An engine
     /// that only reads has none, because all background tasks are about writing.
     ///
     /// # Errors
     /// [`Error::Io`] if a thread cannot be started.
-    pub(crate) fn new(services: Services, with_threads: bool, places: Places) -> Result<Arc<Self>> {
+    pub(crate) fn new(
+        services: Services,
+        with_threads: bool,
+        registrations: Registrations,
+    ) -> Result<Arc<Self>> {
         let services = Arc::new(services);
-        let samples = Arc::new(Samples::new(&services, places));
-        let closing = Arc::new(Closing::new(Arc::clone(&services), Arc::clone(&samples)));
+        let samples = Arc::new(MetricSources::new(&services, registrations));
+        let closing = Arc::new(EngineCloser::new(
+            Arc::clone(&services),
+            Arc::clone(&samples),
+        ));
         let handle = Arc::new(Self {
             services,
             samples,
@@ -42,7 +49,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for EngineHandle {
     fn drop(&mut self) {
         if self.services.gate.opener().check_id().is_err() {
             // This is a fork, and the store belongs to the parent: nothing is closed, unlocked or

@@ -8,13 +8,13 @@
 //! The first cause of a failure is kept. Later failures, which may follow from it, do not replace
 //! it.
 
+use crate::deferred::DeferredWork;
 use crate::error::{Cause, Error, Result};
-use crate::signals::Signals;
+use crate::signals::TaskSignals;
 use crate::vbuckets::VBuckets;
-use crate::wakes::Wakes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::EngineMetrics;
 
@@ -85,14 +85,14 @@ pub(crate) struct Health {
     level: AtomicU8,
     state: Mutex<HealthState>,
     vbs: Arc<VBuckets>,
-    signals: Arc<Signals>,
+    signals: Arc<TaskSignals>,
     metrics: Arc<EngineMetrics>,
 }
 
 impl Health {
     pub(crate) fn new(
         vbs: Arc<VBuckets>,
-        signals: Arc<Signals>,
+        signals: Arc<TaskSignals>,
         metrics: Arc<EngineMetrics>,
         is_read_only: bool,
     ) -> Self {
@@ -105,7 +105,7 @@ impl Health {
         Self {
             is_read_only,
             level: AtomicU8::new(level),
-            state: Mutex::new(Rank::Leaf, state),
+            state: Mutex::new(LockRank::Leaf, state),
             vbs,
             signals,
             metrics,
@@ -162,7 +162,7 @@ impl Health {
     ///
     /// Wakes the flusher only if the state changed: the flusher reports its own retries here, and
     /// must not end its own pause.
-    pub(crate) fn note(&self, error: &Error) -> Wakes {
+    pub(crate) fn note(&self, error: &Error) -> DeferredWork {
         self.count(error);
         let has_changed = self.enter(error);
         self.wake_if(has_changed)
@@ -182,16 +182,16 @@ impl Health {
 
     /// Enters `Failed` for a cause that is not an [`Error`], such as a panic. The caller holds no
     /// vBucket's lock. Returns the streams to wake.
-    pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) -> Wakes {
+    pub(crate) fn fail(&self, cause: impl Into<Arc<str>>) -> DeferredWork {
         self.metrics.flush_failures.other.add(1);
         let has_changed = self.enter_failed(cause);
         self.wake_if(has_changed)
     }
 
     /// Wakes the flusher and returns the streams to wake, if the state has changed.
-    fn wake_if(&self, has_changed: bool) -> Wakes {
+    fn wake_if(&self, has_changed: bool) -> DeferredWork {
         if !has_changed {
-            return Wakes::default();
+            return DeferredWork::default();
         }
         // Writers are refused from now on, so only the flusher can notice new space on the disk.
         self.signals.flusher.wake();
@@ -201,12 +201,12 @@ impl Health {
     }
 
     /// Returns the wakes of all streams that wait, so that they check the health and the close.
-    pub(crate) fn all_streams(&self) -> Wakes {
-        let mut wakes = Wakes::default();
+    pub(crate) fn all_streams(&self) -> DeferredWork {
+        let mut deferred = DeferredWork::default();
         for vb in &*self.vbs {
-            wakes.wake(vb.cell.fire_all());
+            deferred.wake(vb.cell.fire_all());
         }
-        wakes
+        deferred
     }
 
     /// Enters the state that the error leads to, and returns whether that changed the state.

@@ -14,8 +14,8 @@
 //! | `write`, `read` | writing keys; reading by key, by page and by slice |
 //! | `commit` | group commit: the flush leader, flushes, tickets, deletion of a vBucket |
 //! | `gate`, `vbuckets`, `health`, `memory`, `tuning`, `stripes` | state that the parts share |
-//! | `signals`, `wakes`, `wakers`, `process`, `own_thread` | threads, wake-ups and forks |
-//! | `home` | the store's directory: marker, lock, witness |
+//! | `signals`, `deferred`, `wakers`, `process`, `engine_thread` | threads, wake-ups and forks |
+//! | `store_dir` | the store's directory: marker, lock, witness |
 //! | `storage` | RocksDB: the only module that names it |
 //! | `change`, `config`, `durability`, `error`, `slice` | data types that all modules use |
 //! | `failpoint`, `numbers` | failpoints for tests; conversions of numbers |
@@ -25,19 +25,19 @@ mod change;
 mod closing;
 mod commit;
 mod config;
+mod deferred;
 mod durability;
 mod engine;
+mod engine_thread;
 mod error;
 pub mod failpoint;
 mod feed;
 mod gate;
 mod handle;
 mod health;
-mod home;
 mod memory;
 mod numbers;
 mod opening;
-mod own_thread;
 mod process;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -48,6 +48,7 @@ mod services;
 mod signals;
 mod slice;
 mod storage;
+mod store_dir;
 mod stripes;
 mod tasks;
 mod tuning;
@@ -55,11 +56,10 @@ mod vbucket;
 mod vbuckets;
 mod verify;
 mod wakers;
-mod wakes;
 mod write;
 
 pub use builder::Builder;
-pub use change::{Change, Written};
+pub use change::{Change, WriteReceipt};
 pub use commit::Ticket;
 pub use config::{
     Config, KEY_BYTES_LIMIT, SliceBudget, Tuning, VALUE_BYTES_LIMIT, VBUCKETS_DEFAULT,
@@ -67,10 +67,10 @@ pub use config::{
 pub use durability::Durability;
 pub use engine::{DiskUsage, Engine, RocksSnapshots};
 pub use error::{Cause, Error, ErrorKind, Result};
-pub use feed::{Admitted, CursorGuard, Feed, FeedRead, ReaderGuard, Start};
+pub use feed::{CursorGuard, Feed, FeedRead, ReaderGuard, StreamAdmission, StreamStart};
 pub use health::HealthState;
 pub use read::{Document, KeyRange, Page, PageEntry, PageForm};
-pub use slice::{Ask, SeqnoRange, Slice, SliceEnd, SliceItem};
+pub use slice::{SeqnoRange, Slice, SliceEnd, SliceItem, SliceRequest};
 pub use tasks::BackgroundTask;
 pub use vbucket::{Seqnos, VBucket, VbCounts, VbReaders};
 pub use verify::{Problem, Verification};

@@ -39,7 +39,7 @@ pub(crate) struct Memory {
 
 /// Reserved room. Dropping it releases the room.
 #[must_use = "dropping it releases the room"]
-pub(crate) struct Room {
+pub(crate) struct MemoryReservation {
     memory: Arc<Memory>,
     bytes: u64,
 }
@@ -81,10 +81,10 @@ impl Memory {
     }
 
     /// Reserves `bytes`, or returns `None` if there is no room.
-    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64, quota: u64) -> Option<Room> {
+    pub(crate) fn reserve(self: &Arc<Self>, bytes: u64, quota: u64) -> Option<MemoryReservation> {
         // ORDER: count it as reserved first, so that a waiter that sees no room also sees why.
         self.reserved.fetch_add(bytes, Ordering::SeqCst);
-        let room = Room {
+        let room = MemoryReservation {
             memory: Arc::clone(self),
             bytes,
         };
@@ -162,7 +162,7 @@ impl Memory {
     }
 }
 
-impl Room {
+impl MemoryReservation {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -192,7 +192,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for MemoryReservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.memory.subtract(self.bytes);

@@ -10,14 +10,14 @@ use forkguard::Guard;
 
 /// Identifies the process that opened a store.
 #[derive(Clone, Debug)]
-pub(crate) struct Opener {
+pub(crate) struct OpenerProcess {
     id: u32,
     /// Detects a fork by a handler that the C library calls in the child, so that the check is one
     /// load. Asking for the pid is a system call, which costs twice as much as a read from memory.
     forks: Guard,
 }
 
-impl Opener {
+impl OpenerProcess {
     /// Returns the current process.
     ///
     /// # Errors

@@ -12,14 +12,16 @@ use crate::{Engine, ReaderGuard, Result};
 use std::time::Duration;
 use vbstore_core::record::VbState;
 use vbstore_core::vbucket::Admission;
-use vbstore_core::{FailoverLog, FilterDigest, Position, Seqno, Taker, VbCell, VbId, VbUuid};
+use vbstore_core::{
+    ConsumerActivity, FailoverLog, FilterDigest, Position, Seqno, VbCell, VbId, VbUuid,
+};
 
 /// Stops the compaction of all column families until the store is opened again.
 ///
 /// # Errors
 /// If the engine is closed, or RocksDB fails.
 pub fn stop_compactions(engine: &Engine) -> Result<()> {
-    engine.services().gate.lend()?.stop_compactions()
+    engine.services().gate.acquire()?.stop_compactions()
 }
 
 /// Opens one db snapshot and calls `work` with a function that reads slices through it. The engine
@@ -28,7 +30,7 @@ pub fn stop_compactions(engine: &Engine) -> Result<()> {
 /// # Errors
 /// If the engine is closed.
 pub fn with_held_view<R>(engine: &Engine, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> Result<R> {
-    Ok(engine.services().gate.lend()?.with_held_view(work))
+    Ok(engine.services().gate.acquire()?.with_held_view(work))
 }
 
 /// Registers a reader with a vBucket that belongs to no store, for tests of code that keeps a
@@ -43,8 +45,9 @@ pub fn reader_of_no_store(vb: VbId) -> Result<ReaderGuard> {
     let uuid = VbUuid::from_random(1);
     let cell = VbCell::new(vb, VbState::new(uuid), FailoverLog::new(uuid, 0));
     let (position, filter) = (Position::default(), FilterDigest::of(b"", false));
-    let taker = Taker::new(Duration::ZERO);
-    let Ok(Admission::Admitted { reader, .. }) = cell.admit(&position, filter, Seqno::MAX, &taker)
+    let activity = ConsumerActivity::new(Duration::ZERO);
+    let Ok(Admission::Admitted { reader, .. }) =
+        cell.admit(&position, filter, Seqno::MAX, &activity)
     else {
         panic!("a stream from the beginning is refused");
     };

@@ -5,7 +5,7 @@
 //!
 //! # Locks
 //! A thread takes locks in this order. Builds with debug assertions check it by
-//! [`Rank`](vbstore_core::lock_order::Rank).
+//! [`LockRank`](vbstore_core::lock_order::LockRank).
 //!
 //! 1. the *lead* of the commit queue: a role rather than a lock, see [`crate::commit`];
 //! 2. the *gate* ([`crate::gate`]): read by every operation, written by the close;
@@ -15,27 +15,27 @@
 //! 6. *leaves*, never two at once: dirty list, ledger, health, witness, tuning, signals.
 //!
 //! A thread that waits for durability, for memory or for the lead holds none of them. A thread that
-//! calls wakers or frees changes holds none either ([`crate::wakes`]).
+//! calls wakers or frees changes holds none either ([`crate::deferred`]).
 
 use crate::commit::{
-    Branches, Committer, Deleter, Demand, DirtyList, Flush, Ledger, MemoryRecovery, SyncAside,
-    Syncs,
+    Branches, Committer, Deleter, Demand, DirtyList, Flush, LeaderlessSync, MemoryRecovery,
+    SyncLedger, Syncs,
 };
 use crate::config::Config;
 use crate::failpoint::MaybeFailpoints;
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::home::{Access, Home, WitnessFile};
 use crate::memory::Memory;
 use crate::read::{PageReads, PointReads, SliceReads};
-use crate::signals::Signals;
+use crate::signals::TaskSignals;
 use crate::storage::Storage;
+use crate::store_dir::{Access, StoreDir, WitnessFile};
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::VBuckets;
 use crate::wakers::Wakers;
 use crate::write::Writes;
 use std::sync::Arc;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::record::StoreState;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Clock, StoreUuid, SystemClock, VbCell};
@@ -49,7 +49,7 @@ pub(crate) struct Services {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
-    pub(crate) signals: Arc<Signals>,
+    pub(crate) signals: Arc<TaskSignals>,
     pub(crate) wakers: Wakers,
     /// The limit of RocksDB's memory for data that is not yet in files, in bytes.
     pub(crate) write_buffer_bytes: u64,
@@ -57,7 +57,7 @@ pub(crate) struct Services {
     /// branches, so streams are refused: they would announce the branches of the original.
     pub(crate) has_branches_to_begin: bool,
 
-    pub(crate) home: Arc<Home>,
+    pub(crate) store_dir: Arc<StoreDir>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) witness: Arc<Mutex<WitnessFile>>,
     pub(crate) vbs: Arc<VBuckets>,
@@ -65,10 +65,10 @@ pub(crate) struct Services {
     pub(crate) health: Arc<Health>,
 
     pub(crate) dirty: Arc<DirtyList>,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<SyncLedger>,
     pub(crate) demand: Arc<Demand>,
     pub(crate) committer: Arc<Committer>,
-    pub(crate) sync_aside: SyncAside,
+    pub(crate) leaderless_sync: LeaderlessSync,
     pub(crate) deleter: Deleter,
     #[cfg(feature = "testing")]
     pub(crate) syncs: Arc<Syncs>,
@@ -82,7 +82,7 @@ pub(crate) struct Services {
 }
 
 /// A store that was opened, and the options of the engine: what [`Services::new`] needs.
-pub(crate) struct Opened {
+pub(crate) struct OpenedStore {
     pub(crate) store: StoreUuid,
     pub(crate) config: Config,
     pub(crate) clock: Arc<dyn Clock>,
@@ -90,7 +90,7 @@ pub(crate) struct Opened {
     pub(crate) failpoints: MaybeFailpoints,
     pub(crate) wakers: Wakers,
     pub(crate) write_buffer_bytes: u64,
-    pub(crate) home: Home,
+    pub(crate) store_dir: StoreDir,
     pub(crate) storage: Storage,
     pub(crate) witness: WitnessFile,
     pub(crate) access: Access,
@@ -105,8 +105,8 @@ impl Services {
         clippy::too_many_lines,
         reason = "one list: each part with what it needs"
     )]
-    pub(crate) fn new(opened: Opened) -> Self {
-        let Opened {
+    pub(crate) fn new(opened: OpenedStore) -> Self {
+        let OpenedStore {
             store,
             config,
             clock,
@@ -114,7 +114,7 @@ impl Services {
             failpoints,
             wakers,
             write_buffer_bytes,
-            home,
+            store_dir,
             storage,
             witness,
             access,
@@ -124,9 +124,9 @@ impl Services {
         } = opened;
         let tuning = Arc::new(CurrentTuning::new(config.tuning.clone()));
         let config = Arc::new(config);
-        let signals = Arc::new(Signals::default());
-        let gate = Arc::new(Gate::new(storage, home.opener()));
-        let witness = Arc::new(Mutex::new(Rank::Leaf, witness));
+        let signals = Arc::new(TaskSignals::default());
+        let gate = Arc::new(Gate::new(storage, store_dir.opener()));
+        let witness = Arc::new(Mutex::new(LockRank::Leaf, witness));
         let vbs = Arc::new(VBuckets::new(cells));
         let memory = Arc::new(Memory::new());
         let health = Arc::new(Health::new(
@@ -137,7 +137,7 @@ impl Services {
         ));
 
         let dirty = Arc::new(DirtyList::new());
-        let ledger = Arc::new(Ledger::new());
+        let ledger = Arc::new(SyncLedger::new());
         let demand = Arc::new(Demand::new(Arc::clone(&signals)));
         let recovery = Arc::new(MemoryRecovery::new(
             Arc::clone(&vbs),
@@ -175,7 +175,7 @@ impl Services {
             Arc::clone(&tuning),
             wakers.clone(),
         ));
-        let sync_aside = SyncAside {
+        let leaderless_sync = LeaderlessSync {
             committer: Arc::clone(&committer),
             syncs: Arc::clone(&syncs),
             gate: Arc::clone(&gate),
@@ -241,7 +241,7 @@ impl Services {
             wakers,
             write_buffer_bytes,
             has_branches_to_begin,
-            home: Arc::new(home),
+            store_dir: Arc::new(store_dir),
             gate,
             witness,
             vbs,
@@ -251,7 +251,7 @@ impl Services {
             ledger,
             demand,
             committer,
-            sync_aside,
+            leaderless_sync,
             deleter,
             #[cfg(feature = "testing")]
             syncs,

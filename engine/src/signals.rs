@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// When a task wants to be called next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum NextRun {
     /// After this time, or earlier if it is signalled.
     In(Duration),
     /// Not before this time, even if it is signalled.
@@ -17,21 +17,21 @@ pub(crate) enum Next {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SignalState {
     is_signalled: bool,
-    /// Set while the task waits with [`Next::In`], so that it wakes by itself.
+    /// Set while the task waits with [`NextRun::In`], so that it wakes by itself.
     is_timed: bool,
     is_stopped: bool,
 }
 
 /// Wakes one task. A signal sent while the task runs is kept until the task waits.
 #[derive(Debug, Default)]
-pub(crate) struct Signal {
-    state: Mutex<State>,
+pub(crate) struct TaskSignal {
+    state: Mutex<SignalState>,
     changed: Condvar,
 }
 
-impl Signal {
+impl TaskSignal {
     pub(crate) fn wake(&self) {
         let mut state = self.state.lock();
         if !state.is_signalled {
@@ -56,17 +56,17 @@ impl Signal {
     }
 
     /// Blocks until the time is over or the signal is sent. Returns false if the task must stop.
-    pub(crate) fn wait(&self, next: Next) -> bool {
+    pub(crate) fn wait(&self, next: NextRun) -> bool {
         let mut state = self.state.lock();
-        let idle = |state: &mut State| !state.is_signalled && !state.is_stopped;
-        state.is_timed = matches!(next, Next::In(_));
+        let idle = |state: &mut SignalState| !state.is_signalled && !state.is_stopped;
+        state.is_timed = matches!(next, NextRun::In(_));
         match next {
-            Next::OnSignal => self.changed.wait_while(&mut state, idle),
-            Next::In(time) => {
+            NextRun::OnSignal => self.changed.wait_while(&mut state, idle),
+            NextRun::In(time) => {
                 self.changed.wait_while_for(&mut state, idle, time);
             }
-            Next::NotBefore(time) => {
-                let not_stopped = |state: &mut State| !state.is_stopped;
+            NextRun::NotBefore(time) => {
+                let not_stopped = |state: &mut SignalState| !state.is_stopped;
                 self.changed.wait_while_for(&mut state, not_stopped, time);
             }
         }
@@ -79,17 +79,17 @@ impl Signal {
 
 /// The signals of all tasks.
 #[derive(Debug, Default)]
-pub(crate) struct Signals {
-    pub(crate) flusher: Signal,
-    pub(crate) syncer: Signal,
-    pub(crate) witness: Signal,
-    pub(crate) pacer: Signal,
-    pub(crate) directory: Signal,
-    pub(crate) compactor: Signal,
+pub(crate) struct TaskSignals {
+    pub(crate) flusher: TaskSignal,
+    pub(crate) syncer: TaskSignal,
+    pub(crate) witness: TaskSignal,
+    pub(crate) pacer: TaskSignal,
+    pub(crate) directory: TaskSignal,
+    pub(crate) compactor: TaskSignal,
 }
 
-impl Signals {
-    fn all(&self) -> [&Signal; 6] {
+impl TaskSignals {
+    fn all(&self) -> [&TaskSignal; 6] {
         [
             &self.flusher,
             &self.syncer,
@@ -101,10 +101,10 @@ impl Signals {
     }
 
     pub(crate) fn wake_all(&self) {
-        self.all().into_iter().for_each(Signal::wake);
+        self.all().into_iter().for_each(TaskSignal::wake);
     }
 
     pub(crate) fn stop_all(&self) {
-        self.all().into_iter().for_each(Signal::stop);
+        self.all().into_iter().for_each(TaskSignal::stop);
     }
 }

@@ -30,7 +30,7 @@ impl SeqnoRange {
 
 /// A request of a stream for a slice: the changes of one vBucket above a seqno.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
+pub struct SliceRequest {
     /// The vBucket to read.
     pub vb: VbId,
     /// Only changes above this seqno are read.
@@ -78,14 +78,14 @@ impl fmt::Debug for SliceItem<'_> {
         f.debug_struct("SliceItem")
             .field("meta", &self.meta)
             .field("prev_seqno", &self.prev_seqno)
-            .field("key", &show::Key(self.key))
-            .field("value", &show::Length::of(self.value))
+            .field("key", &show::DebugKey(self.key))
+            .field("value", &show::DebugLength::of(self.value))
             .finish_non_exhaustive()
     }
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
+pub(crate) struct SliceRow {
     pub(crate) meta: ItemMeta,
     pub(crate) prev_seqno: Seqno,
     pub(crate) is_last_of_checkpoint: bool,
@@ -103,7 +103,7 @@ pub struct Slice {
     pub(crate) counts: Counts,
     pub(crate) position: Seqno,
     pub(crate) end: SliceEnd,
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<SliceRow>,
     pub(crate) data: Bytes,
 }
 
@@ -168,7 +168,7 @@ impl Slice {
         self.rows.get(index).map(|row| self.item_of(row))
     }
 
-    fn item_of(&self, row: &Row) -> SliceItem<'_> {
+    fn item_of(&self, row: &SliceRow) -> SliceItem<'_> {
         SliceItem {
             meta: row.meta,
             prev_seqno: row.prev_seqno,
@@ -213,7 +213,7 @@ impl Slice {
     #[must_use]
     pub fn with_only(&self, indexes: &[usize], with_values: bool) -> Self {
         let wanted = || indexes.iter().filter_map(|index| self.rows.get(*index));
-        let size = |row: &Row| row.key.len() + if with_values { row.value.len() } else { 0 };
+        let size = |row: &SliceRow| row.key.len() + if with_values { row.value.len() } else { 0 };
         let mut data = Vec::with_capacity(wanted().map(size).sum());
         let mut put = |bytes: &[u8]| {
             let start = data.len();
@@ -223,7 +223,7 @@ impl Slice {
         let mut rows = Vec::with_capacity(indexes.len());
         let lean = wanted().map(|row| {
             let item = self.item_of(row);
-            Row {
+            SliceRow {
                 key: put(item.key),
                 value: put(if with_values { item.value } else { &[] }),
                 ..row.clone()
@@ -238,7 +238,7 @@ impl Slice {
     }
 
     /// The memory of one change besides its key and value, in bytes.
-    pub const ROW_BYTES: usize = size_of::<Row>();
+    pub const ROW_BYTES: usize = size_of::<SliceRow>();
 
     /// Returns the memory of the slice in bytes. Exact, since both buffers are allocated to their
     /// length.

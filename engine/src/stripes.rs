@@ -10,7 +10,7 @@
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use vbstore_core::lock_order::{Held, Rank};
+use vbstore_core::lock_order::{LockRank, RankGuard};
 
 /// Stripes per vBucket. With 64 writers of one vBucket, two collide by chance in 1 of 16 writes. A
 /// stripe is one byte, which makes 1 MiB for 1,024 vBuckets. That stripes share cache lines does
@@ -22,11 +22,11 @@ pub(crate) struct Stripes(Box<[Mutex<()>]>);
 
 /// The held stripes of some keys. Dropping it releases them.
 #[must_use]
-pub(crate) struct HeldStripes<'a> {
+pub(crate) struct StripesGuard<'a> {
     // ORDER: fields drop in this order. The guards are released before the lock-order check forgets
     // them.
     _guards: Vec<MutexGuard<'a, ()>>,
-    _held: Held,
+    _held: RankGuard,
 }
 
 impl Stripes {
@@ -40,13 +40,13 @@ impl Stripes {
         clippy::indexing_slicing,
         reason = "a stripe's number is below their count"
     )]
-    pub(crate) fn hold<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> HeldStripes<'_> {
-        let held = Held::take(Rank::Stripes);
+    pub(crate) fn hold<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) -> StripesGuard<'_> {
+        let held = RankGuard::take(LockRank::Stripes);
         let mut numbers: Vec<usize> = keys.map(number).collect();
         numbers.sort_unstable();
         // Several keys may share a stripe, which is not re-entrant.
         numbers.dedup();
-        HeldStripes {
+        StripesGuard {
             _guards: numbers.into_iter().map(|n| self.0[n].lock()).collect(),
             _held: held,
         }

@@ -3,7 +3,7 @@
 use crate::config::Tuning;
 use parking_lot::RwLock;
 use std::sync::Arc;
-use vbstore_core::lock_order::{Held, Rank};
+use vbstore_core::lock_order::{LockRank, RankGuard};
 
 /// The current tuning. Replaced as a whole, so that a reader never sees a mixture of two.
 pub(crate) struct CurrentTuning(RwLock<Arc<Tuning>>);
@@ -15,13 +15,13 @@ impl CurrentTuning {
 
     /// Returns the current tuning. Takes a leaf lock.
     pub(crate) fn get(&self) -> Arc<Tuning> {
-        let _held = Held::take(Rank::Leaf);
+        let _held = RankGuard::take(LockRank::Leaf);
         Arc::clone(&self.0.read())
     }
 
     /// Replaces the tuning. The caller has validated the new one.
     pub(crate) fn replace(&self, tuning: Tuning) {
-        let _held = Held::take(Rank::Leaf);
+        let _held = RankGuard::take(LockRank::Leaf);
         *self.0.write() = Arc::new(tuning);
     }
 }

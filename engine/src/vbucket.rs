@@ -1,11 +1,11 @@
 //! The handle of one vBucket, with all operations on it.
 
-use crate::change::{Change, Written};
-use crate::commit::{Ticket, Want};
+use crate::change::{Change, WriteReceipt};
+use crate::commit::{Ticket, WaitCondition};
 use crate::config::SliceBudget;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
-use crate::handle::Handle;
+use crate::handle::EngineHandle;
 use crate::read::{Document, KeyRange, Page, PageForm};
 use crate::services::Services;
 use crate::slice::{SeqnoRange, Slice};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::record::Counts;
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId, VbUuid};
-use vbstore_metrics::Holder;
+use vbstore_metrics::DbSnapshotHolder;
 
 /// A vBucket of an engine. Cheap to clone; every clone keeps the engine open. All methods may be
 /// called from any thread.
@@ -31,7 +31,7 @@ use vbstore_metrics::Holder;
 /// condition is checked. The document may expire before the call returns.
 #[derive(Clone)]
 pub struct VBucket {
-    handle: Arc<Handle>,
+    handle: Arc<EngineHandle>,
     vb: Arc<Vb>,
 }
 
@@ -81,7 +81,7 @@ pub struct VbReaders {
 }
 
 impl VBucket {
-    pub(crate) fn new(handle: Arc<Handle>, vb: Arc<Vb>) -> Self {
+    pub(crate) fn new(handle: Arc<EngineHandle>, vb: Arc<Vb>) -> Self {
         Self { handle, vb }
     }
 
@@ -174,7 +174,7 @@ impl VBucket {
     ///
     /// Nothing was changed, or the change may still take effect: [`Error::DiskFull`],
     /// [`Error::Failed`], [`Error::VbFailed`], [`Error::Closed`], [`Error::VbGone`].
-    pub fn write(&self, change: Change, durability: Durability) -> Result<Written> {
+    pub fn write(&self, change: Change, durability: Durability) -> Result<WriteReceipt> {
         let written = self.write_and_wait(&[change], durability)?;
         Ok(last(&written))
     }
@@ -195,11 +195,15 @@ impl VBucket {
     ///
     /// # Errors
     /// As [`Self::write`]; if one change is refused, none is made.
-    pub fn batch(&self, changes: &[Change], durability: Durability) -> Result<Vec<Written>> {
+    pub fn batch(&self, changes: &[Change], durability: Durability) -> Result<Vec<WriteReceipt>> {
         self.write_and_wait(changes, durability)
     }
 
-    fn write_and_wait(&self, changes: &[Change], durability: Durability) -> Result<Vec<Written>> {
+    fn write_and_wait(
+        &self,
+        changes: &[Change],
+        durability: Durability,
+    ) -> Result<Vec<WriteReceipt>> {
         let services = self.services();
         let start = services.clock.monotonic();
         let (written, want) = services.writes.write(&self.vb, changes, durability)?;
@@ -231,7 +235,7 @@ impl VBucket {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub fn set(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<WriteReceipt> {
         self.write(Change::set(key, value), self.default_durability())
     }
 
@@ -239,7 +243,7 @@ impl VBucket {
     ///
     /// # Errors
     /// [`Error::Exists`] if the key has a document; otherwise as [`Self::write`].
-    pub fn add(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
+    pub fn add(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<WriteReceipt> {
         self.write(Change::add(key, value), self.default_durability())
     }
 
@@ -247,7 +251,7 @@ impl VBucket {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the key has no document; otherwise as [`Self::write`].
-    pub fn replace(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<Written> {
+    pub fn replace(&self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) -> Result<WriteReceipt> {
         self.write(Change::replace(key, value), self.default_durability())
     }
 
@@ -256,7 +260,7 @@ impl VBucket {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the key has no document; otherwise as [`Self::write`].
-    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<Written> {
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<WriteReceipt> {
         self.write(Change::delete(key), self.default_durability())
     }
 
@@ -265,7 +269,7 @@ impl VBucket {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the key has no document; otherwise as [`Self::write`].
-    pub fn touch(&self, key: impl AsRef<[u8]>, expiry: u32) -> Result<Written> {
+    pub fn touch(&self, key: impl AsRef<[u8]>, expiry: u32) -> Result<WriteReceipt> {
         self.write(Change::touch(key, expiry), self.default_durability())
     }
 
@@ -307,7 +311,7 @@ impl VBucket {
             ));
         }
         let level = Durability::Synced;
-        let want = Want::Durable {
+        let want = WaitCondition::Durable {
             vb: Arc::clone(&self.vb),
             generation,
             seqno,
@@ -354,7 +358,7 @@ impl VBucket {
     pub fn readers(&self) -> Result<VbReaders> {
         self.services().gate.check_process()?;
         let readers = Arc::clone(&self.vb.cell.lock().readers);
-        let readers = readers.figures();
+        let readers = readers.stats();
         let now = self.services().clock.monotonic();
         let idle = readers.idle_since.map(|since| now.saturating_sub(since));
         Ok(VbReaders {
@@ -388,7 +392,9 @@ impl VBucket {
         }
         services.metrics.operations.slices.add(1);
         let start = services.clock.monotonic();
-        let slice = services.slices.read(Holder::Slice, &self.vb, range, budget);
+        let slice = services
+            .slices
+            .read(DbSnapshotHolder::Slice, &self.vb, range, budget);
         let took = services.clock.monotonic().saturating_sub(start);
         services.metrics.reads.slice.observe_time(took);
         slice

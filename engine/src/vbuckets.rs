@@ -8,7 +8,7 @@ use crate::stripes::Stripes;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{VbCell, VbId};
 
@@ -33,7 +33,7 @@ impl Vb {
             cell,
             logged_since: AtomicU64::new(0),
             stripes: Stripes::new(),
-            failure: Mutex::new(Rank::Leaf, None),
+            failure: Mutex::new(LockRank::Leaf, None),
             has_failed: AtomicBool::new(false),
             is_uncompacted: AtomicBool::new(false),
         }

@@ -7,7 +7,7 @@ use crate::storage::{Records, decode_document, decode_index_entry};
 use std::collections::BTreeMap;
 use vbstore_core::record::{Counts, VbState};
 use vbstore_core::{ItemMeta, Seqno, VbId};
-use vbstore_metrics::Holder;
+use vbstore_metrics::DbSnapshotHolder;
 
 /// The number of problems described one by one for a vBucket. Further ones are only counted.
 const PROBLEMS_MAX: usize = 100;
@@ -74,9 +74,9 @@ impl Engine {
     pub fn verify(&self, vb: VbId) -> Result<Verification> {
         let services = self.services();
         let vb = services.vbs.get(vb)?.id();
-        let storage = services.gate.lend()?;
-        Ok(storage.with_records(Holder::Admin, |records| {
-            let mut check = Check {
+        let storage = services.gate.acquire()?;
+        Ok(storage.with_records(DbSnapshotHolder::Admin, |records| {
+            let mut check = VbCheck {
                 vb,
                 found: Verification::default(),
             };
@@ -95,8 +95,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Closed`].
     pub fn verify_shared(&self) -> Result<Verification> {
-        let storage = self.services().gate.lend()?;
-        Ok(storage.with_records(Holder::Admin, |records| {
+        let storage = self.services().gate.acquire()?;
+        Ok(storage.with_records(DbSnapshotHolder::Admin, |records| {
             let mut found = Verification::default();
             let visited = records.superseded_rows(|key, _| {
                 if found.problems.len() >= PROBLEMS_MAX {
@@ -127,18 +127,18 @@ impl Engine {
 }
 
 /// What the check remembers of a document.
-struct Seen {
+struct VisitedDocument {
     meta: ItemMeta,
     is_last_of_checkpoint: bool,
     key: Vec<u8>,
 }
 
-struct Check {
+struct VbCheck {
     vb: VbId,
     found: Verification,
 }
 
-impl Check {
+impl VbCheck {
     fn run(&mut self, records: &Records<'_, '_>) -> Result<()> {
         let state = records.state(self.vb)?;
         self.check_failover_log(records, &state);
@@ -184,7 +184,7 @@ impl Check {
         &mut self,
         records: &Records<'_, '_>,
         state: &VbState,
-    ) -> Result<BTreeMap<Seqno, Seen>> {
+    ) -> Result<BTreeMap<Seqno, VisitedDocument>> {
         let mut documents = BTreeMap::new();
         let vb = self.vb;
         records.documents(vb, Seqno::ZERO, Seqno::MAX, |seqno, record| {
@@ -197,7 +197,7 @@ impl Check {
                     }
                     documents.insert(
                         seqno,
-                        Seen {
+                        VisitedDocument {
                             meta: document.head.meta,
                             is_last_of_checkpoint: document.head.is_last_of_checkpoint,
                             key: document.key.to_vec(),
@@ -215,10 +215,10 @@ impl Check {
     fn check_index(
         &mut self,
         records: &Records<'_, '_>,
-        documents: &BTreeMap<Seqno, Seen>,
+        documents: &BTreeMap<Seqno, VisitedDocument>,
     ) -> Result<Counts> {
         let mut counts = Counts::default();
-        let mut unclaimed: BTreeMap<Seqno, &Seen> =
+        let mut unclaimed: BTreeMap<Seqno, &VisitedDocument> =
             documents.iter().map(|(s, d)| (*s, d)).collect();
         let vb = self.vb;
         records.index_records(vb, &[], None, |key, record| {
@@ -249,7 +249,12 @@ impl Check {
 
     /// Compares an index entry with the document at its seqno. Returns whether the document has the
     /// entry's key.
-    fn check_entry(&mut self, key: &[u8], meta: ItemMeta, document: Option<&Seen>) -> bool {
+    fn check_entry(
+        &mut self,
+        key: &[u8],
+        meta: ItemMeta,
+        document: Option<&VisitedDocument>,
+    ) -> bool {
         let detail = match document {
             None => "index entry without a document".to_owned(),
             Some(document) if document.key != key => {
@@ -273,14 +278,14 @@ impl Check {
     /// Reports a document that no index entry refers to. That is always a problem, because a
     /// replaced document is deleted in the batch that replaces it. This is the only place that
     /// decides it.
-    fn check_unclaimed(&mut self, seqno: Seqno, document: &Seen) {
+    fn check_unclaimed(&mut self, seqno: Seqno, document: &VisitedDocument) {
         let detail = "document without an index entry";
         self.note(Some(seqno), Some(&document.key), detail);
     }
 
     /// Checks the document at the high seqno. It must exist and be the last of its checkpoint: the
     /// high seqno is never purged, and it is always a boundary.
-    fn check_high_seqno(&mut self, state: &VbState, documents: &BTreeMap<Seqno, Seen>) {
+    fn check_high_seqno(&mut self, state: &VbState, documents: &BTreeMap<Seqno, VisitedDocument>) {
         let high = state.high_seqno;
         if high == Seqno::ZERO {
             // Nothing was ever written.

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
-use vbstore_core::vbucket::Fired;
+use vbstore_core::vbucket::FiredWakers;
 
 /// Up to this many stream wakers are called where they fire: waking a thread for them costs more.
 const FEW: usize = 16;
@@ -29,48 +29,48 @@ const FEW: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Wakers {
     /// `None` in an engine without threads.
-    lanes: Option<Arc<Lanes>>,
+    lanes: Option<Arc<WakerLanes>>,
 }
 
 #[derive(Debug)]
-struct Lanes {
-    programs: Lane,
-    streams: Lane,
+struct WakerLanes {
+    programs: WakerLane,
+    streams: WakerLane,
 }
 
 /// A queue with its own thread. Dropping the lane ends the thread.
 #[derive(Debug)]
-struct Lane {
+struct WakerLane {
     name: &'static str,
-    queue: Arc<Queue>,
+    queue: Arc<LaneQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    state: parking_lot::Mutex<State>,
+struct LaneQueue {
+    state: parking_lot::Mutex<LaneState>,
     changed: parking_lot::Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    posted: VecDeque<Job>,
+struct LaneState {
+    posted: VecDeque<WakerJob>,
     has_thread: bool,
     is_closed: bool,
 }
 
 #[derive(Debug)]
-enum Job {
+enum WakerJob {
     Program(Waker),
-    Streams(Vec<Fired>),
+    Streams(Vec<FiredWakers>),
 }
 
 impl Wakers {
     /// Returns wakers that run on threads of their own.
     pub(crate) fn threaded() -> Self {
         Self {
-            lanes: Some(Arc::new(Lanes {
-                programs: Lane::new("vbstore-wakers"),
-                streams: Lane::new("vbstore-notify"),
+            lanes: Some(Arc::new(WakerLanes {
+                programs: WakerLane::new("vbstore-wakers"),
+                streams: WakerLane::new("vbstore-notify"),
             })),
         }
     }
@@ -83,7 +83,7 @@ impl Wakers {
 
     /// Calls a program's waker soon. The caller holds neither a lock nor the lead.
     pub fn post(&self, waker: Waker) {
-        let job = Job::Program(waker);
+        let job = WakerJob::Program(waker);
         match &self.lanes {
             Some(lanes) => lanes.programs.post(job),
             None => job.run(),
@@ -92,8 +92,8 @@ impl Wakers {
 
     /// Calls the wakers of streams: at once if they are few, soon otherwise. The caller holds
     /// neither a lock nor the lead.
-    pub(crate) fn wake_streams(&self, fired: Vec<Fired>) {
-        let job = Job::Streams(fired);
+    pub(crate) fn wake_streams(&self, fired: Vec<FiredWakers>) {
+        let job = WakerJob::Streams(fired);
         match &self.lanes {
             Some(lanes) if !job.is_short() => lanes.streams.post(job),
             _ => job.run(),
@@ -101,7 +101,7 @@ impl Wakers {
     }
 }
 
-impl Lane {
+impl WakerLane {
     fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -109,7 +109,7 @@ impl Lane {
         }
     }
 
-    fn post(&self, job: Job) {
+    fn post(&self, job: WakerJob) {
         let mut state = self.queue.state.lock();
         state.posted.push_back(job);
         let is_first = !std::mem::replace(&mut state.has_thread, true);
@@ -127,7 +127,7 @@ impl Lane {
     }
 }
 
-impl Queue {
+impl LaneQueue {
     fn work(&self) {
         loop {
             self.run_posted();
@@ -152,18 +152,18 @@ impl Queue {
     }
 }
 
-impl Drop for Lane {
+impl Drop for WakerLane {
     fn drop(&mut self) {
         self.queue.state.lock().is_closed = true;
         self.queue.changed.notify_one();
     }
 }
 
-impl Job {
+impl WakerJob {
     fn is_short(&self) -> bool {
         match self {
             Self::Program(_) => false,
-            Self::Streams(fired) => fired.iter().map(Fired::len).sum::<usize>() <= FEW,
+            Self::Streams(fired) => fired.iter().map(FiredWakers::len).sum::<usize>() <= FEW,
         }
     }
 
@@ -175,7 +175,7 @@ impl Job {
                     tracing::error!("a waker of the program panicked");
                 }
             }
-            Self::Streams(fired) => fired.into_iter().for_each(Fired::wake),
+            Self::Streams(fired) => fired.into_iter().for_each(FiredWakers::wake),
         }
     }
 }

@@ -15,32 +15,32 @@
 //!    assign seqno and CAS, append, and put the vBucket onto the dirty list.
 //! 5. Release everything. The caller then waits for durability.
 
-use crate::change::{Change, Verb, Written};
-use crate::commit::{Branches, Committer, DirtyList, Want};
+use crate::change::{Change, ChangeOp, WriteReceipt};
+use crate::commit::{Branches, Committer, DirtyList, WaitCondition};
 use crate::config::Config;
+use crate::deferred::DeferredWork;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::memory::{Memory, Room};
+use crate::memory::{Memory, MemoryReservation};
 use crate::numbers::count;
-use crate::signals::Signals;
+use crate::signals::TaskSignals;
 use crate::storage::Storage;
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::Vb;
 use crate::wakers::Wakers;
-use crate::wakes::Wakes;
 use bytes::Bytes;
 use std::collections::HashSet;
 use std::sync::Arc;
 use vbstore_core::{
-    Appended, Cas, Clock, Item, ItemKind, ItemMeta, Seqno, SystemClock, VbCell, VbInner,
+    AppendOutcome, Cas, Clock, Item, ItemKind, ItemMeta, Seqno, SystemClock, VbCell, VbInner,
 };
 use vbstore_metrics::EngineMetrics;
 
 /// A change that may be made. Its condition holds as long as its key's stripe is held.
-struct Admitted {
+struct AdmittedChange {
     kind: ItemKind,
     key: Box<[u8]>,
     value: Bytes,
@@ -52,16 +52,16 @@ struct Admitted {
 
 /// The newest change of a key, from memory or from disk.
 #[derive(Default)]
-struct Current {
+struct CurrentVersion {
     meta: Option<ItemMeta>,
     /// The change itself, if it is in memory and its value may be needed.
     in_memory: Option<Arc<Item>>,
 }
 
 /// The result of one attempt to write.
-enum Attempt {
+enum WriteAttempt {
     /// The changes were made. Contains what to wait for.
-    Written(Vec<Written>, Want),
+    Written(Vec<WriteReceipt>, WaitCondition),
     /// Nothing was changed: the changes need this many bytes of memory.
     NeedsRoom(u64),
     /// Nothing was changed: a branch is due, or no CAS is reserved.
@@ -81,7 +81,7 @@ pub(crate) struct Writes {
     pub(crate) memory: Arc<Memory>,
     pub(crate) health: Arc<Health>,
     pub(crate) tuning: Arc<CurrentTuning>,
-    pub(crate) signals: Arc<Signals>,
+    pub(crate) signals: Arc<TaskSignals>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Time-outs are in real time, whatever clock the engine was given.
     pub(crate) real: SystemClock,
@@ -98,7 +98,7 @@ impl Writes {
         vb: &Arc<Vb>,
         changes: &[Change],
         durability: Durability,
-    ) -> Result<(Vec<Written>, Want)> {
+    ) -> Result<(Vec<WriteReceipt>, WaitCondition)> {
         self.metrics.operations.writes.add(1);
         let refusals = &self.metrics.refusals;
         self.write_counted(vb, changes, durability)
@@ -119,7 +119,7 @@ impl Writes {
         vb: &Arc<Vb>,
         changes: &[Change],
         durability: Durability,
-    ) -> Result<(Vec<Written>, Want)> {
+    ) -> Result<(Vec<WriteReceipt>, WaitCondition)> {
         self.check_limits(changes)?;
         let mut bytes = changes.iter().map(|change| memory_of(change, None)).sum();
         loop {
@@ -128,15 +128,15 @@ impl Writes {
             vb.check()?;
             let room = self.reserve(bytes)?;
             match self.write_within(vb, changes, durability, room)? {
-                Attempt::Written(written, want) => return Ok((written, want)),
-                Attempt::NeedsRoom(needed) => bytes = needed,
-                Attempt::NeedsBranch => self.branches.make_ready(vb)?,
+                WriteAttempt::Written(written, want) => return Ok((written, want)),
+                WriteAttempt::NeedsRoom(needed) => bytes = needed,
+                WriteAttempt::NeedsBranch => self.branches.make_ready(vb)?,
             }
         }
     }
 
     /// Reserves room in memory. Blocks for at most `busy_timeout`. The caller holds no lock.
-    fn reserve(&self, bytes: u64) -> Result<Room> {
+    fn reserve(&self, bytes: u64) -> Result<MemoryReservation> {
         let tuning = self.tuning.get();
         if let Some(room) = self.memory.reserve(bytes, tuning.memory_quota) {
             return Ok(room);
@@ -145,7 +145,8 @@ impl Writes {
         loop {
             let waited = self.real.monotonic().saturating_sub(start);
             let left = tuning.busy_timeout.saturating_sub(waited);
-            self.committer.wait(&Want::Room { bytes }, Some(left))?;
+            self.committer
+                .wait(&WaitCondition::Room { bytes }, Some(left))?;
             // Another writer may have taken the room, so try again.
             if let Some(room) = self.memory.reserve(bytes, self.tuning.get().memory_quota) {
                 return Ok(room);
@@ -164,8 +165,8 @@ impl Writes {
         vb: &Arc<Vb>,
         changes: &[Change],
         durability: Durability,
-        room: Room,
-    ) -> Result<Attempt> {
+        room: MemoryReservation,
+    ) -> Result<WriteAttempt> {
         let cell = &vb.cell;
         // Copied before anything is locked, so that a kept value has memory of its own. A small
         // part of a large buffer would keep all of the buffer alive, unseen by the quota. And the
@@ -174,7 +175,7 @@ impl Writes {
             .iter()
             .map(|change| Bytes::copy_from_slice(&change.value))
             .collect();
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         let stripes = vb.stripes.hold(changes.iter().map(Change::key));
         let (admitted, generation) = loop {
             let generation = cell.generation();
@@ -185,7 +186,7 @@ impl Writes {
                 .map(|(change, current)| memory_of(change, current.meta))
                 .sum();
             if needed > room.bytes() {
-                return Ok(Attempt::NeedsRoom(needed));
+                return Ok(WriteAttempt::NeedsRoom(needed));
             }
             let admitted = self.admit(&storage, cell, changes, current, &values)?;
             // If the vBucket was deleted meanwhile, what was read is outdated: read again.
@@ -194,7 +195,7 @@ impl Writes {
             }
         };
         if !self.branches.is_ready(cell) {
-            return Ok(Attempt::NeedsBranch);
+            return Ok(WriteAttempt::NeedsBranch);
         }
         self.failpoints.pass(place::WRITE_ASSIGN)?;
         let mut inner = cell.lock();
@@ -204,19 +205,19 @@ impl Writes {
         // Checked again: a vBucket fails under this lock, so no change is appended after that.
         self.health.check()?;
         vb.check()?;
-        let (written, mut wakes) =
+        let (written, mut deferred) =
             self.assign(vb, &mut inner, changes, admitted, durability, room)?;
-        wakes.wake(inner.fire(cell, Some(self.clock.monotonic())));
+        deferred.wake(inner.fire(cell, Some(self.clock.monotonic())));
         drop(inner);
         drop(stripes);
         drop(storage);
         // Last, because wakers may take any lock.
-        wakes.run_with(&self.wakers);
+        deferred.run_with(&self.wakers);
 
         let seqno = last(&written).seqno;
-        Ok(Attempt::Written(
+        Ok(WriteAttempt::Written(
             written,
-            Want::Durable {
+            WaitCondition::Durable {
                 vb: Arc::clone(vb),
                 generation,
                 seqno,
@@ -247,7 +248,7 @@ impl Writes {
             at_most("key", change.key.len(), config.key_bytes_max)?;
             at_most("value", change.value.len(), config.value_bytes_max)?;
             bytes += change.key.len() + change.value.len();
-            if let Verb::Restore(kind, cas) = change.verb {
+            if let ChangeOp::Restore(kind, cas) = change.op {
                 if !kind.is_live() && !change.value.is_empty() {
                     return Err(Error::invalid(
                         "value",
@@ -278,9 +279,9 @@ impl Writes {
         storage: &Storage,
         cell: &VbCell,
         changes: &[Change],
-        current: Vec<Current>,
+        current: Vec<CurrentVersion>,
         values: &[Bytes],
-    ) -> Result<Vec<Admitted>> {
+    ) -> Result<Vec<AdmittedChange>> {
         let now = self.clock.wall_seconds();
         changes
             .iter()
@@ -303,7 +304,7 @@ impl Writes {
         storage: &Storage,
         cell: &VbCell,
         changes: &[Change],
-    ) -> Result<Vec<Current>> {
+    ) -> Result<Vec<CurrentVersion>> {
         let mut found = Vec::with_capacity(changes.len());
         let mut missing: Vec<(usize, &[u8])> = Vec::new();
         for some in changes.chunks(KEYS_IN_A_TURN) {
@@ -313,9 +314,9 @@ impl Writes {
                 if item.is_none() {
                     missing.push((found.len(), &change.key));
                 }
-                found.push(Current {
+                found.push(CurrentVersion {
                     meta: item.map(|item| item.meta),
-                    in_memory: item.filter(|_| change.verb == Verb::Touch).cloned(),
+                    in_memory: item.filter(|_| change.op == ChangeOp::Touch).cloned(),
                 });
             }
         }
@@ -343,10 +344,10 @@ impl Writes {
         vb: &Arc<Vb>,
         inner: &mut VbInner,
         changes: &[Change],
-        admitted: Vec<Admitted>,
+        admitted: Vec<AdmittedChange>,
         durability: Durability,
-        room: Room,
-    ) -> Result<(Vec<Written>, Wakes)> {
+        room: MemoryReservation,
+    ) -> Result<(Vec<WriteReceipt>, DeferredWork)> {
         let last = inner.checkpoints.high_seqno().get();
         let last = last.checked_add(count(changes.len()));
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
@@ -364,19 +365,19 @@ impl Writes {
         let vb_uuid = inner.state.uuid;
         let now = self.clock.monotonic();
         let mut written = Vec::with_capacity(changes.len());
-        let mut wakes = Wakes::default();
+        let mut deferred = DeferredWork::default();
         let (mut added_sum, mut removed_sum): (u64, u64) = (0, 0);
         for (change, admitted) in changes.iter().zip(admitted) {
             let seqno = Seqno::new(inner.checkpoints.high_seqno().get() + 1);
-            let cas = match change.verb {
-                Verb::Restore(_, cas) => cas,
+            let cas = match change.op {
+                ChangeOp::Restore(_, cas) => cas,
                 _ => inner.max_cas.next(micros),
             };
             inner.max_cas = inner.max_cas.max(cas);
             let previous = admitted.previous;
             let item = item_of(change, admitted, seqno, cas, seconds);
             let sync = durability == Durability::Synced;
-            let Appended {
+            let AppendOutcome {
                 added,
                 removed,
                 replaced,
@@ -384,10 +385,10 @@ impl Writes {
                 .checkpoints
                 .append(Arc::new(item), previous, sync, now);
             added_sum += added;
-            wakes.replace(replaced);
+            deferred.replace(replaced);
             removed_sum += removed;
             self.metrics.replaced_items.add(u64::from(removed > 0));
-            written.push(Written {
+            written.push(WriteReceipt {
                 seqno,
                 cas,
                 vb_uuid,
@@ -407,13 +408,19 @@ impl Writes {
         // flush then still finds this reservation, and waits for it to end.
         room.settle(added_sum);
         self.memory.subtract(removed_sum);
-        Ok((written, wakes))
+        Ok((written, deferred))
     }
 }
 
 /// Returns the item of an admitted change. `seconds` is the wall clock's time.
-fn item_of(change: &Change, admitted: Admitted, seqno: Seqno, cas: Cas, seconds: u32) -> Item {
-    let is_restored = matches!(change.verb, Verb::Restore(..));
+fn item_of(
+    change: &Change,
+    admitted: AdmittedChange,
+    seqno: Seqno,
+    cas: Cas,
+    seconds: u32,
+) -> Item {
+    let is_restored = matches!(change.op, ChangeOp::Restore(..));
     let meta = ItemMeta {
         seqno,
         kind: admitted.kind,
@@ -438,8 +445,8 @@ fn item_of(change: &Change, admitted: Admitted, seqno: Seqno, cas: Cas, seconds:
 /// Returns the memory of a change in bytes. `current` is the newest change of its key, whose value
 /// a touch keeps.
 fn memory_of(change: &Change, current: Option<ItemMeta>) -> u64 {
-    let value = match change.verb {
-        Verb::Touch => current.map_or(0, |meta| u64::from(meta.value_len)),
+    let value = match change.op {
+        ChangeOp::Touch => current.map_or(0, |meta| u64::from(meta.value_len)),
         _ => count(change.value.len()),
     };
     Item::memory_of(count(change.key.len()), value)
@@ -455,7 +462,7 @@ fn value_len(value: &Bytes) -> u32 {
     clippy::expect_used,
     reason = "the limits refuse a batch without a change"
 )]
-pub(crate) fn last(written: &[Written]) -> Written {
+pub(crate) fn last(written: &[WriteReceipt]) -> WriteReceipt {
     *written
         .last()
         .expect("a batch without a change was written")
@@ -468,10 +475,10 @@ fn admit_one(
     cell: &VbCell,
     change: &Change,
     value: &Bytes,
-    current: Current,
+    current: CurrentVersion,
     now: u32,
-) -> Result<Admitted> {
-    let mut admitted = Admitted {
+) -> Result<AdmittedChange> {
+    let mut admitted = AdmittedChange {
         kind: ItemKind::Mutation,
         key: change.key.clone(),
         value: value.clone(),
@@ -479,7 +486,7 @@ fn admit_one(
         datatype: change.datatype,
         previous: current.meta,
     };
-    if let Verb::Restore(kind, _) = change.verb {
+    if let ChangeOp::Restore(kind, _) = change.op {
         admitted.kind = kind;
     }
     let present = current.meta.filter(|meta| meta.is_present(now));
@@ -489,12 +496,16 @@ fn admit_one(
             return Err(Error::CasMismatch { expected, found });
         }
     }
-    match (change.verb, present) {
-        (Verb::Set | Verb::Restore(..), _) | (Verb::Add, None) | (Verb::Replace, Some(_)) => {}
-        (Verb::Add, Some(meta)) => return Err(Error::Exists { cas: meta.cas }),
-        (Verb::Replace | Verb::Delete | Verb::Touch, None) => return Err(Error::NotFound),
-        (Verb::Delete, Some(_)) => admitted.kind = ItemKind::Deletion,
-        (Verb::Touch, Some(meta)) => {
+    match (change.op, present) {
+        (ChangeOp::Set | ChangeOp::Restore(..), _)
+        | (ChangeOp::Add, None)
+        | (ChangeOp::Replace, Some(_)) => {}
+        (ChangeOp::Add, Some(meta)) => return Err(Error::Exists { cas: meta.cas }),
+        (ChangeOp::Replace | ChangeOp::Delete | ChangeOp::Touch, None) => {
+            return Err(Error::NotFound);
+        }
+        (ChangeOp::Delete, Some(_)) => admitted.kind = ItemKind::Deletion,
+        (ChangeOp::Touch, Some(meta)) => {
             admitted.flags = meta.flags;
             admitted.datatype = meta.datatype;
             admitted.value = match current.in_memory {

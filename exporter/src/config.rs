@@ -26,27 +26,27 @@ impl Default for ExporterConfig {
 
 /// The health of the program, as `/healthz` reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
+pub enum HealthReport {
     /// The program accepts writes. Answered with status 200.
-    Good,
+    Healthy,
     /// The program refuses writes, for this reason. Answered with status 503.
-    Bad(String),
+    Unhealthy(String),
 }
 
 /// The pages that an exporter serves.
 #[derive(Clone)]
-pub struct Pages {
+pub struct Endpoints {
     /// The metrics for `/metrics`.
     pub registry: Registry,
     /// The metrics for `/metrics/vbuckets`; `None` if that page is not served.
     pub vbuckets: Option<Registry>,
     /// Returns the health for `/healthz`. Called on the thread that serves all connections, so it
     /// must not block.
-    pub health: Arc<dyn Fn() -> Health + Send + Sync>,
+    pub health: Arc<dyn Fn() -> HealthReport + Send + Sync>,
 }
 
-impl fmt::Debug for Pages {
+impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pages").finish_non_exhaustive()
+        f.debug_struct("Endpoints").finish_non_exhaustive()
     }
 }

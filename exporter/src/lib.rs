@@ -17,10 +17,10 @@
 //! wait in the system's accept queue. At most two requests gather metrics at the same time.
 
 mod config;
-mod pages;
+mod routes;
 mod serve;
 
-pub use config::{ExporterConfig, Health, Pages};
+pub use config::{Endpoints, ExporterConfig, HealthReport};
 
 use serve::Server;
 use std::io;
@@ -45,7 +45,7 @@ impl Exporter {
     /// Returns [`io::ErrorKind::InvalidInput`] for an address outside the loopback interface,
     /// unless the configuration allows it, and any error of binding the address or starting the
     /// thread.
-    pub fn start(config: &ExporterConfig, pages: Pages) -> io::Result<Self> {
+    pub fn start(config: &ExporterConfig, endpoints: Endpoints) -> io::Result<Self> {
         let is_remote = !config.address.ip().is_loopback();
         if is_remote && !config.allow_remote {
             let detail = format!(
@@ -67,7 +67,7 @@ impl Exporter {
             .thread_name("vbstore-gather")
             .max_blocking_threads(serve::GATHERS_MAX)
             .build()?;
-        let (server, until) = (Server::new(pages), Arc::clone(&stop));
+        let (server, until) = (Server::new(endpoints), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("vbstore-http".to_owned())
             .spawn(move || {

@@ -1,7 +1,7 @@
 //! The server: connections and their limits.
 
-use crate::config::Pages;
-use crate::pages::{self, Answer, Page};
+use crate::config::Endpoints;
+use crate::routes::{self, HttpResponse, Route};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -32,15 +32,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct Server {
-    pages: Pages,
+    endpoints: Endpoints,
     connections: Arc<Semaphore>,
     gathers: Arc<Semaphore>,
 }
 
 impl Server {
-    pub(crate) fn new(pages: Pages) -> Arc<Self> {
+    pub(crate) fn new(endpoints: Endpoints) -> Arc<Self> {
         Arc::new(Self {
-            pages,
+            endpoints,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             gathers: Arc::new(Semaphore::new(GATHERS_MAX)),
         })
@@ -99,20 +99,20 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Answer {
-        let page = pages::find(&self.pages, request.method(), request.uri().path());
+    async fn answer(&self, request: &Request<Incoming>) -> HttpResponse {
+        let page = routes::find(&self.endpoints, request.method(), request.uri().path());
         let registry = match page {
-            Page::Ready(answer) => return answer,
-            Page::Metrics(registry) => registry,
+            Route::Ready(answer) => return answer,
+            Route::Metrics(registry) => registry,
             // Answered here, so that it works while all gathering threads are busy.
-            Page::Health => return pages::health(&self.pages),
+            Route::Health => return routes::health(&self.endpoints),
         };
         let gathers = Arc::clone(&self.gathers);
         let gathered = timeout(ANSWER_WITHIN, async move {
             // Held by the gathering thread, so that a scrape whose client gave up still counts.
             let place = gathers.acquire_owned().await.ok()?;
             let gathered = tokio::task::spawn_blocking(move || {
-                let answer = pages::metrics(&registry);
+                let answer = routes::metrics(&registry);
                 drop(place);
                 answer
             });
@@ -120,11 +120,11 @@ impl Server {
         });
         match gathered.await {
             Ok(Some(answer)) => answer,
-            Ok(None) => pages::plain(
+            Ok(None) => routes::plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "gathering the metrics panicked\n",
             ),
-            Err(_) => pages::plain(
+            Err(_) => routes::plain(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "busy gathering metrics for other clients: try again\n",
             ),

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
-use vbstore_exporter::{Exporter, ExporterConfig, Health, Pages};
+use vbstore_exporter::{Endpoints, Exporter, ExporterConfig, HealthReport};
 use vbstore_metrics::{MetricsSnapshot, Registration, Registry, SampleSource, Telemetry, names};
 
 /// A source that can be made to block until it is released.
@@ -49,14 +49,14 @@ fn served(with_vbuckets: bool) -> Served {
     registration.attach(weak);
     let is_good = Arc::new(AtomicBool::new(true));
     let good = Arc::clone(&is_good);
-    let pages = Pages {
+    let pages = Endpoints {
         registry,
         vbuckets: with_vbuckets.then(Registry::new),
         health: Arc::new(move || {
             if good.load(Ordering::SeqCst) {
-                Health::Good
+                HealthReport::Healthy
             } else {
-                Health::Bad("failed: planted".to_owned())
+                HealthReport::Unhealthy("failed: planted".to_owned())
             }
         }),
     };
@@ -218,10 +218,10 @@ fn another_interface_must_be_allowed_and_a_dropped_exporter_is_gone() {
         address: "0.0.0.0:0".parse().unwrap(),
         ..ExporterConfig::default()
     };
-    let pages = || Pages {
+    let pages = || Endpoints {
         registry: Registry::new(),
         vbuckets: None,
-        health: Arc::new(|| Health::Good),
+        health: Arc::new(|| HealthReport::Healthy),
     };
     let refused = Exporter::start(&config, pages()).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);

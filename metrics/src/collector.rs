@@ -11,9 +11,9 @@
 
 use crate::counter::Counter;
 use crate::db_snapshots::ClockFn;
-use crate::metric::{Kind, Metric};
+use crate::metric::{Metric, MetricKind};
 use crate::names::{COLLECTOR_ERRORS, COLLECTOR_SECONDS};
-use crate::snapshot::{Bucket, Family, Figure, MetricsSnapshot, Sample};
+use crate::snapshot::{HistogramBucket, MetricFamily, MetricsSnapshot, Sample, SampleValue};
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto;
@@ -116,7 +116,7 @@ impl Telemetry {
             part,
         };
         let collector = PartCollector {
-            shared: Arc::new(Shared {
+            shared: Arc::new(CollectorState {
                 store: Arc::clone(&self.store),
                 part,
                 metrics,
@@ -182,10 +182,10 @@ impl Drop for Registration {
 
 #[derive(Clone)]
 struct PartCollector {
-    shared: Arc<Shared>,
+    shared: Arc<CollectorState>,
 }
 
-struct Shared {
+struct CollectorState {
     store: Arc<str>,
     part: &'static str,
     metrics: &'static [&'static Metric],
@@ -256,15 +256,15 @@ impl Collector for PartCollector {
 
 /// Converts a family to its exported form. Uses only the methods of `prometheus` that are the same
 /// with and without its feature `protobuf`, which another crate of the program may enable.
-fn encode(metric: &Metric, family: &Family, store: &str) -> proto::MetricFamily {
+fn encode(metric: &Metric, family: &MetricFamily, store: &str) -> proto::MetricFamily {
     let mut encoded = proto::MetricFamily::default();
     encoded.set_name(metric.name.to_owned());
     encoded.set_help(metric.help.to_owned());
     encoded.set_field_type(match metric.kind {
-        Kind::Gauge => proto::MetricType::GAUGE,
-        Kind::Counter => proto::MetricType::COUNTER,
-        Kind::Histogram => proto::MetricType::HISTOGRAM,
-        Kind::Summary => proto::MetricType::SUMMARY,
+        MetricKind::Gauge => proto::MetricType::GAUGE,
+        MetricKind::Counter => proto::MetricType::COUNTER,
+        MetricKind::Histogram => proto::MetricType::HISTOGRAM,
+        MetricKind::Summary => proto::MetricType::SUMMARY,
     });
     let samples = family.samples.iter();
     let samples: Vec<proto::Metric> = samples.map(|s| encode_sample(metric, s, store)).collect();
@@ -290,25 +290,25 @@ fn encode_sample(metric: &Metric, sample: &Sample, store: &str) -> proto::Metric
         })
         .collect();
     let mut encoded = proto::Metric::from_label(pairs);
-    match (&sample.figure, metric.kind) {
-        (Figure::Number { value }, Kind::Counter) => {
+    match (&sample.value, metric.kind) {
+        (SampleValue::Number { value }, MetricKind::Counter) => {
             let mut counter = proto::Counter::default();
             counter.set_value(*value);
             encoded.set_counter(counter);
         }
-        (Figure::Number { value }, _) => {
+        (SampleValue::Number { value }, _) => {
             let mut gauge = proto::Gauge::default();
             gauge.set_value(*value);
             encoded.set_gauge(gauge);
         }
-        (Figure::Distribution { sum, count, .. }, Kind::Summary) => {
+        (SampleValue::Distribution { sum, count, .. }, MetricKind::Summary) => {
             let mut summary = proto::Summary::default();
             summary.set_sample_sum(*sum);
             summary.set_sample_count(*count);
             encoded.set_summary(summary);
         }
         (
-            Figure::Distribution {
+            SampleValue::Distribution {
                 buckets,
                 sum,
                 count,
@@ -326,7 +326,7 @@ fn encode_sample(metric: &Metric, sample: &Sample, store: &str) -> proto::Metric
     encoded
 }
 
-fn encode_bucket(bucket: &Bucket) -> proto::Bucket {
+fn encode_bucket(bucket: &HistogramBucket) -> proto::Bucket {
     let mut encoded = proto::Bucket::default();
     encoded.set_upper_bound(bucket.upto);
     encoded.set_cumulative_count(bucket.count);

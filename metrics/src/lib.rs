@@ -19,8 +19,8 @@ mod table;
 pub use collector::{AlreadyRegistered, Registration, SampleSource, Telemetry, render};
 pub use counter::Counter;
 pub use db_snapshots::{
-    ClockFn, DbSnapshotGuard, DbSnapshots, HOLD_BOUNDS_MICROS, HOLD_LIMIT, Holder, LongHold,
-    WaitedFn,
+    ClockFn, DbSnapshotGuard, DbSnapshotHolder, DbSnapshots, HOLD_BOUNDS_MICROS, HOLD_LIMIT,
+    LongHold, WaitedFn,
 };
 pub use groups::{
     ByDurability, BySource, Failures, Operations, Reads, Refusals, Rollbacks, Slices, StreamEnds,
@@ -28,5 +28,8 @@ pub use groups::{
 pub use histogram::{BYTES_BOUNDS, Histogram, ITEMS_BOUNDS, LATENCY_BOUNDS_MICROS};
 pub use names::{EngineMetrics, StreamCounters};
 pub use prometheus::{Registry, TEXT_FORMAT};
-pub use snapshot::{Bucket, Family, Figure, MetricsSnapshot, Pair, Sample, Text, number, u64_from};
+pub use snapshot::{
+    HistogramBucket, LabelPair, MetricFamily, MetricText, MetricsSnapshot, Sample, SampleValue,
+    number, u64_from,
+};
 pub use table::Instrument;

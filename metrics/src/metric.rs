@@ -3,7 +3,7 @@
 /// The kind of a metric, as Prometheus defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum MetricKind {
     /// A value that may go up and down.
     Gauge,
     /// A value that only increases, from 0 when the engine is opened.
@@ -29,7 +29,7 @@ pub struct Metric {
     /// The full name, with the prefix `vbstore_` and the unit.
     pub name: &'static str,
     /// The kind of the metric.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The labels except `store`, which every metric has.
     pub labels: &'static [Label],
     /// The help text, one line.

@@ -5,7 +5,7 @@
 //! label is declared, either here or with its group.
 
 use crate::counter::Counter;
-use crate::db_snapshots::{DbSnapshots, Holder};
+use crate::db_snapshots::{DbSnapshotHolder, DbSnapshots};
 use crate::groups::{
     ByDurability, BySource, Failures, Operations, Reads, Refusals, Rollbacks, Slices, StreamEnds,
 };
@@ -15,7 +15,7 @@ use crate::table::metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::metric::{Kind, Label, Metric};
+pub use crate::metric::{Label, Metric, MetricKind};
 
 /// Bucket bounds for waits for a worker, in microseconds. Only the order of magnitude matters, and
 /// few bounds keep a scrape within its budget of 500 series.
@@ -27,7 +27,7 @@ const fn label(name: &'static str, values: &'static [&'static str]) -> Label {
     Label { name, values }
 }
 
-const HOLDER: Label = label("holder", &Holder::NAMES);
+const HOLDER: Label = label("holder", &DbSnapshotHolder::NAMES);
 const KIND: Label = label("kind", &["persistence", "stream"]);
 const CHECKPOINT: Label = label("state", &["open", "sealed"]);
 const HEALTH: Label = label("state", &["open", "degraded", "failed", "read_only"]);

@@ -2,26 +2,26 @@
 
 use crate::counter::Counter;
 use crate::histogram::Histogram;
-use crate::metric::{Kind, Metric};
+use crate::metric::{Metric, MetricKind};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// A string that is usually a literal.
-pub type Text = Cow<'static, str>;
+pub type MetricText = Cow<'static, str>;
 
 /// The values of metrics at one moment: the same as a scrape exports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MetricsSnapshot {
     /// Metrics by name. A metric whose value is not known is absent.
-    pub families: BTreeMap<Text, Family>,
+    pub families: BTreeMap<MetricText, MetricFamily>,
 }
 
 /// A metric and its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Family {
+pub struct MetricFamily {
     /// The kind of the metric.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// One sample for each combination of labels.
     pub samples: Vec<Sample>,
 }
@@ -31,16 +31,16 @@ pub struct Family {
 pub struct Sample {
     /// Names and values of the labels, without `store`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<Text, Text>,
+    pub labels: BTreeMap<MetricText, MetricText>,
     /// The value.
     #[serde(flatten)]
-    pub figure: Figure,
+    pub value: SampleValue,
 }
 
 /// The value of a sample, in the unit that the metric's name ends with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Figure {
+pub enum SampleValue {
     /// A gauge or a counter.
     Number {
         /// The value.
@@ -51,7 +51,7 @@ pub enum Figure {
         /// Cumulative counts by upper bound. `count` minus the last of them is the number of values
         /// above all bounds.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        buckets: Vec<Bucket>,
+        buckets: Vec<HistogramBucket>,
         /// The sum of all values.
         sum: f64,
         /// The number of values.
@@ -61,7 +61,7 @@ pub enum Figure {
 
 /// One bucket of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Bucket {
+pub struct HistogramBucket {
     /// The upper bound of the bucket.
     pub upto: f64,
     /// The number of values up to the bound.
@@ -69,7 +69,7 @@ pub struct Bucket {
 }
 
 /// A label and its value.
-pub type Pair = (&'static str, Text);
+pub type LabelPair = (&'static str, MetricText);
 
 /// Converts a count to the `f64` that Prometheus uses. Exact up to 2^53.
 #[must_use]
@@ -112,7 +112,12 @@ impl MetricsSnapshot {
     ///
     /// # Panics
     /// Panics if the metric does not have exactly one label, or the label does not declare `value`.
-    pub fn put_by(&mut self, metric: &'static Metric, value: impl Into<Text>, number_of: u64) {
+    pub fn put_by(
+        &mut self,
+        metric: &'static Metric,
+        value: impl Into<MetricText>,
+        number_of: u64,
+    ) {
         let [label] = metric.labels else {
             panic!("{} does not have exactly one label", metric.name);
         };
@@ -124,8 +129,8 @@ impl MetricsSnapshot {
     /// # Panics
     /// Panics if the labels are not those that the metric declares, in the same order, or if a
     /// label does not declare its value.
-    pub fn put_with(&mut self, metric: &'static Metric, labels: &[Pair], value: f64) {
-        self.add(metric, labels, Figure::Number { value });
+    pub fn put_with(&mut self, metric: &'static Metric, labels: &[LabelPair], value: f64) {
+        self.add(metric, labels, SampleValue::Number { value });
     }
 
     /// Adds a histogram. `unit` converts its values to the unit of the metric's name: 1e-6 if it
@@ -136,7 +141,7 @@ impl MetricsSnapshot {
     pub fn put_histogram(
         &mut self,
         metric: &'static Metric,
-        labels: &[Pair],
+        labels: &[LabelPair],
         histogram: &Histogram,
         unit: f64,
     ) {
@@ -148,29 +153,29 @@ impl MetricsSnapshot {
             count += of_bucket;
             if let Some(bound) = bounds.next() {
                 let upto = scaled(*bound, unit);
-                buckets.push(Bucket { upto, count });
+                buckets.push(HistogramBucket { upto, count });
             }
         }
         let sum = scaled(histogram.sum(), unit);
-        let figure = Figure::Distribution {
+        let value = SampleValue::Distribution {
             buckets,
             sum,
             count,
         };
-        self.add(metric, labels, figure);
+        self.add(metric, labels, value);
     }
 
     /// Adds a summary without labels. `unit` converts `sum` to the unit of the metric's name.
     pub fn put_summary(&mut self, metric: &'static Metric, sum: u64, count: u64, unit: f64) {
-        let figure = Figure::Distribution {
+        let value = SampleValue::Distribution {
             buckets: Vec::new(),
             sum: scaled(sum, unit),
             count,
         };
-        self.add(metric, &[], figure);
+        self.add(metric, &[], value);
     }
 
-    fn add(&mut self, metric: &'static Metric, labels: &[Pair], figure: Figure) {
+    fn add(&mut self, metric: &'static Metric, labels: &[LabelPair], value: SampleValue) {
         let declared = metric.labels.iter().map(|label| label.name);
         assert!(
             declared.eq(labels.iter().map(|(name, _)| *name)),
@@ -187,14 +192,14 @@ impl MetricsSnapshot {
         }
         let labels = labels
             .iter()
-            .map(|(name, value)| (Text::Borrowed(*name), value.clone()))
+            .map(|(name, value)| (MetricText::Borrowed(*name), value.clone()))
             .collect();
-        let family = self.families.entry(Text::Borrowed(metric.name));
-        let family = family.or_insert_with(|| Family {
+        let family = self.families.entry(MetricText::Borrowed(metric.name));
+        let family = family.or_insert_with(|| MetricFamily {
             kind: metric.kind,
             samples: Vec::new(),
         });
-        family.samples.push(Sample { labels, figure });
+        family.samples.push(Sample { labels, value });
     }
 
     /// Returns the value of a metric without labels, or `None` if it is absent or a distribution.
@@ -214,9 +219,9 @@ impl MetricsSnapshot {
                     .iter()
                     .all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))
         };
-        match family.samples.iter().find(is_wanted)?.figure {
-            Figure::Number { value } => Some(value),
-            Figure::Distribution { .. } => None,
+        match family.samples.iter().find(is_wanted)?.value {
+            SampleValue::Number { value } => Some(value),
+            SampleValue::Distribution { .. } => None,
         }
     }
 
@@ -226,11 +231,11 @@ impl MetricsSnapshot {
     pub fn sum(&self, metric: &Metric) -> f64 {
         let family = self.families.get(metric.name);
         let samples = family.map_or(&[][..], |family| &family.samples);
-        let figure = |sample: &Sample| match sample.figure {
-            Figure::Number { value } => value,
-            Figure::Distribution { count, .. } => number(count),
+        let value = |sample: &Sample| match sample.value {
+            SampleValue::Number { value } => value,
+            SampleValue::Distribution { count, .. } => number(count),
         };
-        samples.iter().map(figure).sum()
+        samples.iter().map(value).sum()
     }
 }
 

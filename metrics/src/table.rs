@@ -13,23 +13,23 @@
 use crate::counter::Counter;
 use crate::histogram::Histogram;
 use crate::metric::Metric;
-use crate::snapshot::{MetricsSnapshot, Pair, number};
+use crate::snapshot::{LabelPair, MetricsSnapshot, number};
 
 /// A counter or histogram that can be the field of a table.
 pub trait Instrument {
     /// Adds the current value to `into`, as a sample of `metric` with these labels.
-    fn put(&self, metric: &'static Metric, labels: &[Pair], into: &mut MetricsSnapshot);
+    fn put(&self, metric: &'static Metric, labels: &[LabelPair], into: &mut MetricsSnapshot);
 }
 
 impl Instrument for Counter {
-    fn put(&self, metric: &'static Metric, labels: &[Pair], into: &mut MetricsSnapshot) {
+    fn put(&self, metric: &'static Metric, labels: &[LabelPair], into: &mut MetricsSnapshot) {
         into.put_with(metric, labels, number(self.get()));
     }
 }
 
 /// A histogram whose metric is in seconds holds microseconds; any other is exported unchanged.
 impl Instrument for Histogram {
-    fn put(&self, metric: &'static Metric, labels: &[Pair], into: &mut MetricsSnapshot) {
+    fn put(&self, metric: &'static Metric, labels: &[LabelPair], into: &mut MetricsSnapshot) {
         let is_time = metric.name.ends_with("_seconds");
         let unit = if is_time { 1e-6 } else { 1.0 };
         into.put_histogram(metric, labels, self, unit);
@@ -93,7 +93,7 @@ macro_rules! group {
             fn put(
                 &self,
                 metric: &'static $crate::metric::Metric,
-                labels: &[$crate::snapshot::Pair],
+                labels: &[$crate::snapshot::LabelPair],
                 into: &mut $crate::snapshot::MetricsSnapshot,
             ) {
                 for (value, instrument) in self.each() {
@@ -169,7 +169,7 @@ macro_rules! metrics {
             #[doc = $help]
             pub const $metric: $crate::metric::Metric = $crate::metric::Metric {
                 name: concat!("vbstore_", $name),
-                kind: $crate::metric::Kind::$kind,
+                kind: $crate::metric::MetricKind::$kind,
                 labels: &[$($label),*],
                 help: $help,
             };
@@ -186,7 +186,7 @@ pub(crate) use {group, metrics};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{self, EngineMetrics, Kind};
+    use crate::names::{self, EngineMetrics, MetricKind};
     use std::time::Duration;
 
     /// A counter that is declared without a field would have to be sampled by hand, and could be
@@ -195,7 +195,7 @@ mod tests {
     fn every_counter_and_histogram_of_the_engine_is_sampled_with_every_label() {
         let mut snapshot = MetricsSnapshot::default();
         EngineMetrics::default().sample(Duration::ZERO, &mut snapshot);
-        let counted = names::ENGINE.iter().filter(|m| m.kind != Kind::Gauge);
+        let counted = names::ENGINE.iter().filter(|m| m.kind != MetricKind::Gauge);
         for metric in counted {
             let samples = snapshot.families.get(metric.name);
             let samples = samples.map_or(0, |family| family.samples.len());

@@ -9,7 +9,7 @@ mod write;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use vbstore_metrics::names::{self, Kind, Metric};
+use vbstore_metrics::names::{self, Metric, MetricKind};
 
 fn crate_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -39,7 +39,7 @@ fn words(text: &str) -> Vec<(&str, &str, &str)> {
 fn find(word: &str) -> Option<&'static Metric> {
     let of_histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
         let metric = names::find(word.strip_suffix(suffix)?)?;
-        let has_parts = matches!(metric.kind, Kind::Histogram | Kind::Summary);
+        let has_parts = matches!(metric.kind, MetricKind::Histogram | MetricKind::Summary);
         has_parts.then_some(metric)
     });
     names::find(word).or(of_histogram)
@@ -79,7 +79,7 @@ fn wrong(text: &str) -> Vec<String> {
             wrong.push(format!("no metric {word}"));
             continue;
         };
-        if metric.kind == Kind::Histogram && metric.name == word {
+        if metric.kind == MetricKind::Histogram && metric.name == word {
             wrong.push(format!("{word} is a histogram"));
         }
         let labels = after.strip_prefix('{').and_then(|a| a.split_once('}'));

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use vbstore_metrics::names::{self, Kind, Metric};
+use vbstore_metrics::names::{self, Metric, MetricKind};
 use vbstore_metrics::{MetricsSnapshot, Registry, SampleSource, Telemetry, render};
 
 type Give = fn(&mut MetricsSnapshot) -> Result<(), Box<dyn std::error::Error>>;
@@ -161,7 +161,11 @@ fn names_keep_to_the_conventions() {
         assert!(name.starts_with("vbstore_"), "{name}");
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         assert!(name.chars().all(is_plain), "{name}");
-        assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+        assert_eq!(
+            name.ends_with("_total"),
+            *kind == MetricKind::Counter,
+            "{name}"
+        );
         for bad in [
             "_ms", "_percent", "_count", "_sum", "_bucket", "gauge", "counter",
         ] {

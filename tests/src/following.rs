@@ -5,8 +5,9 @@ use crate::{TestStore, vb};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vbstore::{
-    BackgroundTask, Change, Clock, Consumer, ConsumerConfig, Durability, Engine, Event, Opened,
-    StreamEvent, StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VBucket, VbId,
+    BackgroundTask, Change, Clock, Consumer, ConsumerConfig, Durability, Engine, Event,
+    OpenOutcome, StreamEvent, StreamRequest, Streams, StreamsConfig, SystemClock, TryRecv, VBucket,
+    VbId,
 };
 use vbstore_engine::raw::forget_memory;
 
@@ -34,7 +35,7 @@ pub fn keys(count: usize) -> impl Iterator<Item = String> {
 
 /// Opens a stream that must be accepted.
 pub fn open(consumer: &mut Consumer, request: &StreamRequest) {
-    assert_eq!(consumer.open(request).unwrap(), Opened::Continue);
+    assert_eq!(consumer.open(request).unwrap(), OpenOutcome::Continue);
 }
 
 /// Writes in memory only; returns the seqno.

@@ -2,10 +2,10 @@
 
 #![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
 
-pub mod figures;
 pub mod following;
 pub mod golden;
 pub mod journal;
+pub mod metrics;
 pub mod model;
 pub mod replica;
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
     Builder, Change, Config, Durability, Engine, Error, ManualClock, SeqnoRange, SliceBudget,
-    SliceEnd, VBucket, VbId, Written,
+    SliceEnd, VBucket, VbId, WriteReceipt,
 };
 
 /// A store in a directory of its own, with failpoints, that is checked when the test ends.
@@ -132,7 +132,7 @@ pub fn vb(engine: &Engine, number: u16) -> VBucket {
 }
 
 /// Sets in memory only.
-pub fn put(vb: &VBucket, key: &str, value: &str) -> Written {
+pub fn put(vb: &VBucket, key: &str, value: &str) -> WriteReceipt {
     vb.write(Change::set(key, value.to_owned()), Durability::Memory)
         .unwrap()
 }

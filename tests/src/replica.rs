@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use vbstore::{Event, Marker, Position, Seqno, StreamEvent, StreamOptions, Written};
+use vbstore::{Event, Position, Seqno, SnapshotMarker, StreamEvent, StreamOptions, WriteReceipt};
 
 /// Every change of one vBucket, as its writers saw it. Shared between threads.
 #[derive(Default)]
@@ -14,7 +14,7 @@ pub struct History {
 pub type Copy = BTreeMap<String, (u64, String)>;
 
 impl History {
-    pub fn note(&self, written: Written, key: &str, value: Option<&str>) {
+    pub fn note(&self, written: WriteReceipt, key: &str, value: Option<&str>) {
         let change = (key.to_owned(), value.map(str::to_owned));
         let before = self
             .changes
@@ -59,7 +59,7 @@ pub struct Replica {
     pub options: StreamOptions,
     /// Complete states, with the whole position of that moment.
     pub saved: BTreeMap<u64, (Copy, Position)>,
-    marker: Option<Marker>,
+    marker: Option<SnapshotMarker>,
     /// Complete markers that were compared with the history.
     pub compared: u64,
 }
@@ -124,7 +124,7 @@ impl Replica {
         }
     }
 
-    fn take_marker(&mut self, marker: Marker) {
+    fn take_marker(&mut self, marker: SnapshotMarker) {
         if let Some(before) = self.marker {
             assert!(marker.end >= before.end, "{marker:?} after {before:?}");
             let is_complete = self.position.seqno == before.end;

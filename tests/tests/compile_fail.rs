@@ -22,7 +22,7 @@ const CASES: [Case; 8] = [
     Case {
         name: "store the view",
         code: "E0521",
-        body: "let mut kept: Option<&View<'_>> = None;
+        body: "let mut kept: Option<&ReadView<'_>> = None;
                with_view(db, |view| {
                    drop(view.get(family, b\"k\"));
                    kept = Some(view); // ESCAPES
@@ -32,7 +32,7 @@ const CASES: [Case; 8] = [
     Case {
         name: "return the view",
         code: NO_CODE,
-        body: "let returned = with_view::<Option<&'static View<'static>>>(db, |view| {
+        body: "let returned = with_view::<Option<&'static ReadView<'static>>>(db, |view| {
                    drop(view.get(family, b\"k\"));
                    return Some(view); // ESCAPES
                    #[allow(unreachable_code)]
@@ -43,7 +43,7 @@ const CASES: [Case; 8] = [
     Case {
         name: "send the view through a channel",
         code: "E0521",
-        body: "let (sender, receiver) = std::sync::mpsc::sync_channel::<&View<'_>>(1);
+        body: "let (sender, receiver) = std::sync::mpsc::sync_channel::<&ReadView<'_>>(1);
                with_view(db, |view| {
                    drop(view.get(family, b\"k\"));
                    drop(sender.send(view)); // ESCAPES
@@ -61,7 +61,7 @@ const CASES: [Case; 8] = [
     Case {
         name: "hold the iterator",
         code: "E0521",
-        body: "let mut kept: Option<Rows<'_>> = None;
+        body: "let mut kept: Option<RowIterator<'_>> = None;
                with_view(db, |view| {
                    drop(view.rows(family, b\"a\", None));
                    kept = Some(view.rows(family, b\"a\", None)); // ESCAPES
@@ -71,7 +71,7 @@ const CASES: [Case; 8] = [
     Case {
         name: "return the iterator",
         code: NO_CODE,
-        body: "let returned = with_view::<Option<Rows<'static>>>(db, |view| {
+        body: "let returned = with_view::<Option<RowIterator<'static>>>(db, |view| {
                    drop(view.rows(family, b\"a\", None));
                    return Some(view.rows(family, b\"a\", None)); // ESCAPES
                    #[allow(unreachable_code)]
@@ -97,7 +97,7 @@ const CASES: [Case; 8] = [
         name: "make a view by hand",
         code: "E0451",
         body: "let snapshot = db.snapshot();
-               let view = View { snapshot: &snapshot }; // ESCAPES
+               let view = ReadView { snapshot: &snapshot }; // ESCAPES
                drop(snapshot);",
     },
 ];
@@ -159,7 +159,7 @@ fn program(body: &str) -> String {
         "#![allow(dead_code, unused_imports, unused_variables, unused_mut, unused_assignments)]
          #[path = {view:?}]
          mod view;
-         use view::{{Rows, View, with_view}};
+         use view::{{RowIterator, ReadView, with_view}};
          type Db = rocksdb::DBWithThreadMode<rocksdb::SingleThreaded>;
          fn case(db: &Db, family: &rocksdb::ColumnFamily) {{
              {body}

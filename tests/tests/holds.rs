@@ -6,8 +6,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 use vbstore::{
-    Change, Clock, ConsumerConfig, Durability, HOLD_BOUNDS_MICROS, Holder, LongHold, StreamRequest,
-    Streams, StreamsConfig, SystemClock,
+    Change, Clock, ConsumerConfig, DbSnapshotHolder, Durability, HOLD_BOUNDS_MICROS, LongHold,
+    StreamRequest, Streams, StreamsConfig, SystemClock,
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::{VB, open};
@@ -68,7 +68,7 @@ fn a_desert_of_deletions_is_crossed_with_short_holds() {
     let mut items = 0;
     for consumer in &mut consumers {
         while let Ok(batch) = consumer.next_batch(Duration::from_secs(60)) {
-            let open = metrics.db_snapshots.open_by(Holder::Backfill);
+            let open = metrics.db_snapshots.open_by(DbSnapshotHolder::Backfill);
             assert!(open <= config.workers, "{open} open");
             items += batch
                 .events()
@@ -100,7 +100,7 @@ fn a_desert_of_deletions_is_crossed_with_short_holds() {
     // clock of `scenarios/slices.rs`; this shows what a window takes.
     let is_own = |hold: &LongHold| {
         let waited = hold.waited.expect("the kernel counts it");
-        hold.holder == Holder::Backfill
+        hold.holder == DbSnapshotHolder::Backfill
             && hold.held.saturating_sub(waited) > Duration::from_millis(20)
     };
     let long = metrics.db_snapshots.long_holds();

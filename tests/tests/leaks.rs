@@ -7,10 +7,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{
-    Change, Consumer, ConsumerConfig, Durability, Engine, Order, StreamOptions, StreamRequest,
-    Streams, StreamsConfig, VbId, Visibility,
+    BackfillOrder, Change, Consumer, ConsumerConfig, Durability, Engine, StreamOptions,
+    StreamRequest, Streams, StreamsConfig, VbId, Visibility,
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::open;
@@ -97,7 +97,8 @@ impl Churn<'_> {
     fn consumer(&mut self) -> Consumer {
         let config = ConsumerConfig {
             buffer_bytes_max: [2_000, 100_000, 20 << 20][self.rng.random_range(0..3)],
-            order: [Order::RoundRobin, Order::Sequential][self.rng.random_range(0..2)],
+            order: [BackfillOrder::RoundRobin, BackfillOrder::Sequential]
+                [self.rng.random_range(0..2)],
             ..ConsumerConfig::default()
         };
         self.streams.consumer("churn", &config).unwrap()
@@ -119,7 +120,7 @@ impl Churn<'_> {
         if self.rng.random_bool(0.1) {
             // Alone, so that the slice that is held up is its own.
             self.alive.clear();
-            let gate = Arc::new(Gate::default());
+            let gate = Arc::new(Latch::default());
             let wait = Action::Wait(Arc::clone(&gate));
             self.store.failpoints.once(place::SLICE_VIEW, wait);
             open(&mut consumer, &request);

@@ -1,6 +1,6 @@
 //! Figures against the truth.
 
-#[path = "metrics/figures.rs"]
-mod figures;
 #[path = "metrics/registries.rs"]
 mod registries;
+#[path = "metrics/values.rs"]
+mod values;

@@ -1,21 +1,24 @@
 //! Steps 3 to 6 of the slice law: from a slice to what the consumer receives.
 
-use super::plan::{Plan, below};
-use super::shared_slices::Kept;
-use super::task::{Backfill, Context, InHand, Outcome, Step};
-use crate::delivery::{BATCH_BYTES, Batch, Charge, Chosen, NewsWaker, Next, Reading, Tail, choose};
+use super::plan::{ReadPlan, below};
+use super::shared_slices::SharedSlice;
+use super::task::{Backfill, BackfillContext, BackfillOutcome, StepOutcome, UnsyncedRead};
+use crate::delivery::{
+    BATCH_BYTES, Charge, EventBatch, NextSource, ReadState, SelectedChanges, Tail, TailWaker,
+    choose,
+};
 use crate::schedule::Snooze;
 use crate::stream::{EndReason, add, set};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use vbstore_core::progress::{Unfit, View};
+use vbstore_core::progress::{ViewInfo, ViewRejection};
 use vbstore_core::{RollbackReason, Seqno, Visibility, u64_from};
 use vbstore_engine::failpoint::place;
 use vbstore_engine::{CursorGuard, Result as EngineResult, Slice, SliceEnd};
 
 /// For which stream a slice was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+enum SliceOrigin {
     /// Read for this stream.
     Own,
     /// Read for another stream of the vBucket.
@@ -27,34 +30,34 @@ impl Backfill {
     /// view it was read through.
     pub(crate) fn finish(
         mut self: Box<Self>,
-        plan: Plan,
+        plan: ReadPlan,
         view: u64,
         slice: EngineResult<Slice>,
-        context: &Context,
-    ) -> Outcome {
+        context: &BackfillContext,
+    ) -> BackfillOutcome {
         let step = self.finish_own(plan, view, slice, context);
         self.outcome(step)
     }
 
     fn finish_own(
         &mut self,
-        plan: Plan,
+        plan: ReadPlan,
         view: u64,
         slice: EngineResult<Slice>,
-        context: &Context,
-    ) -> Result<Step, EndReason> {
-        let Plan { ask, charge, held } = plan;
+        context: &BackfillContext,
+    ) -> Result<StepOutcome, EndReason> {
+        let ReadPlan { ask, charge, held } = plan;
         let slice = Arc::new(slice?);
         // Failpoint: tests let the hand-over fail here.
         self.reading.feed.pass(place::SLICE_HAND_ON)?;
-        context.slices.keep(Kept {
+        context.slices.keep(SharedSlice {
             vb: ask.vb,
             generation: self.stream().generation,
             after: ask.after,
             view,
             slice: Arc::clone(&slice),
         });
-        let step = self.take(&slice, charge, Origin::Own, context);
+        let step = self.take(&slice, charge, SliceOrigin::Own, context);
         // Memory stays held until `take` has tried to register the cursor.
         drop(held);
         step
@@ -65,36 +68,38 @@ impl Backfill {
         &mut self,
         slice: &Arc<Slice>,
         charge: Charge,
-        context: &Context,
-    ) -> Result<Step, EndReason> {
-        self.take(slice, charge, Origin::Shared, context)
+        context: &BackfillContext,
+    ) -> Result<StepOutcome, EndReason> {
+        self.take(slice, charge, SliceOrigin::Shared, context)
     }
 
     fn take(
         &mut self,
         slice: &Arc<Slice>,
         mut charge: Charge,
-        origin: Origin,
-        context: &Context,
-    ) -> Result<Step, EndReason> {
-        let view = View {
+        origin: SliceOrigin,
+        context: &BackfillContext,
+    ) -> Result<StepOutcome, EndReason> {
+        let view = ViewInfo {
             vb_uuid: slice.vb_uuid(),
             persisted_seqno: slice.persisted_seqno(),
             purge_seqno: slice.purge_seqno(),
         };
         let marker = match self.take_view(&view) {
             Ok(marker) => marker,
-            Err(Unfit::Behind) => return self.wait_for_view(self.reading.progress.end_min()),
-            Err(Unfit::Purged) => return Err(from_zero(RollbackReason::Purged)),
+            Err(ViewRejection::Behind) => {
+                return self.wait_for_view(self.reading.progress.end_min());
+            }
+            Err(ViewRejection::Purged) => return Err(from_zero(RollbackReason::Purged)),
             // The branch does not belong to this generation: the vBucket was deleted.
-            Err(Unfit::OtherBranch) => return Err(EndReason::VbucketGone),
+            Err(ViewRejection::OtherBranch) => return Err(EndReason::VbucketGone),
         };
         let progress = &mut self.reading.progress;
         let after = progress.position();
         let room = match origin {
             // It was read within its charge, except for one large item.
-            Origin::Own => u64::MAX,
-            Origin::Shared => charge.bytes(),
+            SliceOrigin::Own => u64::MAX,
+            SliceOrigin::Shared => charge.bytes(),
         };
         let options = &self.reading.stream.options;
         let skips_upto = progress.deletions_skipped_upto();
@@ -120,26 +125,29 @@ impl Backfill {
             };
         }
         let stream = Arc::clone(self.stream());
-        let batch = Batch::new(stream, marker, chosen.changes, advance, Some(charge));
-        let in_hand = InHand {
+        let batch = EventBatch::new(stream, marker, chosen.changes, advance, Some(charge));
+        let unsynced_read = UnsyncedRead {
             batch,
             cursor,
             is_over,
             persisted: slice.persisted_seqno(),
             since: None,
         };
-        self.deliver_or_wait(in_hand, context)
+        self.deliver_or_wait(unsynced_read, context)
     }
 
     /// Checks the view of a slice against the progress of the stream, and returns the marker to
     /// deliver, if any. A branch that began while the stream was open is followed. A view of
     /// another generation of the vBucket is refused.
-    fn take_view(&mut self, view: &View) -> Result<Option<vbstore_core::Marker>, Unfit> {
+    fn take_view(
+        &mut self,
+        view: &ViewInfo,
+    ) -> Result<Option<vbstore_core::SnapshotMarker>, ViewRejection> {
         let progress = &mut self.reading.progress;
         if view.vb_uuid != progress.vb_uuid() {
             let generation = self.reading.stream.generation;
             if !self.reading.feed.has_branch(generation, view.vb_uuid) {
-                return Err(Unfit::OtherBranch);
+                return Err(ViewRejection::OtherBranch);
             }
             progress.follow_branch(view.vb_uuid);
         }
@@ -149,29 +157,29 @@ impl Backfill {
     /// Runs steps 5 and 6: delivers the slice, or keeps it in hand until it is synced.
     pub(super) fn deliver_or_wait(
         &mut self,
-        mut in_hand: InHand,
-        context: &Context,
-    ) -> Result<Step, EndReason> {
+        mut unsynced_read: UnsyncedRead,
+        context: &BackfillContext,
+    ) -> Result<StepOutcome, EndReason> {
         let feed = &self.reading.feed;
         let is_synced_only = self.stream().options.visibility == Visibility::Synced;
         // ORDER: read the seqno first, the generation second; see `VbCell`. The synced seqno may
         // already belong to the next generation of the vBucket.
-        let waits = is_synced_only && feed.synced() < in_hand.persisted;
+        let waits = is_synced_only && feed.synced() < unsynced_read.persisted;
         if is_synced_only && feed.is_gone(self.stream().generation) {
             return Err(EndReason::VbucketGone);
         }
         if waits {
-            if let Some(error) = feed.unwell() {
+            if let Some(error) = feed.health_error() {
                 return Err(error.into());
             }
             feed.demand_sync();
-            let above = below(in_hand.persisted);
-            in_hand.since.get_or_insert(context.clock.monotonic());
-            self.in_hand = Some(in_hand);
+            let above = below(unsynced_read.persisted);
+            unsynced_read.since.get_or_insert(context.clock.monotonic());
+            self.unsynced_read = Some(unsynced_read);
             let visibility = Visibility::Synced;
-            return Ok(Step::Snooze(Snooze::Durable { visibility, above }));
+            return Ok(StepOutcome::Snooze(Snooze::Durable { visibility, above }));
         }
-        if let Some(since) = in_hand.since {
+        if let Some(since) = unsynced_read.since {
             let waited = context.clock.monotonic().saturating_sub(since);
             context.counters.sync_wait_micros.observe_time(waited);
         }
@@ -179,40 +187,53 @@ impl Backfill {
             let first = &context.counters.first_item_micros;
             first.observe_time(self.age());
         }
-        if in_hand.is_over {
-            self.deliver(Some(in_hand.batch), Next::End(EndReason::ReachedEnd));
-            return Ok(Step::Done);
+        if unsynced_read.is_over {
+            self.deliver(
+                Some(unsynced_read.batch),
+                NextSource::End(EndReason::ReachedEnd),
+            );
+            return Ok(StepOutcome::Done);
         }
-        if let Some(cursor) = in_hand.cursor {
-            return Ok(self.go_to_memory(Some(in_hand.batch), cursor));
+        if let Some(cursor) = unsynced_read.cursor {
+            return Ok(self.go_to_memory(Some(unsynced_read.batch), cursor));
         }
-        if self.deliver(Some(in_hand.batch), Next::Disk) {
-            Ok(Step::Again)
+        if self.deliver(Some(unsynced_read.batch), NextSource::Disk) {
+            Ok(StepOutcome::Again)
         } else {
-            Ok(Step::Done)
+            Ok(StepOutcome::Done)
         }
     }
 
     /// Delivers a last batch, if there is one, and lets the stream continue from memory.
-    pub(super) fn go_to_memory(&self, batch: Option<Batch>, cursor: CursorGuard) -> Step {
-        let reading = Reading {
+    pub(super) fn go_to_memory(
+        &self,
+        batch: Option<EventBatch>,
+        cursor: CursorGuard,
+    ) -> StepOutcome {
+        let reading = ReadState {
             stream: Arc::clone(self.stream()),
             feed: self.reading.feed.clone(),
             ..self.reading
         };
-        let waker = NewsWaker::waker(&self.mailbox, reading.stream.id);
-        self.deliver(batch, Next::Memory(Tail::new(reading, cursor, waker)));
-        Step::Done
+        let waker = TailWaker::waker(&self.mailbox, reading.stream.id);
+        self.deliver(batch, NextSource::Memory(Tail::new(reading, cursor, waker)));
+        StepOutcome::Done
     }
 
-    fn count(&mut self, chosen: &Chosen, slice: &Slice, origin: Origin, context: &Context) {
+    fn count(
+        &mut self,
+        chosen: &SelectedChanges,
+        slice: &Slice,
+        origin: SliceOrigin,
+        context: &BackfillContext,
+    ) {
         let counters = &context.counters;
         let items = u64_from(chosen.changes.len());
         counters.items.disk.add(items);
         counters.bytes.disk.add(chosen.data_bytes);
         match origin {
-            Origin::Shared => counters.slices_shared.add(1),
-            Origin::Own => {
+            SliceOrigin::Shared => counters.slices_shared.add(1),
+            SliceOrigin::Own => {
                 let of_end = match slice.end() {
                     SliceEnd::Complete => &counters.slices.complete,
                     _ => &counters.slices.budget,
@@ -230,16 +251,16 @@ impl Backfill {
 
     fn record_metrics(
         &mut self,
-        chosen: &Chosen,
+        chosen: &SelectedChanges,
         slice: &Slice,
-        origin: Origin,
-        context: &Context,
+        origin: SliceOrigin,
+        context: &BackfillContext,
     ) {
         let metrics = &self.reading.stream.metrics;
         add(&metrics.items_from_disk, u64_from(chosen.changes.len()));
         match origin {
-            Origin::Shared => add(&metrics.shared_slices, 1),
-            Origin::Own => add(&metrics.slices, 1),
+            SliceOrigin::Shared => add(&metrics.shared_slices, 1),
+            SliceOrigin::Own => add(&metrics.slices, 1),
         }
         set(&metrics.read_seqno, chosen.position);
         set(&metrics.announced_seqno, slice.persisted_seqno());

@@ -8,7 +8,7 @@
 //!    never by blocking. It waits for the sync of a slice in hand, for a view that reaches the
 //!    announced end, and for room in the consumer's buffer. (The scheduler granted the permit to
 //!    run together with the invocation. A seqno range to be protected from removal would be
-//!    registered here.) The result is an [`Ask`] with its buffer charge.
+//!    registered here.) The result is a [`SliceRequest`] with its buffer charge.
 //! 2. Read: the db snapshot is opened, the ranges are scanned up to their budgets, and iterators
 //!    and db snapshot are dropped. All of this happens inside [`vbstore_engine::Engine::scan`],
 //!    which never waits, sends or calls back.
@@ -22,7 +22,7 @@
 //!
 //! Between two invocations a backfill holds no db snapshot, no iterator and no permit.
 //!
-//! [`Ask`]: vbstore_engine::Ask
+//! [`SliceRequest`]: vbstore_engine::Ask
 
 mod divergence;
 mod finish;
@@ -30,6 +30,6 @@ mod plan;
 mod shared_slices;
 mod task;
 
-pub(crate) use plan::{Planned, distribute_charge};
+pub(crate) use plan::{PlanOutcome, distribute_charge};
 pub(crate) use shared_slices::SharedSlices;
-pub(crate) use task::{Backfill, Context, Lifeline, Outcome, Scheduler};
+pub(crate) use task::{Backfill, BackfillContext, BackfillOutcome, BackfillScheduler, EndOnPanic};

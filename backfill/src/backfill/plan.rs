@@ -1,13 +1,13 @@
 //! Step 1 of the slice law: decides what to read, or what to wait for.
 
-use super::task::{Backfill, Context, Outcome, Step};
+use super::task::{Backfill, BackfillContext, BackfillOutcome, StepOutcome};
 use crate::delivery::{BATCH_BYTES, Charge};
 use crate::schedule::Snooze;
 use crate::stream::EndReason;
 use std::sync::Arc;
 use vbstore_core::{Seqno, Visibility, u64_from};
 use vbstore_engine::failpoint::place;
-use vbstore_engine::{Ask, CursorGuard, Result as EngineResult, Slice, SliceBudget};
+use vbstore_engine::{CursorGuard, Result as EngineResult, Slice, SliceBudget, SliceRequest};
 
 /// Failed joins in a row after which memory is held for the next view. A join fails if memory has
 /// already freed the changes that follow the view.
@@ -15,15 +15,15 @@ const FAILED_JOINS_MAX: u32 = 3;
 
 /// A planned read of a backfill.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) ask: Ask,
+pub(crate) struct ReadPlan {
+    pub(crate) ask: SliceRequest,
     /// Space reserved for the slice in the consumer's buffer.
     pub(super) charge: Charge,
     /// Keeps the changes after the view in memory; set after repeated failed joins.
     pub(super) held: Option<CursorGuard>,
 }
 
-impl Plan {
+impl ReadPlan {
     /// Returns `budget` reduced to what was reserved. At most half of the reservation goes to the
     /// rows' overhead, the rest to keys and values.
     pub(crate) fn budget(&self, budget: SliceBudget) -> SliceBudget {
@@ -50,8 +50,8 @@ fn at_most(number: usize, limit: u64) -> usize {
 /// The remainder stays with the first charge. Each plan has what it needs before any charge is
 /// settled, so no other consumer can reserve these bytes in between.
 pub(crate) fn distribute_charge<'a>(
-    first: &mut Plan,
-    others: impl Iterator<Item = &'a mut Plan>,
+    first: &mut ReadPlan,
+    others: impl Iterator<Item = &'a mut ReadPlan>,
     slices: &[EngineResult<Slice>],
 ) {
     let needed = |slice: &EngineResult<Slice>| {
@@ -69,43 +69,53 @@ pub(crate) fn distribute_charge<'a>(
 
 /// The result of planning.
 #[derive(Debug)]
-pub(crate) enum Planned {
+pub(crate) enum PlanOutcome {
     /// A slice must be read.
-    Read(Box<Backfill>, Plan),
+    Read(Box<Backfill>, ReadPlan),
     /// Nothing must be read: the invocation is over.
-    Settled(Outcome),
+    Settled(BackfillOutcome),
 }
 
 /// The decision within planning.
-enum Decision {
-    Read(Plan),
+enum PlanDecision {
+    Read(ReadPlan),
     Share(Arc<Slice>, Charge),
-    Step(Step),
+    Step(StepOutcome),
 }
 
 impl Backfill {
     /// Plans one invocation. `first` is the first plan of the group that shares the db snapshot,
     /// if there is one: its reservation covers the whole group.
-    pub(crate) fn plan(mut self: Box<Self>, first: Option<&Plan>, context: &Context) -> Planned {
+    pub(crate) fn plan(
+        mut self: Box<Self>,
+        first: Option<&ReadPlan>,
+        context: &BackfillContext,
+    ) -> PlanOutcome {
         let waited = self.clock.monotonic().saturating_sub(self.queued);
         context.counters.queue_wait_micros.observe_time(waited);
         self.counted.set_active(true);
         let step = match self.decide(first, context) {
-            Ok(Decision::Read(plan)) => return Planned::Read(self, plan),
-            Ok(Decision::Share(slice, charge)) => self.take_shared(&slice, charge, context),
-            Ok(Decision::Step(step)) => Ok(step),
+            Ok(PlanDecision::Read(plan)) => return PlanOutcome::Read(self, plan),
+            Ok(PlanDecision::Share(slice, charge)) => self.take_shared(&slice, charge, context),
+            Ok(PlanDecision::Step(step)) => Ok(step),
             Err(reason) => Err(reason),
         };
-        Planned::Settled(self.outcome(step))
+        PlanOutcome::Settled(self.outcome(step))
     }
 
     /// Decides the next step. Checks what must be waited for before anything is reserved.
-    fn decide(&mut self, first: Option<&Plan>, context: &Context) -> Result<Decision, EndReason> {
+    fn decide(
+        &mut self,
+        first: Option<&ReadPlan>,
+        context: &BackfillContext,
+    ) -> Result<PlanDecision, EndReason> {
         let stream = Arc::clone(self.stream());
         let feed = self.reading.feed.clone();
         // A slice in hand goes first: its changes precede everything that is still to be read.
-        if let Some(in_hand) = self.in_hand.take() {
-            return self.deliver_or_wait(in_hand, context).map(Decision::Step);
+        if let Some(unsynced_read) = self.unsynced_read.take() {
+            return self
+                .deliver_or_wait(unsynced_read, context)
+                .map(PlanDecision::Step);
         }
         if feed.is_gone(stream.generation) {
             return Err(EndReason::VbucketGone);
@@ -113,13 +123,13 @@ impl Backfill {
         let progress = &self.reading.progress;
         let end_min = progress.end_min();
         if feed.persisted() < end_min {
-            return self.wait_for_view(end_min).map(Decision::Step);
+            return self.wait_for_view(end_min).map(PlanDecision::Step);
         }
         // The consumer will be complete at this position, so memory may serve the stream from here.
         if progress.is_complete()
             && let Some(cursor) = self.join(stream.generation)?
         {
-            return Ok(Decision::Step(self.go_to_memory(None, cursor)));
+            return Ok(PlanDecision::Step(self.go_to_memory(None, cursor)));
         }
 
         let shared = context.slices.find(
@@ -135,10 +145,10 @@ impl Backfill {
             _ => context.buffers.reserve(stream.consumer, room_for(budget)),
         };
         let Ok(charge) = reserved else {
-            return Ok(Decision::Step(Step::Snooze(Snooze::Room)));
+            return Ok(PlanDecision::Step(StepOutcome::Snooze(Snooze::Room)));
         };
         if let Some(slice) = shared {
-            return Ok(Decision::Share(slice, charge));
+            return Ok(PlanDecision::Share(slice, charge));
         }
         feed.pass(place::SLICE_OPEN)?;
         let held = if self.failed_joins >= FAILED_JOINS_MAX {
@@ -146,11 +156,11 @@ impl Backfill {
         } else {
             None
         };
-        let ask = Ask {
+        let ask = SliceRequest {
             vb: stream.vb,
             after: self.reading.progress.position(),
         };
-        Ok(Decision::Read(Plan { ask, charge, held }))
+        Ok(PlanDecision::Read(ReadPlan { ask, charge, held }))
     }
 
     /// Registers a cursor if memory holds everything after the stream's position. A stream that
@@ -166,12 +176,12 @@ impl Backfill {
     }
 
     /// Waits until everything up to `end` is persisted, so that a new view reaches it.
-    pub(super) fn wait_for_view(&self, end: Seqno) -> Result<Step, EndReason> {
-        if let Some(error) = self.reading.feed.unwell() {
+    pub(super) fn wait_for_view(&self, end: Seqno) -> Result<StepOutcome, EndReason> {
+        if let Some(error) = self.reading.feed.health_error() {
             return Err(error.into());
         }
         self.reading.feed.demand_flush();
-        Ok(Step::Snooze(Snooze::Durable {
+        Ok(StepOutcome::Snooze(Snooze::Durable {
             visibility: Visibility::Persisted,
             above: below(end),
         }))

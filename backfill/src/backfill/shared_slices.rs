@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use vbstore_core::{Progress, Seqno, VbId};
+use vbstore_core::{Seqno, StreamProgress, VbId};
 use vbstore_engine::Slice;
 
 /// The cached slices of all vBuckets. Its lock is a leaf.
@@ -27,13 +27,13 @@ use vbstore_engine::Slice;
 pub(crate) struct SharedSlices {
     bytes_max: u64,
     views: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<SharedSlicesState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct SharedSlicesState {
     /// The slices of each vBucket with their ages, the oldest first.
-    kept: HashMap<VbId, VecDeque<(u64, Kept)>>,
+    kept: HashMap<VbId, VecDeque<(u64, SharedSlice)>>,
     /// The vBucket of the slice with each age. Ages are unique and increase.
     ages: BTreeMap<u64, VbId>,
     next_age: u64,
@@ -44,7 +44,7 @@ struct State {
 
 /// A cached slice, with the data that decides which streams may use it.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct SharedSlice {
     pub(super) vb: VbId,
     pub(super) generation: u64,
     /// The seqno after which the slice begins.
@@ -79,7 +79,7 @@ impl SharedSlices {
         vb: VbId,
         generation: u64,
         views_at_open: u64,
-        progress: &Progress,
+        progress: &StreamProgress,
     ) -> Option<Arc<Slice>> {
         let position = progress.position();
         let state = self.state.lock();
@@ -98,7 +98,7 @@ impl SharedSlices {
     }
 
     /// Caches a slice if another backfill of its vBucket may use it.
-    pub(super) fn keep(&self, kept: Kept) {
+    pub(super) fn keep(&self, kept: SharedSlice) {
         let mut dropped = Vec::new();
         let mut state = self.state.lock();
         let backfills = state.backfills.get(&kept.vb);
@@ -126,8 +126,8 @@ impl SharedSlices {
     }
 }
 
-impl State {
-    fn add(&mut self, kept: Kept) {
+impl SharedSlicesState {
+    fn add(&mut self, kept: SharedSlice) {
         let (age, vb) = (self.next_age, kept.vb);
         self.next_age += 1;
         self.bytes += kept.slice.memory();
@@ -137,7 +137,7 @@ impl State {
 
     /// Removes and returns the oldest slice. Panics if there is none.
     #[expect(clippy::expect_used, reason = "every age has a slice")]
-    fn take_oldest(&mut self) -> Kept {
+    fn take_oldest(&mut self) -> SharedSlice {
         let (age, vb) = self
             .ages
             .pop_first()
@@ -181,7 +181,7 @@ impl BackfillGuard {
 
     fn leave(&self) {
         let mut state = self.slices.state.lock();
-        let State {
+        let SharedSlicesState {
             kept,
             ages,
             bytes,

@@ -2,8 +2,8 @@
 
 use super::divergence::Divergence;
 use super::shared_slices::{BackfillGuard, SharedSlices};
-use crate::delivery::{Batch, Buffers, Mailbox, Next, Reading, Watcher};
-use crate::schedule::{self, Snooze, Task};
+use crate::delivery::{Buffers, EventBatch, Mailbox, NextSource, ReadState, WatchGuard};
+use crate::schedule::{self, ScheduledTask, Snooze};
 use crate::stream::{BackfillId, ConsumerId, EndReason, Stream};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -14,7 +14,7 @@ use vbstore_metrics::StreamCounters;
 
 /// What all backfills of an engine share.
 #[derive(Debug)]
-pub(crate) struct Context {
+pub(crate) struct BackfillContext {
     pub(crate) engine: Engine,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) slices: Arc<SharedSlices>,
@@ -28,11 +28,11 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) struct Backfill {
     pub(super) id: BackfillId,
-    pub(super) reading: Reading,
+    pub(super) reading: ReadState,
     pub(super) mailbox: Weak<Mailbox>,
     pub(super) counters: Arc<StreamCounters>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) in_hand: Option<InHand>,
+    pub(super) unsynced_read: Option<UnsyncedRead>,
     pub(super) failed_joins: u32,
     pub(super) divergence: Divergence,
     /// Counts it as a possible user of the slices cached for its vBucket.
@@ -43,13 +43,13 @@ pub(crate) struct Backfill {
     pub(super) has_delivered: bool,
     /// Watches for durability while the backfill is snoozed. Created once, so that a new watch
     /// replaces the old one.
-    pub(super) watcher: Option<Arc<Watcher>>,
+    pub(super) watcher: Option<Arc<WatchGuard>>,
 }
 
 /// A slice that was read and waits for its sync.
 #[derive(Debug)]
-pub(super) struct InHand {
-    pub(super) batch: Batch,
+pub(super) struct UnsyncedRead {
+    pub(super) batch: EventBatch,
     pub(super) cursor: Option<CursorGuard>,
     /// Whether the stream reaches its requested end with this batch.
     pub(super) is_over: bool,
@@ -60,13 +60,13 @@ pub(super) struct InHand {
 }
 
 /// The outcome of an invocation.
-pub(crate) type Outcome = schedule::Outcome<Backfill>;
+pub(crate) type BackfillOutcome = schedule::InvocationOutcome<Backfill>;
 
 /// The scheduler of backfills.
-pub(crate) type Scheduler = schedule::Scheduler<Backfill>;
+pub(crate) type BackfillScheduler = schedule::Scheduler<Backfill>;
 
 /// The result of a step within an invocation.
-pub(super) enum Step {
+pub(super) enum StepOutcome {
     Again,
     Snooze(Snooze),
     Done,
@@ -75,9 +75,9 @@ pub(super) enum Step {
 impl Backfill {
     pub(crate) fn new(
         id: BackfillId,
-        reading: Reading,
+        reading: ReadState,
         mailbox: Weak<Mailbox>,
-        context: &Context,
+        context: &BackfillContext,
     ) -> Box<Self> {
         context.counters.backfills_started.add(1);
         let now = context.clock.monotonic();
@@ -88,7 +88,7 @@ impl Backfill {
             mailbox,
             counters: Arc::clone(&context.counters),
             clock: Arc::clone(&context.clock),
-            in_hand: None,
+            unsynced_read: None,
             failed_joins: 0,
             divergence: Divergence::default(),
             begun: now,
@@ -103,8 +103,8 @@ impl Backfill {
     }
 
     /// Returns a handle that can end the stream without the backfill, in case an invocation panics.
-    pub(crate) fn lifeline(&self) -> Lifeline {
-        Lifeline {
+    pub(crate) fn end_on_panic(&self) -> EndOnPanic {
+        EndOnPanic {
             id: self.id,
             stream: Arc::clone(self.stream()),
             mailbox: Weak::clone(&self.mailbox),
@@ -112,28 +112,31 @@ impl Backfill {
     }
 
     /// Converts the outcome of a step into the scheduler's.
-    pub(super) fn outcome(mut self: Box<Self>, step: Result<Step, EndReason>) -> Outcome {
+    pub(super) fn outcome(
+        mut self: Box<Self>,
+        step: Result<StepOutcome, EndReason>,
+    ) -> BackfillOutcome {
         match step {
-            Ok(Step::Again) => Outcome::Again(self),
-            Ok(Step::Snooze(snooze)) => {
+            Ok(StepOutcome::Again) => BackfillOutcome::Again(self),
+            Ok(StepOutcome::Snooze(snooze)) => {
                 let is_for_room = matches!(snooze, Snooze::Room);
                 // While it waits for room it wants no slice, and none must be cached for it.
                 self.counted.set_active(!is_for_room);
-                Outcome::Snooze(self, snooze)
+                BackfillOutcome::Snooze(self, snooze)
             }
-            Ok(Step::Done) => Outcome::Done,
+            Ok(StepOutcome::Done) => BackfillOutcome::Done,
             Err(reason) => {
                 let vb = self.stream().vb;
                 tracing::debug!(%vb, reason = reason.name(), "backfill ended");
-                self.deliver(None, Next::End(reason));
-                Outcome::Done
+                self.deliver(None, NextSource::End(reason));
+                BackfillOutcome::Done
             }
         }
     }
 
     /// Delivers to the mailbox. Returns false if the stream no longer waits for this backfill,
     /// which is then over.
-    pub(super) fn deliver(&self, batch: Option<Batch>, next: Next) -> bool {
+    pub(super) fn deliver(&self, batch: Option<EventBatch>, next: NextSource) -> bool {
         let mailbox = self.mailbox.upgrade();
         mailbox.is_some_and(|mailbox| mailbox.deliver(self.stream().id, self.id, batch, next))
     }
@@ -150,8 +153,8 @@ impl Backfill {
     }
 }
 
-impl Task for Backfill {
-    type Watcher = Watcher;
+impl ScheduledTask for Backfill {
+    type Watcher = WatchGuard;
 
     fn id(&self) -> BackfillId {
         self.id
@@ -165,15 +168,15 @@ impl Task for Backfill {
         self.queued = self.clock.monotonic();
     }
 
-    fn watcher(&mut self, make: impl FnOnce() -> Waker) -> Arc<Watcher> {
+    fn watcher(&mut self, make: impl FnOnce() -> Waker) -> Arc<WatchGuard> {
         let (feed, generation) = (&self.reading.feed, self.reading.stream.generation);
         let watcher = self
             .watcher
-            .get_or_insert_with(|| Arc::new(Watcher::new(feed, generation, make())));
+            .get_or_insert_with(|| Arc::new(WatchGuard::new(feed, generation, make())));
         Arc::clone(watcher)
     }
 
-    fn watch(watcher: &Watcher, visibility: Visibility, above: Seqno) -> bool {
+    fn watch(watcher: &WatchGuard, visibility: Visibility, above: Seqno) -> bool {
         watcher.watch(visibility, above)
     }
 }
@@ -188,13 +191,13 @@ impl Drop for Backfill {
 /// A handle that ends the stream of a backfill whose invocation panicked. The backfill itself is
 /// lost then.
 #[derive(Debug)]
-pub(crate) struct Lifeline {
+pub(crate) struct EndOnPanic {
     id: BackfillId,
     stream: Arc<Stream>,
     mailbox: Weak<Mailbox>,
 }
 
-impl Lifeline {
+impl EndOnPanic {
     pub(crate) fn id(&self) -> BackfillId {
         self.id
     }
@@ -203,7 +206,7 @@ impl Lifeline {
         let vb = self.stream.vb;
         if let Some(mailbox) = self.mailbox.upgrade() {
             let reason = EndReason::Error(vbstore_engine::Error::StreamPanicked { vb });
-            mailbox.deliver(self.stream.id, self.id, None, Next::End(reason));
+            mailbox.deliver(self.stream.id, self.id, None, NextSource::End(reason));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 /// The order in which a consumer's backfills run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Order {
+pub enum BackfillOrder {
     /// The backfills take turns, one slice each.
     #[default]
     RoundRobin,

@@ -1,7 +1,7 @@
 //! Implements `futures_core::Stream` for a consumer. Adds no async runtime.
 
 use super::Consumer;
-use crate::delivery::Found;
+use crate::delivery::ReaderFinding;
 use crate::stream::StreamEvent;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -22,7 +22,7 @@ impl futures_core::Stream for Consumer {
             // the buffers until it is polled again.
             consumer.record_visit(true);
             let found = consumer.mailbox.poll(context.waker());
-            if matches!(found, Found::Nothing) {
+            if matches!(found, ReaderFinding::Nothing) {
                 return Poll::Pending;
             }
             consumer.record_visit(false);

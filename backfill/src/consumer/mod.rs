@@ -9,13 +9,13 @@ pub use recv::TryRecv;
 
 use crate::config::ConsumerConfig;
 use crate::delivery::Mailbox;
-use crate::schedule::Limits;
+use crate::schedule::ConsumerLimits;
 use crate::stats::StreamStats;
 use crate::stream::{ConsumerId, EndReason, Positions};
-use crate::workers::{Handle, Work};
+use crate::workers::{StreamsHandle, WorkerContext};
 use std::fmt;
 use std::sync::Arc;
-use vbstore_core::{Position, SystemClock, Taker, VbId};
+use vbstore_core::{ConsumerActivity, Position, SystemClock, VbId};
 
 /// A named consumer of any number of streams, at most one per vBucket. All its streams share one
 /// reader, one byte budget and one set of positions. Can be moved to another thread.
@@ -23,7 +23,7 @@ use vbstore_core::{Position, SystemClock, Taker, VbId};
 /// Dropping a consumer ends all its streams, and releases their buffers, cursors and backfills at
 /// once. In a forked child process, dropping it does nothing: its memory is leaked.
 pub struct Consumer {
-    handle: Arc<Handle>,
+    handle: Arc<StreamsHandle>,
     id: ConsumerId,
     name: Arc<str>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -45,12 +45,12 @@ impl fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(handle: &Arc<Handle>, name: &str, config: &ConsumerConfig) -> Self {
+    pub(crate) fn new(handle: &Arc<StreamsHandle>, name: &str, config: &ConsumerConfig) -> Self {
         let work = &handle.work;
         let id = work.ids.consumer();
         // One worker stays free for other consumers, if there is more than one.
         let all_but_one = (work.limits.workers - 1).max(1);
-        let limits = Limits {
+        let limits = ConsumerLimits {
             order: config.order,
             backfills_max: config.backfills_max,
             slices_max: config.slices_max.unwrap_or(all_but_one),
@@ -61,8 +61,8 @@ impl Consumer {
         work.scheduler.add_consumer(id, limits);
         let counters = Arc::clone(&work.context.counters);
         let wakers = work.context.engine.wakers();
-        let taker = Taker::new(work.context.clock.monotonic());
-        let mailbox = Arc::new(Mailbox::new(config.order, taker, counters, wakers));
+        let activity = ConsumerActivity::new(work.context.clock.monotonic());
+        let mailbox = Arc::new(Mailbox::new(config.order, activity, counters, wakers));
         let name: Arc<str> = name.into();
         work.registry.add(id, Arc::clone(&name), &mailbox);
         Self {
@@ -76,7 +76,7 @@ impl Consumer {
         }
     }
 
-    fn work(&self) -> &Work {
+    fn work(&self) -> &WorkerContext {
         &self.handle.work
     }
 

@@ -2,12 +2,12 @@
 
 use super::Consumer;
 use crate::backfill::Backfill;
-use crate::delivery::{NewsWaker, Reading, Tail};
-use crate::schedule::Task;
-use crate::stream::{EndReason, Figures, Opened, Stream, StreamId, StreamRequest, set};
+use crate::delivery::{ReadState, Tail, TailWaker};
+use crate::schedule::ScheduledTask;
+use crate::stream::{EndReason, OpenOutcome, Stream, StreamId, StreamMetrics, StreamRequest, set};
 use std::sync::Arc;
-use vbstore_core::{FilterDigest, Position, Progress, Resume, VbId};
-use vbstore_engine::{Admitted, CursorGuard, Error, Feed, ReaderGuard, Result, Start};
+use vbstore_core::{FilterDigest, Position, ResumeDecision, StreamProgress, VbId};
+use vbstore_engine::{CursorGuard, Error, Feed, ReaderGuard, Result, StreamAdmission, StreamStart};
 
 impl Consumer {
     /// Opens a stream. If memory holds everything above the position, the stream never reads from
@@ -23,7 +23,7 @@ impl Consumer {
     /// - [`Error::Closed`], and [`Error::Forked`] in a forked child process.
     ///
     /// Nothing is changed in any of these cases.
-    pub fn open(&mut self, request: &StreamRequest) -> Result<Opened> {
+    pub fn open(&mut self, request: &StreamRequest) -> Result<OpenOutcome> {
         self.work().context.engine.check_process()?;
         let vb = request.vb;
         let feed = self.work().context.engine.feed(vb)?;
@@ -33,19 +33,19 @@ impl Consumer {
         // number was then begun after admission, so the stream may use its slices.
         let views_at_open = context.slices.views();
         let filter = request.options.filter();
-        let taker = self.mailbox.taker();
-        let admitted = feed.admit(&request.position, filter, request.end, taker)?;
+        let activity = self.mailbox.activity();
+        let admitted = feed.admit(&request.position, filter, request.end, activity)?;
         let (start, reader) = match admitted {
-            Admitted::Continue { start, reader } => (start, reader),
-            Admitted::Rollback(Resume::Rollback { to, reason }) => {
+            StreamAdmission::Continue { start, reader } => (start, reader),
+            StreamAdmission::Rollback(ResumeDecision::Rollback { to, reason }) => {
                 context.counters.rollbacks.of(reason.name()).add(1);
                 tracing::info!(%vb, %to, reason = reason.name(), "stream request needs a rollback");
-                return Ok(Opened::Rollback { to, reason });
+                return Ok(OpenOutcome::Rollback { to, reason });
             }
             // Unreachable: a refusal never carries `Continue`. Treated like a closed engine.
-            Admitted::Rollback(Resume::Continue) => return Err(Error::Closed),
+            StreamAdmission::Rollback(ResumeDecision::Continue) => return Err(Error::Closed),
         };
-        let Start {
+        let StreamStart {
             progress,
             generation,
             cursor,
@@ -58,11 +58,11 @@ impl Consumer {
             options: request.options.clone(),
             end: request.end,
             reader: Arc::clone(reader.reader()),
-            metrics: Figures::default(),
+            metrics: StreamMetrics::default(),
         });
         // Set before the stream is visible to others, since metrics are computed from it.
         set(&stream.metrics.read_seqno, progress.position());
-        let reading = Reading {
+        let reading = ReadState {
             stream: Arc::clone(&stream),
             feed,
             progress,
@@ -71,7 +71,7 @@ impl Consumer {
         self.begin(reading, cursor, reader)?;
         let position = starting_position(request.position, &progress, filter);
         self.positions.0.insert(vb, position);
-        Ok(Opened::Continue)
+        Ok(OpenOutcome::Continue)
     }
 
     /// Checks that this consumer has no stream of a vBucket, open or ended.
@@ -99,7 +99,7 @@ impl Consumer {
     /// removed again.
     fn begin(
         &self,
-        reading: Reading,
+        reading: ReadState,
         cursor: Option<CursorGuard>,
         reader: ReaderGuard,
     ) -> Result<()> {
@@ -143,20 +143,20 @@ impl Consumer {
     }
 
     /// Creates the part of a stream that reads from memory.
-    pub(super) fn tail(&self, reading: Reading, cursor: CursorGuard) -> Tail {
+    pub(super) fn tail(&self, reading: ReadState, cursor: CursorGuard) -> Tail {
         let mailbox = Arc::downgrade(&self.mailbox);
-        let waker = NewsWaker::waker(&mailbox, reading.stream.id);
+        let waker = TailWaker::waker(&mailbox, reading.stream.id);
         Tail::new(reading, cursor, waker)
     }
 
-    pub(super) fn backfill(&self, reading: Reading) -> Box<Backfill> {
+    pub(super) fn backfill(&self, reading: ReadState) -> Box<Backfill> {
         let work = self.work();
         let mailbox = Arc::downgrade(&self.mailbox);
         Backfill::new(work.ids.backfill(), reading, mailbox, &work.context)
     }
 
     /// Continues a stream of the mailbox with a backfill.
-    pub(super) fn go_to_disk(&self, reading: Reading) {
+    pub(super) fn go_to_disk(&self, reading: ReadState) {
         let stream = reading.stream.id;
         let backfill = self.backfill(reading);
         // ORDER: register the backfill in the mailbox first. Once submitted, a worker may deliver
@@ -184,7 +184,7 @@ impl Consumer {
     fn readmit(
         &self,
         stream: &Arc<Stream>,
-    ) -> std::result::Result<(Reading, Option<CursorGuard>), EndReason> {
+    ) -> std::result::Result<(ReadState, Option<CursorGuard>), EndReason> {
         let context = &self.work().context;
         let feed: Feed = context.engine.feed(stream.vb)?;
         let position = self.positions.0.get(&stream.vb).copied();
@@ -195,14 +195,14 @@ impl Consumer {
         let answer = feed.readmit(&position, stream.options.filter())?;
         match answer {
             Ok(start) if start.generation != stream.generation => Err(EndReason::VbucketGone),
-            Ok(Start {
+            Ok(StreamStart {
                 mut progress,
                 cursor,
                 ..
             }) => {
                 progress.require_end(position.snap_end);
                 progress.want_end(stream.end);
-                let reading = Reading {
+                let reading = ReadState {
                     stream: Arc::clone(stream),
                     feed,
                     progress,
@@ -210,20 +210,20 @@ impl Consumer {
                 };
                 Ok((reading, cursor))
             }
-            Err(Resume::Rollback { to, reason }) => {
+            Err(ResumeDecision::Rollback { to, reason }) => {
                 if feed.is_gone(stream.generation) {
                     return Err(EndReason::VbucketGone);
                 }
                 Err(EndReason::Rollback { to, reason })
             }
-            Err(Resume::Continue) => Err(Error::Closed.into()),
+            Err(ResumeDecision::Continue) => Err(Error::Closed.into()),
         }
     }
 }
 
 /// Returns the consumer's position once its stream is open. Until the consumer takes the first
 /// marker, this is the position of the request, on the branch on which the stream was opened.
-fn starting_position(from: Position, progress: &Progress, filter: FilterDigest) -> Position {
+fn starting_position(from: Position, progress: &StreamProgress, filter: FilterDigest) -> Position {
     let is_untouched = from.seqno == from.snap_start;
     Position {
         vb_uuid: progress.vb_uuid(),
@@ -240,6 +240,6 @@ fn starting_position(from: Position, progress: &Progress, filter: FilterDigest) 
 
 /// Returns whether a stream may omit deletions, so that it must begin on disk; see
 /// [`crate::StreamOptions::skips_first_deletions`].
-fn omits_deletions(reading: &Reading) -> bool {
+fn omits_deletions(reading: &ReadState) -> bool {
     reading.stream.options.skips_first_deletions && reading.progress.begins_from_zero()
 }

@@ -1,7 +1,7 @@
 //! Taking events, one by one or in batches.
 
 use super::Consumer;
-use crate::delivery::{Batch, Found, Pulled, Tail};
+use crate::delivery::{EventBatch, PullOutcome, ReaderFinding, Tail};
 use crate::stream::{EndReason, Event, Stream, StreamEvent};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub enum TryRecv {
 
 /// How long a call waits for an event.
 #[derive(Clone, Copy, Debug)]
-enum Patience {
+enum WaitLimit {
     None,
     Until(Duration),
     Forever,
@@ -27,7 +27,7 @@ enum Patience {
 impl Consumer {
     /// Blocks until the next event, and returns it. Returns `None` once no stream is left.
     pub fn recv(&mut self) -> Option<StreamEvent> {
-        self.next(Patience::Forever).ok()
+        self.next(WaitLimit::Forever).ok()
     }
 
     /// Returns the next event if one is available. Does not wait.
@@ -35,7 +35,7 @@ impl Consumer {
     /// # Errors
     /// [`TryRecv::Empty`] if none is available, [`TryRecv::Ended`] if no stream is left.
     pub fn try_recv(&mut self) -> Result<StreamEvent, TryRecv> {
-        self.next(Patience::None)
+        self.next(WaitLimit::None)
     }
 
     /// Blocks until the next event, for at most `timeout` of real time.
@@ -56,7 +56,7 @@ impl Consumer {
     /// # Errors
     /// [`TryRecv::Empty`] if no batch became available in time, [`TryRecv::Ended`] if no stream is
     /// left.
-    pub fn next_batch(&mut self, timeout: Duration) -> Result<Batch, TryRecv> {
+    pub fn next_batch(&mut self, timeout: Duration) -> Result<EventBatch, TryRecv> {
         let patience = self.until(timeout);
         let mut batch = loop {
             if let Some(batch) = self.mailbox.take_rest() {
@@ -82,11 +82,11 @@ impl Consumer {
         std::iter::from_fn(|| self.recv())
     }
 
-    fn until(&self, timeout: Duration) -> Patience {
-        Patience::Until(self.real.monotonic().saturating_add(timeout))
+    fn until(&self, timeout: Duration) -> WaitLimit {
+        WaitLimit::Until(self.real.monotonic().saturating_add(timeout))
     }
 
-    fn next(&mut self, patience: Patience) -> Result<StreamEvent, TryRecv> {
+    fn next(&mut self, patience: WaitLimit) -> Result<StreamEvent, TryRecv> {
         loop {
             if let Some(event) = self.take_event() {
                 return Ok(event);
@@ -113,21 +113,21 @@ impl Consumer {
     }
 
     /// Makes the next available batch the current one, waiting as `patience` allows.
-    fn find(&self, patience: Patience) -> Result<(), TryRecv> {
-        self.record_visit(!matches!(patience, Patience::None));
+    fn find(&self, patience: WaitLimit) -> Result<(), TryRecv> {
+        self.record_visit(!matches!(patience, WaitLimit::None));
         let found = self.find_registered(patience);
-        if !matches!(patience, Patience::None) {
+        if !matches!(patience, WaitLimit::None) {
             self.record_visit(false);
         }
         found
     }
 
-    fn find_registered(&self, patience: Patience) -> Result<(), TryRecv> {
+    fn find_registered(&self, patience: WaitLimit) -> Result<(), TryRecv> {
         loop {
             let found = match patience {
-                Patience::None => self.mailbox.find(),
-                Patience::Forever => self.mailbox.wait(None),
-                Patience::Until(until) => {
+                WaitLimit::None => self.mailbox.find(),
+                WaitLimit::Forever => self.mailbox.wait(None),
+                WaitLimit::Until(until) => {
                     let left = until.saturating_sub(self.real.monotonic());
                     if left.is_zero() {
                         self.mailbox.find()
@@ -136,19 +136,19 @@ impl Consumer {
                     }
                 }
             };
-            if matches!(found, Found::Paused(_)) {
+            if matches!(found, ReaderFinding::Paused(_)) {
                 // The watchdog has put the consumer to sleep since the reader was registered;
                 // register it again.
-                self.record_visit(!matches!(patience, Patience::None));
+                self.record_visit(!matches!(patience, WaitLimit::None));
             }
-            let is_nothing = matches!(found, Found::Nothing);
+            let is_nothing = matches!(found, ReaderFinding::Nothing);
             if self.follow_up(found)? {
                 return Ok(());
             }
             let is_over = match patience {
-                Patience::None => true,
-                Patience::Until(until) => self.real.monotonic() >= until,
-                Patience::Forever => false,
+                WaitLimit::None => true,
+                WaitLimit::Until(until) => self.real.monotonic() >= until,
+                WaitLimit::Forever => false,
             };
             // A step without a batch, such as resuming a paused stream, may have made one
             // available. So an expired call gives up only if there is nothing left to do.
@@ -165,19 +165,19 @@ impl Consumer {
     }
 
     /// Acts on what the mailbox returned. Returns whether there is a current batch now.
-    pub(crate) fn follow_up(&self, found: Found) -> Result<bool, TryRecv> {
+    pub(crate) fn follow_up(&self, found: ReaderFinding) -> Result<bool, TryRecv> {
         match found {
-            Found::Batch { ended } => {
+            ReaderFinding::Batch { ended } => {
                 drop(ended);
                 Ok(true)
             }
-            Found::Nothing => Ok(false),
-            Found::Ended => Err(TryRecv::Ended),
-            Found::Paused(stream) => {
+            ReaderFinding::Nothing => Ok(false),
+            ReaderFinding::Ended => Err(TryRecv::Ended),
+            ReaderFinding::Paused(stream) => {
                 self.resume(&stream);
                 Ok(false)
             }
-            Found::Tail(tail) => Ok(self.read(tail)),
+            ReaderFinding::Tail(tail) => Ok(self.read(tail)),
         }
     }
 
@@ -194,16 +194,16 @@ impl Consumer {
             bytes: u64_from(budget.bytes_max).min(self.buffer_bytes_max),
         };
         match tail.pull(limit, buffers, counters) {
-            Pulled::Batch(batch, false) => self.mailbox.put_back(tail, Some(batch)),
-            Pulled::Batch(batch, true) => {
+            PullOutcome::Batch(batch, false) => self.mailbox.put_back(tail, Some(batch)),
+            PullOutcome::Batch(batch, true) => {
                 let reason = EndReason::ReachedEnd;
                 self.mailbox.finish(tail, Some(batch), reason)
             }
-            Pulled::Ended(reason) => {
+            PullOutcome::Ended(reason) => {
                 self.mailbox.finish(tail, None, reason);
                 false
             }
-            Pulled::Nothing { above } => {
+            PullOutcome::Nothing { above } => {
                 let (stream, watcher) = (Arc::clone(&tail.stream), tail.watcher());
                 // ORDER: put back first, watch second; see `Mailbox`. The waker finds the tail
                 // there.
@@ -214,7 +214,7 @@ impl Consumer {
                 }
                 false
             }
-            Pulled::Dropped => {
+            PullOutcome::Dropped => {
                 tracing::debug!(vb = %tail.stream.vb, "cursor dropped: continuing from disk");
                 let reading = tail.reading();
                 drop(tail);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use vbstore_core::{Item, Marker, Position, Seqno, VbId, u64_from};
+use vbstore_core::{Item, Position, Seqno, SnapshotMarker, VbId, u64_from};
 use vbstore_engine::{Slice, SliceItem};
 
 /// Several events of one stream, in order, in the form in which they were read: a snapshot marker,
@@ -14,9 +14,9 @@ use vbstore_engine::{Slice, SliceItem};
 ///
 /// This is the fastest way to take events. Taking a batch takes all of its events. A batch keeps
 /// only the memory of its changes, and keeps neither the engine nor the stream open.
-pub struct Batch {
+pub struct EventBatch {
     pub(crate) stream: Arc<Stream>,
-    pub(crate) marker: Option<Marker>,
+    pub(crate) marker: Option<SnapshotMarker>,
     pub(crate) changes: Changes,
     /// Everything up to this seqno is covered; no further change matched.
     pub(crate) advance: Option<Seqno>,
@@ -32,22 +32,22 @@ pub struct Batch {
 pub(crate) enum Changes {
     None,
     /// From disk: some rows of a slice, which other streams may share.
-    Slice(Arc<Slice>, Rows),
+    Slice(Arc<Slice>, SelectedRows),
     /// From memory: the items of the checkpoints.
     Items(Vec<Arc<Item>>),
 }
 
 /// The selected changes of a slice.
 #[derive(Debug)]
-pub(crate) enum Rows {
+pub(crate) enum SelectedRows {
     Range(Range<usize>),
     List(Vec<usize>),
 }
 
-impl fmt::Debug for Batch {
+impl fmt::Debug for EventBatch {
     /// Omits keys and values: they can be megabytes, and they belong to the program.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch")
+        f.debug_struct("EventBatch")
             .field("vb", &self.vb())
             .field("marker", &self.marker())
             .field("events", &self.len())
@@ -56,7 +56,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-impl Rows {
+impl SelectedRows {
     fn len(&self) -> usize {
         match self {
             Self::Range(range) => range.len(),
@@ -129,10 +129,10 @@ impl Changes {
     }
 }
 
-impl Batch {
+impl EventBatch {
     pub(crate) fn new(
         stream: Arc<Stream>,
-        marker: Option<Marker>,
+        marker: Option<SnapshotMarker>,
         changes: Changes,
         advance: Option<Seqno>,
         charge: Option<Charge>,
@@ -179,7 +179,7 @@ impl Batch {
 
     /// Returns the snapshot marker that the batch begins with, if there is one.
     #[must_use]
-    pub fn marker(&self) -> Option<&Marker> {
+    pub fn marker(&self) -> Option<&SnapshotMarker> {
         self.marker.as_ref().filter(|_| self.taken == 0)
     }
 

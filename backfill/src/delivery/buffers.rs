@@ -23,10 +23,10 @@
 //!   does not wait: one item is always allowed, since its reader is present and takes it.
 //!
 //! # Locks
-//! One lock protects all accounts, and is a leaf. [`OnRoom::room`] is called without it, and takes
-//! the scheduler's lock. So a charge must not be dropped while that lock or a mailbox's is held.
-//! The clock is read under the lock. If it were read before, a reader's visit could be recorded with
-//! an earlier time than a refusal that did not see that visit.
+//! One lock protects all accounts, and is a leaf. [`RoomWaker::room`] is called without it, and
+//! takes the scheduler's lock. So a charge must not be dropped while that lock or a mailbox's is
+//! held. The clock is read under the lock. If it were read before, a reader's visit could be
+//! recorded with an earlier time than a refusal that did not see that visit.
 //!
 //! This module does not depend on the engine, so that a model checker can run these very sources
 //! (`core/tests/scheduling.rs`).
@@ -35,12 +35,12 @@ use crate::stream::ConsumerId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Clock, u64_from};
 
 /// Wakes backfills that wait for room.
-pub(crate) trait OnRoom: Send + Sync {
+pub(crate) trait RoomWaker: Send + Sync {
     /// Called when a consumer may have room. Returns whether any of its backfills waited for that.
     fn room(&self, consumer: ConsumerId) -> bool;
 }
@@ -54,7 +54,7 @@ const WORTHWHILE_MAX: u64 = 64 << 10;
 
 /// Why a reservation was refused. Its consumer is woken when the reason no longer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum ReserveError {
     /// The consumer's buffer is full. Or the total is, and the consumer is not awake.
     Full,
     /// The other consumers use up the total.
@@ -64,17 +64,17 @@ pub(crate) enum Refused {
 /// The buffers of all consumers.
 pub(crate) struct Buffers {
     bytes_max: u64,
-    state: Mutex<State>,
-    on_room: Weak<dyn OnRoom>,
+    state: Mutex<BuffersState>,
+    on_room: Weak<dyn RoomWaker>,
     clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BuffersState {
     used: u64,
     /// Number of consumers with something buffered.
     holders: u64,
-    accounts: BTreeMap<ConsumerId, Account>,
+    accounts: BTreeMap<ConsumerId, ConsumerAccount>,
     /// Awake consumers that were refused because the total was short, by ticket. They are served in
     /// this order. Each consumer appears at most once.
     short: BTreeMap<u64, ConsumerId>,
@@ -83,7 +83,7 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Account {
+struct ConsumerAccount {
     bytes_max: u64,
     /// Once full, stays full until usage falls to this.
     resume_at: u64,
@@ -99,7 +99,7 @@ struct Account {
     visited: Option<Duration>,
     /// Whether its reader waits for an event.
     is_waiting: bool,
-    /// Its ticket in [`State::short`]; `None` if it is not there.
+    /// Its ticket in [`BuffersState::short`]; `None` if it is not there.
     ticket: Option<u64>,
     /// Whether the consumer was dropped. Its account stays until all charges are released.
     is_gone: bool,
@@ -108,7 +108,7 @@ struct Account {
 /// A consumer that was put to sleep, with the previous state of its reader.
 #[derive(Debug)]
 #[must_use = "if the consumer is not paused, wake it again"]
-pub(crate) struct PutToSleep {
+pub(crate) struct SleepingConsumer {
     consumer: ConsumerId,
     visited: Option<Duration>,
     is_waiting: bool,
@@ -126,12 +126,12 @@ impl std::fmt::Debug for Buffers {
 impl Buffers {
     pub(crate) fn new(
         bytes_max: u64,
-        on_room: Weak<dyn OnRoom>,
+        on_room: Weak<dyn RoomWaker>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
-            state: Mutex::new(Rank::Leaf, State::default()),
+            state: Mutex::new(LockRank::Leaf, BuffersState::default()),
             on_room,
             clock,
         })
@@ -164,7 +164,7 @@ impl Buffers {
         // The result is at most `bytes_max`, so the conversion cannot fail.
         let drained = u64::try_from(drained).unwrap_or(bytes_max).max(1);
         let worthwhile = (bytes_max.min(self.bytes_max) / 8).clamp(1, WORTHWHILE_MAX);
-        let account = Account {
+        let account = ConsumerAccount {
             bytes_max,
             resume_at: bytes_max - drained,
             worthwhile,
@@ -201,7 +201,7 @@ impl Buffers {
             return;
         }
         // A full consumer is woken when it is drained, and not by its reader.
-        let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(Refused::Full);
+        let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(ReserveError::Full);
         drop(state);
         if !waits_for_drain {
             self.notify(consumer);
@@ -214,11 +214,11 @@ impl Buffers {
     /// A waiting reader no longer counts: it may be a future that the program dropped. If the
     /// consumer is then not paused, [`Self::wake_again`] must follow, since a waiting reader
     /// reports its wait only once.
-    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> Option<PutToSleep> {
+    pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> Option<SleepingConsumer> {
         let mut state = self.state.lock();
         let account = state.accounts.get_mut(&consumer);
         let account = account.filter(|account| !account.is_gone && account.used > 0)?;
-        Some(PutToSleep {
+        Some(SleepingConsumer {
             consumer,
             visited: account.visited.take(),
             is_waiting: std::mem::take(&mut account.is_waiting),
@@ -227,7 +227,7 @@ impl Buffers {
 
     /// Undoes [`Self::put_to_sleep`], unless the reader has visited since. Wakes the consumer's
     /// streams as if its reader visited now, since they may have been refused in between.
-    pub(crate) fn wake_again(&self, before: &PutToSleep) {
+    pub(crate) fn wake_again(&self, before: &SleepingConsumer) {
         let consumer = before.consumer;
         let mut state = self.state.lock();
         let now = self.clock.monotonic();
@@ -244,7 +244,7 @@ impl Buffers {
             return;
         }
         // As in `visit`.
-        let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(Refused::Full);
+        let waits_for_drain = state.room(self.bytes_max, consumer, now) == Err(ReserveError::Full);
         drop(state);
         if !waits_for_drain {
             self.notify(consumer);
@@ -264,7 +264,7 @@ impl Buffers {
         self: &Arc<Self>,
         consumer: ConsumerId,
         wanted: u64,
-    ) -> Result<Charge, Refused> {
+    ) -> Result<Charge, ReserveError> {
         let mut state = self.state.lock();
         let now = self.clock.monotonic();
         let room = state.room(self.bytes_max, consumer, now)?;
@@ -364,8 +364,8 @@ impl Buffers {
     }
 }
 
-impl State {
-    fn account(&mut self, consumer: ConsumerId) -> &mut Account {
+impl BuffersState {
+    fn account(&mut self, consumer: ConsumerId) -> &mut ConsumerAccount {
         let account = self.accounts.get_mut(&consumer);
         // An account exists until its consumer is dropped and its last charge is released.
         #[expect(
@@ -402,27 +402,27 @@ impl State {
         total_max: u64,
         consumer: ConsumerId,
         now: Duration,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, ReserveError> {
         if self.accounts.get(&consumer).is_none_or(|a| a.is_gone) {
-            return Err(Refused::Full);
+            return Err(ReserveError::Full);
         }
         let own = self.own_room(total_max, consumer);
         let left = self.left(total_max);
         let account = self.account(consumer);
         if account.is_full {
-            return Err(Refused::Full);
+            return Err(ReserveError::Full);
         }
         if own < account.worthwhile && account.used > 0 {
             account.is_full = true;
-            return Err(Refused::Full);
+            return Err(ReserveError::Full);
         }
         if left < account.worthwhile {
             if !account.is_awake(now) {
                 // Not queued: it waits until its reader visits.
-                return Err(Refused::Full);
+                return Err(ReserveError::Full);
             }
             self.join_short(consumer);
-            return Err(Refused::Short);
+            return Err(ReserveError::Short);
         }
         self.leave_short(consumer);
         Ok(own.min(left))
@@ -476,7 +476,7 @@ impl State {
     }
 }
 
-impl Account {
+impl ConsumerAccount {
     fn is_awake(&self, now: Duration) -> bool {
         let recently = |visited| now.saturating_sub(visited) < AWAKE_FOR;
         self.is_waiting || self.visited.is_some_and(recently)

@@ -1,13 +1,13 @@
 //! Selection of the changes of a slice that a stream delivers, and of their form.
 
-use super::batch::{Changes, Rows};
+use super::batch::{Changes, SelectedRows};
 use crate::stream::StreamOptions;
 use std::sync::Arc;
 use vbstore_core::{Seqno, u64_from};
 use vbstore_engine::Slice;
 
 /// The changes of a slice that a stream delivers.
-pub(crate) struct Chosen {
+pub(crate) struct SelectedChanges {
     /// Everything up to this seqno was examined.
     pub(crate) position: Seqno,
     pub(crate) changes: Changes,
@@ -28,11 +28,11 @@ pub(crate) fn choose(
     skips_upto: Seqno,
     slice: &Arc<Slice>,
     room: u64,
-) -> Chosen {
+) -> SelectedChanges {
     let first = slice.first_above(after);
     // Possible only for a slice of another stream: an own slice was read within its room.
     let is_too_large = slice.memory() > room;
-    let mut chosen = Chosen {
+    let mut chosen = SelectedChanges {
         position: slice.position(),
         changes: Changes::None,
         data_bytes: 0,
@@ -73,17 +73,17 @@ pub(crate) fn choose(
     }
     if is_most_of(lean_memory, slice) && !is_too_large && !options.is_keys_only {
         let rows = if wanted.len() == slice.len() - first {
-            Rows::Range(first..slice.len())
+            SelectedRows::Range(first..slice.len())
         } else {
             wanted.shrink_to_fit();
-            Rows::List(wanted)
+            SelectedRows::List(wanted)
         };
         chosen.memory = slice.memory() + rows.memory();
         chosen.changes = Changes::Slice(Arc::clone(slice), rows);
     } else {
         // Copied, so that a few small changes do not keep the whole slice in memory.
         let lean = slice.with_only(&wanted, !options.is_keys_only);
-        let rows = Rows::Range(0..lean.len());
+        let rows = SelectedRows::Range(0..lean.len());
         chosen.memory = lean.memory();
         chosen.changes = Changes::Slice(Arc::new(lean), rows);
     }
@@ -92,7 +92,7 @@ pub(crate) fn choose(
 
 /// Selects all changes of a slice from the row `first`, which then share the slice's buffer.
 /// `None` if they are too few for that.
-fn choose_all(slice: &Arc<Slice>, first: usize) -> Option<Chosen> {
+fn choose_all(slice: &Arc<Slice>, first: usize) -> Option<SelectedChanges> {
     let data_bytes = slice.data_bytes_from(first);
     let rows = slice.len() - first;
     let lean_memory = data_bytes + u64_from(rows * Slice::ROW_BYTES);
@@ -100,12 +100,12 @@ fn choose_all(slice: &Arc<Slice>, first: usize) -> Option<Chosen> {
         return None;
     }
     let (changes, memory) = if rows > 0 {
-        let rows = Rows::Range(first..slice.len());
+        let rows = SelectedRows::Range(first..slice.len());
         (Changes::Slice(Arc::clone(slice), rows), slice.memory())
     } else {
         (Changes::None, 0)
     };
-    Some(Chosen {
+    Some(SelectedChanges {
         position: slice.position(),
         changes,
         data_bytes,

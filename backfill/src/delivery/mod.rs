@@ -7,9 +7,11 @@ mod choose;
 mod mailbox;
 mod tail;
 
-pub(crate) use buffers::{AWAKE_FOR, Buffers, Charge, OnRoom};
-pub(crate) use choose::{Chosen, choose};
-pub(crate) use mailbox::{Found, Mailbox, NewsWaker, Next, Seen, SeenSource};
-pub(crate) use tail::{BATCH_BYTES, Pulled, Reading, Tail, Watcher};
+pub(crate) use buffers::{AWAKE_FOR, Buffers, Charge, RoomWaker};
+pub(crate) use choose::{SelectedChanges, choose};
+pub(crate) use mailbox::{
+    Mailbox, NextSource, ReaderFinding, SourceKind, StreamSummary, TailWaker,
+};
+pub(crate) use tail::{BATCH_BYTES, PullOutcome, ReadState, Tail, WatchGuard};
 
-pub use batch::Batch;
+pub use batch::EventBatch;

@@ -3,14 +3,14 @@
 //! The consumer reads with its own thread. So nothing is copied that the consumer does not take,
 //! and a frozen consumer costs only a cursor, which can be dropped.
 
-use super::batch::{Batch, Changes};
+use super::batch::{Changes, EventBatch};
 use super::buffers::{Buffers, Charge};
 use crate::stream::{EndReason, Stream, add, set};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::task::Waker;
 use vbstore_core::checkpoint::MemoryRead;
-use vbstore_core::{Item, Progress, ReadLimit, Seqno, VbUuid, Visibility, u64_from};
+use vbstore_core::{Item, ReadLimit, Seqno, StreamProgress, VbUuid, Visibility, u64_from};
 use vbstore_engine::{CursorGuard, Feed, FeedRead};
 use vbstore_metrics::StreamCounters;
 
@@ -23,34 +23,34 @@ pub(crate) const BATCH_BYTES: u64 = 512;
 pub(crate) struct Tail {
     pub(crate) stream: Arc<Stream>,
     pub(crate) feed: Feed,
-    pub(crate) progress: Progress,
+    pub(crate) progress: StreamProgress,
     pub(crate) cursor: Arc<CursorGuard>,
     /// The number of views of the disk begun before the stream was admitted. Only slices of later
     /// views may be shared with it.
     pub(crate) views_at_open: u64,
     /// Wakes the reader. Created once, so that a new watch replaces the old one.
-    watcher: Arc<Watcher>,
+    watcher: Arc<WatchGuard>,
 }
 
 /// The position of a stream, which its backfill and its tail pass to each other.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct ReadState {
     pub(crate) stream: Arc<Stream>,
     pub(crate) feed: Feed,
-    pub(crate) progress: Progress,
+    pub(crate) progress: StreamProgress,
     pub(crate) views_at_open: u64,
 }
 
 /// Watches a vBucket for a stream. Dropping it removes the watch: a pending one would otherwise
 /// stay until the next change of the vBucket, and there may be none.
 #[derive(Debug)]
-pub(crate) struct Watcher {
+pub(crate) struct WatchGuard {
     feed: Feed,
     generation: u64,
     waker: Waker,
 }
 
-impl Watcher {
+impl WatchGuard {
     pub(crate) fn new(feed: &Feed, generation: u64, waker: Waker) -> Self {
         Self {
             feed: feed.clone(),
@@ -67,7 +67,7 @@ impl Watcher {
     }
 }
 
-impl Drop for Watcher {
+impl Drop for WatchGuard {
     fn drop(&mut self) {
         self.feed.unwatch(&self.waker);
     }
@@ -75,9 +75,9 @@ impl Drop for Watcher {
 
 /// The result of a read from memory.
 #[derive(Debug)]
-pub(crate) enum Pulled {
+pub(crate) enum PullOutcome {
     /// A batch to deliver. The stream is over after it if the flag is true.
-    Batch(Batch, bool),
+    Batch(EventBatch, bool),
     /// Caught up: wake when something above `above` is visible.
     Nothing { above: Seqno },
     /// The cursor was dropped: the stream must read from disk.
@@ -88,15 +88,15 @@ pub(crate) enum Pulled {
 
 impl Tail {
     /// Creates the tail of a stream. `waker` wakes the stream's reader.
-    pub(crate) fn new(reading: Reading, cursor: CursorGuard, waker: Waker) -> Self {
-        let Reading {
+    pub(crate) fn new(reading: ReadState, cursor: CursorGuard, waker: Waker) -> Self {
+        let ReadState {
             stream,
             feed,
             progress,
             views_at_open,
         } = reading;
         Self {
-            watcher: Arc::new(Watcher::new(&feed, stream.generation, waker)),
+            watcher: Arc::new(WatchGuard::new(&feed, stream.generation, waker)),
             stream,
             feed,
             progress,
@@ -106,8 +106,8 @@ impl Tail {
     }
 
     /// Returns the stream's position, to continue from disk.
-    pub(crate) fn reading(&self) -> Reading {
-        Reading {
+    pub(crate) fn reading(&self) -> ReadState {
+        ReadState {
             stream: Arc::clone(&self.stream),
             feed: self.feed.clone(),
             progress: self.progress,
@@ -117,7 +117,7 @@ impl Tail {
 
     /// Returns the watcher for further changes. It may be used after the tail is put back or
     /// dropped.
-    pub(crate) fn watcher(&self) -> Arc<Watcher> {
+    pub(crate) fn watcher(&self) -> Arc<WatchGuard> {
         Arc::clone(&self.watcher)
     }
 
@@ -128,11 +128,11 @@ impl Tail {
         limit: ReadLimit,
         buffers: &Arc<Buffers>,
         counters: &StreamCounters,
-    ) -> Pulled {
+    ) -> PullOutcome {
         let stream = &self.stream;
         // ORDER: check the health first, read second. What was durable before the engine became
         // unhealthy is still delivered.
-        let unhealthy = self.feed.unwell();
+        let unhealthy = self.feed.health_error();
         // Reserve only what there may be to read, not the whole limit. A reader that finds nothing
         // then takes no room from other consumers.
         let behind = self.cursor.lag().map_or(0, |lag| lag.bytes);
@@ -152,22 +152,22 @@ impl Tail {
             Ok(FeedRead::Changes(read, vb_uuid)) => (read, vb_uuid),
             Ok(FeedRead::CaughtUp) => {
                 if let Some(error) = unhealthy {
-                    return Pulled::Ended(error.into());
+                    return PullOutcome::Ended(error.into());
                 }
                 // A checkpoint is readable if it ends above the position, and not below the lowest
                 // end that the stream may announce.
                 let least = self.progress.end_min().get().checked_sub(1);
                 let least = Seqno::new(least.unwrap_or(0));
-                return Pulled::Nothing {
+                return PullOutcome::Nothing {
                     above: self.progress.position().max(least),
                 };
             }
             Ok(FeedRead::Dropped) => {
                 add(&stream.metrics.cursor_drops, 1);
                 counters.cursor_drops.add(1);
-                return Pulled::Dropped;
+                return PullOutcome::Dropped;
             }
-            Err(error) => return Pulled::Ended(error.into()),
+            Err(error) => return PullOutcome::Ended(error.into()),
         };
         self.take_read(read, vb_uuid, charge, counters)
     }
@@ -179,7 +179,7 @@ impl Tail {
         vb_uuid: VbUuid,
         mut charge: Charge,
         counters: &StreamCounters,
-    ) -> Pulled {
+    ) -> PullOutcome {
         let stream = &self.stream;
         // A branch that began meanwhile continues the history from where this stream is.
         self.progress.follow_branch(vb_uuid);
@@ -219,8 +219,8 @@ impl Tail {
         set(&stream.metrics.announced_seqno, read.end);
         let advance = (last != Some(read.position)).then_some(read.position);
         let stream = Arc::clone(stream);
-        let batch = Batch::new(stream, marker, changes, advance, Some(charge));
-        Pulled::Batch(batch, self.progress.is_at_end())
+        let batch = EventBatch::new(stream, marker, changes, advance, Some(charge));
+        PullOutcome::Batch(batch, self.progress.is_at_end())
     }
 }
 

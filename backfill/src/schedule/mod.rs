@@ -8,6 +8,6 @@ mod scheduler;
 mod tally;
 mod task;
 
-pub(crate) use queues::Limits;
+pub(crate) use queues::ConsumerLimits;
 pub(crate) use scheduler::{Group, NextGroup, Scheduler};
-pub(crate) use task::{Outcome, Snooze, Task};
+pub(crate) use task::{InvocationOutcome, ScheduledTask, Snooze};

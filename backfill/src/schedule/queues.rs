@@ -27,10 +27,10 @@
 //! # Counting
 //! Everything limited is counted by tokens: slots, permits, pending and begun backfills. A task
 //! that leaves, in whatever way, releases its tokens. Which consumers may run or begin is not
-//! counted. It is derived again after each change of a consumer ([`Queues::refresh`]).
+//! counted. It is derived again after each change of a consumer ([`BackfillQueues::refresh`]).
 
 use super::tally::{Tally, Token};
-use crate::config::Order;
+use crate::config::BackfillOrder;
 use crate::stream::{BackfillId, ConsumerId, StreamState};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -38,8 +38,8 @@ use std::sync::Arc;
 
 /// The scheduling limits of one consumer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) order: Order,
+pub(crate) struct ConsumerLimits {
+    pub(crate) order: BackfillOrder,
     /// Maximum number of slots.
     pub(crate) backfills_max: usize,
     /// Maximum number of permits.
@@ -57,25 +57,25 @@ pub(crate) struct QueueLengths {
 
 /// What a snoozed backfill waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sleep {
+pub(super) enum QueuedSnooze {
     Room,
     Durable { keeps_slot: bool },
 }
 
 /// What happens next to a backfill that ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum AfterRun {
     /// Its slice was read: it goes to the end of the queue.
     Again,
     /// It was not read: it goes to the front of the queue.
     Unread,
-    Sleep(Sleep),
+    Sleep(QueuedSnooze),
     Done,
 }
 
 /// Why a backfill was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum SubmitError {
     /// Too many are pending.
     Crowded,
     /// Its consumer was dropped.
@@ -84,7 +84,7 @@ pub(super) enum Refusal {
 
 /// The result of removing a backfill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removed {
+pub(super) enum RemoveOutcome {
     /// It was removed.
     Now,
     /// It is running, and is removed when it is settled.
@@ -94,7 +94,7 @@ pub(super) enum Removed {
 }
 
 #[derive(Debug)]
-enum Status {
+enum QueueStatus {
     Pending {
         _counted: Token,
     },
@@ -108,9 +108,9 @@ enum Status {
 }
 
 #[derive(Debug)]
-struct Task {
+struct QueuedBackfill {
     consumer: ConsumerId,
-    status: Status,
+    status: QueueStatus,
     /// Its slot in the total, and in the consumer's own limit.
     slot: Option<(Token, Token)>,
     /// Held from its first slot to its end. A sequential consumer begins no other backfill
@@ -119,8 +119,8 @@ struct Task {
 }
 
 #[derive(Debug)]
-struct Queue {
-    limits: Limits,
+struct ConsumerQueue {
+    limits: ConsumerLimits,
     /// All backfills of the consumer, so that removing it does not scan those of others.
     tasks: BTreeSet<BackfillId>,
     pending: VecDeque<BackfillId>,
@@ -134,13 +134,13 @@ struct Queue {
 
 /// All queues, with the limits that apply to all consumers together.
 #[derive(Debug)]
-pub(super) struct Queues {
+pub(super) struct BackfillQueues {
     slots_max: usize,
     pending_max: usize,
     slots: Tally,
     pending: Tally,
-    tasks: HashMap<BackfillId, Task>,
-    consumers: BTreeMap<ConsumerId, Queue>,
+    tasks: HashMap<BackfillId, QueuedBackfill>,
+    consumers: BTreeMap<ConsumerId, ConsumerQueue>,
     /// Consumers that have a ready backfill and a free permit.
     runnable: BTreeSet<ConsumerId>,
     /// Consumers that have a pending backfill, and could begin it if a slot were free.
@@ -150,7 +150,7 @@ pub(super) struct Queues {
     last_began: Option<ConsumerId>,
 }
 
-impl Queues {
+impl BackfillQueues {
     pub(super) fn new(slots_max: usize, pending_max: usize) -> Self {
         Self {
             slots_max,
@@ -166,8 +166,8 @@ impl Queues {
         }
     }
 
-    pub(super) fn add_consumer(&mut self, consumer: ConsumerId, limits: Limits) {
-        let queue = Queue {
+    pub(super) fn add_consumer(&mut self, consumer: ConsumerId, limits: ConsumerLimits) {
+        let queue = ConsumerQueue {
             limits,
             tasks: BTreeSet::new(),
             pending: VecDeque::new(),
@@ -191,7 +191,7 @@ impl Queues {
         self.waiting.remove(&consumer);
         let mut removed = Vec::new();
         for id in queue.tasks {
-            if let Status::Running { is_removed, .. } = &mut self.task(id).status {
+            if let QueueStatus::Running { is_removed, .. } = &mut self.task(id).status {
                 *is_removed = true;
             } else {
                 self.tasks.remove(&id);
@@ -212,21 +212,21 @@ impl Queues {
         consumer: ConsumerId,
         id: BackfillId,
         may_be_refused: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), SubmitError> {
         let Some(queue) = self.consumers.get_mut(&consumer) else {
-            return Err(Refusal::Gone);
+            return Err(SubmitError::Gone);
         };
         let has_slot = queue.may_begin() && self.slots.count() < self.slots_max;
         // The consumer's older pending backfills begin first.
         let waits = !has_slot || !queue.pending.is_empty();
         if waits && may_be_refused && self.pending.count() >= self.pending_max {
-            return Err(Refusal::Crowded);
+            return Err(SubmitError::Crowded);
         }
         queue.pending.push_back(id);
         queue.tasks.insert(id);
-        let task = Task {
+        let task = QueuedBackfill {
             consumer,
-            status: Status::Pending {
+            status: QueueStatus::Pending {
                 _counted: self.pending.take(),
             },
             slot: None,
@@ -251,7 +251,7 @@ impl Queues {
     /// It shares the permit of `picked`.
     pub(super) fn pick_for_group(&mut self, picked: BackfillId) -> Option<BackfillId> {
         let task = self.tasks.get(&picked)?;
-        let Status::Running { permit, .. } = &task.status else {
+        let QueueStatus::Running { permit, .. } = &task.status else {
             return None;
         };
         let (consumer, permit) = (task.consumer, Arc::clone(permit));
@@ -268,7 +268,7 @@ impl Queues {
         // A consumer is in `runnable` only while it has a ready backfill.
         assert!(id.is_some(), "a runnable consumer has no ready backfill");
         let id = id?;
-        self.task(id).status = Status::Running {
+        self.task(id).status = QueueStatus::Running {
             permit,
             is_removed: false,
         };
@@ -278,38 +278,38 @@ impl Queues {
 
     /// Moves a backfill that ran to its next state. Returns false if it is over or was removed
     /// meanwhile: it is forgotten then.
-    pub(super) fn settle(&mut self, id: BackfillId, then: Then) -> bool {
+    pub(super) fn settle(&mut self, id: BackfillId, then: AfterRun) -> bool {
         let task = self.task(id);
         let consumer = task.consumer;
-        let Status::Running { is_removed, .. } = task.status else {
+        let QueueStatus::Running { is_removed, .. } = task.status else {
             unreachable!("{id:?} is settled, but is not running");
         };
-        let stays = !is_removed && then != Then::Done && self.consumers.contains_key(&consumer);
+        let stays = !is_removed && then != AfterRun::Done && self.consumers.contains_key(&consumer);
         if !stays {
             self.tasks.remove(&id);
             // The consumer may have been dropped.
             if let Some(queue) = self.consumers.get_mut(&consumer) {
                 queue.tasks.remove(&id);
             }
-        } else if let Then::Sleep(sleep) = then {
+        } else if let AfterRun::Sleep(sleep) = then {
             let task = self.task(id);
             // Replacing the status drops its share of the permit.
-            task.status = Status::Snoozed;
+            task.status = QueueStatus::Snoozed;
             match sleep {
-                Sleep::Room => {
+                QueuedSnooze::Room => {
                     task.slot = None;
                     self.queue(consumer).for_room.push_back(id);
                 }
-                Sleep::Durable { keeps_slot: false } => task.slot = None,
-                Sleep::Durable { keeps_slot: true } => {}
+                QueuedSnooze::Durable { keeps_slot: false } => task.slot = None,
+                QueuedSnooze::Durable { keeps_slot: true } => {}
             }
         } else {
-            self.task(id).status = Status::Ready;
+            self.task(id).status = QueueStatus::Ready;
             let queue = self.queue(consumer);
             match queue.limits.order {
-                Order::RoundRobin if then == Then::Again => queue.ready.push_back(id),
+                BackfillOrder::RoundRobin if then == AfterRun::Again => queue.ready.push_back(id),
                 // A sequential consumer finishes one backfill before the next.
-                Order::RoundRobin | Order::Sequential => queue.ready.push_front(id),
+                BackfillOrder::RoundRobin | BackfillOrder::Sequential => queue.ready.push_front(id),
             }
         }
         self.refresh(consumer);
@@ -320,14 +320,14 @@ impl Queues {
     /// Makes a snoozed backfill ready. Returns false if it is not snoozed. If it has released its
     /// slot it takes one again, even above the limit.
     pub(super) fn wake(&mut self, id: BackfillId) -> bool {
-        let is_snoozed = |task: &Task| matches!(task.status, Status::Snoozed);
+        let is_snoozed = |task: &QueuedBackfill| matches!(task.status, QueueStatus::Snoozed);
         if !self.tasks.get(&id).is_some_and(is_snoozed) {
             return false;
         }
         let all = self.slots.take();
         let task = self.task(id);
         let consumer = task.consumer;
-        task.status = Status::Ready;
+        task.status = QueueStatus::Ready;
         let has_slot = task.slot.is_some();
         let queue = self.queue(consumer);
         queue.for_room.retain(|waiting| *waiting != id);
@@ -356,13 +356,13 @@ impl Queues {
     }
 
     /// Removes a backfill in any state.
-    pub(super) fn remove(&mut self, id: BackfillId) -> Removed {
+    pub(super) fn remove(&mut self, id: BackfillId) -> RemoveOutcome {
         let Some(task) = self.tasks.get_mut(&id) else {
-            return Removed::Unknown;
+            return RemoveOutcome::Unknown;
         };
-        if let Status::Running { is_removed, .. } = &mut task.status {
+        if let QueueStatus::Running { is_removed, .. } = &mut task.status {
             *is_removed = true;
-            return Removed::WhenSettled;
+            return RemoveOutcome::WhenSettled;
         }
         let consumer = task.consumer;
         self.tasks.remove(&id);
@@ -373,16 +373,16 @@ impl Queues {
         }
         self.refresh(consumer);
         self.begin_waiting();
-        Removed::Now
+        RemoveOutcome::Now
     }
 
     /// Returns the state of a backfill; `None` if there is no such backfill.
     pub(super) fn state(&self, id: BackfillId) -> Option<StreamState> {
         self.tasks.get(&id).map(|task| match task.status {
-            Status::Pending { .. } => StreamState::Pending,
-            Status::Ready => StreamState::Ready,
-            Status::Running { .. } => StreamState::Running,
-            Status::Snoozed => StreamState::Snoozed,
+            QueueStatus::Pending { .. } => StreamState::Pending,
+            QueueStatus::Ready => StreamState::Ready,
+            QueueStatus::Running { .. } => StreamState::Running,
+            QueueStatus::Snoozed => StreamState::Snoozed,
         })
     }
 
@@ -390,10 +390,10 @@ impl Queues {
         let mut lengths = QueueLengths::default();
         for task in self.tasks.values() {
             *match task.status {
-                Status::Pending { .. } => &mut lengths.pending,
-                Status::Ready => &mut lengths.ready,
-                Status::Running { .. } => &mut lengths.running,
-                Status::Snoozed => &mut lengths.snoozed,
+                QueueStatus::Pending { .. } => &mut lengths.pending,
+                QueueStatus::Ready => &mut lengths.ready,
+                QueueStatus::Running { .. } => &mut lengths.running,
+                QueueStatus::Snoozed => &mut lengths.snoozed,
             } += 1;
         }
         lengths
@@ -414,7 +414,7 @@ impl Queues {
             if let Some(id) = id {
                 queue.ready.push_back(id);
                 let task = self.task(id);
-                task.status = Status::Ready;
+                task.status = QueueStatus::Ready;
                 task.slot = Some((all, own));
                 task.begun = Some(begun);
             }
@@ -435,25 +435,25 @@ impl Queues {
     }
 
     #[expect(clippy::expect_used, reason = "the queues list existing tasks only")]
-    fn task(&mut self, id: BackfillId) -> &mut Task {
+    fn task(&mut self, id: BackfillId) -> &mut QueuedBackfill {
         self.tasks
             .get_mut(&id)
             .expect("a listed backfill does not exist")
     }
 
     #[expect(clippy::expect_used, reason = "a listed task's consumer exists")]
-    fn queue(&mut self, consumer: ConsumerId) -> &mut Queue {
+    fn queue(&mut self, consumer: ConsumerId) -> &mut ConsumerQueue {
         let queue = self.consumers.get_mut(&consumer);
         queue.expect("the consumer of a backfill does not exist")
     }
 }
 
-impl Queue {
+impl ConsumerQueue {
     /// Returns whether the consumer's own limits allow another backfill to begin.
     fn may_begin(&self) -> bool {
         match self.limits.order {
-            Order::RoundRobin => self.slots.count() < self.limits.backfills_max,
-            Order::Sequential => self.begun.count() == 0,
+            BackfillOrder::RoundRobin => self.slots.count() < self.limits.backfills_max,
+            BackfillOrder::Sequential => self.begun.count() == 0,
         }
     }
 }

@@ -6,21 +6,23 @@
 //! released. A backfill is added to the snoozed ones *before* its wake-up is registered, or its
 //! condition checked again. So every wake-up finds it.
 
-use super::queues::{Limits, QueueLengths, Queues, Removed, Sleep, Then};
-use super::task::{Outcome, Snooze, Task};
-use crate::delivery::{Buffers, OnRoom};
+use super::queues::{
+    AfterRun, BackfillQueues, ConsumerLimits, QueueLengths, QueuedSnooze, RemoveOutcome,
+};
+use super::task::{InvocationOutcome, ScheduledTask, Snooze};
+use crate::delivery::{Buffers, RoomWaker};
 use crate::stream::{BackfillId, ConsumerId, StreamState};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 use vbstore_core::Clock;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::{Condvar, Mutex};
 
 /// Schedules the backfills of an engine's streams on the workers.
 pub(crate) struct Scheduler<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<SchedulerState<T>>,
     /// Notified when a backfill may have become ready, and at the stop. Workers wait for it.
     changed: Condvar,
     buffers: Arc<Buffers>,
@@ -28,8 +30,8 @@ pub(crate) struct Scheduler<T> {
 }
 
 #[derive(Debug)]
-struct State<T> {
-    queues: Queues,
+struct SchedulerState<T> {
+    queues: BackfillQueues,
     /// The backfills that are not running. A worker owns those that are.
     backfills: HashMap<BackfillId, Box<T>>,
     is_stopped: bool,
@@ -49,7 +51,7 @@ pub(crate) enum NextGroup<T> {
     Stop,
 }
 
-impl<T: Task> std::fmt::Debug for Scheduler<T> {
+impl<T: ScheduledTask> std::fmt::Debug for Scheduler<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scheduler")
             .field("lengths", &self.lengths())
@@ -57,7 +59,7 @@ impl<T: Task> std::fmt::Debug for Scheduler<T> {
     }
 }
 
-impl<T: Task> Scheduler<T> {
+impl<T: ScheduledTask> Scheduler<T> {
     /// Creates a scheduler together with the buffers, which wake its backfills. `buffer_bytes_max`
     /// is the total size of the buffers in bytes.
     pub(crate) fn new(
@@ -70,9 +72,9 @@ impl<T: Task> Scheduler<T> {
             let on_room: Weak<Self> = Weak::clone(weak_self);
             Self {
                 state: Mutex::new(
-                    Rank::Leaf,
-                    State {
-                        queues: Queues::new(slots_max, pending_max),
+                    LockRank::Leaf,
+                    SchedulerState {
+                        queues: BackfillQueues::new(slots_max, pending_max),
                         backfills: HashMap::new(),
                         is_stopped: false,
                     },
@@ -88,7 +90,7 @@ impl<T: Task> Scheduler<T> {
         &self.buffers
     }
 
-    pub(crate) fn add_consumer(&self, consumer: ConsumerId, limits: Limits) {
+    pub(crate) fn add_consumer(&self, consumer: ConsumerId, limits: ConsumerLimits) {
         self.state.lock().queues.add_consumer(consumer, limits);
     }
 
@@ -153,28 +155,28 @@ impl<T: Task> Scheduler<T> {
         &self,
         id: BackfillId,
         consumer: ConsumerId,
-        outcome: Outcome<T>,
+        outcome: InvocationOutcome<T>,
         is_disk_full: impl Fn() -> bool,
     ) {
         let mut snoozed = None;
         let mut watcher = None;
         let mut keeps_slot = false;
         let (mut backfill, then) = match outcome {
-            Outcome::Again(backfill) => (Some(backfill), Then::Again),
-            Outcome::Unread(backfill) => (Some(backfill), Then::Unread),
-            Outcome::Snooze(mut backfill, snooze) => {
+            InvocationOutcome::Again(backfill) => (Some(backfill), AfterRun::Again),
+            InvocationOutcome::Unread(backfill) => (Some(backfill), AfterRun::Unread),
+            InvocationOutcome::Snooze(mut backfill, snooze) => {
                 snoozed = Some(snooze);
                 let sleep = match snooze {
-                    Snooze::Room => Sleep::Room,
+                    Snooze::Room => QueuedSnooze::Room,
                     Snooze::Durable { .. } => {
                         watcher = Some(backfill.watcher(|| self.waker(id)));
                         keeps_slot = !is_disk_full();
-                        Sleep::Durable { keeps_slot }
+                        QueuedSnooze::Durable { keeps_slot }
                     }
                 };
-                (Some(backfill), Then::Sleep(sleep))
+                (Some(backfill), AfterRun::Sleep(sleep))
             }
-            Outcome::Done => (None, Then::Done),
+            InvocationOutcome::Done => (None, AfterRun::Done),
         };
         if let Some(backfill) = &mut backfill {
             backfill.set_queued();
@@ -243,8 +245,8 @@ impl<T: Task> Scheduler<T> {
     pub(crate) fn remove(&self, id: BackfillId, consumer: ConsumerId) {
         let mut state = self.state.lock();
         let removed = match state.queues.remove(id) {
-            Removed::Now => state.backfills.remove(&id),
-            Removed::WhenSettled | Removed::Unknown => None,
+            RemoveOutcome::Now => state.backfills.remove(&id),
+            RemoveOutcome::WhenSettled | RemoveOutcome::Unknown => None,
         };
         drop(state);
         drop(removed);
@@ -277,7 +279,7 @@ impl<T: Task> Scheduler<T> {
     }
 }
 
-impl<T: Task> OnRoom for Scheduler<T> {
+impl<T: ScheduledTask> RoomWaker for Scheduler<T> {
     fn room(&self, consumer: ConsumerId) -> bool {
         let mut woken = false;
         let mut state = self.state.lock();
@@ -295,7 +297,7 @@ impl<T: Task> OnRoom for Scheduler<T> {
     }
 }
 
-impl<T: Task> State<T> {
+impl<T: ScheduledTask> SchedulerState<T> {
     #[expect(
         clippy::expect_used,
         clippy::unnecessary_box_returns,
@@ -328,7 +330,7 @@ struct SnoozeWaker<T> {
     backfill: BackfillId,
 }
 
-impl<T: Task> Wake for SnoozeWaker<T> {
+impl<T: ScheduledTask> Wake for SnoozeWaker<T> {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -342,7 +344,7 @@ impl<T: Task> Wake for SnoozeWaker<T> {
 
 /// Checks for tests.
 #[cfg(test)]
-impl<T: Task> Scheduler<T> {
+impl<T: ScheduledTask> Scheduler<T> {
     /// Asserts that the queues are consistent, and that no backfill is missing.
     pub(crate) fn check(&self) {
         let state = self.state.lock();

@@ -7,7 +7,7 @@ use std::task::Waker;
 use vbstore_core::{Seqno, Visibility};
 
 /// A unit of scheduling: a backfill, or a model of one.
-pub(crate) trait Task: fmt::Debug + Send + 'static {
+pub(crate) trait ScheduledTask: fmt::Debug + Send + 'static {
     /// Watches a vBucket for the task. Dropping it removes the watch.
     type Watcher;
 
@@ -40,7 +40,7 @@ pub(crate) enum Snooze {
 
 /// The outcome of an invocation.
 #[derive(Debug)]
-pub(crate) enum Outcome<T> {
+pub(crate) enum InvocationOutcome<T> {
     /// A slice was read, and there is more to read.
     Again(Box<T>),
     /// Nothing was read: the other backfills of its group used up the slice.

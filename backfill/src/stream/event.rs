@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use std::fmt;
 use vbstore_core::show;
-use vbstore_core::{ItemKind, ItemMeta, Marker, RollbackReason, Seqno, VbId};
+use vbstore_core::{ItemKind, ItemMeta, RollbackReason, Seqno, SnapshotMarker, VbId};
 use vbstore_engine::Error;
 
 /// One change, as a stream delivers it.
@@ -24,8 +24,8 @@ impl fmt::Debug for StreamItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamItem")
             .field("meta", &self.meta)
-            .field("key", &show::Key(&self.key))
-            .field("value", &show::Length::of(&self.value))
+            .field("key", &show::DebugKey(&self.key))
+            .field("value", &show::DebugLength::of(&self.value))
             .finish()
     }
 }
@@ -129,7 +129,7 @@ pub enum Event {
     /// A snapshot marker: the changes above its start, up to and including its end, follow. Once
     /// the consumer has taken them, its copy equals the vBucket at that end. A newer marker
     /// replaces this one.
-    SnapshotMarker(Marker),
+    SnapshotMarker(SnapshotMarker),
     /// A document was created or replaced.
     Mutation(StreamItem),
     /// A document was deleted.

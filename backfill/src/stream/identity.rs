@@ -1,7 +1,7 @@
 //! The identity of a stream and its request: plain data, shared by everything that works for it.
 
-use super::figures::Figures;
 use super::ids::{ConsumerId, StreamId};
+use super::metrics::StreamMetrics;
 use super::request::StreamOptions;
 use std::sync::Arc;
 use vbstore_core::{Reader, Seqno, VbId};
@@ -22,5 +22,5 @@ pub(crate) struct Stream {
     /// What its consumer has taken, as its vBucket sees it. The guard that keeps the stream
     /// registered there is in the mailbox.
     pub(crate) reader: Arc<Reader>,
-    pub(crate) metrics: Figures,
+    pub(crate) metrics: StreamMetrics,
 }

@@ -1,16 +1,16 @@
 //! Plain data about streams: identity, options, events, metrics. Contains no logic of streaming.
 
 mod event;
-mod figures;
 mod identity;
 mod ids;
+mod metrics;
 mod request;
 mod state;
 
-pub(crate) use figures::{Figures, add, get, set};
 pub(crate) use identity::Stream;
 pub(crate) use ids::{BackfillId, ConsumerId, Ids, StreamId};
+pub(crate) use metrics::{StreamMetrics, add, get, set};
 
 pub use event::{EndReason, Event, StreamEvent, StreamItem};
-pub use request::{Opened, Positions, StreamOptions, StreamRequest};
+pub use request::{OpenOutcome, Positions, StreamOptions, StreamRequest};
 pub use state::StreamState;

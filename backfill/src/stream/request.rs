@@ -97,7 +97,7 @@ impl StreamRequest {
 /// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a rollback means that no stream was opened"]
-pub enum Opened {
+pub enum OpenOutcome {
     /// The stream is open, and continues after the position.
     Continue,
     /// No stream was opened. The consumer must first roll back to a complete state at or below

@@ -1,7 +1,7 @@
 use super::*;
 use crate::consumer::TryRecv;
-use crate::delivery::Found;
-use crate::stream::{EndReason, Event, Opened, StreamOptions, StreamRequest};
+use crate::delivery::ReaderFinding;
+use crate::stream::{EndReason, Event, OpenOutcome, StreamOptions, StreamRequest};
 use vbstore_core::{Seqno, VbId, Visibility};
 use vbstore_engine::{Change, Config, Durability};
 
@@ -33,7 +33,7 @@ impl Fixture {
             ..StreamOptions::default()
         };
         let request = StreamRequest::from_start(VB).options(options).until(end);
-        assert_eq!(consumer.open(&request).unwrap(), Opened::Continue);
+        assert_eq!(consumer.open(&request).unwrap(), OpenOutcome::Continue);
         Self {
             engine,
             streams,
@@ -95,7 +95,7 @@ fn a_stream_that_is_ended_while_its_reader_reads_memory_has_that_end_alone() {
                 of.consumer.mailbox.notify(stream);
             }
             let found = of.consumer.mailbox.find();
-            assert!(matches!(found, Found::Tail(_)), "{found:?}");
+            assert!(matches!(found, ReaderFinding::Tail(_)), "{found:?}");
             meanwhile(&mut of);
             if what == "gone" {
                 of.engine.delete_vbucket(VB).unwrap();
@@ -115,7 +115,7 @@ fn a_stream_that_is_ended_while_its_reader_reads_memory_has_that_end_alone() {
 fn a_vbucket_that_is_deleted_while_its_reader_reads_memory_ends_the_stream_once() {
     let mut of = Fixture::new(Seqno::MAX);
     let found = of.consumer.mailbox.find();
-    assert!(matches!(found, Found::Tail(_)), "{found:?}");
+    assert!(matches!(found, ReaderFinding::Tail(_)), "{found:?}");
     of.engine.delete_vbucket(VB).unwrap();
     assert!(!of.consumer.follow_up(found).unwrap());
     assert_eq!(of.take(), ["end vbucket_gone"]);
@@ -126,11 +126,11 @@ fn a_vbucket_that_is_deleted_while_its_reader_reads_memory_ends_the_stream_once(
 fn a_pause_leaves_a_stream_alone_whose_reader_reads_memory() {
     let mut of = Fixture::new(Seqno::MAX);
     let found = of.consumer.mailbox.find();
-    assert!(matches!(found, Found::Tail(_)), "{found:?}");
+    assert!(matches!(found, ReaderFinding::Tail(_)), "{found:?}");
     let dropped = of
         .consumer
         .mailbox
-        .pause(of.consumer.mailbox.taker().acted());
+        .pause(of.consumer.mailbox.activity().acted());
     assert_eq!(dropped.streams, 0);
     assert!(of.consumer.follow_up(found).unwrap());
     assert_eq!(of.take(), ["marker", "1"]);

@@ -1,14 +1,14 @@
 //! One follower.
 
-use super::copy::{Copy, key_hash};
+use super::control::FollowControl;
 use super::journal::Journal;
-use super::signals::Signals;
+use super::replica::{Replica, key_hash};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use vbstore::{
-    Consumer, ConsumerConfig, EndReason, Error, Event, Opened, Position, Seqno, StreamRequest,
+    Consumer, ConsumerConfig, EndReason, Error, Event, OpenOutcome, Position, Seqno, StreamRequest,
     Streams, TryRecv, VbId,
 };
 
@@ -24,7 +24,7 @@ const WRONG_MAX: usize = 5;
 
 /// What a follower does on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum FollowerMode {
     /// Takes what comes.
     Steady,
     /// Takes nothing from half of the time on until nothing more is written.
@@ -36,7 +36,7 @@ pub(crate) enum Mode {
 /// What a follower does when it was cut. Who goes on at once mostly finds memory where it was; the
 /// others must read the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
+enum CutAction {
     /// Goes on from its positions.
     GoOn,
     /// The same when up to as many changes were made as it takes between two cuts: by then, not by
@@ -46,7 +46,7 @@ enum Cut {
     Forget,
 }
 
-impl Cut {
+impl CutAction {
     /// They take turns, so that a run with few cuts has all of them; who begins with which is decided
     /// by the seed, which followers that stand beside each other have one apart.
     fn first(seed: u64) -> Self {
@@ -68,7 +68,7 @@ impl Cut {
 
 /// Why a follower left its consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
+enum LeaveReason {
     /// It was cut on purpose, and comes back.
     Cut,
     /// Nothing more is written and it has everything.
@@ -81,10 +81,10 @@ enum Left {
 
 /// What a follower is to do.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct FollowerPlan {
     pub(crate) name: String,
     pub(crate) vbs: Vec<VbId>,
-    pub(crate) mode: Mode,
+    pub(crate) mode: FollowerMode,
     /// It is cut after this many events on average.
     pub(crate) reconnect_every: Option<u64>,
     pub(crate) seed: u64,
@@ -92,9 +92,9 @@ pub(crate) struct Plan {
 
 /// What a follower has found.
 #[derive(Debug, Default)]
-pub(crate) struct Followed {
+pub(crate) struct FollowerReport {
     pub(crate) name: String,
-    pub(crate) copies: BTreeMap<VbId, Copy>,
+    pub(crate) copies: BTreeMap<VbId, Replica>,
     pub(crate) events: u64,
     /// Changes among them.
     pub(crate) changes: u64,
@@ -111,19 +111,23 @@ pub(crate) struct Followed {
 
 pub(crate) struct Follower<'a> {
     streams: &'a Streams,
-    plan: Plan,
+    plan: FollowerPlan,
     journal: Option<&'a Journal>,
     random: SmallRng,
     positions: BTreeMap<VbId, Position>,
     /// Complete states that the journal does not reach yet.
     unproved: VecDeque<(VbId, Seqno, u64)>,
     cut_in: u64,
-    next_cut: Cut,
-    found: Followed,
+    next_cut: CutAction,
+    found: FollowerReport,
 }
 
 impl<'a> Follower<'a> {
-    pub(crate) fn new(streams: &'a Streams, plan: Plan, journal: Option<&'a Journal>) -> Self {
+    pub(crate) fn new(
+        streams: &'a Streams,
+        plan: FollowerPlan,
+        journal: Option<&'a Journal>,
+    ) -> Self {
         let mut follower = Self {
             streams,
             journal,
@@ -135,11 +139,15 @@ impl<'a> Follower<'a> {
                 .collect(),
             unproved: VecDeque::new(),
             cut_in: 0,
-            next_cut: Cut::first(plan.seed),
-            found: Followed {
+            next_cut: CutAction::first(plan.seed),
+            found: FollowerReport {
                 name: plan.name.clone(),
-                copies: plan.vbs.iter().map(|vb| (*vb, Copy::default())).collect(),
-                ..Followed::default()
+                copies: plan
+                    .vbs
+                    .iter()
+                    .map(|vb| (*vb, Replica::default()))
+                    .collect(),
+                ..FollowerReport::default()
             },
             plan,
         };
@@ -150,16 +158,16 @@ impl<'a> Follower<'a> {
     /// Follows until nothing more is written and it has everything, or the run fails. An error of its
     /// own, or a stream that ended with one, fails the run: opening the stream again would end the same
     /// way, again and again.
-    pub(crate) fn run(mut self, signals: &Signals) -> Followed {
+    pub(crate) fn run(mut self, signals: &FollowControl) -> FollowerReport {
         loop {
             let left = match self.follow(signals) {
-                Ok(Left::Cut) => self.come_back(signals).map(|()| Left::Cut),
+                Ok(LeaveReason::Cut) => self.come_back(signals).map(|()| LeaveReason::Cut),
                 left => left,
             };
             match left {
-                Ok(Left::Cut) => {}
-                Ok(Left::HasEverything | Left::StreamEnded) => break,
-                Ok(Left::RunFailed) => return self.found,
+                Ok(LeaveReason::Cut) => {}
+                Ok(LeaveReason::HasEverything | LeaveReason::StreamEnded) => break,
+                Ok(LeaveReason::RunFailed) => return self.found,
                 Err(error) => {
                     signals.fail(error);
                     return self.found;
@@ -174,13 +182,13 @@ impl<'a> Follower<'a> {
     }
 
     /// It was cut.
-    fn come_back(&mut self, signals: &Signals) -> Result<(), Error> {
+    fn come_back(&mut self, signals: &FollowControl) -> Result<(), Error> {
         self.found.reconnects += 1;
         let cut = self.next_cut;
         self.next_cut = cut.next();
         match cut {
-            Cut::GoOn => {}
-            Cut::StayAway => {
+            CutAction::GoOn => {}
+            CutAction::StayAway => {
                 self.found.stayed_away += 1;
                 let most = self.plan.reconnect_every.unwrap_or(0);
                 let missed = self.random.random_range(0..=most);
@@ -190,7 +198,7 @@ impl<'a> Follower<'a> {
                     std::thread::park_timeout(AWAY_LOOK);
                 }
             }
-            Cut::Forget => {
+            CutAction::Forget => {
                 self.found.forgot += 1;
                 for vb in self.plan.vbs.clone() {
                     self.begin_again(vb);
@@ -211,7 +219,7 @@ impl<'a> Follower<'a> {
     }
 
     /// Follows with one consumer; returns why it left it.
-    fn follow(&mut self, signals: &Signals) -> Result<Left, Error> {
+    fn follow(&mut self, signals: &FollowControl) -> Result<LeaveReason, Error> {
         let config = ConsumerConfig::default();
         let mut consumer = self.streams.consumer(&self.plan.name, &config)?;
         for vb in self.plan.vbs.clone() {
@@ -219,20 +227,20 @@ impl<'a> Follower<'a> {
         }
         loop {
             if signals.has_failed() {
-                return Ok(Left::RunFailed);
+                return Ok(LeaveReason::RunFailed);
             }
             let is_over = signals.is_over();
-            if !is_over && self.plan.mode == Mode::Frozen && signals.is_frozen() {
+            if !is_over && self.plan.mode == FollowerMode::Frozen && signals.is_frozen() {
                 std::thread::park_timeout(PATIENCE);
                 continue;
             }
-            if !is_over && self.plan.mode == Mode::Slow {
+            if !is_over && self.plan.mode == FollowerMode::Slow {
                 std::thread::park_timeout(SLOWNESS);
             }
             let event = match consumer.recv_timeout(PATIENCE) {
                 Ok(event) => event,
                 Err(TryRecv::Empty) if is_over && self.has_everything()? => {
-                    return Ok(Left::HasEverything);
+                    return Ok(LeaveReason::HasEverything);
                 }
                 Err(TryRecv::Empty) => continue,
                 // No stream of it ends unless the engine is closed.
@@ -253,19 +261,19 @@ impl<'a> Follower<'a> {
             self.cut_in -= 1;
             if self.cut_in == 0 {
                 self.draw_cut();
-                return Ok(Left::Cut);
+                return Ok(LeaveReason::Cut);
             }
         }
     }
 
     /// A stream of it has ended, which none does by itself.
-    fn ended(&mut self, vb: VbId, reason: EndReason) -> Result<Left, Error> {
+    fn ended(&mut self, vb: VbId, reason: EndReason) -> Result<LeaveReason, Error> {
         match reason {
             EndReason::Error(error) => Err(error),
             EndReason::Shutdown => Err(Error::Closed),
             reason => {
                 self.wrong(&format!("{vb}: ended: {}", reason.name()));
-                Ok(Left::StreamEnded)
+                Ok(LeaveReason::StreamEnded)
             }
         }
     }
@@ -273,7 +281,7 @@ impl<'a> Follower<'a> {
     fn open(&mut self, consumer: &mut Consumer, vb: VbId) -> Result<(), Error> {
         let position = self.positions.get(&vb).copied().unwrap_or_default();
         let opened = consumer.open(&StreamRequest::resume(vb, position))?;
-        if let Opened::Rollback { to, reason } = opened {
+        if let OpenOutcome::Rollback { to, reason } = opened {
             // Nothing is lost or purged here, so nothing may have to be undone.
             self.wrong(&format!("{vb}: told to go back to {to}: {}", reason.name()));
             self.begin_again(vb);
@@ -284,7 +292,7 @@ impl<'a> Follower<'a> {
 
     fn begin_again(&mut self, vb: VbId) {
         self.positions.insert(vb, Position::default());
-        self.found.copies.insert(vb, Copy::default());
+        self.found.copies.insert(vb, Replica::default());
     }
 
     fn take(&mut self, vb: VbId, event: &Event, position: Option<Position>) {
@@ -315,7 +323,7 @@ impl<'a> Follower<'a> {
             self.wrong(&format!("{vb}: {seqno} after {before:?}"));
         }
         if seqno == position.snap_end && self.journal.is_some() {
-            let digest = self.found.copies.get(&vb).map_or(0, Copy::digest);
+            let digest = self.found.copies.get(&vb).map_or(0, Replica::digest);
             self.unproved.push_back((vb, seqno, digest));
             self.prove();
         }

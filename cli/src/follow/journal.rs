@@ -1,6 +1,6 @@
 //! What a vBucket held at every seqno, told by its writers.
 
-use super::copy::Copy;
+use super::replica::Replica;
 use crate::number::u64_from;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,14 +10,14 @@ use vbstore::{Seqno, VbId};
 /// no gap below it.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    vbs: Vec<Mutex<Told>>,
+    vbs: Vec<Mutex<VbDigests>>,
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct VbDigests {
     /// The digest at each seqno, from 0 on.
     digests: Vec<u64>,
-    copy: Copy,
+    copy: Replica,
     /// Told before what comes before it.
     early: BTreeMap<u64, (u64, bool)>,
     /// A change was made at a seqno that nobody knows: nothing above it will ever be known.
@@ -27,9 +27,9 @@ struct Told {
 impl Journal {
     pub(crate) fn new(vbuckets: u16) -> Self {
         let empty = || {
-            Mutex::new(Told {
-                digests: vec![Copy::default().digest()],
-                ..Told::default()
+            Mutex::new(VbDigests {
+                digests: vec![Replica::default().digest()],
+                ..VbDigests::default()
             })
         };
         Self {
@@ -72,7 +72,7 @@ impl Journal {
         self.of(vb)?.digests.get(at).copied()
     }
 
-    fn of(&self, vb: VbId) -> Option<std::sync::MutexGuard<'_, Told>> {
+    fn of(&self, vb: VbId) -> Option<std::sync::MutexGuard<'_, VbDigests>> {
         // A writer that panicked has ended the run anyway.
         self.vbs.get(vb.index())?.lock().ok()
     }
@@ -89,7 +89,7 @@ mod tests {
         journal.note(vb, Seqno::new(2), 7, true);
         assert_eq!(journal.digest_at(vb, Seqno::new(2)), None);
         journal.note(vb, Seqno::new(1), 8, true);
-        let mut copy = Copy::default();
+        let mut copy = Replica::default();
         assert_eq!(journal.digest_at(vb, Seqno::ZERO), Some(copy.digest()));
         copy.apply(8, Seqno::new(1), true);
         assert_eq!(journal.digest_at(vb, Seqno::new(1)), Some(copy.digest()));

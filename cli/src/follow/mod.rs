@@ -1,24 +1,24 @@
 //! Consumers that keep a copy of what they follow, are frozen, slowed down or cut on purpose, and
 //! know what their copy must be.
 
-mod copy;
+mod control;
 mod follower;
 mod journal;
-mod signals;
+mod replica;
 
-pub(crate) use copy::{Copy, key_hash};
-pub(crate) use follower::{Followed, Follower, Mode, Plan};
+pub(crate) use control::{FinishOnDrop, FollowControl};
+pub(crate) use follower::{Follower, FollowerMode, FollowerPlan, FollowerReport};
 pub(crate) use journal::Journal;
-pub(crate) use signals::{Ending, Signals};
+pub(crate) use replica::{Replica, key_hash};
 
 use crate::args;
-use crate::output::{Failure, PROBLEM};
+use crate::output::{CommandError, PROBLEM};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use vbstore::{Engine, Streams, VbId};
 
 /// Followers at work.
-pub(crate) struct AtWork<'scope> {
-    threads: Vec<ScopedJoinHandle<'scope, Followed>>,
+pub(crate) struct RunningFollowers<'scope> {
+    threads: Vec<ScopedJoinHandle<'scope, FollowerReport>>,
 }
 
 /// Starts followers: the first `frozen` of them freeze, the next `slow` are slow, and those after
@@ -26,25 +26,25 @@ pub(crate) struct AtWork<'scope> {
 pub(crate) fn start<'scope, 'env: 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     streams: &'env Streams,
-    args: &args::Follow,
+    args: &args::FollowArgs,
     seed: u64,
-    signals: &'env Signals,
+    signals: &'env FollowControl,
     journal: Option<&'env Journal>,
     vbs_of: impl Fn(u16) -> Vec<VbId>,
-) -> Result<AtWork<'scope>, Failure> {
+) -> Result<RunningFollowers<'scope>, CommandError> {
     let mut threads = Vec::new();
     for number in 0..args.streams {
         let mode = if number < args.frozen {
-            Mode::Frozen
+            FollowerMode::Frozen
         } else if number < args.frozen.saturating_add(args.slow) {
-            Mode::Slow
+            FollowerMode::Slow
         } else {
-            Mode::Steady
+            FollowerMode::Steady
         };
         let may_be_cut = args
             .reconnecting
             .is_none_or(|count| number >= args.streams.saturating_sub(count));
-        let plan = Plan {
+        let plan = FollowerPlan {
             name: format!("follower-{number:03}"),
             vbs: vbs_of(number),
             mode,
@@ -55,21 +55,26 @@ pub(crate) fn start<'scope, 'env: 'scope>(
         let thread = Builder::new().name(format!("follower-{number}"));
         threads.push(thread.spawn_scoped(scope, work)?);
     }
-    Ok(AtWork { threads })
+    Ok(RunningFollowers { threads })
 }
 
-impl AtWork<'_> {
+impl RunningFollowers<'_> {
     /// Waits until all have everything, or the run has failed.
-    pub(crate) fn join(self) -> Result<Vec<Followed>, Failure> {
+    pub(crate) fn join(self) -> Result<Vec<FollowerReport>, CommandError> {
         let joined = self.threads.into_iter().map(ScopedJoinHandle::join);
         joined
-            .map(|thread| thread.map_err(|_| Failure::new(PROBLEM, "panic", "a follower panicked")))
+            .map(|thread| {
+                thread.map_err(|_| CommandError::new(PROBLEM, "panic", "a follower panicked"))
+            })
             .collect()
     }
 }
 
 /// Compares what followers have with what the store has, as it is now. Returns what is wrong.
-pub(crate) fn compare(engine: &Engine, followed: &[Followed]) -> Result<Vec<String>, Failure> {
+pub(crate) fn compare(
+    engine: &Engine,
+    followed: &[FollowerReport],
+) -> Result<Vec<String>, CommandError> {
     let mut wrong = Vec::new();
     let mut truth: std::collections::HashMap<VbId, u64> = std::collections::HashMap::new();
     for one in followed {
@@ -77,7 +82,7 @@ pub(crate) fn compare(engine: &Engine, followed: &[Followed]) -> Result<Vec<Stri
             let expected = if let Some(digest) = truth.get(vb) {
                 *digest
             } else {
-                let digest = Copy::of(&engine.vbucket(*vb)?)?.digest();
+                let digest = Replica::of(&engine.vbucket(*vb)?)?.digest();
                 truth.insert(*vb, digest);
                 digest
             };

@@ -5,21 +5,21 @@
 //! lines of about two windows; of these, the ones that are stored already are recognised by their
 //! value when the import goes on.
 
-mod beside;
+mod followers;
 mod progress;
 mod quotes;
 mod reader;
 
-use crate::args::{Format, Import};
+use crate::args::{Format, ImportArgs};
 use crate::input;
 use crate::number::usize_from;
-use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress as progress_bar};
-use crate::stop::Stop;
+use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM, progress as progress_bar};
+use crate::stop::StopFlag;
 use crate::store;
-use beside::{Beside, Outcome};
 use clap::ValueEnum;
-use progress::{Input, Progress, ProgressFile};
-use reader::{Line, Reader};
+use followers::{FollowersOutcome, ImportFollowers};
+use progress::{ImportProgress, InputIdentity, ProgressFile};
+use reader::{InputLine, InputReader};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::io::BufRead;
@@ -31,13 +31,13 @@ const REJECTED_MAX: usize = 100;
 /// How often the progress is synced, so that it survives a power cut.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &ImportArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let format = args
         .format
         .to_possible_value()
         .map_or_else(String::new, |v| v.get_name().to_owned());
-    let source = Input::of(&args.file, &format, &args.key).map_err(|e| {
-        Failure::new(
+    let source = InputIdentity::of(&args.file, &format, &args.key).map_err(|e| {
+        CommandError::new(
             crate::output::IO,
             "io",
             format!("{}: {e}", args.file.display()),
@@ -49,12 +49,12 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         .as_ref()
         .is_some_and(|earlier| earlier.input != source)
     {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the import that was cut short was of another input",
         ));
     }
-    let mut reader = Reader::new(input::open(&args.file, stop)?, args.format, &args.key);
-    reader.header().map_err(Failure::usage)?;
+    let mut reader = InputReader::new(input::open(&args.file, stop)?, args.format, &args.key);
+    reader.header().map_err(CommandError::usage)?;
     if let Some(earlier) = &earlier {
         reader.skip_to(earlier.line, earlier.offset)?;
     }
@@ -64,11 +64,11 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         .as_ref()
         .is_some_and(|earlier| earlier.store != store)
     {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the import that was cut short went into another store",
         ));
     }
-    let start = earlier.unwrap_or(Progress {
+    let start = earlier.unwrap_or(ImportProgress {
         input: source,
         store,
         line: 0,
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
         is_finished: false,
     });
     let mut importer = Importer::new(args, &engine, file, start);
-    let beside = Beside::of(&engine, args)?;
+    let beside = ImportFollowers::of(&engine, args)?;
     let mut import = || {
         let ended = importer.run(&mut reader, stop, beside.as_ref());
         // Also when it failed: what is under way is waited for and counted.
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Import, out: &mut Out, stop: &Stop) -> Run {
     Ok(if is_fine { DONE } else { PROBLEM })
 }
 
-struct UnderWay {
+struct PendingWrite {
     /// `None` for a line that needs no write.
     ticket: Option<Ticket>,
     line: u64,
@@ -104,11 +104,11 @@ struct UnderWay {
 }
 
 struct Importer<'a> {
-    args: &'a Import,
+    args: &'a ImportArgs,
     engine: &'a Engine,
     file: ProgressFile,
-    progress: Progress,
-    window: VecDeque<UnderWay>,
+    progress: ImportProgress,
+    window: VecDeque<PendingWrite>,
     window_max: usize,
     clock: SystemClock,
     synced_at: Duration,
@@ -124,14 +124,19 @@ struct Importer<'a> {
 }
 
 impl<'a> Importer<'a> {
-    fn new(args: &'a Import, engine: &'a Engine, file: ProgressFile, progress: Progress) -> Self {
+    fn new(
+        args: &'a ImportArgs,
+        engine: &'a Engine,
+        file: ProgressFile,
+        progress: ImportProgress,
+    ) -> Self {
         Self {
             args,
             engine,
             file,
             saved_line: progress.line,
             catching_up: args.resume.then_some(0),
-            progress: Progress {
+            progress: ImportProgress {
                 is_finished: false,
                 ..progress
             },
@@ -150,10 +155,10 @@ impl<'a> Importer<'a> {
 
     fn run(
         &mut self,
-        reader: &mut Reader<Box<dyn BufRead>>,
-        stop: &Stop,
-        beside: Option<&Beside>,
-    ) -> Result<(), Failure> {
+        reader: &mut InputReader<Box<dyn BufRead>>,
+        stop: &StopFlag,
+        beside: Option<&ImportFollowers>,
+    ) -> Result<(), CommandError> {
         while let Some(line) = reader.next()? {
             if stop.is_asked() {
                 // The line may be cut where the input was left.
@@ -176,8 +181,8 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    fn take(&mut self, line: Line) -> Result<(), Failure> {
-        let Line {
+    fn take(&mut self, line: InputLine) -> Result<(), CommandError> {
+        let InputLine {
             number,
             end,
             change,
@@ -195,7 +200,7 @@ impl<'a> Importer<'a> {
             Err(reason) => {
                 self.rejected_count += 1;
                 if self.args.strict {
-                    return Err(Failure::new(
+                    return Err(CommandError::new(
                         PROBLEM,
                         "rejected",
                         format!("line {number}: {reason}"),
@@ -207,7 +212,7 @@ impl<'a> Importer<'a> {
                 None
             }
         };
-        self.window.push_back(UnderWay {
+        self.window.push_back(PendingWrite {
             ticket,
             line: number,
             offset: end,
@@ -216,7 +221,7 @@ impl<'a> Importer<'a> {
     }
 
     /// Begins a write. The inner error is the line's own fault.
-    fn write(&mut self, change: &Change) -> Result<Result<Ticket, String>, Failure> {
+    fn write(&mut self, change: &Change) -> Result<Result<Ticket, String>, CommandError> {
         let durability = Durability::from(self.args.durability);
         let vb = self.engine.for_key(change.key());
         loop {
@@ -233,7 +238,7 @@ impl<'a> Importer<'a> {
 
     /// Whether a line was imported before the import was cut short. Looked at only until a whole
     /// window of lines was new: no more can have been under way.
-    fn is_there(&mut self, change: &Change) -> Result<bool, Failure> {
+    fn is_there(&mut self, change: &Change) -> Result<bool, CommandError> {
         let Some(new_in_a_row) = self.catching_up else {
             return Ok(false);
         };
@@ -254,7 +259,7 @@ impl<'a> Importer<'a> {
         Ok(is_there)
     }
 
-    fn acknowledge_oldest(&mut self) -> Result<(), Failure> {
+    fn acknowledge_oldest(&mut self) -> Result<(), CommandError> {
         let Some(oldest) = self.window.pop_front() else {
             return Ok(());
         };
@@ -274,7 +279,7 @@ impl<'a> Importer<'a> {
 
     /// Writes down how far the import has come. What is written down must survive whatever the
     /// file itself survives, so lines that were not synced are, first.
-    fn save(&mut self) -> Result<(), Failure> {
+    fn save(&mut self) -> Result<(), CommandError> {
         let now = self.clock.monotonic();
         let is_due = now.saturating_sub(self.synced_at) >= SYNC_INTERVAL;
         let is_over = self.window.is_empty();
@@ -297,14 +302,18 @@ impl<'a> Importer<'a> {
     }
 
     /// Waits for everything that is under way.
-    fn settle(&mut self) -> Result<(), Failure> {
+    fn settle(&mut self) -> Result<(), CommandError> {
         while !self.window.is_empty() {
             self.acknowledge_oldest()?;
         }
         self.save()
     }
 
-    fn report(&self, out: &mut Out, followed: Option<&Outcome>) -> Result<(), Failure> {
+    fn report(
+        &self,
+        out: &mut Output,
+        followed: Option<&FollowersOutcome>,
+    ) -> Result<(), CommandError> {
         self.bar.finish_and_clear();
         let seconds = self.clock.monotonic().as_secs_f64();
         let rejected: Vec<_> = self
@@ -321,7 +330,7 @@ impl<'a> Importer<'a> {
             "lines": self.progress.line,
             "rejected_count": self.rejected_count,
             "rejected": rejected,
-            "followed": followed.map(Outcome::to_json),
+            "followed": followed.map(FollowersOutcome::to_json),
         });
         if out.is_json {
             return out.line(object);

@@ -11,7 +11,7 @@ const FINGERPRINT_BYTES: u64 = 64 << 10;
 
 /// What the input was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Input {
+pub(crate) struct InputIdentity {
     path: String,
     format: String,
     key: String,
@@ -19,7 +19,7 @@ pub(crate) struct Input {
     fingerprint: u32,
 }
 
-impl Input {
+impl InputIdentity {
     /// Looks at an input. A pipe cannot be looked at twice: what is read from it is gone.
     pub(crate) fn of(path: &Path, format: &str, key: &str) -> io::Result<Self> {
         let (mut fingerprint, mut name) = (0, "-".to_owned());
@@ -44,8 +44,8 @@ impl Input {
 
 /// How far the import of an input has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Progress {
-    pub(crate) input: Input,
+pub(crate) struct ImportProgress {
+    pub(crate) input: InputIdentity,
     /// The store it went into: another store at the same place has none of it.
     pub(crate) store: String,
     /// The last line of which it and all before it are acknowledged.
@@ -66,7 +66,7 @@ impl ProgressFile {
         Self(PathBuf::from(name))
     }
 
-    pub(crate) fn load(&self) -> io::Result<Option<Progress>> {
+    pub(crate) fn load(&self) -> io::Result<Option<ImportProgress>> {
         match fs::read(&self.0) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
@@ -77,7 +77,7 @@ impl ProgressFile {
     }
 
     /// Puts it in place of what was there. With `sync` it survives a power cut; without, a kill.
-    pub(crate) fn save(&self, progress: &Progress, sync: bool) -> io::Result<()> {
+    pub(crate) fn save(&self, progress: &ImportProgress, sync: bool) -> io::Result<()> {
         let mut new = self.0.clone();
         new.set_extension("json.new");
         let mut file = File::create(&new)?;
@@ -99,13 +99,13 @@ mod tests {
         let (a, b) = (dir.path().join("a"), dir.path().join("b"));
         fs::write(&a, "one").unwrap();
         fs::write(&b, "two").unwrap();
-        let input = Input::of(&a, "json", "key").unwrap();
-        assert_ne!(input, Input::of(&b, "json", "key").unwrap());
-        assert_ne!(input, Input::of(&a, "json", "other").unwrap());
+        let input = InputIdentity::of(&a, "json", "key").unwrap();
+        assert_ne!(input, InputIdentity::of(&b, "json", "key").unwrap());
+        assert_ne!(input, InputIdentity::of(&a, "json", "other").unwrap());
 
         let file = ProgressFile::beside(&dir.path().join("store"));
         assert_eq!(file.load().unwrap(), None);
-        let progress = Progress {
+        let progress = ImportProgress {
             input,
             store: "s".to_owned(),
             line: 7,

@@ -3,7 +3,7 @@
 /// Where in a record the last byte seen was. Follows the same rules as the reader that takes the
 /// record apart: only a quote at the beginning of a field opens it, any other is a character.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Quotes {
+pub(super) enum QuoteState {
     /// At the beginning of a field.
     #[default]
     Start,
@@ -15,7 +15,7 @@ pub(super) enum Quotes {
     Closing,
 }
 
-impl Quotes {
+impl QuoteState {
     /// Goes on over more bytes of the record.
     pub(super) fn follow(&mut self, bytes: &[u8]) {
         for byte in bytes {
@@ -51,11 +51,11 @@ mod tests {
             ("a,\"\n", true),
             ("\"\",\"\"\r\n", false),
         ] {
-            let mut whole = Quotes::default();
+            let mut whole = QuoteState::default();
             whole.follow(record.as_bytes());
             assert_eq!(whole.is_open(), is_open, "{record:?}");
 
-            let mut bytewise = Quotes::default();
+            let mut bytewise = QuoteState::default();
             for byte in record.as_bytes() {
                 bytewise.follow(&[*byte]);
             }

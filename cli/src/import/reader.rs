@@ -1,6 +1,6 @@
 //! From input to records: lines, their keys, and why some are rejected.
 
-use super::quotes::Quotes;
+use super::quotes::QuoteState;
 use crate::args::Format;
 use crate::input::{LINE_MAX, read_line};
 use crate::number::u64_from;
@@ -14,7 +14,7 @@ const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
 
 /// One line of the input.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct InputLine {
     /// Counted from 1. Of a record over several lines, the last one.
     pub(crate) number: u64,
     /// Where the next line begins, in bytes.
@@ -24,7 +24,7 @@ pub(crate) struct Line {
 }
 
 /// Reads records from an input.
-pub(crate) struct Reader<R> {
+pub(crate) struct InputReader<R> {
     input: R,
     format: Format,
     key: String,
@@ -37,7 +37,7 @@ pub(crate) struct Reader<R> {
     open_since: Option<u64>,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> InputReader<R> {
     /// Reads from the beginning of the input, header included.
     pub(crate) fn new(input: R, format: Format, key: &str) -> Self {
         let (key, buffer) = (key.to_owned(), Vec::new());
@@ -91,13 +91,13 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Returns the next line that is not empty, `None` at the end.
-    pub(crate) fn next(&mut self) -> std::io::Result<Option<Line>> {
+    pub(crate) fn next(&mut self) -> std::io::Result<Option<InputLine>> {
         while self.fill()? {
             if self.buffer.is_empty() {
                 continue;
             }
             let change = self.parse();
-            return Ok(Some(Line {
+            return Ok(Some(InputLine {
                 number: self.number,
                 end: self.offset,
                 change,
@@ -111,7 +111,7 @@ impl<R: BufRead> Reader<R> {
         self.buffer.clear();
         self.open_since = None;
         let first = self.number + 1;
-        let mut quotes = Quotes::default();
+        let mut quotes = QuoteState::default();
         loop {
             let seen = self.buffer.len();
             let read = read_line(&mut self.input, &mut self.buffer)?;
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     fn read(input: &[u8], format: Format, key: &str) -> Vec<(u64, u64, Result<String, String>)> {
-        let mut reader = Reader::new(input, format, key);
+        let mut reader = InputReader::new(input, format, key);
         reader.header().unwrap();
         let mut lines = Vec::new();
         while let Some(line) = reader.next().unwrap() {
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn reading_goes_on_after_a_header_only() {
-        let mut reader = Reader::new(&b"k\n1\n"[..], Format::Csv, "k");
+        let mut reader = InputReader::new(&b"k\n1\n"[..], Format::Csv, "k");
         reader.header().unwrap();
         reader.skip_to(0, 0).unwrap();
         assert_eq!(reader.next().unwrap().unwrap().number, 2);
@@ -344,22 +344,26 @@ mod tests {
 
     #[test]
     fn a_header_without_the_column_is_refused() {
-        let mut reader = Reader::new(&b"a,b\n"[..], Format::Csv, "c");
+        let mut reader = InputReader::new(&b"a,b\n"[..], Format::Csv, "c");
         assert!(reader.header().unwrap_err().contains("no column \"c\""));
-        assert!(Reader::new(&b""[..], Format::Tsv, "c").header().is_err());
+        assert!(
+            InputReader::new(&b""[..], Format::Tsv, "c")
+                .header()
+                .is_err()
+        );
     }
 
     #[test]
     fn reading_goes_on_where_an_earlier_reader_was() {
         let input = b"{\"k\":1}\n{\"k\":2}\n{\"k\":3}\n";
-        let mut reader = Reader::new(&input[..], Format::Json, "k");
+        let mut reader = InputReader::new(&input[..], Format::Json, "k");
         let first = reader.next().unwrap().unwrap();
-        let mut second = Reader::new(&input[..], Format::Json, "k");
+        let mut second = InputReader::new(&input[..], Format::Json, "k");
         second.skip_to(first.number, first.end).unwrap();
         let line = second.next().unwrap().unwrap();
         assert_eq!((line.number, line.change.unwrap().key()), (2, &b"2"[..]));
         assert!(
-            Reader::new(&input[..], Format::Json, "k")
+            InputReader::new(&input[..], Format::Json, "k")
                 .skip_to(9, 999)
                 .is_err()
         );

@@ -10,7 +10,7 @@ const EXAMPLES_MAX: usize = 20;
 
 /// What the driver did.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Done {
+pub(super) struct DriverCounts {
     /// Calls that write.
     pub(super) writes: u64,
     /// Changes that were made: acknowledged, or found to be there though the write was refused.
@@ -23,7 +23,7 @@ pub(super) struct Done {
     pub(super) refused: u64,
 }
 
-impl Done {
+impl DriverCounts {
     pub(super) fn add(&mut self, other: Self) {
         self.writes += other.writes;
         self.changes += other.changes;
@@ -41,7 +41,7 @@ pub(super) struct Findings {
     pub(super) examples: Vec<String>,
     pub(super) slices: u64,
     pub(super) slice_items: u64,
-    pub(super) done: Done,
+    pub(super) done: DriverCounts,
 }
 
 impl Findings {

@@ -1,7 +1,7 @@
 //! `stress`: writers that check what they read, slices all the while, then open again and compare.
 
-mod figures;
 mod findings;
+mod metrics;
 mod model;
 mod sampler;
 mod slicer;
@@ -9,17 +9,17 @@ mod value;
 mod writer;
 
 use crate::args;
-use crate::exporting::Exporting;
-use crate::follow::{self, Ending, Followed, Journal, Signals};
+use crate::exporting::RunningExporter;
+use crate::follow::{self, FinishOnDrop, FollowControl, FollowerReport, Journal};
 use crate::number::u64_from;
-use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress, say};
-use crate::stop::Stop;
+use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM, progress, say};
+use crate::stop::StopFlag;
 use crate::{store, verify};
 use findings::Findings;
 use model::{Model, difference};
-use sampler::Samples;
+use sampler::DbSnapshotSamples;
 use serde_json::{Value, json};
-use slicer::Slicer;
+use slicer::StressSlicer;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -27,18 +27,18 @@ use vbstore::metrics::names;
 use vbstore::{
     Clock, Engine, Error, MetricsSnapshot, Streams, StreamsConfig, SystemClock, VbId, Verification,
 };
-use writer::Writer;
+use writer::StressWriter;
 
 /// How often the progress is shown and the clock looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &args::StressArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = store::open_or_create(&args.dir, Some(args.vbuckets))?;
     if store::vbuckets(&engine, None)?
         .iter()
         .any(|vb| vb.seqnos().is_ok_and(|s| s.high.get() > 0))
     {
-        return Err(Failure::usage(
+        return Err(CommandError::usage(
             "the store is not empty: stress must know all that is in it",
         ));
     }
@@ -48,17 +48,17 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
     let metrics = engine.metrics();
     let snapshots = &metrics.db_snapshots;
     snapshots.measure_waiting(sampler::time_on_run_queue);
-    let Churned {
+    let RunOutcome {
         mut findings,
         models,
         seconds,
         followed,
         samples,
-        figures,
+        metrics,
     } = churn(&engine, args, stop)?;
     check_rest(&engine, &mut findings);
     check_followed(&engine, &followed, &mut findings)?;
-    figures::check(&figures, &models, &followed, &mut findings);
+    metrics::check(&metrics, &models, &followed, &mut findings);
     let longest = engine.metrics().db_snapshots.longest_hold();
     let snapshots = samples.to_json(&engine);
     let cursors_dropped = engine.metrics().cursors_dropped.get();
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
         "refused": findings.done.refused,
         "space_bytes": space.total,
         "db_snapshots": snapshots,
-        "streams": of_streams(args, &followed, &figures, cursors_dropped),
+        "streams": of_streams(args, &followed, &metrics, cursors_dropped),
         "verify_ok": verification.is_ok(),
         "verify": verify::object(&verification, verification.is_ok()),
         "latencies": findings.latencies(),
@@ -104,23 +104,27 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
 }
 
 /// The outcome of a run.
-struct Churned {
+struct RunOutcome {
     findings: Findings,
     /// What must be there.
     models: Vec<Model>,
     seconds: f64,
-    followed: Vec<Followed>,
-    samples: Samples,
+    followed: Vec<FollowerReport>,
+    samples: DbSnapshotSamples,
     /// What the engine says when everybody is done.
-    figures: MetricsSnapshot,
+    metrics: MetricsSnapshot,
 }
 
 /// Writes, reads and follows until the time is over; then lets everybody who follows catch up. The
 /// first error of any thread ends the run, with that error.
-fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, Failure> {
+fn churn(
+    engine: &Engine,
+    args: &args::StressArgs,
+    stop: &StopFlag,
+) -> Result<RunOutcome, CommandError> {
     let is_over = AtomicBool::new(false);
     let is_sampled = AtomicBool::new(false);
-    let signals = Signals::default();
+    let signals = FollowControl::default();
     let journal = (args.follow.streams > 0).then(|| Journal::new(engine.vbuckets()));
     let default = StreamsConfig::default();
     let config = StreamsConfig {
@@ -130,15 +134,15 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
     };
     let streams = Streams::start(engine, &config)?;
     // After the streams, so that their figures are there when it is said where; given up before them.
-    let exporting = Exporting::start(&args.serving, engine)?;
+    let exporting = RunningExporter::start(&args.serving, engine)?;
     let (steps, of_slicers) = (AtomicU64::new(0), AtomicU64::new(0));
     let clock = SystemClock::new();
     let mut findings = Findings::default();
     let mut models = Vec::new();
     let (followed, samples) = std::thread::scope(|scope| {
         let (is_over, steps, is_sampled, signals) = (&is_over, &steps, &is_sampled, &signals);
-        let ending = Ending::new(signals, is_over);
-        let sampling = Ending::new(signals, is_sampled);
+        let ending = FinishOnDrop::new(signals, is_over);
+        let sampling = FinishOnDrop::new(signals, is_sampled);
         let workers = config.workers;
         let sample = move || sampler::sample(engine, workers, is_sampled, signals);
         let watching = Builder::new().name("sampler".to_owned());
@@ -147,18 +151,18 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
         let vb_of = |number: u16| vec![VbId::new(number % vbuckets)];
         let (follow, told) = (&args.follow, journal.as_ref());
         let at_work = follow::start(scope, &streams, follow, args.seed, signals, told, vb_of)?;
-        let pace = Pace { is_over, signals };
+        let pace = RunControl { is_over, signals };
         let mut writers = Vec::new();
         for number in 0..args.writers {
-            let writer = Writer::new(engine, args, number, told);
+            let writer = StressWriter::new(engine, args, number, told);
             let name = format!("writer-{number}");
-            writers.push(spawn(scope, name, writer, Writer::step, pace, steps)?);
+            writers.push(spawn(scope, name, writer, StressWriter::step, pace, steps)?);
         }
         let mut slicers = Vec::new();
         for number in 0..args.slicers {
-            let slicer = Slicer::new(engine, number);
+            let slicer = StressSlicer::new(engine, number);
             let name = format!("slicer-{number}");
-            let slice = Slicer::step;
+            let slice = StressSlicer::step;
             slicers.push(spawn(scope, name, slicer, slice, pace, &of_slicers)?);
         }
         show_progress(engine, args, stop, steps, &clock, signals);
@@ -180,29 +184,29 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
         drop(sampling);
         let (samples, found) = join(watching)?;
         findings.add(found);
-        Ok::<_, Failure>((followed?, samples))
+        Ok::<_, CommandError>((followed?, samples))
     })?;
     check_failure(&signals, &findings)?;
-    let figures = settled(&streams)?;
+    let metrics = settled(&streams)?;
     drop((exporting, streams));
-    Ok(Churned {
+    Ok(RunOutcome {
         findings,
         models,
         seconds: clock.monotonic().as_secs_f64(),
         followed,
         samples,
-        figures,
+        metrics,
     })
 }
 
 /// The figures when no backfill is under way: a worker may have delivered the last batch and not yet
 /// said that it is done.
-fn settled(streams: &Streams) -> Result<MetricsSnapshot, Failure> {
+fn settled(streams: &Streams) -> Result<MetricsSnapshot, CommandError> {
     let clock = SystemClock::new();
     loop {
-        let figures = streams.metrics_snapshot()?;
+        let metrics = streams.metrics_snapshot()?;
         let is_over = clock.monotonic() > Duration::from_secs(10);
-        if figures.sum(&names::BACKFILL_TASKS) == 0.0 || is_over {
+        if metrics.sum(&names::BACKFILL_TASKS) == 0.0 || is_over {
             // Again: the engine's part of this one was sampled before the queues were looked at.
             return Ok(streams.metrics_snapshot()?);
         }
@@ -213,9 +217,9 @@ fn settled(streams: &Streams) -> Result<MetricsSnapshot, Failure> {
 /// Every follower has what the store has, and met nothing that must not be.
 fn check_followed(
     engine: &Engine,
-    followed: &[Followed],
+    followed: &[FollowerReport],
     findings: &mut Findings,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     for one in followed {
         for wrong in &one.wrong {
             findings.violation(wrong.clone());
@@ -230,13 +234,13 @@ fn check_followed(
 }
 
 fn of_streams(
-    args: &args::Stress,
-    followed: &[Followed],
-    figures: &MetricsSnapshot,
+    args: &args::StressArgs,
+    followed: &[FollowerReport],
+    metrics: &MetricsSnapshot,
     cursors_dropped: u64,
 ) -> Value {
-    let items = |source| figures.value_by(&names::STREAM_ITEMS, &[("source", source)]);
-    let sum = |of: fn(&Followed) -> u64| {
+    let items = |source| metrics.value_by(&names::STREAM_ITEMS, &[("source", source)]);
+    let sum = |of: fn(&FollowerReport) -> u64| {
         let sum: u64 = followed.iter().map(of).sum();
         sum
     };
@@ -251,15 +255,15 @@ fn of_streams(
         "forgot": sum(|one| one.forgot),
         "items_from_disk": items("disk"),
         "items_from_memory": items("memory"),
-        "backfills": figures.value(&names::BACKFILLS_STARTED),
-        "slices": figures.sum(&names::BACKFILL_SLICES),
-        "slices_shared": figures.value(&names::BACKFILL_SLICES_SHARED),
+        "backfills": metrics.value(&names::BACKFILLS_STARTED),
+        "slices": metrics.sum(&names::BACKFILL_SLICES),
+        "slices_shared": metrics.value(&names::BACKFILL_SLICES_SHARED),
         "cursors_dropped": cursors_dropped,
     })
 }
 
 /// If the run has failed, says on standard error what was found until then: there will be no report.
-fn check_failure(signals: &Signals, findings: &Findings) -> Result<(), Failure> {
+fn check_failure(signals: &FollowControl, findings: &Findings) -> Result<(), CommandError> {
     let checked = signals.check();
     if checked.is_err() {
         for example in &findings.examples {
@@ -271,9 +275,9 @@ fn check_failure(signals: &Signals, findings: &Findings) -> Result<(), Failure> 
 
 /// When the threads of a run stop stepping, and whom they tell of an error.
 #[derive(Clone, Copy)]
-struct Pace<'a> {
+struct RunControl<'a> {
     is_over: &'a AtomicBool,
-    signals: &'a Signals,
+    signals: &'a FollowControl,
 }
 
 /// Starts a thread that steps until it is over or a step fails, which fails the run.
@@ -282,7 +286,7 @@ fn spawn<'scope, W: Send + 'scope>(
     name: String,
     mut worker: W,
     step: impl Fn(&mut W) -> Result<(), Error> + Send + 'scope,
-    pace: Pace<'scope>,
+    pace: RunControl<'scope>,
     steps: &'scope AtomicU64,
 ) -> std::io::Result<ScopedJoinHandle<'scope, W>> {
     Builder::new().name(name).spawn_scoped(scope, move || {
@@ -297,20 +301,20 @@ fn spawn<'scope, W: Send + 'scope>(
     })
 }
 
-fn join<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, Failure> {
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T, CommandError> {
     let name = thread.thread().name().unwrap_or("a thread").to_owned();
-    let panicked = |_| Failure::new(PROBLEM, "panic", format!("{name} panicked"));
+    let panicked = |_| CommandError::new(PROBLEM, "panic", format!("{name} panicked"));
     thread.join().map_err(panicked)
 }
 
 /// Waits until the time is over, a signal has come or the run has failed.
 fn show_progress(
     engine: &Engine,
-    args: &args::Stress,
-    stop: &Stop,
+    args: &args::StressArgs,
+    stop: &StopFlag,
     steps: &AtomicU64,
     clock: &SystemClock,
-    signals: &Signals,
+    signals: &FollowControl,
 ) {
     let bar = progress();
     let end = Duration::from_secs(args.seconds);
@@ -348,7 +352,11 @@ fn check_rest(engine: &Engine, findings: &mut Findings) {
 }
 
 /// Returns how many keys do not hold what was acknowledged.
-fn compare(engine: &Engine, models: &[Model], findings: &mut Findings) -> Result<u64, Failure> {
+fn compare(
+    engine: &Engine,
+    models: &[Model],
+    findings: &mut Findings,
+) -> Result<u64, CommandError> {
     let mut lost: u64 = 0;
     for (key, expected) in models.iter().flatten() {
         let found = engine.for_key(key).get(key)?;
@@ -380,7 +388,12 @@ fn check_counts(found: &Verification, models: &[Model], findings: &mut Findings)
     }
 }
 
-fn tell(args: &args::Stress, out: &mut Out, report: &Value, is_ok: bool) -> Result<(), Failure> {
+fn tell(
+    args: &args::StressArgs,
+    out: &mut Output,
+    report: &Value,
+    is_ok: bool,
+) -> Result<(), CommandError> {
     if let Some(Some(file)) = &args.json {
         std::fs::write(file, format!("{report:#}\n"))?;
     }

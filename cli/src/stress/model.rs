@@ -6,7 +6,7 @@ use vbstore::{Cas, Document, Seqno};
 
 /// What a key must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Expected {
+pub(super) struct ExpectedValue {
     /// 0 for a deletion that was found to have been made: nobody was told its seqno.
     pub(super) seqno: Seqno,
     pub(super) cas: Cas,
@@ -15,12 +15,12 @@ pub(super) struct Expected {
 }
 
 /// What all keys of a writer must hold.
-pub(super) type Model = HashMap<String, Expected>;
+pub(super) type Model = HashMap<String, ExpectedValue>;
 
 /// Returns what is wrong with a key, if anything is.
 pub(super) fn difference(
     key: &str,
-    expected: Option<&Expected>,
+    expected: Option<&ExpectedValue>,
     found: Option<&Document>,
 ) -> Option<String> {
     let version = expected.and_then(|expected| expected.version);
@@ -57,14 +57,14 @@ pub(super) fn difference(
 /// What is wrong, if the key has neither what it had before nor what the write was to give it.
 pub(super) fn outcome(
     key: &str,
-    before: Option<&Expected>,
+    before: Option<&ExpectedValue>,
     after: Option<u64>,
     found: Option<&Document>,
-) -> Result<Option<Expected>, String> {
+) -> Result<Option<ExpectedValue>, String> {
     let Some(as_refused) = difference(key, before, found) else {
         return Ok(None);
     };
-    let made = Expected {
+    let made = ExpectedValue {
         seqno: found.map_or(Seqno::ZERO, |found| found.meta.seqno),
         cas: found.map_or(Cas::new(0), |found| found.meta.cas),
         version: after,
@@ -96,7 +96,7 @@ mod tests {
             },
             value: value::make("k", version, 20).into(),
         };
-        let expected = |seqno, version| Expected {
+        let expected = |seqno, version| ExpectedValue {
             seqno: Seqno::new(seqno),
             cas: Cas::new(seqno + 100),
             version: Some(version),
@@ -143,12 +143,12 @@ mod tests {
             meta,
             value: value::make("k", 3, 20).into(),
         };
-        let expected = Expected {
+        let expected = ExpectedValue {
             seqno: Seqno::new(5),
             cas: Cas::new(9),
             version: Some(3),
         };
-        let deleted = Expected {
+        let deleted = ExpectedValue {
             version: None,
             ..expected
         };
@@ -160,15 +160,15 @@ mod tests {
         assert!(difference("k", None, Some(&found)).is_some());
         assert!(difference("k", Some(&deleted), Some(&found)).is_some());
         for wrong in [
-            Expected {
+            ExpectedValue {
                 version: Some(2),
                 ..expected
             },
-            Expected {
+            ExpectedValue {
                 seqno: Seqno::new(4),
                 ..expected
             },
-            Expected {
+            ExpectedValue {
                 cas: Cas::new(8),
                 ..expected
             },

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use vbstore::{Engine, Error, HOLD_BOUNDS_MICROS, Holder, LongHold};
+use vbstore::{DbSnapshotHolder, Engine, Error, HOLD_BOUNDS_MICROS, LongHold};
 
 use super::findings::Findings;
-use crate::follow::Signals;
+use crate::follow::FollowControl;
 use crate::number::u64_from;
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(10);
 
 /// What was seen of db snapshots.
 #[derive(Debug, Default)]
-pub(super) struct Samples {
+pub(super) struct DbSnapshotSamples {
     taken: u64,
     /// Samples in which nothing was opened or closed between two looks, so that both counts speak
     /// of the same.
@@ -29,9 +29,9 @@ pub(super) fn sample(
     engine: &Engine,
     workers: usize,
     is_over: &AtomicBool,
-    signals: &Signals,
-) -> (Samples, Findings) {
-    let mut samples = Samples::default();
+    signals: &FollowControl,
+) -> (DbSnapshotSamples, Findings) {
+    let mut samples = DbSnapshotSamples::default();
     let mut findings = Findings::default();
     while !is_over.load(Ordering::Acquire) {
         if let Err(error) = look(engine, workers, &mut samples, &mut findings) {
@@ -46,12 +46,12 @@ pub(super) fn sample(
 fn look(
     engine: &Engine,
     workers: usize,
-    samples: &mut Samples,
+    samples: &mut DbSnapshotSamples,
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let metrics = engine.metrics();
     let ours = &metrics.db_snapshots;
-    let for_streams = ours.open_by(Holder::Backfill);
+    let for_streams = ours.open_by(DbSnapshotHolder::Backfill);
     samples.taken += 1;
     samples.most_for_streams = samples.most_for_streams.max(for_streams);
     // Some may have been closed since they were counted.
@@ -83,7 +83,7 @@ fn look(
     Ok(())
 }
 
-impl Samples {
+impl DbSnapshotSamples {
     /// What was seen, and how long db snapshots were held.
     pub(super) fn to_json(&self, engine: &Engine) -> Value {
         let metrics = engine.metrics();

@@ -5,7 +5,7 @@ use super::value;
 use std::collections::HashSet;
 use vbstore::{Clock, Engine, Error, Seqno, SeqnoRange, SliceBudget, SliceEnd, SystemClock, VbId};
 
-pub(super) struct Slicer<'a> {
+pub(super) struct StressSlicer<'a> {
     engine: &'a Engine,
     vb: u16,
     range: SeqnoRange,
@@ -14,7 +14,7 @@ pub(super) struct Slicer<'a> {
     pub(super) findings: Findings,
 }
 
-impl<'a> Slicer<'a> {
+impl<'a> StressSlicer<'a> {
     pub(super) fn new(engine: &'a Engine, number: u16) -> Self {
         Self {
             engine,

@@ -1,7 +1,7 @@
 //! A writer: owns keys of its own, so it knows what each of them must hold.
 
 use super::findings::Findings;
-use super::model::{Expected, Model, difference, outcome};
+use super::model::{ExpectedValue, Model, difference, outcome};
 use super::value;
 use crate::args;
 use crate::follow::{Journal, key_hash};
@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 use vbstore::{
     Cas, Change, Clock, Document, Durability, Engine, Error, PageForm, Seqno, SystemClock, VbId,
-    Written,
+    WriteReceipt,
 };
 
 /// How long a writer rests after a write that was refused because the disk is full.
@@ -32,7 +32,7 @@ const KINDS: [&str; 11] = [
     "prefix",
 ];
 
-pub(super) struct Writer<'a> {
+pub(super) struct StressWriter<'a> {
     engine: &'a Engine,
     /// For those who follow.
     journal: Option<&'a Journal>,
@@ -48,10 +48,10 @@ pub(super) struct Writer<'a> {
     pub(super) findings: Findings,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> StressWriter<'a> {
     pub(super) fn new(
         engine: &'a Engine,
-        args: &args::Stress,
+        args: &args::StressArgs,
         number: u16,
         journal: Option<&'a Journal>,
     ) -> Self {
@@ -259,7 +259,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes note of a change that was made.
-    fn note(&mut self, vb: VbId, key: &str, made: Expected) {
+    fn note(&mut self, vb: VbId, key: &str, made: ExpectedValue) {
         self.findings.done.changes += 1;
         if made.seqno == Seqno::ZERO {
             if let Some(journal) = self.journal {
@@ -351,8 +351,8 @@ impl<'a> Writer<'a> {
 }
 
 /// What a key must hold after a change that was acknowledged.
-fn acknowledged(written: Written, version: Option<u64>) -> Expected {
-    Expected {
+fn acknowledged(written: WriteReceipt, version: Option<u64>) -> ExpectedValue {
+    ExpectedValue {
         seqno: written.seqno,
         cas: written.cas,
         version,

@@ -1,7 +1,7 @@
 //! Following all vBuckets into a file each.
 
 use super::object;
-use crate::output::{Failure, PROBLEM};
+use crate::output::{CommandError, PROBLEM};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -9,34 +9,40 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vbstore::{
-    Consumer, ConsumerConfig, Event, Opened, StreamRequest, Streams, TryRecv, VBucket, VbId,
+    Consumer, ConsumerConfig, Event, OpenOutcome, StreamRequest, Streams, TryRecv, VBucket, VbId,
 };
 
 /// How soon it is noticed that nothing more will be written.
 const POLL: Duration = Duration::from_millis(50);
 
 /// One file for each vBucket.
-pub(crate) struct Files {
+pub(crate) struct VbFiles {
     consumer: Consumer,
     writers: BTreeMap<VbId, BufWriter<File>>,
     vbs: Vec<VBucket>,
 }
 
-impl Files {
+impl VbFiles {
     /// Makes the files and opens a stream of each vBucket, from the beginning.
     pub(crate) fn create(
         dir: &Path,
         streams: &Streams,
         vbs: Vec<VBucket>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, CommandError> {
         fs::create_dir_all(dir)?;
         let mut consumer = streams.consumer("import", &ConsumerConfig::default())?;
         let mut writers = BTreeMap::new();
         for vb in &vbs {
             let name = format!("{}.jsonl", vb.id());
             writers.insert(vb.id(), BufWriter::new(File::create(dir.join(name))?));
-            if let Opened::Rollback { .. } = consumer.open(&StreamRequest::from_start(vb.id()))? {
-                return Err(Failure::new(PROBLEM, "rollback", "refused from the start"));
+            if let OpenOutcome::Rollback { .. } =
+                consumer.open(&StreamRequest::from_start(vb.id()))?
+            {
+                return Err(CommandError::new(
+                    PROBLEM,
+                    "rollback",
+                    "refused from the start",
+                ));
             }
         }
         Ok(Self {
@@ -47,7 +53,7 @@ impl Files {
     }
 
     /// Writes what comes, until `is_over` and everything is there. Returns how many events.
-    pub(crate) fn follow(mut self, is_over: &AtomicBool) -> Result<u64, Failure> {
+    pub(crate) fn follow(mut self, is_over: &AtomicBool) -> Result<u64, CommandError> {
         let mut events: u64 = 0;
         loop {
             let was_over = is_over.load(Ordering::Acquire);
@@ -63,7 +69,7 @@ impl Files {
             }
             if let Event::End(reason) = &event.event {
                 let what = format!("the stream of {} ended: {}", event.vb, reason.name());
-                return Err(Failure::new(PROBLEM, "stream", what));
+                return Err(CommandError::new(PROBLEM, "stream", what));
             }
         }
         for file in self.writers.values_mut() {
@@ -72,7 +78,7 @@ impl Files {
         Ok(events)
     }
 
-    fn has_everything(&self) -> Result<bool, Failure> {
+    fn has_everything(&self) -> Result<bool, CommandError> {
         for vb in &self.vbs {
             let position = self.consumer.position(vb.id()).unwrap_or_default();
             if position.seqno < vb.seqnos()?.high {

@@ -5,18 +5,18 @@ mod files;
 mod state;
 
 pub(crate) use events::object;
-pub(crate) use files::Files;
+pub(crate) use files::VbFiles;
 
-use crate::args::Tail;
-use crate::output::{DONE, Failure, Out, PROBLEM, Run, USAGE};
-use crate::stop::Stop;
+use crate::args::TailArgs;
+use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM, USAGE};
+use crate::stop::StopFlag;
 use crate::store;
 use serde_json::json;
-use state::StateFile;
+use state::TailStateFile;
 use std::path::Path;
 use std::time::Duration;
 use vbstore::{
-    Clock, Consumer, ConsumerConfig, EndReason, Engine, Event, Opened, Position, Positions,
+    Clock, Consumer, ConsumerConfig, EndReason, Engine, Event, OpenOutcome, Position, Positions,
     RollbackReason, Seqno, StreamOptions, StreamRequest, Streams, StreamsConfig, SystemClock,
     TryRecv, VBucket,
 };
@@ -26,22 +26,22 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long a position inside a snapshot may go unsaved.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(args: &Tail, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &TailArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = store::open_to_read(&args.dir, args.reading, out)?;
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let consumer = streams.consumer("tail", &ConsumerConfig::default())?;
     let state = args
         .resume
         .as_ref()
-        .map(|path| StateFile::new(path, engine.store_uuid()));
-    let mut tail = Following {
+        .map(|path| TailStateFile::new(path, engine.store_uuid()));
+    let mut tail = TailRun {
         consumer,
         state,
         saved: Positions::default(),
         is_keys_only: args.keys_only,
         clock: SystemClock::new(),
         saved_at: Duration::ZERO,
-        unsaved: Unsaved::Nothing,
+        unsaved: UnsavedOutput::Nothing,
         is_cut_off: false,
     };
     tail.open(args, &engine, out)?;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Tail, out: &mut Out, stop: &Stop) -> Run {
 
 /// What was printed since the position was saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unsaved {
+enum UnsavedOutput {
     Nothing,
     /// Part of a snapshot.
     Part,
@@ -63,21 +63,26 @@ enum Unsaved {
     Complete,
 }
 
-struct Following {
+struct TailRun {
     consumer: Consumer,
-    state: Option<StateFile>,
+    state: Option<TailStateFile>,
     /// What the state file held; of vBuckets that are not followed now it goes on to hold it.
     saved: Positions,
     is_keys_only: bool,
     clock: SystemClock,
     saved_at: Duration,
-    unsaved: Unsaved,
+    unsaved: UnsavedOutput,
     /// A stream did not end where it should.
     is_cut_off: bool,
 }
 
-impl Following {
-    fn open(&mut self, args: &Tail, engine: &Engine, out: &mut Out) -> Result<(), Failure> {
+impl TailRun {
+    fn open(
+        &mut self,
+        args: &TailArgs,
+        engine: &Engine,
+        out: &mut Output,
+    ) -> Result<(), CommandError> {
         let saved = match &self.state {
             Some(state) => state.load()?,
             None => None,
@@ -98,7 +103,7 @@ impl Following {
             if args.until_high {
                 request = request.until(vb.seqnos()?.high);
             }
-            if let Opened::Rollback { to, reason } = self.consumer.open(&request)? {
+            if let OpenOutcome::Rollback { to, reason } = self.consumer.open(&request)? {
                 if reason == RollbackReason::FilterChanged {
                     return Err(filter_changed(args));
                 }
@@ -115,7 +120,7 @@ impl Following {
 
     /// Prints what comes, until all streams have ended or a signal has come. Returns whether it was
     /// the former.
-    fn follow(&mut self, out: &mut Out, stop: &Stop) -> Result<bool, Failure> {
+    fn follow(&mut self, out: &mut Output, stop: &StopFlag) -> Result<bool, CommandError> {
         let is_whole = loop {
             if stop.is_asked() {
                 break false;
@@ -139,16 +144,16 @@ impl Following {
             out.line(object(event.vb, &event.event, self.is_keys_only))?;
             let position = self.consumer.position(event.vb);
             if position.is_some_and(|p| p.is_complete()) {
-                self.unsaved = Unsaved::Complete;
-            } else if self.unsaved == Unsaved::Nothing {
-                self.unsaved = Unsaved::Part;
+                self.unsaved = UnsavedOutput::Complete;
+            } else if self.unsaved == UnsavedOutput::Nothing {
+                self.unsaved = UnsavedOutput::Part;
             }
             if self.is_late() {
                 self.save(out)?;
             }
         };
-        if self.unsaved == Unsaved::Part {
-            self.unsaved = Unsaved::Complete;
+        if self.unsaved == UnsavedOutput::Part {
+            self.unsaved = UnsavedOutput::Complete;
         }
         self.save(out)?;
         Ok(is_whole)
@@ -160,37 +165,37 @@ impl Following {
     }
 
     /// Writes out what was printed, and only then the position that speaks of it.
-    fn save(&mut self, out: &mut Out) -> Result<(), Failure> {
-        if self.unsaved == Unsaved::Nothing {
+    fn save(&mut self, out: &mut Output) -> Result<(), CommandError> {
+        if self.unsaved == UnsavedOutput::Nothing {
             return Ok(());
         }
         out.flush()?;
-        if self.unsaved == Unsaved::Complete || self.is_late() {
+        if self.unsaved == UnsavedOutput::Complete || self.is_late() {
             if let Some(state) = &self.state {
                 let mut positions = self.saved.clone();
                 positions.0.extend(&self.consumer.positions().0);
                 state.save(&positions)?;
             }
             self.saved_at = self.clock.monotonic();
-            self.unsaved = Unsaved::Nothing;
+            self.unsaved = UnsavedOutput::Nothing;
         }
         Ok(())
     }
 }
 
 /// The file's positions were reached with other options.
-fn filter_changed(args: &Tail) -> Failure {
+fn filter_changed(args: &TailArgs) -> CommandError {
     let file = args.resume.as_deref().unwrap_or_else(|| Path::new(""));
     let text = format!(
         "{}: was written by a tail with another --prefix or --keys-only, which left out what this one \
          wants; give the same options, or another file to begin at the beginning",
         file.display()
     );
-    Failure::new(USAGE, "filter_changed", text)
+    CommandError::new(USAGE, "filter_changed", text)
 }
 
 /// The position of somebody who knows everything before `from`.
-pub(crate) fn after(vb: &VBucket, from: u64) -> Result<Position, Failure> {
+pub(crate) fn after(vb: &VBucket, from: u64) -> Result<Position, CommandError> {
     let seqno = Seqno::new(from.saturating_sub(1));
     let seqnos = vb.seqnos()?;
     Ok(Position {

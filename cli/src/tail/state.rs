@@ -1,6 +1,6 @@
 //! The file that keeps where a tail is.
 
-use crate::output::{Failure, USAGE};
+use crate::output::{CommandError, USAGE};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,18 +8,18 @@ use std::path::{Path, PathBuf};
 use vbstore::{Positions, StoreUuid};
 
 #[derive(Debug, Serialize, Deserialize)]
-struct State {
+struct TailState {
     store: String,
     positions: Positions,
 }
 
 #[derive(Debug)]
-pub(super) struct StateFile {
+pub(super) struct TailStateFile {
     path: PathBuf,
     store: String,
 }
 
-impl StateFile {
+impl TailStateFile {
     pub(super) fn new(path: &Path, store: StoreUuid) -> Self {
         Self {
             path: path.to_owned(),
@@ -28,7 +28,7 @@ impl StateFile {
     }
 
     /// Returns the positions it holds, if it is there.
-    pub(super) fn load(&self) -> Result<Option<Positions>, Failure> {
+    pub(super) fn load(&self) -> Result<Option<Positions>, CommandError> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -36,9 +36,9 @@ impl StateFile {
         };
         let refused = |what: String| {
             let text = format!("{}: {what}", self.path.display());
-            Failure::new(USAGE, "resume", text)
+            CommandError::new(USAGE, "resume", text)
         };
-        let state: State =
+        let state: TailState =
             serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
         if state.store != self.store {
             return Err(refused("is of another store".to_owned()));
@@ -47,8 +47,8 @@ impl StateFile {
     }
 
     /// Puts it in place of what was there, so that a kill leaves the one or the other.
-    pub(super) fn save(&self, positions: &Positions) -> Result<(), Failure> {
-        let state = State {
+    pub(super) fn save(&self, positions: &Positions) -> Result<(), CommandError> {
+        let state = TailState {
             store: self.store.clone(),
             positions: positions.clone(),
         };

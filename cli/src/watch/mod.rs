@@ -1,12 +1,12 @@
 //! `watch`: shows the main figures of a running exporter.
 
-mod figures;
+mod scraped;
 mod show;
 
 use crate::args;
-use crate::output::{DONE, Failure, IO, Out, Run};
-use crate::stop::Stop;
-use figures::Figures;
+use crate::output::{CommandError, CommandResult, DONE, IO, Output};
+use crate::stop::StopFlag;
+use scraped::ScrapedMetrics;
 use std::io::IsTerminal;
 use std::time::Duration;
 use vbstore::{Clock, SystemClock};
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Cursor home, and what is below it cleared.
 const HOME: &str = "\u{1b}[H\u{1b}[J";
 
-pub(crate) fn run(args: &args::Watch, out: &mut Out, stop: &Stop) -> Run {
+pub(crate) fn run(args: &args::WatchArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let url = url_of(&args.url);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(PATIENCE))
@@ -27,21 +27,21 @@ pub(crate) fn run(args: &args::Watch, out: &mut Out, stop: &Stop) -> Run {
     let is_redrawn = !out.is_json && std::io::stdout().is_terminal();
     let clock = SystemClock::new();
     let interval = Duration::from_secs_f64(args.interval);
-    let mut before: Option<Figures> = None;
+    let mut before: Option<ScrapedMetrics> = None;
     let (mut shown, mut due) = (0_u64, Duration::ZERO);
     loop {
-        let figures = scrape(&agent, &url, clock.monotonic())?;
+        let scraped = scrape(&agent, &url, clock.monotonic())?;
         if out.is_json {
-            out.line(show::object(&figures, before.as_ref()))?;
+            out.line(show::object(&scraped, before.as_ref()))?;
         } else {
             let home = if is_redrawn { HOME } else { "" };
             out.line(format_args!(
                 "{home}{}",
-                show::screen(&url, &figures, before.as_ref())
+                show::screen(&url, &scraped, before.as_ref())
             ))?;
         }
         out.flush()?;
-        before = Some(figures);
+        before = Some(scraped);
         shown += 1;
         if args.count.is_some_and(|count| shown >= count) {
             return Ok(DONE);
@@ -76,12 +76,12 @@ fn url_of(typed: &str) -> String {
     }
 }
 
-fn scrape(agent: &ureq::Agent, url: &str, at: Duration) -> Result<Figures, Failure> {
-    let failed = |why: String| Failure::new(IO, "io", format!("cannot scrape {url}: {why}"));
+fn scrape(agent: &ureq::Agent, url: &str, at: Duration) -> Result<ScrapedMetrics, CommandError> {
+    let failed = |why: String| CommandError::new(IO, "io", format!("cannot scrape {url}: {why}"));
     let mut answer = agent.get(url).call().map_err(|e| failed(e.to_string()))?;
     let text = answer.body_mut().read_to_string();
     let text = text.map_err(|e| failed(e.to_string()))?;
-    Figures::parse(&text, at).map_err(|e| failed(e.to_string()))
+    ScrapedMetrics::parse(&text, at).map_err(|e| failed(e.to_string()))
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! The main figures, for people and for programs.
 
-use super::figures::Figures;
+use super::scraped::ScrapedMetrics;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use vbstore::metrics::names::{self, Metric};
 
 /// How a figure is found and written.
 #[derive(Clone, Copy)]
-enum Find {
+enum MetricQuery {
     Sum,
     Max,
     Min,
@@ -17,7 +17,7 @@ enum Find {
 }
 
 #[derive(Clone, Copy)]
-enum Unit {
+enum DisplayUnit {
     Count,
     Bytes,
     Seconds,
@@ -26,10 +26,16 @@ enum Unit {
 }
 
 /// A figure: its name in JSON, what it says to people, and where it comes from.
-type Row = (&'static str, &'static str, &'static Metric, Find, Unit);
+type MetricRow = (
+    &'static str,
+    &'static str,
+    &'static Metric,
+    MetricQuery,
+    DisplayUnit,
+);
 
 /// What is shown, by group.
-const GROUPS: &[(&str, &[Row])] = &[
+const GROUPS: &[(&str, &[MetricRow])] = &[
     (
         "db snapshots",
         &[
@@ -37,36 +43,36 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "snapshots_backfill",
                 "for backfills",
                 &names::DB_SNAPSHOTS_OPEN,
-                Find::Of("backfill"),
-                Unit::Count,
+                MetricQuery::Of("backfill"),
+                DisplayUnit::Count,
             ),
             (
                 "snapshots_open",
                 "all",
                 &names::DB_SNAPSHOTS_OPEN,
-                Find::Sum,
-                Unit::Count,
+                MetricQuery::Sum,
+                DisplayUnit::Count,
             ),
             (
                 "rocksdb_snapshots_open",
                 "RocksDB says",
                 &names::ROCKS_SNAPSHOTS_OPEN,
-                Find::Sum,
-                Unit::Count,
+                MetricQuery::Sum,
+                DisplayUnit::Count,
             ),
             (
                 "snapshot_oldest_age_seconds",
                 "oldest",
                 &names::DB_SNAPSHOT_OLDEST_AGE,
-                Find::Max,
-                Unit::Seconds,
+                MetricQuery::Max,
+                DisplayUnit::Seconds,
             ),
             (
                 "snapshots_per_second",
                 "opened",
                 &names::DB_SNAPSHOTS_OPENED,
-                Find::Rate,
-                Unit::PerSecond,
+                MetricQuery::Rate,
+                DisplayUnit::PerSecond,
             ),
         ],
     ),
@@ -77,36 +83,36 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "cursors",
                 "of streams",
                 &names::CURSORS,
-                Find::Of("stream"),
-                Unit::Count,
+                MetricQuery::Of("stream"),
+                DisplayUnit::Count,
             ),
             (
                 "cursor_max_lag_items",
                 "worst lag",
                 &names::CURSOR_MAX_LAG_ITEMS,
-                Find::Of("stream"),
-                Unit::Count,
+                MetricQuery::Of("stream"),
+                DisplayUnit::Count,
             ),
             (
                 "cursor_max_lag_bytes",
                 "in memory",
                 &names::CURSOR_MAX_LAG_BYTES,
-                Find::Of("stream"),
-                Unit::Bytes,
+                MetricQuery::Of("stream"),
+                DisplayUnit::Bytes,
             ),
             (
                 "cursor_max_lag_seconds",
                 "in time",
                 &names::CURSOR_MAX_LAG_SECONDS,
-                Find::Of("stream"),
-                Unit::Seconds,
+                MetricQuery::Of("stream"),
+                DisplayUnit::Seconds,
             ),
             (
                 "cursors_dropped",
                 "dropped",
                 &names::CURSORS_DROPPED,
-                Find::Sum,
-                Unit::Count,
+                MetricQuery::Sum,
+                DisplayUnit::Count,
             ),
         ],
     ),
@@ -117,36 +123,36 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "streams_backfilling",
                 "from disk",
                 &names::STREAMS_OPEN,
-                Find::Of("backfilling"),
-                Unit::Count,
+                MetricQuery::Of("backfilling"),
+                DisplayUnit::Count,
             ),
             (
                 "streams_in_memory",
                 "in memory",
                 &names::STREAMS_OPEN,
-                Find::Of("in_memory"),
-                Unit::Count,
+                MetricQuery::Of("in_memory"),
+                DisplayUnit::Count,
             ),
             (
                 "stream_max_lag_seqnos",
                 "worst lag",
                 &names::STREAM_MAX_LAG_SEQNOS,
-                Find::Max,
-                Unit::Count,
+                MetricQuery::Max,
+                DisplayUnit::Count,
             ),
             (
                 "disk_items_per_second",
                 "disk",
                 &names::STREAM_ITEMS,
-                Find::RateOf("disk"),
-                Unit::PerSecond,
+                MetricQuery::RateOf("disk"),
+                DisplayUnit::PerSecond,
             ),
             (
                 "memory_items_per_second",
                 "memory",
                 &names::STREAM_ITEMS,
-                Find::RateOf("memory"),
-                Unit::PerSecond,
+                MetricQuery::RateOf("memory"),
+                DisplayUnit::PerSecond,
             ),
         ],
     ),
@@ -157,22 +163,22 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "readers",
                 "in progress",
                 &names::READERS,
-                Find::Sum,
-                Unit::Count,
+                MetricQuery::Sum,
+                DisplayUnit::Count,
             ),
             (
                 "reader_max_lag_seqnos",
                 "not taken",
                 &names::READER_MAX_LAG_SEQNOS,
-                Find::Max,
-                Unit::Count,
+                MetricQuery::Max,
+                DisplayUnit::Count,
             ),
             (
                 "reader_max_idle_seconds",
                 "idle for",
                 &names::READER_MAX_IDLE_SECONDS,
-                Find::Max,
-                Unit::Seconds,
+                MetricQuery::Max,
+                DisplayUnit::Seconds,
             ),
         ],
     ),
@@ -183,36 +189,36 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "backfills_running",
                 "running",
                 &names::BACKFILL_TASKS,
-                Find::Of("running"),
-                Unit::Count,
+                MetricQuery::Of("running"),
+                DisplayUnit::Count,
             ),
             (
                 "backfills_ready",
                 "ready",
                 &names::BACKFILL_TASKS,
-                Find::Of("ready"),
-                Unit::Count,
+                MetricQuery::Of("ready"),
+                DisplayUnit::Count,
             ),
             (
                 "backfills_snoozed",
                 "snoozed",
                 &names::BACKFILL_TASKS,
-                Find::Of("snoozed"),
-                Unit::Count,
+                MetricQuery::Of("snoozed"),
+                DisplayUnit::Count,
             ),
             (
                 "backfills_pending",
                 "pending",
                 &names::BACKFILL_TASKS,
-                Find::Of("pending"),
-                Unit::Count,
+                MetricQuery::Of("pending"),
+                DisplayUnit::Count,
             ),
             (
                 "backfill_buffer_bytes",
                 "buffered",
                 &names::BACKFILL_BUFFER_BYTES,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
         ],
     ),
@@ -223,36 +229,36 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "writes_per_second",
                 "writes",
                 &names::OPS,
-                Find::RateOf("write"),
-                Unit::PerSecond,
+                MetricQuery::RateOf("write"),
+                DisplayUnit::PerSecond,
             ),
             (
                 "gets_per_second",
                 "reads",
                 &names::OPS,
-                Find::RateOf("get"),
-                Unit::PerSecond,
+                MetricQuery::RateOf("get"),
+                DisplayUnit::PerSecond,
             ),
             (
                 "batches_per_second",
                 "commits",
                 &names::PERSIST_BATCHES,
-                Find::Rate,
-                Unit::PerSecond,
+                MetricQuery::Rate,
+                DisplayUnit::PerSecond,
             ),
             (
                 "persist_lag_items",
                 "unpersisted",
                 &names::PERSIST_LAG_ITEMS,
-                Find::Sum,
-                Unit::Count,
+                MetricQuery::Sum,
+                DisplayUnit::Count,
             ),
             (
                 "sync_max_lag_seconds",
                 "unsynced for",
                 &names::SYNC_MAX_LAG_SECONDS,
-                Find::Max,
-                Unit::Seconds,
+                MetricQuery::Max,
+                DisplayUnit::Seconds,
             ),
         ],
     ),
@@ -263,29 +269,29 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "checkpoint_memory_bytes",
                 "checkpoints",
                 &names::CHECKPOINT_MEMORY,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
             (
                 "checkpoint_memory_limit_bytes",
                 "of",
                 &names::CHECKPOINT_MEMORY_LIMIT,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
             (
                 "rocksdb_write_buffer_bytes",
                 "memtables",
                 &names::ROCKS_BUFFER_BYTES,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
             (
                 "rocksdb_block_cache_bytes",
                 "block cache",
                 &names::ROCKS_CACHE_BYTES,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
         ],
     ),
@@ -296,55 +302,55 @@ const GROUPS: &[(&str, &[Row])] = &[
                 "rocksdb_disk_bytes",
                 "all files",
                 &names::ROCKS_DISK_BYTES,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
             (
                 "rocksdb_live_sst_bytes",
                 "live",
                 &names::ROCKS_LIVE_SST,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
             (
                 "rocksdb_obsolete_sst_bytes",
                 "pinned",
                 &names::ROCKS_OBSOLETE_SST,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
             (
                 "rocksdb_log_bytes",
                 "log",
                 &names::ROCKS_LOG_BYTES,
-                Find::Sum,
-                Unit::Bytes,
+                MetricQuery::Sum,
+                DisplayUnit::Bytes,
             ),
             (
                 "disk_free_ratio",
                 "free",
                 &names::DISK_FREE_RATIO,
-                Find::Min,
-                Unit::Share,
+                MetricQuery::Min,
+                DisplayUnit::Share,
             ),
         ],
     ),
 ];
 
-fn find(row: &Row, figures: &Figures, before: Option<&Figures>) -> Option<f64> {
+fn find(row: &MetricRow, scraped: &ScrapedMetrics, before: Option<&ScrapedMetrics>) -> Option<f64> {
     let (_, _, metric, find, _) = *row;
     match find {
-        Find::Sum => figures.sum(metric),
-        Find::Max => figures.max(metric),
-        Find::Min => figures.min(metric),
-        Find::Of(value) => figures.of(metric, value),
-        Find::Rate => figures.rate(before?, metric, None),
-        Find::RateOf(value) => figures.rate(before?, metric, Some(value)),
+        MetricQuery::Sum => scraped.sum(metric),
+        MetricQuery::Max => scraped.max(metric),
+        MetricQuery::Min => scraped.min(metric),
+        MetricQuery::Of(value) => scraped.of(metric, value),
+        MetricQuery::Rate => scraped.rate(before?, metric, None),
+        MetricQuery::RateOf(value) => scraped.rate(before?, metric, Some(value)),
     }
 }
 
-fn state(figures: &Figures) -> &'static str {
-    let is = |state| figures.of(&names::HEALTH_STATE, state).unwrap_or(0.0) > 0.0;
+fn state(scraped: &ScrapedMetrics) -> &'static str {
+    let is = |state| scraped.of(&names::HEALTH_STATE, state).unwrap_or(0.0) > 0.0;
     let states = ["failed", "degraded", "read_only", "open"];
     states
         .into_iter()
@@ -353,11 +359,11 @@ fn state(figures: &Figures) -> &'static str {
 }
 
 /// As one JSON object; what is not known is not there.
-pub(super) fn object(figures: &Figures, before: Option<&Figures>) -> Value {
+pub(super) fn object(scraped: &ScrapedMetrics, before: Option<&ScrapedMetrics>) -> Value {
     let mut object = Map::new();
-    object.insert("health".to_owned(), json!(state(figures)));
+    object.insert("health".to_owned(), json!(state(scraped)));
     for row in GROUPS.iter().flat_map(|(_, rows)| rows.iter()) {
-        if let Some(value) = find(row, figures, before) {
+        if let Some(value) = find(row, scraped, before) {
             object.insert(row.0.to_owned(), json!(value));
         }
     }
@@ -365,12 +371,16 @@ pub(super) fn object(figures: &Figures, before: Option<&Figures>) -> Value {
 }
 
 /// As a screen full.
-pub(super) fn screen(url: &str, figures: &Figures, before: Option<&Figures>) -> String {
-    let mut text = format!("{url}   {}\n", state(figures));
+pub(super) fn screen(
+    url: &str,
+    scraped: &ScrapedMetrics,
+    before: Option<&ScrapedMetrics>,
+) -> String {
+    let mut text = format!("{url}   {}\n", state(scraped));
     for (group, rows) in GROUPS {
         let mut line = format!("{group:13}");
         for row in *rows {
-            let value = find(row, figures, before);
+            let value = find(row, scraped, before);
             let value = value.map_or_else(|| "-".to_owned(), |value| written(value, row.4));
             // Writing to a string cannot fail.
             let _ = write!(line, " {:>12} {value:<9}", row.1);
@@ -381,13 +391,13 @@ pub(super) fn screen(url: &str, figures: &Figures, before: Option<&Figures>) -> 
     text
 }
 
-fn written(value: f64, unit: Unit) -> String {
+fn written(value: f64, unit: DisplayUnit) -> String {
     match unit {
-        Unit::Count => scaled(value, 1_000.0, &["", "k", "M", "G"]),
-        Unit::Bytes => scaled(value, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
-        Unit::PerSecond => format!("{}/s", scaled(value, 1_000.0, &["", "k", "M", "G"])),
-        Unit::Seconds => format!("{value:.3}s"),
-        Unit::Share => format!("{:.0}%", value * 100.0),
+        DisplayUnit::Count => scaled(value, 1_000.0, &["", "k", "M", "G"]),
+        DisplayUnit::Bytes => scaled(value, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
+        DisplayUnit::PerSecond => format!("{}/s", scaled(value, 1_000.0, &["", "k", "M", "G"])),
+        DisplayUnit::Seconds => format!("{value:.3}s"),
+        DisplayUnit::Share => format!("{:.0}%", value * 100.0),
     }
 }
 
@@ -417,13 +427,13 @@ mod tests {
     #[test]
     fn sizes_are_short() {
         for (value, unit, wanted) in [
-            (0.0, Unit::Count, "0"),
-            (9_999.0, Unit::Count, "9999"),
-            (123_456.0, Unit::Count, "123.5k"),
-            (3_000_000.0, Unit::PerSecond, "3.0M/s"),
-            (134_217_728.0, Unit::Bytes, "128.0MiB"),
-            (0.0125, Unit::Seconds, "0.013s"),
-            (0.5, Unit::Share, "50%"),
+            (0.0, DisplayUnit::Count, "0"),
+            (9_999.0, DisplayUnit::Count, "9999"),
+            (123_456.0, DisplayUnit::Count, "123.5k"),
+            (3_000_000.0, DisplayUnit::PerSecond, "3.0M/s"),
+            (134_217_728.0, DisplayUnit::Bytes, "128.0MiB"),
+            (0.0125, DisplayUnit::Seconds, "0.013s"),
+            (0.5, DisplayUnit::Share, "50%"),
         ] {
             assert_eq!(written(value, unit), wanted);
         }
@@ -435,10 +445,10 @@ mod tests {
                     vbstore_health{state=\"open\",store=\"a\"} 1\n\
                     # TYPE vbstore_cursors_dropped_total counter\n\
                     vbstore_cursors_dropped_total{store=\"a\"} 3\n";
-        let figures = Figures::parse(text, Duration::ZERO).unwrap();
-        let object = object(&figures, None);
+        let scraped = ScrapedMetrics::parse(text, Duration::ZERO).unwrap();
+        let object = object(&scraped, None);
         assert_eq!(object, json!({"health": "open", "cursors_dropped": 3.0}));
-        let screen = screen("http://x/metrics", &figures, None);
+        let screen = screen("http://x/metrics", &scraped, None);
         assert!(screen.starts_with("http://x/metrics   open\n"));
         assert!(screen.lines().all(|line| line.len() < 140), "{screen}");
         let names: std::collections::BTreeSet<_> = GROUPS

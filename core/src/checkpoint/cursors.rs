@@ -16,8 +16,8 @@
 //!   takes such a cursor away if its checkpoint is on disk; whoever reads with it next learns that
 //!   it is gone and goes on from disk.
 
-use super::sealed::Totals;
-use super::{Checkpoints, Entry};
+use super::sealed::CheckpointTotals;
+use super::{CheckpointEntry, Checkpoints};
 use crate::ids::Seqno;
 use crate::item::Item;
 use std::collections::{BTreeSet, HashMap};
@@ -73,7 +73,7 @@ struct Cursor {
     /// Everything up to it has been read.
     position: Seqno,
     /// What was ever sealed before its place.
-    before: Totals,
+    before: CheckpointTotals,
 }
 
 #[derive(Debug, Default)]
@@ -239,7 +239,7 @@ impl Checkpoints {
             bytes += memory;
             cursor.index += 1;
             cursor.position = seqno;
-            cursor.before = cursor.before.plus(Totals::of_one(entry));
+            cursor.before = cursor.before.plus(CheckpointTotals::of_one(entry));
         };
         if is_whole {
             cursor.position = end;
@@ -287,7 +287,8 @@ impl Checkpoints {
         let cursor = self.cursors.by_id.get(&id)?;
         let all = self.sealed_total.plus(self.open_total());
         let behind = all.minus(cursor.before);
-        let next: Option<&Entry> = match self.sealed.get(self.place_of(cursor.checkpoint)) {
+        let next: Option<&CheckpointEntry> = match self.sealed.get(self.place_of(cursor.checkpoint))
+        {
             Some(sealed) => sealed.entries.get(cursor.index),
             None => self.open.entries.values().next(),
         };

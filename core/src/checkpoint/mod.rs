@@ -23,18 +23,18 @@
 //! that key can reach the disk in between, because it would have been in memory.
 
 mod cursors;
-mod figures;
 mod sealed;
+mod stats;
 
 pub use cursors::{CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
-pub use figures::{CheckpointFigures, Lag};
-pub use sealed::{Entry, Sealed};
+pub use sealed::{CheckpointEntry, SealedCheckpoint};
+pub use stats::{CheckpointStats, Lag};
 
 use crate::ids::Seqno;
 use crate::item::{Item, ItemMeta};
 use crate::number::u64_from;
 use cursors::Cursors;
-use sealed::Totals;
+use sealed::CheckpointTotals;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
@@ -43,7 +43,7 @@ use std::time::Duration;
 
 /// What appending a change did.
 #[derive(Debug)]
-pub struct Appended {
+pub struct AppendOutcome {
     /// Memory added, in bytes.
     pub added: u64,
     /// Memory given back by the change that was replaced, in bytes.
@@ -55,37 +55,37 @@ pub struct Appended {
 
 /// An item looked up by its key.
 #[derive(Debug)]
-struct ByKey(Arc<Item>);
+struct ItemByKey(Arc<Item>);
 
-impl Borrow<[u8]> for ByKey {
+impl Borrow<[u8]> for ItemByKey {
     fn borrow(&self) -> &[u8] {
         &self.0.key
     }
 }
 
-impl PartialEq for ByKey {
+impl PartialEq for ItemByKey {
     fn eq(&self, other: &Self) -> bool {
         self.0.key == other.0.key
     }
 }
 
-impl Eq for ByKey {}
+impl Eq for ItemByKey {}
 
-impl PartialOrd for ByKey {
+impl PartialOrd for ItemByKey {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for ByKey {
+impl Ord for ItemByKey {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.0.key.cmp(&other.0.key)
     }
 }
 
 #[derive(Debug, Default)]
-struct Open {
-    entries: BTreeMap<Seqno, Entry>,
+struct OpenCheckpoint {
+    entries: BTreeMap<Seqno, CheckpointEntry>,
     memory: u64,
     is_sync_wanted: bool,
 }
@@ -96,10 +96,10 @@ pub struct Checkpoints {
     /// The newest change in memory of each key that has one, in key order. A tree rather than a hash
     /// table: a page finds its keys without looking at all of them, and it never has to be moved as a
     /// whole, which stopped a write for 100 to 220 ms when a table of some 100,000 keys grew.
-    newest: BTreeSet<ByKey>,
+    newest: BTreeSet<ItemByKey>,
     /// Oldest first.
-    sealed: VecDeque<Arc<Sealed>>,
-    open: Open,
+    sealed: VecDeque<Arc<SealedCheckpoint>>,
+    open: OpenCheckpoint,
     high_seqno: Seqno,
     /// End of the last checkpoint that a flush has taken.
     persistence: Seqno,
@@ -108,7 +108,7 @@ pub struct Checkpoints {
     /// Everything up to it was freed, or was never in memory: a boundary, but after a start.
     freed_upto: Seqno,
     /// Everything that was ever sealed. What was freed of it is what comes before the oldest.
-    sealed_total: Totals,
+    sealed_total: CheckpointTotals,
     /// Id of the open checkpoint.
     next_id: u64,
     cursors: Cursors,
@@ -121,12 +121,12 @@ impl Checkpoints {
         Self {
             newest: BTreeSet::new(),
             sealed: VecDeque::new(),
-            open: Open::default(),
+            open: OpenCheckpoint::default(),
             high_seqno,
             persistence: high_seqno,
             backup: None,
             freed_upto: high_seqno,
-            sealed_total: Totals::default(),
+            sealed_total: CheckpointTotals::default(),
             next_id: 0,
             cursors: Cursors::default(),
         }
@@ -163,7 +163,7 @@ impl Checkpoints {
         on_disk: Option<ItemMeta>,
         sync: bool,
         now: Duration,
-    ) -> Appended {
+    ) -> AppendOutcome {
         let seqno = item.meta.seqno;
         assert!(
             seqno > self.high_seqno,
@@ -174,9 +174,9 @@ impl Checkpoints {
         let added = item.memory();
         let mut removed = 0;
         let mut replaced = None;
-        let previous = match self.newest.replace(ByKey(Arc::clone(&item))) {
+        let previous = match self.newest.replace(ItemByKey(Arc::clone(&item))) {
             None => on_disk,
-            Some(ByKey(older)) => {
+            Some(ItemByKey(older)) => {
                 let seqno = older.meta.seqno;
                 if let Some(entry) = self.open.entries.remove(&seqno) {
                     // It never reaches the disk: what it was going to replace there is now replaced
@@ -194,7 +194,7 @@ impl Checkpoints {
                 }
             }
         };
-        let entry = Entry {
+        let entry = CheckpointEntry {
             item,
             previous,
             appended: now,
@@ -203,7 +203,7 @@ impl Checkpoints {
         self.open.memory = self.open.memory + added - removed;
         self.open.is_sync_wanted |= sync;
         self.high_seqno = seqno;
-        Appended {
+        AppendOutcome {
             added,
             removed,
             replaced,
@@ -229,15 +229,15 @@ impl Checkpoints {
     }
 
     /// Returns the changes in the open checkpoint and their memory.
-    fn open_total(&self) -> Totals {
-        Totals {
+    fn open_total(&self) -> CheckpointTotals {
+        CheckpointTotals {
             items: u64_from(self.open.entries.len()),
             bytes: self.open.memory,
         }
     }
 
     /// Returns everything that was ever freed.
-    fn freed_total(&self) -> Totals {
+    fn freed_total(&self) -> CheckpointTotals {
         let oldest = self.sealed.front();
         oldest.map_or(self.sealed_total, |sealed| sealed.before)
     }
@@ -249,12 +249,12 @@ impl Checkpoints {
     pub fn seal(&mut self) -> bool {
         let all = self.open_total();
         let open = std::mem::take(&mut self.open);
-        let entries: Vec<Entry> = open.entries.into_values().collect();
+        let entries: Vec<CheckpointEntry> = open.entries.into_values().collect();
         all.check(&entries);
         let Some(last) = entries.last() else {
             return false;
         };
-        self.sealed.push_back(Arc::new(Sealed {
+        self.sealed.push_back(Arc::new(SealedCheckpoint {
             end: last.item.meta.seqno,
             entries,
             memory: open.memory,
@@ -273,7 +273,7 @@ impl Checkpoints {
     ///
     /// # Panics
     /// When the flush before has not ended: there is only one at a time.
-    pub fn begin_flush(&mut self, bytes_max: u64) -> Vec<Arc<Sealed>> {
+    pub fn begin_flush(&mut self, bytes_max: u64) -> Vec<Arc<SealedCheckpoint>> {
         assert!(self.backup.is_none(), "two flushes of one vBucket");
         self.seal();
         let mut taken = Vec::new();
@@ -323,7 +323,7 @@ impl Checkpoints {
     /// # Panics
     /// When the totals do not continue after it, or a key of it has no newest change: a fault of this
     /// module.
-    pub fn free_oldest(&mut self) -> Option<Arc<Sealed>> {
+    pub fn free_oldest(&mut self) -> Option<Arc<SealedCheckpoint>> {
         let oldest = self.sealed.front()?;
         if oldest.end > self.on_disk() || self.cursors.is_wanted(oldest.id) {
             return None;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// A change in a checkpoint.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct CheckpointEntry {
     /// The change.
     pub item: Arc<Item>,
     /// What it replaces on disk, as of the moment it was appended; `None` if the key was never
@@ -20,15 +20,15 @@ pub struct Entry {
 
 /// A checkpoint that never changes again.
 #[derive(Debug)]
-pub struct Sealed {
-    pub(super) entries: Vec<Entry>,
+pub struct SealedCheckpoint {
+    pub(super) entries: Vec<CheckpointEntry>,
     pub(super) end: Seqno,
     pub(super) memory: u64,
     pub(super) is_sync_wanted: bool,
     /// Counts the checkpoints of the vBucket, without gaps.
     pub(super) id: u64,
     /// What was sealed before it, over the life of the [`super::Checkpoints`].
-    pub(super) before: Totals,
+    pub(super) before: CheckpointTotals,
 }
 
 /// Up to so many entries, totals are compared with the entries themselves: so few cost nothing, and a
@@ -38,19 +38,19 @@ const COMPARED_MAX: usize = 16;
 /// Changes and their memory, as running totals: the difference of two places is what lies between
 /// them, whatever was freed meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(super) struct CheckpointTotals {
     pub(super) items: u64,
     pub(super) bytes: u64,
 }
 
-impl Totals {
-    pub(super) fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+impl CheckpointTotals {
+    pub(super) fn of<'a>(entries: impl IntoIterator<Item = &'a CheckpointEntry>) -> Self {
         entries
             .into_iter()
             .fold(Self::default(), |sum, entry| sum.plus(Self::of_one(entry)))
     }
 
-    pub(super) fn of_one(entry: &Entry) -> Self {
+    pub(super) fn of_one(entry: &CheckpointEntry) -> Self {
         Self {
             items: 1,
             bytes: entry.item.memory(),
@@ -79,17 +79,17 @@ impl Totals {
     ///
     /// # Panics
     /// If they differ.
-    pub(super) fn check(self, entries: &[Entry]) {
+    pub(super) fn check(self, entries: &[CheckpointEntry]) {
         if entries.len() <= COMPARED_MAX {
             assert_eq!(self, Self::of(entries), "a miscount in a checkpoint");
         }
     }
 }
 
-impl Sealed {
+impl SealedCheckpoint {
     /// Returns what was sealed up to its end, over the life of the [`super::Checkpoints`].
-    pub(super) fn after(&self) -> Totals {
-        self.before.plus(Totals {
+    pub(super) fn after(&self) -> CheckpointTotals {
+        self.before.plus(CheckpointTotals {
             items: u64_from(self.entries.len()),
             bytes: self.memory,
         })
@@ -99,16 +99,16 @@ impl Sealed {
     ///
     /// # Panics
     /// If it has fewer entries.
-    pub(super) fn before_entry(&self, index: usize) -> Totals {
+    pub(super) fn before_entry(&self, index: usize) -> CheckpointTotals {
         let (read, _) = self.entries.split_at(index);
-        self.before.plus(Totals::of(read))
+        self.before.plus(CheckpointTotals::of(read))
     }
 
     /// Compares the total of a cursor that stands before one of its entries, if few come before it.
     ///
     /// # Panics
     /// If it is wrong, or there is no such entry.
-    pub(super) fn check_before_entry(&self, index: usize, before: Totals) {
+    pub(super) fn check_before_entry(&self, index: usize, before: CheckpointTotals) {
         assert!(index < self.entries.len(), "a cursor behind the last entry");
         let (read, _) = self.entries.split_at(index);
         before.minus(self.before).check(read);
@@ -116,7 +116,7 @@ impl Sealed {
 
     /// Returns its changes, one per key, in the order of their seqnos; never empty.
     #[must_use]
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[CheckpointEntry] {
         &self.entries
     }
 

@@ -20,12 +20,12 @@ fn item(seqno: u64, key: &str) -> Arc<Item> {
     })
 }
 
-fn append(checkpoints: &mut Checkpoints, seqno: u64, key: &str) -> Appended {
+fn append(checkpoints: &mut Checkpoints, seqno: u64, key: &str) -> AppendOutcome {
     checkpoints.append(item(seqno, key), None, false, Duration::from_secs(seqno))
 }
 
-fn seqnos(taken: &[Arc<Sealed>]) -> Vec<Vec<u64>> {
-    let of = |s: &Arc<Sealed>| {
+fn seqnos(taken: &[Arc<SealedCheckpoint>]) -> Vec<Vec<u64>> {
+    let of = |s: &Arc<SealedCheckpoint>| {
         s.entries()
             .iter()
             .map(|e| e.item.meta.seqno.get())
@@ -34,7 +34,7 @@ fn seqnos(taken: &[Arc<Sealed>]) -> Vec<Vec<u64>> {
     taken.iter().map(of).collect()
 }
 
-fn previous(taken: &[Arc<Sealed>], seqno: u64) -> Option<ItemMeta> {
+fn previous(taken: &[Arc<SealedCheckpoint>], seqno: u64) -> Option<ItemMeta> {
     let entries = || taken.iter().flat_map(|s| s.entries());
     entries()
         .find(|e| e.item.meta.seqno.get() == seqno)
@@ -294,7 +294,7 @@ fn an_empty_checkpoint_is_never_sealed() {
 /// dropped is gone.
 fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
     let sealed = || c.sealed.iter().flat_map(|s| s.entries.iter());
-    let all: Vec<&Entry> = sealed().chain(c.open.entries.values()).collect();
+    let all: Vec<&CheckpointEntry> = sealed().chain(c.open.entries.values()).collect();
     let of = |above: Seqno| {
         let left = all.iter().filter(|e| e.item.meta.seqno > above);
         left.fold((0, 0), |(items, bytes), e| {
@@ -302,9 +302,9 @@ fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
         })
     };
     let (items, bytes) = of(Seqno::ZERO);
-    let figures = c.figures();
-    assert_eq!((figures.items, c.memory()), (items, bytes));
-    let unpersisted = figures.unpersisted;
+    let stats = c.stats();
+    assert_eq!((stats.items, c.memory()), (items, bytes));
+    let unpersisted = stats.unpersisted;
     assert_eq!((unpersisted.items, unpersisted.bytes), of(c.on_disk()));
     let (mut worst, mut backlog) = ((0, 0), (0, 0));
     let mut count = 0;
@@ -317,9 +317,9 @@ fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
         worst = (behind.0.max(worst.0), behind.1.max(worst.1));
         backlog = (backlog.0 + behind.0, backlog.1 + behind.1);
     }
-    assert_eq!((figures.worst.items, figures.worst.bytes), worst);
-    assert_eq!((figures.backlog.items, figures.backlog.bytes), backlog);
-    assert_eq!((figures.cursors, c.cursors()), (u64_from(count), count));
+    assert_eq!((stats.worst.items, stats.worst.bytes), worst);
+    assert_eq!((stats.backlog.items, stats.backlog.bytes), backlog);
+    assert_eq!((stats.cursors, c.cursors()), (u64_from(count), count));
 }
 
 /// A thousand histories of everything that moves a total; keys of different lengths, so that bytes and

@@ -1,6 +1,6 @@
 //! The document: what the seqno family holds under each seqno.
 
-use super::{Place, Reader, RecordError, Writer};
+use super::{RecordError, RecordLocation, RecordReader, RecordWriter};
 use crate::ids::{Cas, Seqno, VbId};
 use crate::item::{ItemKind, ItemMeta};
 use crate::show;
@@ -22,19 +22,19 @@ pub struct DocumentHead {
     pub prev_seqno: Seqno,
 }
 
-impl fmt::Debug for Document<'_> {
+impl fmt::Debug for DocumentRecord<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Document")
+        f.debug_struct("DocumentRecord")
             .field("head", &self.head)
-            .field("key", &show::Key(self.key))
-            .field("value", &show::Length::of(self.value))
+            .field("key", &show::DebugKey(self.key))
+            .field("value", &show::DebugLength::of(self.value))
             .finish()
     }
 }
 
 /// A decoded document; borrows from the record.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Document<'a> {
+pub struct DocumentRecord<'a> {
     /// Everything but key and value.
     pub head: DocumentHead,
     /// The key.
@@ -62,7 +62,7 @@ pub(super) fn kind_from_byte(byte: u8) -> Result<ItemKind, RecordError> {
     }
 }
 
-impl<'a> Document<'a> {
+impl<'a> DocumentRecord<'a> {
     /// Writes the record into `out`, which is cleared first.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl<'a> Document<'a> {
         } else {
             0
         };
-        Writer::new(out, HEAD_LEN + self.key.len() + self.value.len())
+        RecordWriter::new(out, HEAD_LEN + self.key.len() + self.value.len())
             .u8(kind_to_byte(meta.kind) | last)
             .u8(meta.datatype)
             .u32(meta.flags)
@@ -85,7 +85,7 @@ impl<'a> Document<'a> {
             .u16(key_len)
             .bytes(self.key)
             .bytes(self.value)
-            .seal(Place::Document(vb, &meta.seqno.to_key()));
+            .seal(RecordLocation::Document(vb, &meta.seqno.to_key()));
         Ok(())
     }
 
@@ -94,7 +94,7 @@ impl<'a> Document<'a> {
     /// # Errors
     /// When version, checksum, a length or the kind is not what it should be.
     pub fn decode(vb: VbId, seqno: Seqno, record: &'a [u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader::open(record, Place::Document(vb, &seqno.to_key()))?;
+        let mut reader = RecordReader::open(record, RecordLocation::Document(vb, &seqno.to_key()))?;
         let kind_byte = reader.u8()?;
         let kind = kind_from_byte(kind_byte & !LAST_OF_CHECKPOINT)?;
         let datatype = reader.u8()?;

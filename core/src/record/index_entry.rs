@@ -1,7 +1,7 @@
 //! The index entry: what the key family holds under each key.
 
 use super::document::{kind_from_byte, kind_to_byte};
-use super::{Place, Reader, RecordError, Writer};
+use super::{RecordError, RecordLocation, RecordReader, RecordWriter};
 use crate::ids::{Cas, Seqno, VbId};
 use crate::item::ItemMeta;
 
@@ -15,7 +15,7 @@ impl IndexEntry {
     /// Writes the record into `out`, which is cleared first.
     pub fn encode(&self, vb: VbId, key: &[u8], out: &mut Vec<u8>) {
         let meta = &self.0;
-        Writer::new(out, BODY_LEN)
+        RecordWriter::new(out, BODY_LEN)
             .u8(kind_to_byte(meta.kind))
             .u8(meta.datatype)
             .u32(meta.flags)
@@ -23,7 +23,7 @@ impl IndexEntry {
             .u32(meta.expiry)
             .u64(meta.seqno.get())
             .u32(meta.value_len)
-            .seal(Place::Index(vb, key));
+            .seal(RecordLocation::Index(vb, key));
     }
 
     /// Reads the record stored under `key` of `vb`.
@@ -31,7 +31,7 @@ impl IndexEntry {
     /// # Errors
     /// When version, checksum, length or kind is not what it should be, or the seqno is 0.
     pub fn decode(vb: VbId, key: &[u8], record: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader::open(record, Place::Index(vb, key))?;
+        let mut reader = RecordReader::open(record, RecordLocation::Index(vb, key))?;
         let kind = kind_from_byte(reader.u8()?)?;
         let datatype = reader.u8()?;
         let flags = reader.u32()?;

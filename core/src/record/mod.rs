@@ -12,11 +12,11 @@ mod store_state;
 mod vb_state;
 mod wire;
 
-pub use document::{Document, DocumentHead};
+pub use document::{DocumentHead, DocumentRecord};
 pub use index_entry::IndexEntry;
 pub use store_state::StoreState;
 pub use vb_state::{Counts, VbState};
-pub(crate) use wire::{Reader, Writer};
+pub(crate) use wire::{RecordReader, RecordWriter};
 
 use crate::ids::VbId;
 
@@ -30,7 +30,7 @@ pub struct RecordError(pub &'static str);
 
 /// The family a record is stored in, as far as its checksum is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place<'a> {
+pub enum RecordLocation<'a> {
     /// A document under its seqno key.
     Document(VbId, &'a [u8]),
     /// An index entry under the user's key.
@@ -39,7 +39,7 @@ pub enum Place<'a> {
     Named(&'a [u8]),
 }
 
-impl Place<'_> {
+impl RecordLocation<'_> {
     fn crc(&self) -> crc32fast::Hasher {
         let mut hasher = crc32fast::Hasher::new();
         let (tag, vb, key) = match *self {

@@ -1,6 +1,6 @@
 //! The record of the whole store.
 
-use super::{Place, Reader, RecordError, Writer};
+use super::{RecordError, RecordLocation, RecordReader, RecordWriter};
 use crate::ids::Cas;
 
 /// What is true of the whole store. A store that was made before there was such a record has the
@@ -19,10 +19,10 @@ impl StoreState {
 
     /// Writes the record into `out`, which is cleared first.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        Writer::new(out, 8 * 2)
+        RecordWriter::new(out, 8 * 2)
             .u64(self.unclean_stops)
             .u64(self.cas_reserved.get())
-            .seal(Place::Named(Self::STORAGE_KEY));
+            .seal(RecordLocation::Named(Self::STORAGE_KEY));
     }
 
     /// Reads the record.
@@ -30,7 +30,7 @@ impl StoreState {
     /// # Errors
     /// When version, checksum or length is not what it should be.
     pub fn decode(record: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader::open(record, Place::Named(Self::STORAGE_KEY))?;
+        let mut reader = RecordReader::open(record, RecordLocation::Named(Self::STORAGE_KEY))?;
         let state = Self {
             unclean_stops: reader.u64()?,
             cas_reserved: Cas::new(reader.u64()?),

@@ -20,7 +20,7 @@ fn document() -> (ItemMeta, Vec<u8>) {
         prev_seqno: Seqno::new(299),
     };
     let mut out = Vec::new();
-    Document {
+    DocumentRecord {
         head,
         key: b"key",
         value: b"value",
@@ -33,7 +33,7 @@ fn document() -> (ItemMeta, Vec<u8>) {
 #[test]
 fn a_document_round_trips() {
     let (meta, bytes) = document();
-    let back = Document::decode(VB, Seqno::new(300), &bytes).unwrap();
+    let back = DocumentRecord::decode(VB, Seqno::new(300), &bytes).unwrap();
     assert_eq!((back.key, back.value), (&b"key"[..], &b"value"[..]));
     assert_eq!(back.head.meta, meta);
     assert!(back.head.is_last_of_checkpoint);
@@ -52,7 +52,7 @@ fn every_flip_and_every_cut_of_every_record_is_refused() {
     let records: [(Vec<u8>, Decodes); 3] = [
         (
             document,
-            Box::new(|b| Document::decode(VB, Seqno::new(300), b).is_ok()),
+            Box::new(|b| DocumentRecord::decode(VB, Seqno::new(300), b).is_ok()),
         ),
         (
             index,
@@ -80,8 +80,8 @@ fn every_flip_and_every_cut_of_every_record_is_refused() {
 #[test]
 fn a_record_in_another_place_is_refused() {
     let (meta, bytes) = document();
-    assert!(Document::decode(VbId::new(8), Seqno::new(300), &bytes).is_err());
-    assert!(Document::decode(VB, Seqno::new(301), &bytes).is_err());
+    assert!(DocumentRecord::decode(VbId::new(8), Seqno::new(300), &bytes).is_err());
+    assert!(DocumentRecord::decode(VB, Seqno::new(301), &bytes).is_err());
     let mut index = Vec::new();
     IndexEntry(meta).encode(VB, b"key", &mut index);
     assert!(IndexEntry::decode(VB, b"kez", &index).is_err());
@@ -109,7 +109,7 @@ fn a_state_that_cannot_be_is_refused() {
 proptest::proptest! {
     #[test]
     fn decoding_never_panics(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120)) {
-        let _ = Document::decode(VB, Seqno::new(1), &bytes);
+        let _ = DocumentRecord::decode(VB, Seqno::new(1), &bytes);
         let _ = IndexEntry::decode(VB, b"k", &bytes);
         let _ = VbState::decode(VB, &bytes);
         drop(crate::FailoverLog::decode(VB, &bytes));
@@ -132,9 +132,9 @@ proptest::proptest! {
             meta, is_last_of_checkpoint: last, prev_seqno: Seqno::new(prev),
         };
         let mut out = Vec::new();
-        Document { head, key: &key, value: &value }.encode(VB, &mut out).unwrap();
-        let back = Document::decode(VB, Seqno::new(seqno), &out).unwrap();
-        proptest::prop_assert_eq!(back, Document { head, key: &key, value: &value });
+        DocumentRecord { head, key: &key, value: &value }.encode(VB, &mut out).unwrap();
+        let back = DocumentRecord::decode(VB, Seqno::new(seqno), &out).unwrap();
+        proptest::prop_assert_eq!(back, DocumentRecord { head, key: &key, value: &value });
 
         IndexEntry(meta).encode(VB, &key, &mut out);
         proptest::prop_assert_eq!(IndexEntry::decode(VB, &key, &out).unwrap(), IndexEntry(meta));

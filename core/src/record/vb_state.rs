@@ -1,6 +1,6 @@
 //! The state record of a vBucket: written in the same batch as the items it describes.
 
-use super::{Place, Reader, RecordError, Writer};
+use super::{RecordError, RecordLocation, RecordReader, RecordWriter};
 use crate::ids::{Cas, Seqno, VbId, VbUuid};
 
 const BODY_LEN: usize = 8 * 7;
@@ -53,7 +53,7 @@ impl VbState {
     /// Writes the record into `out`, which is cleared first. At most 100 bytes: it is written with
     /// every batch, and a large one is felt (13 us against 8.6 for a batch of one document).
     pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) {
-        Writer::new(out, BODY_LEN)
+        RecordWriter::new(out, BODY_LEN)
             .u64(self.uuid.get())
             .u64(self.high_seqno.get())
             .u64(self.purge_seqno.get())
@@ -61,7 +61,7 @@ impl VbState {
             .u64(self.counts.items)
             .u64(self.counts.tombstones)
             .u64(self.counts.bytes)
-            .seal(Place::Named(&Self::storage_key(vb)));
+            .seal(RecordLocation::Named(&Self::storage_key(vb)));
     }
 
     /// Reads the record of `vb`.
@@ -70,7 +70,7 @@ impl VbState {
     /// When version, checksum or length is not what it should be, or the purge seqno is above the
     /// high seqno.
     pub fn decode(vb: VbId, record: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader::open(record, Place::Named(&Self::storage_key(vb)))?;
+        let mut reader = RecordReader::open(record, RecordLocation::Named(&Self::storage_key(vb)))?;
         let state = Self {
             uuid: VbUuid::new(reader.u64()?),
             high_seqno: Seqno::new(reader.u64()?),

@@ -1,16 +1,16 @@
 //! Reading and writing fields with checked lengths, and the envelope around them.
 
-use super::{Place, RECORD_VERSION, RecordError};
+use super::{RECORD_VERSION, RecordError, RecordLocation};
 
 const CRC_LEN: usize = 4;
 
 /// Appends one record to a buffer.
 #[derive(Debug)]
-pub(crate) struct Writer<'a> {
+pub(crate) struct RecordWriter<'a> {
     out: &'a mut Vec<u8>,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> RecordWriter<'a> {
     /// Clears `out` and starts a record in it.
     pub(crate) fn new(out: &'a mut Vec<u8>, capacity: usize) -> Self {
         Self::versioned(out, capacity, RECORD_VERSION)
@@ -47,7 +47,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Ends the record with its checksum.
-    pub(crate) fn seal(self, place: Place<'_>) {
+    pub(crate) fn seal(self, place: RecordLocation<'_>) {
         let mut crc = place.crc();
         crc.update(self.out);
         self.out.extend_from_slice(&crc.finalize().to_be_bytes());
@@ -56,13 +56,13 @@ impl<'a> Writer<'a> {
 
 /// Reads the fields of one record whose checksum was right.
 #[derive(Debug)]
-pub(crate) struct Reader<'a> {
+pub(crate) struct RecordReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     /// Checks length, version and checksum, in this order.
-    pub(crate) fn open(record: &'a [u8], place: Place<'_>) -> Result<Self, RecordError> {
+    pub(crate) fn open(record: &'a [u8], place: RecordLocation<'_>) -> Result<Self, RecordError> {
         Self::open_up_to(record, place, RECORD_VERSION).map(|(_, reader)| reader)
     }
 
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
     /// version too.
     pub(crate) fn open_up_to(
         record: &'a [u8],
-        place: Place<'_>,
+        place: RecordLocation<'_>,
         newest: u8,
     ) -> Result<(u8, Self), RecordError> {
         let split = record

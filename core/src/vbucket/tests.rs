@@ -15,7 +15,7 @@ fn cell() -> VbCell {
     VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid, 0))
 }
 
-fn append(cell: &VbCell, key: &str, now: Duration) -> Fired {
+fn append(cell: &VbCell, key: &str, now: Duration) -> FiredWakers {
     let mut inner = cell.lock();
     let seqno = inner.checkpoints.high_seqno().next().unwrap();
     let item = Item {
@@ -39,9 +39,9 @@ fn filter() -> FilterDigest {
     FilterDigest::of(b"", false)
 }
 
-fn admit(cell: &VbCell, position: &Position) -> (Start, ReaderGuard) {
-    let taker = Taker::new(Duration::ZERO);
-    match cell.admit(position, filter(), Seqno::MAX, &taker) {
+fn admit(cell: &VbCell, position: &Position) -> (AdmittedStart, ReaderRegistration) {
+    let activity = ConsumerActivity::new(Duration::ZERO);
+    match cell.admit(position, filter(), Seqno::MAX, &activity) {
         Ok(Admission::Admitted { start, reader }) => (start, reader),
         other => panic!("not admitted: {other:?}"),
     }
@@ -49,8 +49,8 @@ fn admit(cell: &VbCell, position: &Position) -> (Start, ReaderGuard) {
 
 /// How many readers there are, and the least that one has taken.
 fn readers(cell: &VbCell) -> (u64, Option<u64>) {
-    let figures = cell.lock().readers.figures();
-    (figures.count, figures.lowest_taken.map(Seqno::get))
+    let stats = cell.lock().readers.stats();
+    (stats.count, stats.lowest_taken.map(Seqno::get))
 }
 
 /// A position at which everything up to `seqno` was taken.
@@ -90,22 +90,22 @@ fn a_stream_is_a_reader_from_its_admission_at_what_it_has_taken() {
 fn a_request_that_is_refused_leaves_no_reader() {
     let cell = cell();
     append(&cell, "a", Duration::ZERO).wake();
-    let taker = Taker::new(Duration::ZERO);
+    let activity = ConsumerActivity::new(Duration::ZERO);
     // Beyond all there is; below its own snapshot; an end below the position.
-    let rolled_back = cell.admit(&complete_at(9), filter(), Seqno::MAX, &taker);
+    let rolled_back = cell.admit(&complete_at(9), filter(), Seqno::MAX, &activity);
     assert!(matches!(rolled_back, Ok(Admission::Refused(_))));
     let malformed = Position {
         snap_end: Seqno::ZERO,
         ..complete_at(1)
     };
     assert!(
-        cell.admit(&malformed, filter(), Seqno::MAX, &taker)
+        cell.admit(&malformed, filter(), Seqno::MAX, &activity)
             .is_err()
     );
-    let ended = cell.admit(&complete_at(1), filter(), Seqno::ZERO, &taker);
+    let ended = cell.admit(&complete_at(1), filter(), Seqno::ZERO, &activity);
     assert!(ended.is_err());
     assert_eq!(readers(&cell), (0, None));
-    assert_eq!(Arc::strong_count(&taker), 1);
+    assert_eq!(Arc::strong_count(&activity), 1);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn followers_of_unsynced_changes_seal_once_in_a_flush_interval() {
     let (mut progress, generation) = (start.progress, start.generation);
     let cursor = start.cursor.unwrap();
     let seconds = Duration::from_secs;
-    let read = |progress: &mut Progress, now| {
+    let read = |progress: &mut StreamProgress, now| {
         let seal = SealTime {
             now,
             interval: seconds(10),
@@ -164,7 +164,7 @@ fn followers_of_unsynced_changes_seal_once_in_a_flush_interval() {
             read.items.len()
         })
     };
-    let watch = |progress: &Progress, now| {
+    let watch = |progress: &StreamProgress, now| {
         let above = progress.position();
         cell.watch(generation, Visibility::Memory, above, Waker::noop(), now)
     };

@@ -21,11 +21,11 @@ use crate::error::Result;
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::storage::{Batch, Storage};
+use crate::storage::{RecordBatch, Storage};
 use crate::vbuckets::Vb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::record::StoreState;
 use vbstore_core::sync::{AtomicU64, Mutex, Ordering};
 use vbstore_core::{Cas, Clock, FailoverLog, VbCell, VbId, VbInner, VbUuid};
@@ -82,7 +82,7 @@ impl Branches {
             failpoints: failpoints.clone(),
             unclean_stops: state.unclean_stops,
             cas_reserved: AtomicU64::new(state.cas_reserved.get()),
-            waiting: Mutex::new(Rank::Leaf, BTreeMap::new()),
+            waiting: Mutex::new(LockRank::Leaf, BTreeMap::new()),
         }
     }
 
@@ -127,7 +127,7 @@ impl Branches {
             let mut waiting = std::mem::take(&mut *self.waiting.lock());
             waiting.insert(vb.id(), Arc::clone(vb));
             // These errors are not recorded in the health: they come from it or from a close.
-            let storage = self.gate.lend()?;
+            let storage = self.gate.acquire()?;
             self.health.check()?;
             self.begin(lead, &storage, &waiting).inspect_err(|error| {
                 lead.run_after(self.health.note(error));
@@ -147,7 +147,7 @@ impl Branches {
         storage: &Storage,
         waiting: &BTreeMap<VbId, Arc<Vb>>,
     ) -> Result<()> {
-        let mut batch = Batch::new(storage);
+        let mut batch = RecordBatch::new(storage);
         let mut begun = Vec::new();
         for (id, vb) in waiting {
             let uuid = VbUuid::from_random(rand::random());

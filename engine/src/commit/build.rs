@@ -7,27 +7,27 @@ use super::retire::{PreviousNeededBy, retire_previous};
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::numbers::count as number_of;
-use crate::storage::{Batch, Storage};
+use crate::storage::{RecordBatch, Storage};
 use crate::vbuckets::Vb;
 use std::collections::HashMap;
 use std::sync::Arc;
-use vbstore_core::checkpoint::Entry;
-use vbstore_core::record::{Counts, Document, DocumentHead, VbState};
-use vbstore_core::{ItemMeta, Sealed, Seqno};
+use vbstore_core::checkpoint::CheckpointEntry;
+use vbstore_core::record::{Counts, DocumentHead, DocumentRecord, VbState};
+use vbstore_core::{ItemMeta, SealedCheckpoint, Seqno};
 use vbstore_metrics::EngineMetrics;
 
 /// The part of one vBucket in a flush.
-pub(super) struct Unit {
+pub(super) struct FlushUnit {
     pub(super) vb: Arc<Vb>,
     /// Its checkpoints after the persistence cursor, oldest first.
-    pub(super) taken: Vec<Arc<Sealed>>,
+    pub(super) taken: Vec<Arc<SealedCheckpoint>>,
     /// The vBucket's state: as of before the flush at first, as of after it once built.
     pub(super) state: VbState,
 }
 
-impl Unit {
+impl FlushUnit {
     /// Returns all changes, each with whether it is the last of its checkpoint.
-    fn entries(&self) -> impl Iterator<Item = (&Entry, bool)> {
+    fn entries(&self) -> impl Iterator<Item = (&CheckpointEntry, bool)> {
         self.taken.iter().flat_map(|sealed| {
             let end = sealed.end();
             sealed
@@ -39,8 +39,8 @@ impl Unit {
 }
 
 /// A batch, and the outcome of each unit.
-pub(super) struct Built<'s> {
-    pub(super) batch: Batch<'s>,
+pub(super) struct BuiltBatch<'s> {
+    pub(super) batch: RecordBatch<'s>,
     /// The number of changes in the batch.
     pub(super) items: u64,
     /// The number of changes not written because the batch has a newer change of the same key.
@@ -50,16 +50,16 @@ pub(super) struct Built<'s> {
 }
 
 /// A change to be written.
-struct Row<'u> {
-    entry: &'u Entry,
+struct BatchRow<'u> {
+    entry: &'u CheckpointEntry,
     is_last_of_checkpoint: bool,
     /// The change of the same key on disk that it replaces.
     previous: Option<ItemMeta>,
 }
 
 /// What the batch will contain of one unit.
-struct Plan<'u> {
-    rows: Vec<Row<'u>>,
+struct UnitPlan<'u> {
+    rows: Vec<BatchRow<'u>>,
     /// The number of changes that a newer change of the same key replaces.
     replaced: u64,
     /// The vBucket's state after the flush.
@@ -69,12 +69,12 @@ struct Plan<'u> {
 /// Builds the batch, and updates the state of each unit in it to the one after the flush.
 pub(super) fn build<'s>(
     storage: &'s Storage,
-    units: &mut [Unit],
+    units: &mut [FlushUnit],
     failpoints: &MaybeFailpoints,
     metrics: &EngineMetrics,
-) -> Result<Built<'s>> {
-    let mut built = Built {
-        batch: Batch::new(storage),
+) -> Result<BuiltBatch<'s>> {
+    let mut built = BuiltBatch {
+        batch: RecordBatch::new(storage),
         items: 0,
         replaced: 0,
         failed: Vec::new(),
@@ -99,7 +99,7 @@ pub(super) fn build<'s>(
 /// only the newest change is written. On disk it replaces what the oldest of them would have
 /// replaced. That is correct because the disk shows the unit as a whole or not at all, and at its
 /// end only the newest change of a key is left.
-fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
+fn plan(unit: &FlushUnit, looked_up: Vec<Option<ItemMeta>>) -> Result<UnitPlan<'_>> {
     let mut looked_up = looked_up.into_iter();
     let mut state = unit.state;
     let mut rows = Vec::new();
@@ -137,13 +137,13 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
                 )
             })?;
         state.high_seqno = seqno;
-        rows.push(Row {
+        rows.push(BatchRow {
             entry,
             is_last_of_checkpoint,
             previous,
         });
     }
-    Ok(Plan {
+    Ok(UnitPlan {
         rows,
         replaced,
         state,
@@ -152,7 +152,7 @@ fn plan(unit: &Unit, looked_up: Vec<Option<ItemMeta>>) -> Result<Plan<'_>> {
 
 /// Returns the newest change of each key; empty if each key has one change only, as in one
 /// checkpoint.
-fn newest_of_each_key(unit: &Unit) -> HashMap<&[u8], Seqno> {
+fn newest_of_each_key(unit: &FlushUnit) -> HashMap<&[u8], Seqno> {
     if unit.taken.len() < 2 {
         return HashMap::new();
     }
@@ -163,7 +163,7 @@ fn newest_of_each_key(unit: &Unit) -> HashMap<&[u8], Seqno> {
 }
 
 /// Adds the plan of a unit to the batch.
-fn put(batch: &mut Batch<'_>, unit: &Unit, plan: &Plan<'_>) -> Result<()> {
+fn put(batch: &mut RecordBatch<'_>, unit: &FlushUnit, plan: &UnitPlan<'_>) -> Result<()> {
     let vb = unit.vb.id();
     let needed_by = PreviousNeededBy::Nobody;
     for row in &plan.rows {
@@ -173,7 +173,7 @@ fn put(batch: &mut Batch<'_>, unit: &Unit, plan: &Plan<'_>) -> Result<()> {
             is_last_of_checkpoint: row.is_last_of_checkpoint,
             prev_seqno: row.previous.map_or(Seqno::ZERO, |previous| previous.seqno),
         };
-        let document = Document {
+        let document = DocumentRecord {
             head,
             key: &item.key,
             value: &item.value,
@@ -201,7 +201,7 @@ fn next_looked_up(looked_up: &mut impl Iterator<Item = Option<ItemMeta>>) -> Opt
 
 /// Returns whether the change that an entry replaces may have been purged since the entry was made.
 /// A tombstone at or below the purge seqno may be gone, so the disk must be read.
-fn may_be_purged(entry: &Entry, purge_seqno: Seqno) -> bool {
+fn may_be_purged(entry: &CheckpointEntry, purge_seqno: Seqno) -> bool {
     let previous = entry.previous;
     previous.is_some_and(|meta| !meta.kind.is_live() && meta.seqno <= purge_seqno)
 }
@@ -210,7 +210,7 @@ fn may_be_purged(entry: &Entry, purge_seqno: Seqno) -> bool {
 /// been purged.
 fn look_up_purged(
     storage: &Storage,
-    unit: &Unit,
+    unit: &FlushUnit,
     failpoints: &MaybeFailpoints,
     metrics: &EngineMetrics,
 ) -> Result<Vec<Option<ItemMeta>>> {
@@ -254,6 +254,6 @@ fn count(
 }
 
 /// Returns the error for a unit that contradicts the vBucket's state on disk.
-fn disagreement(unit: &Unit, detail: impl Into<String>) -> Error {
+fn disagreement(unit: &FlushUnit, detail: impl Into<String>) -> Error {
     Error::corrupt_record(unit.vb.id(), None, detail)
 }

@@ -24,10 +24,10 @@
 //! is filled under the vBucket's lock when the change is appended. A flush that fails puts back
 //! what it took, so the next flush takes it again.
 
-use super::flush::{Flush, Flushed};
-use super::lead::{Candidate, Lead};
-use super::queue::{CommitQueue, Joined};
-use super::want::Want;
+use super::flush::{Flush, FlushOutcome};
+use super::lead::{Lead, LeadCandidate};
+use super::queue::{CommitQueue, JoinOutcome};
+use super::wait_condition::WaitCondition;
 use crate::durability::Durability;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
@@ -81,9 +81,9 @@ impl Committer {
 
     /// Returns the outcome of a want once it is settled: fulfilled, or failed. Returns `None` while
     /// the caller must keep waiting. Takes no locks except leaves.
-    fn look(&self, want: &Want) -> Option<Result<()>> {
+    fn look(&self, want: &WaitCondition) -> Option<Result<()>> {
         match want {
-            Want::Durable {
+            WaitCondition::Durable {
                 vb,
                 generation,
                 seqno,
@@ -105,7 +105,7 @@ impl Committer {
                     return Some(Err(failed));
                 }
             }
-            Want::Room { bytes } => {
+            WaitCondition::Room { bytes } => {
                 if self.memory.has_room(*bytes, self.tuning.get().memory_quota) {
                     return Some(Ok(()));
                 }
@@ -121,14 +121,14 @@ impl Committer {
 
     /// Like [`Self::look`], for a caller that does not wait in the queue. Fails in a forked
     /// process.
-    pub(super) fn poll(&self, want: &Want) -> Option<Result<()>> {
+    pub(super) fn poll(&self, want: &WaitCondition) -> Option<Result<()>> {
         match self.gate.check_process() {
             Ok(()) => self.look(want),
             Err(forked) => Some(Err(forked)),
         }
     }
 
-    fn is_settled(&self, want: &Want) -> bool {
+    fn is_settled(&self, want: &WaitCondition) -> bool {
         self.look(want).is_some()
     }
 
@@ -138,7 +138,7 @@ impl Committer {
     /// # Errors
     /// The reason why the want cannot be fulfilled. When the time is over,
     /// [`Error::NotYetDurable`], or [`Error::Busy`] for room in memory. [`Error::Forked`].
-    pub(crate) fn wait(&self, want: &Want, timeout: Option<Duration>) -> Result<()> {
+    pub(crate) fn wait(&self, want: &WaitCondition, timeout: Option<Duration>) -> Result<()> {
         assert_none_held();
         self.gate.check_process()?;
         let deadline = timeout.map(|timeout| self.queue.now().saturating_add(timeout));
@@ -146,16 +146,16 @@ impl Committer {
             if let Some(answer) = self.look(want) {
                 return answer;
             }
-            let candidate = Candidate::new();
+            let candidate = LeadCandidate::new();
             match self.queue.join(Some(want), |want| self.is_settled(want)) {
-                Joined::Fulfilled => {}
-                Joined::Leads => {
+                JoinOutcome::Fulfilled => {}
+                JoinOutcome::Leads => {
                     // Read before the flush, so that a release during the flush is not missed
                     // below.
                     let seen = self.memory.releases();
                     let flushed = self.flush_as_leader(candidate, want);
                     let is_idle = flushed.is_ok_and(|flushed| flushed.is_idle());
-                    let is_stuck = is_idle && matches!(want, Want::Room { .. });
+                    let is_stuck = is_idle && matches!(want, WaitCondition::Room { .. });
                     // Another flush would free nothing. Room can only come from reservations that
                     // end.
                     if is_stuck && self.look(want).is_none() {
@@ -165,12 +165,12 @@ impl Committer {
                         }
                     }
                 }
-                Joined::Waits(slot) => {
+                JoinOutcome::Waits(slot) => {
                     if !slot.park(deadline, &self.queue) {
                         // The lead may have been handed over between the time-out and the
                         // departure. It must be passed on, or no thread would lead any more.
                         if self.queue.leave(&slot) {
-                            let is_settled = |want: &Want| self.is_settled(want);
+                            let is_settled = |want: &WaitCondition| self.is_settled(want);
                             drop(candidate.lead(&self.queue, &is_settled));
                         }
                         return self.look(want).unwrap_or(Err(want.timeout_error()));
@@ -191,8 +191,8 @@ impl Committer {
     /// fails the engine. The caller holds no lock.
     pub(crate) fn with_lead<R>(&self, work: impl FnOnce(&mut Lead<'_>) -> Result<R>) -> Result<R> {
         self.gate.opener().check_id()?;
-        let candidate = Candidate::new();
-        if let Joined::Waits(slot) = self.queue.join(None, |_| false) {
+        let candidate = LeadCandidate::new();
+        if let JoinOutcome::Waits(slot) = self.queue.join(None, |_| false) {
             while !slot.was_handed_lead() {
                 slot.park(None, &self.queue);
             }
@@ -256,7 +256,7 @@ impl Committer {
 
     /// Registers a ticket's waker in place of its previous one. Returns false if the want is
     /// settled.
-    pub(super) fn register(&self, ticket: u64, want: &Want, waker: &Waker) -> bool {
+    pub(super) fn register(&self, ticket: u64, want: &WaitCondition, waker: &Waker) -> bool {
         self.queue
             .register(ticket, want, waker, |want| self.is_settled(want))
     }
@@ -266,7 +266,11 @@ impl Committer {
         self.queue.unregister(ticket);
     }
 
-    fn flush_as_leader(&self, candidate: Candidate, want: &Want) -> Result<Flushed> {
+    fn flush_as_leader(
+        &self,
+        candidate: LeadCandidate,
+        want: &WaitCondition,
+    ) -> Result<FlushOutcome> {
         self.lead(candidate, |lead| {
             self.flush.run(lead, want.wants_sync(), want.room())
         })
@@ -275,10 +279,10 @@ impl Committer {
     /// Runs `work` and resigns. The queue has already given the lead to this thread.
     fn lead<R>(
         &self,
-        candidate: Candidate,
+        candidate: LeadCandidate,
         work: impl FnOnce(&mut Lead<'_>) -> Result<R>,
     ) -> Result<R> {
-        let is_settled = |want: &Want| self.is_settled(want);
+        let is_settled = |want: &WaitCondition| self.is_settled(want);
         let mut lead = candidate.lead(&self.queue, &is_settled);
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut lead)));
         outcome.unwrap_or_else(|panic| {

@@ -21,8 +21,8 @@ use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
 use crate::memory::Memory;
-use crate::signals::Signals;
-use crate::storage::Batch;
+use crate::signals::TaskSignals;
+use crate::storage::RecordBatch;
 use crate::vbuckets::Vb;
 use std::sync::Arc;
 use vbstore_core::record::VbState;
@@ -38,7 +38,7 @@ pub(crate) struct Deleter {
     pub(crate) syncs: Arc<Syncs>,
     pub(crate) branches: Arc<Branches>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) signals: Arc<Signals>,
+    pub(crate) signals: Arc<TaskSignals>,
     pub(crate) failpoints: MaybeFailpoints,
 }
 
@@ -52,7 +52,7 @@ impl Deleter {
     }
 
     fn delete_as_leader(&self, lead: &mut Lead<'_>, vb: &Vb) -> Result<VbUuid> {
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         self.health.check()?;
         let (id, cell) = (vb.id(), &vb.cell);
         let uuid = VbUuid::from_random(rand::random());
@@ -64,7 +64,7 @@ impl Deleter {
         let mut state = VbState::new(uuid);
         state.max_cas = self.branches.max_cas(cell, &inner);
         let written = self.failpoints.pass(place::DELETE_VBUCKET).and_then(|()| {
-            let mut batch = Batch::new(&storage);
+            let mut batch = RecordBatch::new(&storage);
             batch.clear_vbucket(id)?;
             batch.put_state(id, &state)?;
             batch.put_failover_log(id, &failover_log)?;

@@ -1,6 +1,6 @@
 //! Requests to the flusher and the syncer to act soon.
 
-use crate::signals::Signals;
+use crate::signals::TaskSignals;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Demand {
     flush: AtomicBool,
     sync: AtomicBool,
-    signals: Arc<Signals>,
+    signals: Arc<TaskSignals>,
 }
 
 impl Demand {
-    pub(crate) fn new(signals: Arc<Signals>) -> Self {
+    pub(crate) fn new(signals: Arc<TaskSignals>) -> Self {
         Self {
             flush: AtomicBool::new(false),
             sync: AtomicBool::new(false),

@@ -4,15 +4,15 @@ use crate::vbuckets::Vb;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 
 /// The vBuckets with changes that no flush has taken, oldest first, each at most once.
-pub(crate) struct DirtyList(Mutex<Dirty>);
+pub(crate) struct DirtyList(Mutex<DirtyVbs>);
 
 /// The content of the list, as a flush takes it.
 #[derive(Default)]
-pub(super) struct Dirty {
+pub(super) struct DirtyVbs {
     pub(super) vbs: VecDeque<Arc<Vb>>,
     /// When the first of them was put on the list.
     since: Option<Duration>,
@@ -20,7 +20,7 @@ pub(super) struct Dirty {
 
 impl DirtyList {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Rank::Leaf, Dirty::default()))
+        Self(Mutex::new(LockRank::Leaf, DirtyVbs::default()))
     }
 
     /// Appends a vBucket that is not on the list. Called under the vBucket's lock. Returns whether
@@ -35,12 +35,12 @@ impl DirtyList {
 
     /// Takes the whole list. Taking it whole ensures that no vBucket is in one flush twice: a
     /// change that is appended while the flush takes its checkpoints goes onto the next list.
-    pub(super) fn take(&self) -> Dirty {
+    pub(super) fn take(&self) -> DirtyVbs {
         std::mem::take(&mut *self.0.lock())
     }
 
     /// Puts what did not fit into the flush back in front of what was added meanwhile.
-    pub(super) fn put_back(&self, rest: Dirty) {
+    pub(super) fn put_back(&self, rest: DirtyVbs) {
         if rest.vbs.is_empty() {
             return;
         }

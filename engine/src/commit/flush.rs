@@ -7,7 +7,7 @@
 //! Then the flush leaves this vBucket out: its changes stay in memory, it refuses writes, and the
 //! threads that wait for its changes get the error. All other vBuckets are written.
 
-use super::build::{Built, Unit, build};
+use super::build::{BuiltBatch, FlushUnit, build};
 use super::demand::Demand;
 use super::dirty::DirtyList;
 use super::lead::Lead;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::storage::{Batch, Storage};
+use crate::storage::{RecordBatch, Storage};
 use crate::tuning::CurrentTuning;
 use crate::vbuckets::Vb;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use vbstore_core::Clock;
 use vbstore_metrics::EngineMetrics;
 
 /// The result of a flush.
-pub(super) struct Flushed {
+pub(super) struct FlushOutcome {
     /// The number of vBuckets whose changes were written.
     pub(super) vbuckets: usize,
     /// Whether any changes were taken, whether written or left out.
@@ -34,7 +34,7 @@ pub(super) struct Flushed {
     has_recovered: bool,
 }
 
-impl Flushed {
+impl FlushOutcome {
     /// Returns whether there was nothing to do, so that another flush now would do nothing either.
     pub(super) fn is_idle(&self) -> bool {
         !self.has_taken && !self.has_recovered
@@ -61,8 +61,8 @@ impl Flush {
     /// usage is too high, or if the caller (`room` bytes) or a waiter wants room. Before an error
     /// is returned it is recorded in the health, and everything taken is put back for the next
     /// flush.
-    pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool, room: u64) -> Result<Flushed> {
-        let storage = self.gate.lend_while_closing()?;
+    pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool, room: u64) -> Result<FlushOutcome> {
+        let storage = self.gate.acquire_while_closing()?;
         // A full disk does not stop a flush: a flush that succeeds is what ends that state.
         if self.health.is_failed() {
             self.health.check()?;
@@ -92,7 +92,7 @@ impl Flush {
                 if has_written {
                     self.health.heal();
                 }
-                Ok(Flushed {
+                Ok(FlushOutcome {
                     vbuckets: taken.units.len(),
                     has_taken,
                     has_recovered,
@@ -106,7 +106,7 @@ impl Flush {
     }
 
     /// Seals and takes the checkpoints of dirty vBuckets.
-    fn take(&self, lead: &mut Lead<'_>) -> Vec<Unit> {
+    fn take(&self, lead: &mut Lead<'_>) -> Vec<FlushUnit> {
         let bytes_max = self.tuning.get().flush_bytes_max;
         let mut units = Vec::new();
         let mut bytes: u64 = 0;
@@ -135,7 +135,7 @@ impl Flush {
             drop(inner);
             bytes += taken.iter().map(|sealed| sealed.memory()).sum::<u64>();
             if !taken.is_empty() {
-                units.push(Unit { vb, taken, state });
+                units.push(FlushUnit { vb, taken, state });
             }
         }
         has_left |= !dirty.vbs.is_empty();
@@ -158,7 +158,7 @@ impl Flush {
         sync: bool,
     ) -> Result<bool> {
         self.failpoints.pass(place::FLUSH_BUILD)?;
-        let Built {
+        let BuiltBatch {
             batch,
             items,
             replaced,
@@ -245,7 +245,7 @@ impl Flush {
     /// Writes a record that changes nothing. With nothing to flush, this is the only way to find
     /// out whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
-        let mut batch = Batch::new(storage);
+        let mut batch = RecordBatch::new(storage);
         batch.put_nothing()?;
         self.failpoints.pass(place::FLUSH_WRITE)?;
         let sequence = storage.write(batch, true)?;
@@ -260,7 +260,7 @@ impl Flush {
 struct TakenUnits<'a> {
     dirty: &'a DirtyList,
     clock: &'a dyn Clock,
-    units: Vec<Unit>,
+    units: Vec<FlushUnit>,
 }
 
 impl TakenUnits<'_> {

@@ -1,45 +1,45 @@
 //! The lead as a token: only the thread that holds it may flush, sync or delete a vBucket.
 
 use super::queue::{CommitQueue, TicketWakers};
-use super::want::Want;
-use crate::wakes::Wakes;
+use super::wait_condition::WaitCondition;
+use crate::deferred::DeferredWork;
 use std::sync::Arc;
-use vbstore_core::lock_order::{Held, Rank};
-use vbstore_core::vbucket::Fired;
-use vbstore_core::{Checkpoints, Sealed};
+use vbstore_core::lock_order::{LockRank, RankGuard};
+use vbstore_core::vbucket::FiredWakers;
+use vbstore_core::{Checkpoints, SealedCheckpoint};
 
 /// The lead. Dropping it resigns. Only after that the collected work runs: calling wakers and
-/// freeing changes ([`crate::wakes`]).
+/// freeing changes ([`crate::deferred`]).
 pub(crate) struct Lead<'a> {
     queue: &'a CommitQueue,
-    is_settled: &'a dyn Fn(&Want) -> bool,
-    after: Wakes,
+    is_settled: &'a dyn Fn(&WaitCondition) -> bool,
+    after: DeferredWork,
     /// `None` once the lead has been resigned.
-    held: Option<Held>,
+    held: Option<RankGuard>,
 }
 
 /// A thread that is about to wait for the lead. It holds no lock, and takes none while it waits.
-pub(super) struct Candidate(Held);
+pub(super) struct LeadCandidate(RankGuard);
 
-impl Candidate {
+impl LeadCandidate {
     /// Registers with the lock-order check that this thread is about to wait for the lead.
     ///
     /// # Panics
     /// When the thread holds a lock, or the lead itself, in builds with debug assertions.
     pub(super) fn new() -> Self {
-        Self(Held::take(Rank::Lead))
+        Self(RankGuard::take(LockRank::Lead))
     }
 
     /// Converts the candidate into the lead. The queue has already given the lead to this thread.
     pub(super) fn lead<'a>(
         self,
         queue: &'a CommitQueue,
-        is_settled: &'a dyn Fn(&Want) -> bool,
+        is_settled: &'a dyn Fn(&WaitCondition) -> bool,
     ) -> Lead<'a> {
         Lead {
             queue,
             is_settled,
-            after: Wakes::default(),
+            after: DeferredWork::default(),
             held: Some(self.0),
         }
     }
@@ -47,17 +47,17 @@ impl Candidate {
 
 impl Lead<'_> {
     /// Calls these wakers after the leader has resigned.
-    pub(crate) fn wake_after(&mut self, fired: Fired) {
+    pub(crate) fn wake_after(&mut self, fired: FiredWakers) {
         self.after.wake(fired);
     }
 
     /// Runs work that was collected elsewhere after the leader has resigned.
-    pub(crate) fn run_after(&mut self, wakes: Wakes) {
-        self.after.append(wakes);
+    pub(crate) fn run_after(&mut self, deferred: DeferredWork) {
+        self.after.append(deferred);
     }
 
     /// Drops these changes after the leader has resigned: freeing them takes time.
-    pub(crate) fn free_after(&mut self, freed: Arc<Sealed>) {
+    pub(crate) fn free_after(&mut self, freed: Arc<SealedCheckpoint>) {
         self.after.free(freed);
     }
 

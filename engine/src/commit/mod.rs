@@ -12,16 +12,16 @@ mod demand;
 mod dirty;
 mod flush;
 mod lead;
-mod ledger;
+mod leaderless_sync;
 #[cfg(feature = "testing")]
 mod purge;
 mod queue;
 mod recovery;
 mod retire;
-mod sync_aside;
+mod sync_ledger;
 mod syncs;
 mod ticket;
-mod want;
+mod wait_condition;
 
 pub(crate) use branch::{Branches, reserved_at};
 pub(crate) use committer::Committer;
@@ -29,11 +29,11 @@ pub(crate) use delete::Deleter;
 pub(crate) use demand::Demand;
 pub(crate) use dirty::DirtyList;
 pub(crate) use flush::Flush;
-pub(crate) use ledger::Ledger;
+pub(crate) use leaderless_sync::LeaderlessSync;
 #[cfg(feature = "testing")]
 pub(crate) use purge::Purger;
 pub(crate) use recovery::MemoryRecovery;
-pub(crate) use sync_aside::SyncAside;
+pub(crate) use sync_ledger::SyncLedger;
 pub(crate) use syncs::Syncs;
 pub use ticket::Ticket;
-pub(crate) use want::Want;
+pub(crate) use wait_condition::WaitCondition;

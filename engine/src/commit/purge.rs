@@ -18,7 +18,7 @@ use crate::config::SliceBudget;
 use crate::error::{Error, Result};
 use crate::gate::Gate;
 use crate::health::Health;
-use crate::storage::Batch;
+use crate::storage::RecordBatch;
 use crate::vbuckets::Vb;
 use bytes::Bytes;
 use vbstore_core::{Clock, Seqno};
@@ -41,11 +41,11 @@ impl Purger<'_> {
     }
 
     fn purge_as_leader(&self, lead: &mut Lead<'_>, vb: &Vb, upto: Seqno) -> Result<u64> {
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         self.health.check()?;
         let (id, cell) = (vb.id(), &vb.cell);
         let mut state = cell.lock().state;
-        let mut batch = Batch::new(&storage);
+        let mut batch = RecordBatch::new(&storage);
         let mut purged: u64 = 0;
         let mut from = Bytes::new();
         loop {

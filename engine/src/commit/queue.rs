@@ -1,7 +1,7 @@
 //! The commit queue: the threads and tickets that wait, and whether there is a leader. The protocol
 //! is in [`super::committer`].
 
-use super::want::Want;
+use super::wait_condition::WaitCondition;
 use crate::wakers::Wakers;
 use crossbeam::sync::{Parker, Unparker};
 use std::cell::RefCell;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Waker;
 use std::time::Duration;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Clock, SystemClock};
 
@@ -19,7 +19,7 @@ const WOKEN: u8 = 1;
 const LEADS: u8 = 2;
 
 /// A thread in the queue, parked or about to park.
-pub(super) struct Slot {
+pub(super) struct ParkSlot {
     state: AtomicU8,
     unparker: Unparker,
     /// The parker of this wait alone. Set only when the thread's own parker is destroyed already.
@@ -31,7 +31,7 @@ thread_local! {
     static PARKER: RefCell<Parker> = RefCell::new(Parker::new());
 }
 
-impl Slot {
+impl ParkSlot {
     fn new() -> Arc<Self> {
         let own = PARKER.try_with(|parker| parker.borrow().unparker().clone());
         // The thread-local is gone when the destructor of another thread-local writes at thread
@@ -40,7 +40,7 @@ impl Slot {
             |_| {
                 let parker = Parker::new();
                 let unparker = parker.unparker().clone();
-                (unparker, Some(Mutex::new(Rank::Leaf, parker)))
+                (unparker, Some(Mutex::new(LockRank::Leaf, parker)))
             },
             |unparker| (unparker, None),
         );
@@ -91,21 +91,21 @@ impl Slot {
 }
 
 /// A thread that waits in the queue.
-struct Thread {
+struct WaitingThread {
     /// `None` if the thread wants the lead itself.
-    want: Option<Want>,
-    slot: Arc<Slot>,
+    want: Option<WaitCondition>,
+    slot: Arc<ParkSlot>,
 }
 
-impl Thread {
-    fn is_settled(&self, is_settled: impl Fn(&Want) -> bool) -> bool {
+impl WaitingThread {
+    fn is_settled(&self, is_settled: impl Fn(&WaitCondition) -> bool) -> bool {
         self.want.as_ref().is_some_and(is_settled)
     }
 }
 
 /// A ticket that waits in the queue.
-struct Task {
-    want: Want,
+struct WaitingTicket {
+    want: WaitCondition,
     waker: Waker,
 }
 
@@ -113,36 +113,36 @@ struct Task {
 /// registering a ticket again, or dropping it, must not visit all of them; a flush visits each
 /// once, when the leader resigns.
 #[derive(Default)]
-struct Queue {
+struct CommitQueueState {
     is_led: bool,
     /// In order of arrival.
-    threads: VecDeque<Thread>,
+    threads: VecDeque<WaitingThread>,
     /// By ticket number.
-    tasks: BTreeMap<u64, Task>,
-    wanted: Wanted,
+    tasks: BTreeMap<u64, WaitingTicket>,
+    wanted: WantedTotals,
 }
 
 /// Counts what all waiters in the queue want, so that a flush need not visit them.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Wanted {
+struct WantedTotals {
     /// The number of waiters that want a sync.
     syncs: usize,
     /// Bytes of room to the number of waiters that want that much.
     rooms: BTreeMap<u64, usize>,
 }
 
-impl Wanted {
-    fn add(&mut self, want: &Want) {
+impl WantedTotals {
+    fn add(&mut self, want: &WaitCondition) {
         self.syncs += usize::from(want.wants_sync());
-        if let Want::Room { bytes } = want {
+        if let WaitCondition::Room { bytes } = want {
             *self.rooms.entry(*bytes).or_insert(0) += 1;
         }
     }
 
     /// Subtracts a want that was added before.
-    fn remove(&mut self, want: &Want) {
+    fn remove(&mut self, want: &WaitCondition) {
         self.syncs -= usize::from(want.wants_sync());
-        if let Want::Room { bytes } = want {
+        if let WaitCondition::Room { bytes } = want {
             let left = self
                 .rooms
                 .remove(bytes)
@@ -155,29 +155,32 @@ impl Wanted {
     }
 }
 
-impl Queue {
-    fn put_thread(&mut self, thread: Thread) {
+impl CommitQueueState {
+    fn put_thread(&mut self, thread: WaitingThread) {
         if let Some(want) = &thread.want {
             self.wanted.add(want);
         }
         self.threads.push_back(thread);
     }
 
-    fn put_task(&mut self, id: u64, task: Task) {
+    fn put_task(&mut self, id: u64, task: WaitingTicket) {
         self.wanted.add(&task.want);
         let before = self.tasks.insert(id, task);
         assert!(before.is_none(), "ticket {id} is in the queue already");
     }
 
     /// Removes a ticket from the queue.
-    fn take_task(&mut self, id: u64) -> Option<Task> {
+    fn take_task(&mut self, id: u64) -> Option<WaitingTicket> {
         let task = self.tasks.remove(&id)?;
         self.wanted.remove(&task.want);
         Some(task)
     }
 
     /// Removes the threads for which `is_taken` returns true.
-    fn take_threads(&mut self, is_taken: impl FnMut(&Thread) -> bool) -> VecDeque<Thread> {
+    fn take_threads(
+        &mut self,
+        is_taken: impl FnMut(&WaitingThread) -> bool,
+    ) -> VecDeque<WaitingThread> {
         let all = std::mem::take(&mut self.threads);
         let (taken, left): (VecDeque<_>, _) = all.into_iter().partition(is_taken);
         self.threads = left;
@@ -189,18 +192,18 @@ impl Queue {
 }
 
 /// The result of joining the queue.
-pub(super) enum Joined {
+pub(super) enum JoinOutcome {
     /// The want is settled: fulfilled, or it cannot be.
     Fulfilled,
     /// The caller is now the leader.
     Leads,
     /// The caller is in the queue and must park on this slot.
-    Waits(Arc<Slot>),
+    Waits(Arc<ParkSlot>),
 }
 
 /// The commit queue, and the wakers to run when the leader resigns.
 pub(super) struct CommitQueue {
-    queue: Mutex<Queue>,
+    queue: Mutex<CommitQueueState>,
     wakers: Wakers,
     /// Time-outs are in real time, whatever clock the engine was given.
     real: SystemClock,
@@ -209,7 +212,7 @@ pub(super) struct CommitQueue {
 impl CommitQueue {
     pub(super) fn new(wakers: Wakers) -> Self {
         Self {
-            queue: Mutex::new(Rank::Queue, Queue::default()),
+            queue: Mutex::new(LockRank::Queue, CommitQueueState::default()),
             wakers,
             real: SystemClock::new(),
         }
@@ -226,21 +229,25 @@ impl CommitQueue {
 
     /// Joins the queue: step 2 of the protocol. Without a want, the caller waits for the lead
     /// itself.
-    pub(super) fn join(&self, want: Option<&Want>, is_settled: impl Fn(&Want) -> bool) -> Joined {
+    pub(super) fn join(
+        &self,
+        want: Option<&WaitCondition>,
+        is_settled: impl Fn(&WaitCondition) -> bool,
+    ) -> JoinOutcome {
         let mut queue = self.queue.lock();
         if want.is_some_and(is_settled) {
-            return Joined::Fulfilled;
+            return JoinOutcome::Fulfilled;
         }
         if !queue.is_led {
             queue.is_led = true;
-            return Joined::Leads;
+            return JoinOutcome::Leads;
         }
-        let slot = Slot::new();
-        queue.put_thread(Thread {
+        let slot = ParkSlot::new();
+        queue.put_thread(WaitingThread {
             want: want.cloned(),
             slot: Arc::clone(&slot),
         });
-        Joined::Waits(slot)
+        JoinOutcome::Waits(slot)
     }
 
     /// Puts a ticket's waker into the queue in place of its previous one. Returns false if the want
@@ -248,12 +255,12 @@ impl CommitQueue {
     pub(super) fn register(
         &self,
         id: u64,
-        want: &Want,
+        want: &WaitCondition,
         waker: &Waker,
-        is_settled: impl Fn(&Want) -> bool,
+        is_settled: impl Fn(&WaitCondition) -> bool,
     ) -> bool {
         // Cloning and dropping a waker runs the program's code, which must not run under the lock.
-        let task = Task {
+        let task = WaitingTicket {
             want: want.clone(),
             waker: waker.clone(),
         };
@@ -279,7 +286,7 @@ impl CommitQueue {
 
     /// Removes a thread from the queue. Returns true if it had been handed the lead, which it must
     /// then take and resign.
-    pub(super) fn leave(&self, slot: &Arc<Slot>) -> bool {
+    pub(super) fn leave(&self, slot: &Arc<ParkSlot>) -> bool {
         let mut queue = self.queue.lock();
         queue.take_threads(|thread| Arc::ptr_eq(&thread.slot, slot));
         slot.was_handed_lead()
@@ -288,7 +295,7 @@ impl CommitQueue {
     /// Resigns the lead: wakes every thread whose want is settled, and hands the lead to the first
     /// thread that is left. Returns the wakers of settled tickets, to be called once the caller
     /// holds no lock.
-    pub(super) fn resign(&self, is_settled: impl Fn(&Want) -> bool) -> TicketWakers {
+    pub(super) fn resign(&self, is_settled: impl Fn(&WaitCondition) -> bool) -> TicketWakers {
         let mut queue = self.queue.lock();
         assert!(queue.is_led, "resigned without the lead");
         let woken = queue.take_threads(|thread| thread.is_settled(&is_settled));
@@ -297,7 +304,7 @@ impl CommitQueue {
             .filter(|(_, task)| is_settled(&task.want))
             .map(|(id, _)| *id)
             .collect();
-        let tasks: Vec<Task> = settled
+        let tasks: Vec<WaitingTicket> = settled
             .into_iter()
             .filter_map(|id| queue.take_task(id))
             .collect();
@@ -357,10 +364,10 @@ mod tests {
     use vbstore_core::record::VbState;
     use vbstore_core::{FailoverLog, Seqno, VbCell, VbId, VbUuid};
 
-    fn durable(seqno: u64, level: Durability) -> Want {
+    fn durable(seqno: u64, level: Durability) -> WaitCondition {
         let uuid = VbUuid::new(1);
         let cell = VbCell::new(VbId::new(0), VbState::new(uuid), FailoverLog::new(uuid, 0));
-        Want::Durable {
+        WaitCondition::Durable {
             vb: Arc::new(Vb::new(cell)),
             generation: 0,
             seqno: Seqno::new(seqno),
@@ -369,9 +376,9 @@ mod tests {
     }
 
     /// Counts the wants of all waiters one by one.
-    fn counted(queue: &CommitQueue) -> Wanted {
+    fn counted(queue: &CommitQueue) -> WantedTotals {
         let queue = queue.queue.lock();
-        let mut wanted = Wanted::default();
+        let mut wanted = WantedTotals::default();
         let threads = queue.threads.iter().filter_map(|t| t.want.as_ref());
         threads.for_each(|want| wanted.add(want));
         queue.tasks.values().for_each(|task| wanted.add(&task.want));
@@ -384,9 +391,9 @@ mod tests {
         let waker = Waker::noop();
         // The highest synced seqno.
         let synced = Cell::new(0);
-        let is_settled = |want: &Want| match want {
-            Want::Durable { seqno, .. } => seqno.get() <= synced.get(),
-            Want::Room { .. } => false,
+        let is_settled = |want: &WaitCondition| match want {
+            WaitCondition::Durable { seqno, .. } => seqno.get() <= synced.get(),
+            WaitCondition::Room { .. } => false,
         };
         let wants = [
             durable(1, Durability::Synced),
@@ -399,18 +406,19 @@ mod tests {
             assert_eq!((queue.0.syncs, queue.1.room_awaited()), (syncs, room));
             assert_eq!(queue.1.is_sync_awaited(), syncs > 0);
         };
-        assert!(matches!(queue.join(None, is_settled), Joined::Leads));
+        assert!(matches!(queue.join(None, is_settled), JoinOutcome::Leads));
         for (id, want) in (0..).zip(&wants) {
             assert!(queue.register(id, want, waker, is_settled));
             assert!(queue.register(id, want, waker, is_settled), "again");
         }
         check(2, 0);
-        let rooms = [10, 30, 10].map(|bytes| queue.join(Some(&Want::Room { bytes }), is_settled));
+        let rooms =
+            [10, 30, 10].map(|bytes| queue.join(Some(&WaitCondition::Room { bytes }), is_settled));
         check(2, 30);
         let [
-            Joined::Waits(first),
-            Joined::Waits(second),
-            Joined::Waits(third),
+            JoinOutcome::Waits(first),
+            JoinOutcome::Waits(second),
+            JoinOutcome::Waits(third),
         ] = rooms
         else {
             panic!("a waiter for room was settled");
@@ -432,6 +440,6 @@ mod tests {
         synced.set(2);
         queue.resign(is_settled).wake();
         assert_eq!(queue.queue.lock().tasks.len(), 0);
-        assert!(matches!(queue.join(None, is_settled), Joined::Leads));
+        assert!(matches!(queue.join(None, is_settled), JoinOutcome::Leads));
     }
 }

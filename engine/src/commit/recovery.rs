@@ -26,7 +26,7 @@ use crate::vbuckets::{VBuckets, Vb};
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 use vbstore_core::VbId;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::EngineMetrics;
 
@@ -43,11 +43,11 @@ pub(crate) struct MemoryRecovery {
     demand: Arc<Demand>,
     metrics: Arc<EngineMetrics>,
     /// Changed by the leader only.
-    progress: Mutex<Progress>,
+    progress: Mutex<RecoveryProgress>,
 }
 
 /// Where the previous turn stopped.
-struct Progress {
+struct RecoveryProgress {
     /// Set when usage passes the high mark, until it reaches the low mark.
     is_recovering: bool,
     /// The vBucket to free a checkpoint of next.
@@ -56,7 +56,7 @@ struct Progress {
     lagging: BinaryHeap<(u64, VbId)>,
 }
 
-impl Default for Progress {
+impl Default for RecoveryProgress {
     fn default() -> Self {
         Self {
             is_recovering: false,
@@ -67,7 +67,7 @@ impl Default for Progress {
 }
 
 /// What a turn may still do.
-struct Turn {
+struct RecoveryTurn {
     changes: usize,
     cursors: usize,
     /// Whether a checkpoint was freed, or a cursor dropped.
@@ -88,7 +88,7 @@ impl MemoryRecovery {
             tuning,
             demand,
             metrics,
-            progress: Mutex::new(Rank::Leaf, Progress::default()),
+            progress: Mutex::new(LockRank::Leaf, RecoveryProgress::default()),
         }
     }
 
@@ -112,7 +112,7 @@ impl MemoryRecovery {
         }
         let mut has_progressed = false;
         if used > target {
-            let mut turn = Turn {
+            let mut turn = RecoveryTurn {
                 changes: TURN_CHANGES,
                 cursors: TURN_CURSORS,
                 has_progressed: false,
@@ -138,23 +138,23 @@ impl MemoryRecovery {
     /// For tests.
     #[cfg(feature = "testing")]
     pub(crate) fn forget(&self, lead: &mut Lead<'_>, drops_cursors: bool) {
-        let mut turn = Turn {
+        let mut turn = RecoveryTurn {
             changes: usize::MAX,
             cursors: if drops_cursors { usize::MAX } else { 0 },
             has_progressed: false,
         };
-        self.take_turn(lead, &mut Progress::default(), &mut turn, 0);
+        self.take_turn(lead, &mut RecoveryProgress::default(), &mut turn, 0);
     }
 
     /// Runs a turn. Returns whether the target is reached, or nothing more can be freed.
     fn take_turn(
         &self,
         lead: &mut Lead<'_>,
-        progress: &mut Progress,
-        turn: &mut Turn,
+        progress: &mut RecoveryProgress,
+        turn: &mut RecoveryTurn,
         target: u64,
     ) -> bool {
-        let is_over = |turn: &Turn| self.memory.used() <= target || turn.changes == 0;
+        let is_over = |turn: &RecoveryTurn| self.memory.used() <= target || turn.changes == 0;
         self.free_read(lead, progress, turn, target);
         let mut is_listed = false;
         while !is_over(turn) {
@@ -183,8 +183,8 @@ impl MemoryRecovery {
     fn free_read(
         &self,
         lead: &mut Lead<'_>,
-        progress: &mut Progress,
-        turn: &mut Turn,
+        progress: &mut RecoveryProgress,
+        turn: &mut RecoveryTurn,
         target: u64,
     ) {
         let count = usize::from(self.vbs.count());
@@ -201,7 +201,7 @@ impl MemoryRecovery {
     }
 
     /// Frees the oldest checkpoint of a vBucket. Returns false if it may not be freed.
-    fn free_one(&self, lead: &mut Lead<'_>, vb: &Vb, turn: &mut Turn) -> bool {
+    fn free_one(&self, lead: &mut Lead<'_>, vb: &Vb, turn: &mut RecoveryTurn) -> bool {
         let mut inner = vb.cell.lock();
         let Some(sealed) = inner.checkpoints.free_oldest() else {
             return false;
@@ -218,7 +218,7 @@ impl MemoryRecovery {
     }
 
     /// Lists every vBucket that has a cursor that may be dropped.
-    fn list_lagging(&self, progress: &mut Progress) {
+    fn list_lagging(&self, progress: &mut RecoveryProgress) {
         for vb in &*self.vbs {
             if let Some((_, lag)) = vb.cell.lock().checkpoints.lowest_droppable() {
                 progress.lagging.push((lag.bytes, vb.id()));
@@ -229,7 +229,13 @@ impl MemoryRecovery {
     /// Drops the cursor that lags most in a vBucket, if its lag is still at least `listed` or that
     /// of every other vBucket. Puts the vBucket back into the list if it has another cursor to
     /// drop.
-    fn drop_lowest(&self, vb: &Vb, progress: &mut Progress, turn: &mut Turn, listed: u64) {
+    fn drop_lowest(
+        &self,
+        vb: &Vb,
+        progress: &mut RecoveryProgress,
+        turn: &mut RecoveryTurn,
+        listed: u64,
+    ) {
         let others = progress.lagging.peek().map_or(0, |(bytes, _)| *bytes);
         let mut inner = vb.cell.lock();
         let lowest = inner.checkpoints.lowest_droppable();

@@ -1,7 +1,7 @@
 //! What happens to a document that is replaced.
 
 use crate::error::Result;
-use crate::storage::Batch;
+use crate::storage::RecordBatch;
 use vbstore_core::{Seqno, VbId};
 
 /// What may still need the previous document of a key once the batch that replaces it is written.
@@ -18,7 +18,7 @@ pub(super) enum PreviousNeededBy {
 /// # Panics
 /// When a document would be replaced by an older one.
 pub(super) fn retire_previous(
-    batch: &mut Batch<'_>,
+    batch: &mut RecordBatch<'_>,
     vb: VbId,
     previous: Seqno,
     by: Seqno,

@@ -1,12 +1,12 @@
 //! Syncs by the leader, and what follows every sync: recording the witness and publishing seqnos.
 
 use super::lead::Lead;
-use super::ledger::Ledger;
+use super::sync_ledger::SyncLedger;
 use crate::error::Result;
 use crate::failpoint::{MaybeFailpoints, place};
-use crate::home::WitnessFile;
-use crate::signals::Signals;
+use crate::signals::TaskSignals;
 use crate::storage::Storage;
+use crate::store_dir::WitnessFile;
 use std::sync::Arc;
 use std::time::Duration;
 use vbstore_core::Clock;
@@ -16,9 +16,9 @@ use vbstore_metrics::EngineMetrics;
 /// Syncs RocksDB's log, records the synced sequence in the witness, and publishes the synced
 /// seqnos.
 pub(crate) struct Syncs {
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<SyncLedger>,
     pub(crate) witness: Arc<Mutex<WitnessFile>>,
-    pub(crate) signals: Arc<Signals>,
+    pub(crate) signals: Arc<TaskSignals>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,

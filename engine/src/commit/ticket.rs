@@ -2,8 +2,8 @@
 
 use super::committer::Committer;
 use super::demand::Demand;
-use super::want::Want;
-use crate::change::Written;
+use super::wait_condition::WaitCondition;
+use crate::change::WriteReceipt;
 use crate::durability::Durability;
 use crate::error::Result;
 use std::fmt;
@@ -25,8 +25,8 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 pub struct Ticket {
     committer: Arc<Committer>,
     demand: Arc<Demand>,
-    want: Want,
-    written: Written,
+    want: WaitCondition,
+    written: WriteReceipt,
     /// The number under which its waker is registered, if it ever was.
     id: Option<u64>,
 }
@@ -46,12 +46,12 @@ impl Ticket {
     pub(crate) fn new(
         committer: Arc<Committer>,
         demand: Arc<Demand>,
-        want: Want,
-        written: Written,
+        want: WaitCondition,
+        written: WriteReceipt,
     ) -> Self {
         let level = match &want {
-            Want::Durable { level, .. } => *level,
-            Want::Room { .. } => Durability::Memory,
+            WaitCondition::Durable { level, .. } => *level,
+            WaitCondition::Room { .. } => Durability::Memory,
         };
         if level > Durability::Memory {
             demand.flush();
@@ -68,7 +68,7 @@ impl Ticket {
     /// Returns the seqno, CAS and branch of the change. The change may not be durable before
     /// [`Self::wait`] or [`Self::poll`] returns success.
     #[must_use]
-    pub fn written(&self) -> Written {
+    pub fn written(&self) -> WriteReceipt {
         self.written
     }
 
@@ -79,7 +79,7 @@ impl Ticket {
     /// [`crate::Error::DiskFull`], [`crate::Error::Failed`], [`crate::Error::VbFailed`],
     /// [`crate::Error::Closed`]: the outcome is unknown. [`crate::Error::VbGone`]: the vBucket was
     /// deleted.
-    pub fn wait(&self) -> Result<Written> {
+    pub fn wait(&self) -> Result<WriteReceipt> {
         self.committer.wait(&self.want, None).map(|()| self.written)
     }
 
@@ -89,7 +89,7 @@ impl Ticket {
     /// # Errors
     /// As [`Self::wait`], and [`crate::Error::NotYetDurable`] after the time-out: the change has
     /// been made, and the ticket may be waited for again.
-    pub fn wait_timeout(&self, timeout: Duration) -> Result<Written> {
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<WriteReceipt> {
         self.committer
             .wait(&self.want, Some(timeout))
             .map(|()| self.written)
@@ -97,7 +97,7 @@ impl Ticket {
 
     /// Returns the outcome if there is one. Never blocks.
     #[must_use]
-    pub fn poll(&self) -> Option<Result<Written>> {
+    pub fn poll(&self) -> Option<Result<WriteReceipt>> {
         self.committer
             .poll(&self.want)
             .map(|outcome| outcome.map(|()| self.written))
@@ -105,7 +105,7 @@ impl Ticket {
 }
 
 impl Future for Ticket {
-    type Output = Result<Written>;
+    type Output = Result<WriteReceipt>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();

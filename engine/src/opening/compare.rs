@@ -1,10 +1,10 @@
 //! Compares what an open would recover with what the witness records as synced.
 
-use super::request::Request;
+use super::request::OpenRequest;
 use super::states::load;
 use crate::error::{Error, Result};
-use crate::home::{Access, Home, WITNESS, WitnessFile, data_files};
-use crate::storage::{FamilyOptions, Reach, Storage};
+use crate::storage::{FamilyOptions, OpenScope, Storage};
+use crate::store_dir::{Access, StoreDir, WITNESS, WitnessFile, data_files};
 use std::sync::Arc;
 use vbstore_core::StoreUuid;
 use vbstore_core::witness::Witness;
@@ -17,7 +17,7 @@ pub(super) enum LastStop {
 }
 
 /// The result of [`compare`], which writes nothing to the data files.
-pub(super) struct Compared {
+pub(super) struct Comparison {
     pub(super) witness: WitnessFile,
     pub(super) last_stop: LastStop,
     /// The files are not the ones that the last engine recorded.
@@ -28,7 +28,7 @@ pub(super) struct Compared {
 }
 
 /// What the names, sizes and inodes of the files show, before RocksDB is opened.
-pub(super) struct Found {
+pub(super) struct FilesFound {
     /// The files are not the ones that the last engine recorded.
     pub(super) is_copy: bool,
     /// The data files have the names and sizes that the last close recorded.
@@ -41,9 +41,9 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn look_at_files(home: &Home, newest: Witness) -> Result<Found> {
-    let is_copy = home.files_digest()?.is_copy(newest.files_digest);
-    let files = data_files(&home.db())?;
+pub(super) fn look_at_files(store_dir: &StoreDir, newest: Witness) -> Result<FilesFound> {
+    let is_copy = store_dir.files_digest()?.is_copy(newest.files_digest);
+    let files = data_files(&store_dir.db())?;
     let is_as_closed = newest.clean_digest == files.digest;
     if newest.clean_digest != 0 && !is_as_closed {
         tracing::warn!(
@@ -51,7 +51,7 @@ pub(super) fn look_at_files(home: &Home, newest: Witness) -> Result<Found> {
             "the data files have changed since the last close"
         );
     }
-    Ok(Found {
+    Ok(FilesFound {
         is_copy,
         is_as_closed,
         is_log_empty: files.log_bytes == 0,
@@ -65,25 +65,25 @@ pub(super) fn look_at_files(home: &Home, newest: Witness) -> Result<Found> {
 /// [`Error::DataLoss`] if less would be recovered, and [`Error::Corruption`] for an unreadable
 /// witness, unless the loss is accepted. [`Error::Corruption`] for records that cannot be read.
 pub(super) fn compare(
-    request: &Request,
-    home: &Home,
+    request: &OpenRequest,
+    store_dir: &StoreDir,
     store: StoreUuid,
     vbuckets: u16,
     options: &FamilyOptions,
-) -> Result<Compared> {
+) -> Result<Comparison> {
     let look = |reach| {
         let clock = Arc::clone(&request.clock);
-        Storage::open_read_only(&home.db(), options, vbuckets, reach, clock)
+        Storage::open_read_only(&store_dir.db(), options, vbuckets, reach, clock)
     };
-    let witness = match WitnessFile::open(&home.witness(), store, Access::Write) {
+    let witness = match WitnessFile::open(&store_dir.witness(), store, Access::Write) {
         Ok(witness) => witness,
         Err(error @ Error::Corruption { .. }) if request.accept_data_loss => {
             // Damage that goes beyond the witness fails here, before anything is written.
-            load(&look(Reach::Everything)?, vbuckets)?;
+            load(&look(OpenScope::Everything)?, vbuckets)?;
             tracing::warn!(%error, "data loss accepted: a new witness is written");
-            let witness = WitnessFile::create(&home.witness(), store)?;
-            home.sync()?;
-            return Ok(Compared {
+            let witness = WitnessFile::create(&store_dir.witness(), store)?;
+            store_dir.sync()?;
+            return Ok(Comparison {
                 witness,
                 last_stop: LastStop::Unclean,
                 is_copy: false,
@@ -93,11 +93,11 @@ pub(super) fn compare(
         Err(error) => return Err(error),
     };
     let newest = witness.newest();
-    let Found {
+    let FilesFound {
         is_copy,
         is_as_closed,
         is_log_empty,
-    } = look_at_files(home, newest)?;
+    } = look_at_files(store_dir, newest)?;
     if is_copy {
         tracing::warn!(
             %store,
@@ -107,9 +107,9 @@ pub(super) fn compare(
     // After a clean close with an empty log there is nothing to recover. Then only the records are
     // read here, so that not all column families are opened twice.
     let reach = if is_as_closed && is_log_empty {
-        Reach::Records
+        OpenScope::Records
     } else {
-        Reach::Everything
+        OpenScope::Everything
     };
     let seen = look(reach)?;
     let found = seen.rocks_sequence();
@@ -132,7 +132,7 @@ pub(super) fn compare(
     } else {
         LastStop::Unclean
     };
-    Ok(Compared {
+    Ok(Comparison {
         witness,
         last_stop,
         is_copy,

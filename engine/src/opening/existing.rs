@@ -1,56 +1,56 @@
 //! Opens an existing store to write.
 
-use super::compare::{Compared, LastStop, compare};
-use super::recover::{Recovery, recover};
-use super::request::{Ready, Request};
+use super::compare::{Comparison, LastStop, compare};
+use super::recover::{RecoveryNeeds, recover};
+use super::request::{OpenRequest, ReadyStore};
 use super::resources::Resources;
 use super::states::load;
 use crate::error::{Error, Result};
-use crate::home::{Home, WitnessFile, data_files};
-use crate::services::Opened;
+use crate::services::OpenedStore;
 use crate::storage::{FamilyOptions, Storage};
+use crate::store_dir::{StoreDir, WitnessFile, data_files};
 use std::sync::Arc;
 use vbstore_core::StoreUuid;
 
 /// Opens a complete store to write.
 pub(super) fn open(
-    request: Request,
-    home: Home,
+    request: OpenRequest,
+    store_dir: StoreDir,
     store: StoreUuid,
     vbuckets: u16,
-) -> Result<Opened> {
+) -> Result<OpenedStore> {
     let resources = Resources::find(&request.config, vbuckets, "open")?;
     let options = FamilyOptions::new(resources.storage);
-    let Compared {
+    let Comparison {
         witness,
         last_stop,
         is_copy,
         begins_branches,
-    } = compare(&request, &home, store, vbuckets, &options)?;
+    } = compare(&request, &store_dir, store, vbuckets, &options)?;
     // Before anything is recorded, since a copy made of hard links shares the old file.
-    let mut witness = witness.renew(&home.witness())?;
-    home.sync()?;
+    let mut witness = witness.renew(&store_dir.witness())?;
+    store_dir.sync()?;
     if !is_copy {
         // RocksDB replaces its CURRENT and MANIFEST before the next record can be made, so they are
         // left out of this one. A copy is recorded as a store of its own only after its branches
         // have begun.
         let found = witness.newest();
-        witness.note_files(home.files_digest()?.while_opening());
+        witness.note_files(store_dir.files_digest()?.while_opening());
         witness.record(found.rocks_sequence, found.clean_digest)?;
         witness.sync()?;
     }
     if last_stop == LastStop::Unclean || begins_branches {
-        let what = Recovery {
+        let what = RecoveryNeeds {
             is_unclean: last_stop == LastStop::Unclean,
             begins_branches,
         };
-        recover(&request, &home, vbuckets, &options, &mut witness, what)?;
+        recover(&request, &store_dir, vbuckets, &options, &mut witness, what)?;
     }
     let expected = witness.newest().rocks_sequence;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
     let clock = Arc::clone(&request.clock);
-    let storage = Storage::open(&home.db(), &options, vbuckets, snapshots, clock)
-        .inspect_err(|_| keep_clean(&home, &mut witness))?;
+    let storage = Storage::open(&store_dir.db(), &options, vbuckets, snapshots, clock)
+        .inspect_err(|_| keep_clean(&store_dir, &mut witness))?;
     let found = storage.rocks_sequence();
     if found < expected {
         return Err(Error::DataLoss { expected, found });
@@ -58,14 +58,14 @@ pub(super) fn open(
     let loaded = load(&storage, vbuckets)?;
     // From here on the data files are not as the last close left them: the record is of an open
     // store.
-    witness.note_files(home.files_digest()?);
+    witness.note_files(store_dir.files_digest()?);
     witness.record(expected, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, ?last_stop, "the store is open");
-    Ok(request.opened(Ready {
+    Ok(request.opened(ReadyStore {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,
-        home,
+        store_dir,
         storage,
         witness,
         loaded,
@@ -76,12 +76,12 @@ pub(super) fn open(
 /// Keeps a cleanly closed store clean after a failed open, for example on a full disk. RocksDB may
 /// have left new files, but no change was made. So the digest of the files as they are now is
 /// recorded.
-fn keep_clean(home: &Home, witness: &mut WitnessFile) {
+fn keep_clean(store_dir: &StoreDir, witness: &mut WitnessFile) {
     let newest = witness.newest();
     if newest.clean_digest == 0 {
         return;
     }
-    let kept = data_files(&home.db()).and_then(|files| {
+    let kept = data_files(&store_dir.db()).and_then(|files| {
         if files.digest == newest.clean_digest {
             return Ok(());
         }

@@ -19,22 +19,22 @@ mod resources;
 mod states;
 mod threads;
 
-pub(crate) use request::Request;
+pub(crate) use request::OpenRequest;
 
 use crate::config::VBUCKETS_DEFAULT;
 use crate::error::{Error, Result};
-use crate::home::{Access, Home, Marker, Phase};
 use crate::services::Services;
+use crate::store_dir::{Access, CreationPhase, StoreDir, StoreMarker};
 
 /// Opens the store that the request names, or creates it.
-pub(crate) fn open(request: Request) -> Result<Services> {
+pub(crate) fn open(request: OpenRequest) -> Result<Services> {
     threads::check()?;
-    let home = Home::lock(&request.path, request.access)?;
-    let marker = home.marker()?;
+    let store_dir = StoreDir::lock(&request.path, request.access)?;
+    let marker = store_dir.marker()?;
     let wanted = request.config.vbuckets;
     let opened = match marker {
-        Some(Marker {
-            phase: Phase::Ready,
+        Some(StoreMarker {
+            phase: CreationPhase::Ready,
             store,
             vbuckets,
         }) => {
@@ -45,20 +45,20 @@ pub(crate) fn open(request: Request) -> Result<Services> {
                 return Err(Error::invalid("vbuckets", detail));
             }
             match request.access {
-                Access::Write => existing::open(request, home, store, vbuckets)?,
-                Access::Read => read_only::open(request, home, store, vbuckets)?,
+                Access::Write => existing::open(request, store_dir, store, vbuckets)?,
+                Access::Read => read_only::open(request, store_dir, store, vbuckets)?,
             }
         }
         None
-        | Some(Marker {
-            phase: Phase::Creating,
+        | Some(StoreMarker {
+            phase: CreationPhase::Creating,
             ..
         }) => {
             if !request.create {
                 // The marker says "creating": an interrupted creation has left no store.
                 return Err(Error::NoStore { path: request.path });
             }
-            create::create(request, home, wanted.unwrap_or(VBUCKETS_DEFAULT))?
+            create::create(request, store_dir, wanted.unwrap_or(VBUCKETS_DEFAULT))?
         }
     };
     Ok(Services::new(opened))

@@ -22,15 +22,15 @@
 //! positions cannot be told from those of the copy. The new branches that would tell them apart
 //! cannot be written. So streams of a copy are refused.
 
-use super::compare::{Found, look_at_files};
-use super::request::{Ready, Request};
+use super::compare::{FilesFound, look_at_files};
+use super::request::{OpenRequest, ReadyStore};
 use super::resources::Resources;
 use super::states::load;
 use crate::error::{Error, Result};
 use crate::failpoint::place;
-use crate::home::{Access, Home, WitnessFile, sync_logs};
-use crate::services::Opened;
+use crate::services::OpenedStore;
 use crate::storage::{FamilyOptions, Storage};
+use crate::store_dir::{Access, StoreDir, WitnessFile, sync_logs};
 use std::sync::Arc;
 use vbstore_core::StoreUuid;
 
@@ -40,24 +40,24 @@ use vbstore_core::StoreUuid;
 /// [`Error::DataLoss`] and [`Error::Corruption`] as for an open to write; [`Error::Io`] if the log
 /// cannot be synced.
 pub(super) fn open(
-    request: Request,
-    home: Home,
+    request: OpenRequest,
+    store_dir: StoreDir,
     store: StoreUuid,
     vbuckets: u16,
-) -> Result<Opened> {
+) -> Result<OpenedStore> {
     let resources = Resources::find(&request.config, vbuckets, "open")?;
     let options = FamilyOptions::new(resources.storage);
-    let witness = WitnessFile::open(&home.witness(), store, Access::Read)?;
-    let Found {
+    let witness = WitnessFile::open(&store_dir.witness(), store, Access::Read)?;
+    let FilesFound {
         is_copy,
         is_as_closed,
         ..
-    } = look_at_files(&home, witness.newest())?;
+    } = look_at_files(&store_dir, witness.newest())?;
     request.failpoints.pass(place::OPEN_SYNC)?;
-    sync_logs(&home.db())?;
+    sync_logs(&store_dir.db())?;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
     let clock = Arc::clone(&request.clock);
-    let storage = Storage::open_to_read(&home.db(), &options, vbuckets, snapshots, clock)?;
+    let storage = Storage::open_to_read(&store_dir.db(), &options, vbuckets, snapshots, clock)?;
     let (expected, found) = (witness.newest().rocks_sequence, storage.rocks_sequence());
     if found < expected {
         return Err(Error::DataLoss { expected, found });
@@ -70,10 +70,10 @@ pub(super) fn open(
         );
     }
     tracing::info!(%store, vbuckets, is_as_closed, "the store is open to read");
-    Ok(request.opened(Ready {
+    Ok(request.opened(ReadyStore {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,
-        home,
+        store_dir,
         storage,
         witness,
         loaded,

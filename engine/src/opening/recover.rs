@@ -1,17 +1,17 @@
 //! Recovers a store after an unclean stop, and begins the branches of a copy.
 
-use super::request::Request;
+use super::request::OpenRequest;
 use super::states::load;
 use crate::commit::reserved_at;
 use crate::error::{Error, Result};
 use crate::failpoint::place;
-use crate::home::{Home, WitnessFile};
 use crate::storage::{FamilyOptions, Storage};
+use crate::store_dir::{StoreDir, WitnessFile};
 use std::sync::Arc;
 
 /// What must be written before the store is opened for use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Recovery {
+pub(super) struct RecoveryNeeds {
     /// The last stop was unclean. It is counted, which makes a branch due in every vBucket: a
     /// consumer may have seen changes above the recovered high seqno that are lost.
     pub(super) is_unclean: bool,
@@ -28,15 +28,15 @@ pub(super) struct Recovery {
 /// [`Error::DataLoss`] if less is recovered than was synced and the loss is not accepted;
 /// [`Error::Corruption`], [`Error::DiskFull`], [`Error::Io`].
 pub(super) fn recover(
-    request: &Request,
-    home: &Home,
+    request: &OpenRequest,
+    store_dir: &StoreDir,
     vbuckets: u16,
     options: &FamilyOptions,
     witness: &mut WitnessFile,
-    what: Recovery,
+    what: RecoveryNeeds,
 ) -> Result<()> {
     let clock = Arc::clone(&request.clock);
-    let storage = Storage::open_to_recover(&home.db(), options, vbuckets, clock)?;
+    let storage = Storage::open_to_recover(&store_dir.db(), options, vbuckets, clock)?;
     let expected = witness.newest().rocks_sequence;
     let found = storage.rocks_sequence();
     if found < expected && !request.accept_data_loss {
@@ -59,7 +59,7 @@ pub(super) fn recover(
     };
     // ORDER: after the branches are synced. From here on a copy counts as a store of its own, and
     // an open that is interrupted before this must detect the copy again.
-    witness.note_files(home.files_digest()?.while_opening());
+    witness.note_files(store_dir.files_digest()?.while_opening());
     witness.record(sequence, 0)?;
     witness.sync()
 }

@@ -1,11 +1,11 @@
 //! The options of one open, and its result.
 
-use super::states::Loaded;
+use super::states::LoadedRecords;
 use crate::config::Config;
 use crate::failpoint::MaybeFailpoints;
-use crate::home::{Access, Home, WitnessFile};
-use crate::services::Opened;
+use crate::services::OpenedStore;
 use crate::storage::Storage;
+use crate::store_dir::{Access, StoreDir, WitnessFile};
 use crate::wakers::Wakers;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use vbstore_core::{Clock, StoreUuid};
 use vbstore_metrics::EngineMetrics;
 
 /// The options of one open, checked by the builder.
-pub(crate) struct Request {
+pub(crate) struct OpenRequest {
     pub(crate) path: PathBuf,
     pub(crate) config: Config,
     pub(crate) clock: Arc<dyn Clock>,
@@ -31,20 +31,20 @@ pub(crate) struct Request {
 }
 
 /// An opened store, without the options of its engine.
-pub(super) struct Ready {
+pub(super) struct ReadyStore {
     pub(super) store: StoreUuid,
     pub(super) write_buffer_bytes: u64,
-    pub(super) home: Home,
+    pub(super) store_dir: StoreDir,
     pub(super) storage: Storage,
     pub(super) witness: WitnessFile,
-    pub(super) loaded: Loaded,
+    pub(super) loaded: LoadedRecords,
     pub(super) has_branches_to_begin: bool,
 }
 
-impl Request {
+impl OpenRequest {
     /// Adds the options to an opened store.
-    pub(super) fn opened(self, ready: Ready) -> Opened {
-        Opened {
+    pub(super) fn opened(self, ready: ReadyStore) -> OpenedStore {
+        OpenedStore {
             store: ready.store,
             config: self.config,
             clock: self.clock,
@@ -52,7 +52,7 @@ impl Request {
             failpoints: self.failpoints,
             wakers: self.wakers,
             write_buffer_bytes: ready.write_buffer_bytes,
-            home: ready.home,
+            store_dir: ready.store_dir,
             storage: ready.storage,
             witness: ready.witness,
             access: self.access,

@@ -1,13 +1,13 @@
 //! The records of a store and of its vBuckets, as read from disk.
 
 use crate::error::{Error, Result};
-use crate::storage::{Batch, Storage};
+use crate::storage::{RecordBatch, Storage};
 use vbstore_core::record::{StoreState, VbState};
 use vbstore_core::{FailoverLog, VbCell, VbId, VbUuid};
-use vbstore_metrics::Holder;
+use vbstore_metrics::DbSnapshotHolder;
 
 /// The records of a store and of all its vBuckets.
-pub(super) struct Loaded {
+pub(super) struct LoadedRecords {
     pub(super) store: StoreState,
     pub(super) vbs: Vec<LoadedVb>,
 }
@@ -19,7 +19,7 @@ pub(super) struct LoadedVb {
     pub(super) log: FailoverLog,
 }
 
-impl Loaded {
+impl LoadedRecords {
     pub(super) fn into_cells(self) -> Vec<VbCell> {
         let stops = self.store.unclean_stops;
         let cell = |LoadedVb { vb, state, log }: LoadedVb| {
@@ -52,14 +52,14 @@ impl Loaded {
 
     /// Writes the record of the store, synced. Returns RocksDB's sequence number after that.
     pub(super) fn write_store(&self, storage: &Storage) -> Result<u64> {
-        let mut batch = Batch::new(storage);
+        let mut batch = RecordBatch::new(storage);
         batch.put_store_state(&self.store)?;
         storage.write(batch, true)
     }
 
     /// Writes all records in one batch, synced. Returns RocksDB's sequence number after that.
     pub(super) fn write(&self, storage: &Storage) -> Result<u64> {
-        let mut batch = Batch::new(storage);
+        let mut batch = RecordBatch::new(storage);
         batch.put_store_state(&self.store)?;
         for LoadedVb { vb, state, log } in &self.vbs {
             batch.put_state(*vb, state)?;
@@ -73,8 +73,8 @@ impl Loaded {
 ///
 /// # Errors
 /// [`Error::Corruption`] if a record is missing, cannot be decoded, or contradicts another.
-pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<Loaded> {
-    storage.with_records(Holder::Admin, |records| {
+pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<LoadedRecords> {
+    storage.with_records(DbSnapshotHolder::Admin, |records| {
         let store = records.store_state()?;
         let mut vbs = Vec::with_capacity(usize::from(vbuckets));
         for vb in (0..vbuckets).map(VbId::new) {
@@ -86,6 +86,6 @@ pub(super) fn load(storage: &Storage, vbuckets: u16) -> Result<Loaded> {
             }
             vbs.push(LoadedVb { vb, state, log });
         }
-        Ok(Loaded { store, vbs })
+        Ok(LoadedRecords { store, vbs })
     })
 }

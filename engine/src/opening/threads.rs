@@ -21,15 +21,15 @@ const STACK: usize = 64 << 10;
 /// [`Error::Io`] if the system refuses a thread.
 pub(super) fn check() -> Result<()> {
     let needed = BackgroundTask::ALL.len() + background_jobs() + ROCKSDB_OTHERS;
-    let mut started = Started::default();
+    let mut started = StartedThreads::default();
     (0..needed).try_for_each(|_| started.start())
 }
 
 /// Threads that wait. Dropping this ends and joins them.
 #[derive(Default)]
-struct Started(Vec<(JoinHandle<()>, SyncSender<()>)>);
+struct StartedThreads(Vec<(JoinHandle<()>, SyncSender<()>)>);
 
-impl Started {
+impl StartedThreads {
     fn start(&mut self) -> Result<()> {
         let (end, ended) = sync_channel(0);
         let thread = Builder::new()
@@ -44,7 +44,7 @@ impl Started {
     }
 }
 
-impl Drop for Started {
+impl Drop for StartedThreads {
     fn drop(&mut self) {
         for (thread, end) in self.0.drain(..) {
             drop(end);

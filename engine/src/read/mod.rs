@@ -1,6 +1,6 @@
 //! Reading: single keys, pages in key order, and slices in seqno order.
 
-mod life;
+mod generation;
 mod page;
 mod point;
 mod scan;

@@ -40,8 +40,8 @@ pub struct KeyRange {
 impl fmt::Debug for KeyRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyRange")
-            .field("from", &show::Key(&self.from))
-            .field("to", &self.to.as_deref().map(show::Key))
+            .field("from", &show::DebugKey(&self.from))
+            .field("to", &self.to.as_deref().map(show::DebugKey))
             .finish()
     }
 }
@@ -125,8 +125,8 @@ impl fmt::Debug for PageEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PageEntry")
             .field("meta", &self.meta)
-            .field("key", &show::Key(&self.key))
-            .field("value", &self.value.as_deref().map(show::Length::of))
+            .field("key", &show::DebugKey(&self.key))
+            .field("value", &self.value.as_deref().map(show::DebugLength::of))
             .finish()
     }
 }
@@ -165,10 +165,10 @@ impl PageReads {
         if range.to.as_ref().is_some_and(|to| *to < range.from) {
             return Err(Error::invalid("range", "the end is before the start"));
         }
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         let with_values = form == PageForm::Documents;
 
-        let Sources {
+        let PageSources {
             mut in_memory,
             high_seqno,
             scan,
@@ -215,7 +215,7 @@ impl PageReads {
         range: &KeyRange,
         with_values: bool,
         budget: SliceBudget,
-    ) -> Result<Sources> {
+    ) -> Result<PageSources> {
         for _ in 0..TRIES_MAX {
             // ORDER: memory first, view second; see the module docs.
             let inner = vb.cell.lock();
@@ -237,7 +237,7 @@ impl PageReads {
             // Otherwise a tombstone above `high_seqno` was purged meanwhile; see the module docs.
             if scan.purge_seqno <= high_seqno {
                 let next = scan.next.take().or(memory_next);
-                return Ok(Sources {
+                return Ok(PageSources {
                     in_memory,
                     high_seqno,
                     scan,
@@ -250,7 +250,7 @@ impl PageReads {
 }
 
 /// The two sources of a page: changes in memory, and a view of the disk that is newer.
-struct Sources {
+struct PageSources {
     /// In key order.
     in_memory: Vec<Arc<Item>>,
     high_seqno: Seqno,

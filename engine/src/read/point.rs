@@ -1,7 +1,7 @@
 //! Reading by key: memory first, then disk. No db snapshot is opened, except by a read that lost
 //! several races with writers in a row.
 
-use super::life::in_one_generation;
+use super::generation::in_one_generation;
 use crate::error::Result;
 use crate::gate::Gate;
 use crate::numbers::count;
@@ -27,7 +27,7 @@ impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Document")
             .field("meta", &self.meta)
-            .field("value", &show::Length::of(&self.value))
+            .field("value", &show::DebugLength::of(&self.value))
             .finish()
     }
 }
@@ -77,7 +77,7 @@ impl PointReads {
     }
 
     fn get_untimed(&self, vb: &Vb, key: &[u8]) -> Result<Option<Document>> {
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         let now = self.clock.wall_seconds();
         let in_memory = vb.cell.lock().checkpoints.get(key).cloned();
         let document = if let Some(item) = in_memory {
@@ -97,7 +97,7 @@ impl PointReads {
 
     pub(crate) fn get_meta(&self, vb: &Vb, key: &[u8]) -> Result<Option<ItemMeta>> {
         self.metrics.operations.gets.add(1);
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         let in_memory = vb.cell.lock().checkpoints.get(key).map(|item| item.meta);
         match in_memory {
             Some(meta) => Ok(Some(meta)),
@@ -112,7 +112,7 @@ impl PointReads {
     /// As `get`, key by key, with the look-ups on disk batched.
     pub(crate) fn get_many(&self, vb: &Vb, keys: &[&[u8]]) -> Result<Vec<Option<Document>>> {
         self.metrics.operations.gets.add(count(keys.len()));
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         let now = self.clock.wall_seconds();
         let mut found: Vec<Option<Document>> = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();

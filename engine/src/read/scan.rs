@@ -4,10 +4,10 @@ use crate::config::SliceBudget;
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
 use crate::gate::Gate;
-use crate::slice::{Ask, SeqnoRange, Slice};
+use crate::slice::{SeqnoRange, Slice, SliceRequest};
 use crate::vbuckets::{VBuckets, Vb};
 use std::sync::Arc;
-use vbstore_metrics::Holder;
+use vbstore_metrics::DbSnapshotHolder;
 
 /// Reads slices.
 pub(crate) struct SliceReads {
@@ -25,13 +25,13 @@ impl SliceReads {
     /// gone.
     pub(crate) fn read(
         &self,
-        holder: Holder,
+        holder: DbSnapshotHolder,
         vb: &Vb,
         range: SeqnoRange,
         budget: SliceBudget,
     ) -> Result<Slice> {
         let seam = || self.failpoints.pass(place::SLICE_VIEW);
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         let generation = vb.cell.generation();
         let slice = storage.scan_slice(holder, vb.id(), range, budget, seam)?;
         let checked = vb.cell.check_generation(generation);
@@ -42,12 +42,12 @@ impl SliceReads {
     /// Reads slices for several requests through one db snapshot; see [`crate::Engine::scan`].
     pub(crate) fn read_many(
         &self,
-        holder: Holder,
-        asks: &[Ask],
+        holder: DbSnapshotHolder,
+        asks: &[SliceRequest],
         budget: SliceBudget,
     ) -> Result<Vec<Result<Slice>>> {
         let seam = || self.failpoints.pass(place::SLICE_VIEW);
-        let storage = self.gate.lend()?;
+        let storage = self.gate.acquire()?;
         let generations: Vec<u64> = asks
             .iter()
             .map(|ask| self.vbs.at(ask.vb).cell.generation())

@@ -15,7 +15,7 @@ use crate::services::Services;
 use rocks::RocksSource;
 use std::sync::{Arc, Weak};
 use tables::TablesSource;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::{
     AlreadyRegistered, MetricsSnapshot, Registration, Registry, SampleSource, Telemetry, names,
@@ -23,13 +23,13 @@ use vbstore_metrics::{
 use vbuckets::VbucketsSource;
 
 /// The engine's registrations, made before it is opened so that a duplicate name fails the open.
-pub(crate) struct Places {
+pub(crate) struct Registrations {
     telemetry: Telemetry,
     tables: Registration,
     rocks: Registration,
 }
 
-impl Places {
+impl Registrations {
     pub(crate) fn take(telemetry: Telemetry) -> Result<Self> {
         let tables = telemetry.register("engine", names::ENGINE);
         let rocks = telemetry.register("rocksdb", names::ROCKS);
@@ -46,7 +46,7 @@ fn refused(error: &AlreadyRegistered) -> Error {
 }
 
 /// The metric sources of an open engine.
-pub(crate) struct Samples {
+pub(crate) struct MetricSources {
     telemetry: Telemetry,
     tables: Arc<TablesSource>,
     rocks: Arc<RocksSource>,
@@ -57,20 +57,20 @@ pub(crate) struct Samples {
     others: Mutex<Vec<Weak<Registration>>>,
 }
 
-impl Samples {
-    pub(crate) fn new(services: &Arc<Services>, places: Places) -> Self {
+impl MetricSources {
+    pub(crate) fn new(services: &Arc<Services>, registrations: Registrations) -> Self {
         let tables = Arc::new(TablesSource::new(Arc::clone(services)));
         let rocks = Arc::new(RocksSource::new(Arc::clone(services)));
         let vbuckets = Arc::new(VbucketsSource::new(Arc::clone(services)));
-        places.tables.attach(weak(&tables));
-        places.rocks.attach(weak(&rocks));
+        registrations.tables.attach(weak(&tables));
+        registrations.rocks.attach(weak(&rocks));
         Self {
-            telemetry: places.telemetry,
+            telemetry: registrations.telemetry,
             tables,
             rocks,
             vbuckets,
-            own: [places.tables, places.rocks],
-            others: Mutex::new(Rank::Leaf, Vec::new()),
+            own: [registrations.tables, registrations.rocks],
+            others: Mutex::new(LockRank::Leaf, Vec::new()),
         }
     }
 

@@ -1,12 +1,12 @@
 //! RocksDB's metrics.
 
 use crate::error::Result;
-use crate::home::data_files;
 use crate::services::Services;
-use crate::storage::{RocksCounts, RocksSums, Storage, Timing};
+use crate::storage::{RocksCounters, RocksFamilyStats, Storage, Timing};
+use crate::store_dir::data_files;
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::u64_from;
 use vbstore_metrics::names::Metric;
@@ -20,14 +20,14 @@ pub(super) struct RocksSource {
     services: Arc<Services>,
     /// Held while the values are read, so that of two concurrent scrapes one reads and the other
     /// waits. A leaf: reading takes no other lock, and the gate is entered before.
-    kept: Mutex<Option<Kept>>,
+    kept: Mutex<Option<CachedRocksStats>>,
 }
 
 /// The values that are cached between scrapes.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+struct CachedRocksStats {
     at: Duration,
-    sums: RocksSums,
+    sums: RocksFamilyStats,
     /// The bytes of all files, and of the log's. There may be thousands of files to stat.
     disk: u64,
     log: u64,
@@ -35,21 +35,21 @@ struct Kept {
 
 impl RocksSource {
     pub(super) fn new(services: Arc<Services>) -> Self {
-        let kept = Mutex::new(Rank::Leaf, None);
+        let kept = Mutex::new(LockRank::Leaf, None);
         Self { services, kept }
     }
 
     /// Returns the cached values. Reads them first if they are too old.
-    fn kept(&self, storage: &Storage) -> Result<Kept> {
+    fn kept(&self, storage: &Storage) -> Result<CachedRocksStats> {
         let mut kept = self.kept.lock();
         let now = self.services.clock.monotonic();
-        let is_fresh = |kept: &Kept| now.saturating_sub(kept.at) < KEPT_FOR;
+        let is_fresh = |kept: &CachedRocksStats| now.saturating_sub(kept.at) < KEPT_FOR;
         if let Some(kept) = (*kept).filter(is_fresh) {
             return Ok(kept);
         }
         let sums = storage.rocks_sums()?;
-        let files = data_files(&self.services.home.db())?;
-        let fresh = Kept {
+        let files = data_files(&self.services.store_dir.db())?;
+        let fresh = CachedRocksStats {
             at: now,
             sums,
             disk: files.bytes,
@@ -60,7 +60,7 @@ impl RocksSource {
     }
 
     pub(super) fn put(&self, into: &mut MetricsSnapshot) -> Result<()> {
-        let storage = self.services.gate.lend()?;
+        let storage = self.services.gate.acquire()?;
         let now = storage.rocks_now()?;
         into.put(&names::ROCKS_SNAPSHOTS_OPEN, now.snapshots);
         if now.oldest_time > 0 {
@@ -95,7 +95,7 @@ impl RocksSource {
     }
 }
 
-fn put_counts(into: &mut MetricsSnapshot, counts: &RocksCounts) {
+fn put_counts(into: &mut MetricsSnapshot, counts: &RocksCounters) {
     into.put(&names::ROCKS_ITERATORS_OPEN, counts.iterators_open);
     let stalled = Duration::from_micros(counts.stall_micros);
     into.put_float(&names::ROCKS_STALLED, stalled.as_secs_f64());
@@ -131,7 +131,7 @@ fn put_counts(into: &mut MetricsSnapshot, counts: &RocksCounts) {
     put(&names::ROCKS_MANIFEST_SYNC, counts.manifest_sync);
 }
 
-fn put_sums(into: &mut MetricsSnapshot, sums: &RocksSums) {
+fn put_sums(into: &mut MetricsSnapshot, sums: &RocksFamilyStats) {
     into.put(&names::ROCKS_LIVE_VERSIONS, sums.live_versions_max);
     into.put(&names::ROCKS_LIVE_SST, sums.live_sst);
     into.put(&names::ROCKS_TOTAL_SST, sums.total_sst);

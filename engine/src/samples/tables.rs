@@ -5,7 +5,7 @@ use crate::health::HealthState;
 use crate::services::Services;
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::{CheckpointFigures, Lag, ReaderFigures, Seqno};
+use vbstore_core::{CheckpointStats, Lag, ReaderStats, Seqno};
 use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// The version of RocksDB that this crate is built with.
@@ -23,7 +23,7 @@ pub(super) struct TablesSource {
 
 /// Sums and maxima over all vBuckets.
 #[derive(Debug, Default)]
-struct Sums {
+struct VbSums {
     items: u64,
     tombstones: u64,
     bytes: u64,
@@ -41,8 +41,8 @@ struct Sums {
     reader_idle_since: Option<Duration>,
 }
 
-impl Sums {
-    fn add(&mut self, checkpoints: &CheckpointFigures) {
+impl VbSums {
+    fn add(&mut self, checkpoints: &CheckpointStats) {
         self.open += u64::from(checkpoints.has_open);
         self.sealed += checkpoints.sealed;
         self.checkpoint_items += checkpoints.items;
@@ -54,7 +54,7 @@ impl Sums {
     }
 
     /// Adds the readers of a vBucket. `high` was its high seqno just before.
-    fn add_readers(&mut self, readers: &ReaderFigures, high: Seqno) {
+    fn add_readers(&mut self, readers: &ReaderStats, high: Seqno) {
         self.readers += readers.count;
         let lag = readers.lowest_taken.map_or(0, |lowest| high.since(lowest));
         self.reader_lag = self.reader_lag.max(lag);
@@ -70,15 +70,15 @@ impl TablesSource {
     }
 
     /// Returns the sums over all vBuckets. Takes each vBucket's lock briefly.
-    fn sums(&self) -> Sums {
-        let mut sums = Sums::default();
+    fn sums(&self) -> VbSums {
+        let mut sums = VbSums::default();
         for vb in &*self.services.vbs {
             let cell = &vb.cell;
             let inner = cell.lock();
-            let (counts, checkpoints) = (inner.state.counts, inner.checkpoints.figures());
+            let (counts, checkpoints) = (inner.state.counts, inner.checkpoints.stats());
             let (high, readers) = (inner.checkpoints.high_seqno(), Arc::clone(&inner.readers));
             drop(inner);
-            sums.add_readers(&readers.figures(), high);
+            sums.add_readers(&readers.stats(), high);
             // ORDER: read synced first: it never exceeds persisted.
             let synced: Seqno = cell.synced();
             let unsynced = cell.persisted().since(synced);
@@ -152,7 +152,7 @@ impl TablesSource {
         into.put(&names::SYNC_LAG_SEQNOS, sums.unsynced);
         let unsynced_since = services.ledger.unsynced_since();
         into.put_float(&names::SYNC_MAX_LAG_SECONDS, age(unsynced_since));
-        if let Some(free) = services.home.disk_free_ratio()? {
+        if let Some(free) = services.store_dir.disk_free_ratio()? {
             into.put_float(&names::DISK_FREE_RATIO, free);
         }
         Ok(())

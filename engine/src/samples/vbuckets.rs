@@ -22,7 +22,7 @@ impl SampleSource for VbucketsSource {
             let (synced, persisted) = (cell.synced(), cell.persisted());
             let inner = cell.lock();
             let (high, state) = (inner.checkpoints.high_seqno(), inner.state);
-            let (checkpoints, memory) = (inner.checkpoints.figures(), inner.checkpoints.memory());
+            let (checkpoints, memory) = (inner.checkpoints.stats(), inner.checkpoints.memory());
             drop(inner);
             let of = cell.id.get().to_string();
             let rows = [

@@ -7,28 +7,28 @@ use super::options::DEFAULT;
 use crate::error::{Error, Result};
 use crate::numbers::count;
 use rocksdb::{WriteBatch, WriteOptions};
-use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
+use vbstore_core::record::{DocumentRecord, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 
 /// A key that no record has, to probe the disk with.
 const PROBE_KEY: &[u8] = b"probe";
 
 /// Collects the records of one write.
-pub(crate) struct Batch<'s> {
+pub(crate) struct RecordBatch<'s> {
     storage: &'s Storage,
     inner: WriteBatch,
     scratch: Vec<u8>,
 }
 
-impl std::fmt::Debug for Batch<'_> {
+impl std::fmt::Debug for RecordBatch<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Batch")
+        f.debug_struct("RecordBatch")
             .field("operations", &self.inner.len())
             .finish_non_exhaustive()
     }
 }
 
-impl<'s> Batch<'s> {
+impl<'s> RecordBatch<'s> {
     pub(crate) fn new(storage: &'s Storage) -> Self {
         Self {
             storage,
@@ -43,7 +43,7 @@ impl<'s> Batch<'s> {
     }
 
     /// Puts a document under its seqno.
-    pub(crate) fn put_document(&mut self, vb: VbId, document: &Document<'_>) -> Result<()> {
+    pub(crate) fn put_document(&mut self, vb: VbId, document: &DocumentRecord<'_>) -> Result<()> {
         let seqno = document.head.meta.seqno;
         document
             .encode(vb, &mut self.scratch)
@@ -131,7 +131,7 @@ impl Storage {
     /// Writes a batch atomically: all of it or nothing is in the log. With `sync` it is synced
     /// before any reader sees it. Returns RocksDB's sequence number after it. The batch is consumed
     /// even if the write fails.
-    pub(crate) fn write(&self, batch: Batch<'_>, sync: bool) -> Result<u64> {
+    pub(crate) fn write(&self, batch: RecordBatch<'_>, sync: bool) -> Result<u64> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
         self.db

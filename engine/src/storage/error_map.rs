@@ -38,7 +38,7 @@ fn is_disk_full(text: &str) -> bool {
 }
 
 /// Returns a text in which paths begin inside the store. The prefix that leads to the store's
-/// directory is removed (`crate::home` reaches it through a file descriptor).
+/// directory is removed (`crate::store_dir` reaches it through a file descriptor).
 fn plain_paths(text: &str) -> String {
     let mut parts = text.split("/proc/self/fd/");
     let mut plain = parts.next().unwrap_or_default().to_owned();

@@ -66,8 +66,8 @@ impl Storage {
     }
 
     /// Opens an existing database for an inspection. Nothing is written, and RocksDB's log is
-    /// recovered into memory only. With [`Reach::Records`] only the family of the state records is
-    /// opened, which is cheap for any number of vBuckets.
+    /// recovered into memory only. With [`OpenScope::Records`] only the family of the state records
+    /// is opened, which is cheap for any number of vBuckets.
     ///
     /// The options must be those of every other open. RocksDB records its log files in the
     /// MANIFEST, and a read-only open without that option dereferences a null pointer (seen in
@@ -76,12 +76,12 @@ impl Storage {
         path: &Path,
         options: &FamilyOptions,
         vbuckets: u16,
-        reach: Reach,
+        reach: OpenScope,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let families = options.families().take(match reach {
-            Reach::Records => 1,
-            Reach::Everything => usize::MAX,
+            OpenScope::Records => 1,
+            OpenScope::Everything => usize::MAX,
         });
         let db = Db::open_cf_descriptors_read_only(&options.database(), path, families, false)
             .map_err(|e| map(&e, "open the database read-only"))?;
@@ -113,7 +113,7 @@ impl Storage {
 
 /// How much of a database is opened for an inspection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum OpenScope {
     /// The family of the vBuckets' state records and failover logs.
     Records,
     /// All families.

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use bytes::Bytes;
 use rocksdb::ReadOptions;
 use vbstore_core::{ItemMeta, Seqno, VbId};
-use vbstore_metrics::Holder;
+use vbstore_metrics::DbSnapshotHolder;
 
 /// Rounds of a read that races with writers, before it takes a view.
 const ROUNDS_MAX: usize = 3;
@@ -110,7 +110,7 @@ impl Storage {
     }
 
     fn document_in_one_view(&self, vb: VbId, key: &[u8]) -> Result<Option<StoredDocument>> {
-        self.with_records(Holder::Admin, |records| {
+        self.with_records(DbSnapshotHolder::Admin, |records| {
             let Some(meta) = records.index_entry(vb, key)? else {
                 return Ok(None);
             };

@@ -3,16 +3,16 @@
 use super::database::Storage;
 use super::error_map::map;
 use super::options;
-use super::view::{Rows, View, with_view};
+use super::view::{ReadView, RowIterator, with_view};
 use crate::error::{Error, Result};
-use vbstore_core::record::{Document, IndexEntry, StoreState, VbState};
+use vbstore_core::record::{DocumentRecord, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
-use vbstore_metrics::{ClockFn, Holder};
+use vbstore_metrics::{ClockFn, DbSnapshotHolder};
 
 /// The records of a store at one point in time. Lent by [`Storage::with_records`].
 pub(crate) struct Records<'a, 'v> {
     storage: &'a Storage,
-    view: &'a View<'v>,
+    view: &'a ReadView<'v>,
 }
 
 impl Storage {
@@ -21,7 +21,7 @@ impl Storage {
     /// for a lock, send, call back or sleep: an open db snapshot keeps old data on disk.
     pub(crate) fn with_records<R>(
         &self,
-        holder: Holder,
+        holder: DbSnapshotHolder,
         read: impl for<'a, 'v> FnOnce(&Records<'a, 'v>) -> R,
     ) -> R {
         // ORDER: count first, open second; release first, uncount second.
@@ -139,7 +139,7 @@ impl Records<'_, '_> {
 /// Visits rows until `visit` returns false. Returns whether all were visited. A block that cannot
 /// be read is an error, not the end.
 fn walk(
-    rows: &mut Rows<'_>,
+    rows: &mut RowIterator<'_>,
     context: &str,
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool>,
 ) -> Result<bool> {
@@ -153,8 +153,8 @@ fn walk(
 }
 
 /// Decodes the record of a document. Returns a corruption error with its seqno if that fails.
-pub(crate) fn decode_document(vb: VbId, seqno: Seqno, record: &[u8]) -> Result<Document<'_>> {
-    Document::decode(vb, seqno, record)
+pub(crate) fn decode_document(vb: VbId, seqno: Seqno, record: &[u8]) -> Result<DocumentRecord<'_>> {
+    DocumentRecord::decode(vb, seqno, record)
         .map_err(|e| Error::corrupt_record(vb, Some(seqno), format!("document: {e}")))
 }
 

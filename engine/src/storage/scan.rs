@@ -5,13 +5,13 @@ use super::database::Storage;
 use super::records::{Records, decode_document, decode_index_entry};
 use crate::config::SliceBudget;
 use crate::error::{Error, Result};
-use crate::slice::{Ask, Row, SeqnoRange, Slice, SliceEnd};
+use crate::slice::{SeqnoRange, Slice, SliceEnd, SliceRequest, SliceRow};
 use bytes::Bytes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
-use vbstore_core::record::Document;
+use vbstore_core::record::DocumentRecord;
 use vbstore_core::{Clock, ItemMeta, Seqno, VbId};
-use vbstore_metrics::Holder;
+use vbstore_metrics::DbSnapshotHolder;
 
 /// The number of seqnos that one iterator covers. A seek over a long run of deletions can hold a
 /// view for 0.1 to 0.4 s, and no budget stops it. So a hold can exceed its budget by one window.
@@ -20,7 +20,7 @@ use vbstore_metrics::Holder;
 const WINDOW_SEQNOS: u64 = 8_192;
 
 /// Tracks what is left of a budget.
-struct Meter<'a> {
+struct BudgetMeter<'a> {
     budget: SliceBudget,
     clock: &'a dyn Clock,
     deadline: Duration,
@@ -28,7 +28,7 @@ struct Meter<'a> {
     bytes: usize,
 }
 
-impl<'a> Meter<'a> {
+impl<'a> BudgetMeter<'a> {
     fn start(budget: SliceBudget, clock: &'a dyn Clock) -> Self {
         let deadline = clock.monotonic().saturating_add(budget.duration_max);
         Self {
@@ -62,7 +62,7 @@ impl Storage {
     /// called with the view open: a test may block there, and nothing else may.
     pub(crate) fn scan_slice(
         &self,
-        holder: Holder,
+        holder: DbSnapshotHolder,
         vb: VbId,
         range: SeqnoRange,
         budget: SliceBudget,
@@ -71,26 +71,26 @@ impl Storage {
         let clock = &*self.clock;
         self.with_records(holder, |records| {
             seam()?;
-            let mut meter = Meter::start(budget, clock);
+            let mut meter = BudgetMeter::start(budget, clock);
             read_slice(records, vb, range, &mut meter)
         })
-        .map(Unpacked::pack)
+        .map(UnpackedSlice::pack)
     }
 
     /// Reads slices for several requests through one view; see [`crate::Engine::scan`]. Holds the
     /// view no longer than for one slice: the time of the budget plus one window.
     pub(crate) fn scan_slices(
         &self,
-        holder: Holder,
-        asks: &[Ask],
+        holder: DbSnapshotHolder,
+        asks: &[SliceRequest],
         budget: SliceBudget,
         seam: impl Fn() -> Result<()>,
     ) -> Vec<Result<Slice>> {
         let clock = &*self.clock;
         let slices = self.with_records(holder, |records| {
             // One meter for all: the requests share the budget.
-            let mut meter = Meter::start(budget, clock);
-            let mut slices: Vec<Result<Unpacked>> = Vec::with_capacity(asks.len());
+            let mut meter = BudgetMeter::start(budget, clock);
+            let mut slices: Vec<Result<UnpackedSlice>> = Vec::with_capacity(asks.len());
             for ask in asks {
                 // The first request is always answered, so that its stream makes progress.
                 if !slices.is_empty() && meter.is_late() {
@@ -103,7 +103,7 @@ impl Storage {
                 // A panic is the outcome of its own request, and must not lose the other slices.
                 let panicked = Err(Error::StreamPanicked { vb: ask.vb });
                 let slice = catch_unwind(AssertUnwindSafe(read)).unwrap_or(panicked);
-                let is_cut = |slice: &Unpacked| slice.slice.end == SliceEnd::Budget;
+                let is_cut = |slice: &UnpackedSlice| slice.slice.end == SliceEnd::Budget;
                 let is_cut = slice.as_ref().is_ok_and(is_cut);
                 slices.push(slice);
                 if is_cut {
@@ -114,19 +114,19 @@ impl Storage {
         });
         slices
             .into_iter()
-            .map(|slice| slice.map(Unpacked::pack))
+            .map(|slice| slice.map(UnpackedSlice::pack))
             .collect()
     }
 }
 
 /// A slice whose buffers may have spare capacity.
-struct Unpacked {
+struct UnpackedSlice {
     /// The slice without its data.
     slice: Slice,
     data: Vec<u8>,
 }
 
-impl Unpacked {
+impl UnpackedSlice {
     /// Shrinks the buffers to their lengths, so that the counted memory is the allocated memory.
     /// May copy the slice, so it must not run while the view is open.
     fn pack(self) -> Slice {
@@ -148,9 +148,10 @@ impl Storage {
     /// it costs.
     pub(crate) fn with_held_view<R>(&self, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> R {
         let clock = &*self.clock;
-        self.with_records(Holder::Admin, |records| {
+        self.with_records(DbSnapshotHolder::Admin, |records| {
             work(&mut |vb, range, budget| {
-                read_slice(records, vb, range, &mut Meter::start(budget, clock)).map(Unpacked::pack)
+                read_slice(records, vb, range, &mut BudgetMeter::start(budget, clock))
+                    .map(UnpackedSlice::pack)
             })
         })
     }
@@ -158,7 +159,7 @@ impl Storage {
 
 /// What to do with the next row of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum RowDecision {
     /// Add it to the slice.
     Take,
     /// End the slice before it: the budget is used up.
@@ -166,14 +167,14 @@ enum Verdict {
 }
 
 /// A slice that is being read: the rows so far, and what is left of the budget.
-struct Taken<'m, 'c> {
-    meter: &'m mut Meter<'c>,
-    rows: Vec<Row>,
+struct SliceBuilder<'m, 'c> {
+    meter: &'m mut BudgetMeter<'c>,
+    rows: Vec<SliceRow>,
     data: Vec<u8>,
 }
 
-impl<'m, 'c> Taken<'m, 'c> {
-    fn new(meter: &'m mut Meter<'c>) -> Self {
+impl<'m, 'c> SliceBuilder<'m, 'c> {
+    fn new(meter: &'m mut BudgetMeter<'c>) -> Self {
         Self {
             meter,
             rows: Vec::new(),
@@ -182,21 +183,21 @@ impl<'m, 'c> Taken<'m, 'c> {
     }
 
     /// Decides what to do with the next row. This is the only place that decides it.
-    fn decide(&self, document: &Document<'_>) -> Verdict {
+    fn decide(&self, document: &DocumentRecord<'_>) -> RowDecision {
         let is_late = || !self.rows.is_empty() && self.meter.is_late();
         if !self.meter.admits(size_of_row(document)) || is_late() {
-            Verdict::Stop
+            RowDecision::Stop
         } else {
-            Verdict::Take
+            RowDecision::Take
         }
     }
 
-    fn take(&mut self, document: &Document<'_>) {
+    fn take(&mut self, document: &DocumentRecord<'_>) {
         self.meter.take(size_of_row(document));
         let key = append(&mut self.data, document.key);
         let value = append(&mut self.data, document.value);
         let head = document.head;
-        self.rows.push(Row {
+        self.rows.push(SliceRow {
             meta: head.meta,
             prev_seqno: head.prev_seqno,
             is_last_of_checkpoint: head.is_last_of_checkpoint,
@@ -206,7 +207,7 @@ impl<'m, 'c> Taken<'m, 'c> {
     }
 }
 
-fn size_of_row(document: &Document<'_>) -> usize {
+fn size_of_row(document: &DocumentRecord<'_>) -> usize {
     document.key.len() + document.value.len()
 }
 
@@ -214,12 +215,12 @@ fn read_slice(
     records: &Records<'_, '_>,
     vb: VbId,
     range: SeqnoRange,
-    meter: &mut Meter<'_>,
-) -> Result<Unpacked> {
+    meter: &mut BudgetMeter<'_>,
+) -> Result<UnpackedSlice> {
     let state = records.state(vb)?;
     let last = range.to.min(state.high_seqno);
     let mut position = range.after;
-    let mut taken = Taken::new(meter);
+    let mut taken = SliceBuilder::new(meter);
     let mut end = SliceEnd::Complete;
 
     while position < last {
@@ -231,8 +232,8 @@ fn read_slice(
         let is_window_read = records.documents(vb, from, to, |seqno, record| {
             let document = decode_document(vb, seqno, record)?;
             match taken.decide(&document) {
-                Verdict::Take => taken.take(&document),
-                Verdict::Stop => return Ok(false),
+                RowDecision::Take => taken.take(&document),
+                RowDecision::Stop => return Ok(false),
             }
             position = seqno;
             Ok(true)
@@ -259,7 +260,7 @@ fn read_slice(
         data: Bytes::new(),
     };
     let data = taken.data;
-    Ok(Unpacked { slice, data })
+    Ok(UnpackedSlice { slice, data })
 }
 
 fn append(data: &mut Vec<u8>, bytes: &[u8]) -> std::ops::Range<usize> {
@@ -299,8 +300,8 @@ impl Storage {
         seam: impl Fn() -> Result<()>,
     ) -> Result<PageScan> {
         let clock = &*self.clock;
-        self.with_records(Holder::Page, |records| {
-            let mut meter = Meter::start(budget, clock);
+        self.with_records(DbSnapshotHolder::Page, |records| {
+            let mut meter = BudgetMeter::start(budget, clock);
             let state = records.state(vb)?;
             let mut rows: Vec<PageRow> = Vec::new();
             let mut next = None;

@@ -11,7 +11,7 @@ pub(super) struct Statistics(Options);
 
 /// Counts since the database was opened.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RocksCounts {
+pub(crate) struct RocksCounters {
     pub(crate) iterators_open: u64,
     pub(crate) stall_micros: u64,
     pub(crate) cache_hits: u64,
@@ -57,7 +57,7 @@ impl Statistics {
         Self(options)
     }
 
-    pub(super) fn read(&self) -> RocksCounts {
+    pub(super) fn read(&self) -> RocksCounters {
         let ticker = |ticker| self.0.get_ticker_count(ticker);
         let timing = |histogram| {
             let data = self.0.get_histogram_data(histogram);
@@ -70,7 +70,7 @@ impl Statistics {
         let deleted = ticker(Ticker::NoIteratorDeleted);
         let created = ticker(Ticker::NoIteratorCreated);
         let hits = ticker(Ticker::BlockCacheHit);
-        RocksCounts {
+        RocksCounters {
             iterators_open: created.saturating_sub(deleted),
             stall_micros: ticker(Ticker::StallMicros),
             cache_hits: hits,

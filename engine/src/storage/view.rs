@@ -12,29 +12,29 @@ use rocksdb::{
 type Db = DBWithThreadMode<SingleThreaded>;
 
 /// A read view of all families at one point in time.
-pub(crate) struct View<'v> {
+pub(crate) struct ReadView<'v> {
     snapshot: &'v SnapshotWithThreadMode<'v, Db>,
 }
 
 /// The key and value of a row.
-pub(crate) type Row<'r> = (&'r [u8], &'r [u8]);
+pub(crate) type RawRow<'r> = (&'r [u8], &'r [u8]);
 
 /// The rows of one family within bounds, in key order.
-pub(crate) struct Rows<'v> {
+pub(crate) struct RowIterator<'v> {
     inner: DBRawIteratorWithThreadMode<'v, Db>,
 }
 
 /// Opens a db snapshot, lends it to `use_view`, and releases it before it returns, even if
 /// `use_view` panics.
-pub(crate) fn with_view<R>(db: &Db, use_view: impl for<'v> FnOnce(&View<'v>) -> R) -> R {
+pub(crate) fn with_view<R>(db: &Db, use_view: impl for<'v> FnOnce(&ReadView<'v>) -> R) -> R {
     let snapshot = db.snapshot();
-    let view = View {
+    let view = ReadView {
         snapshot: &snapshot,
     };
     use_view(&view)
 }
 
-impl<'v> View<'v> {
+impl<'v> ReadView<'v> {
     /// Returns the value stored under a key.
     ///
     /// # Errors
@@ -50,7 +50,12 @@ impl<'v> View<'v> {
     /// Returns the rows with `from <= key < to`, positioned at the first. Tuned for a scan: blocks
     /// read are not added to the cache, checksums are verified, and files that only this scan still
     /// needed are removed in the background.
-    pub(crate) fn rows(&self, family: &ColumnFamily, from: &[u8], to: Option<&[u8]>) -> Rows<'v> {
+    pub(crate) fn rows(
+        &self,
+        family: &ColumnFamily,
+        from: &[u8],
+        to: Option<&[u8]>,
+    ) -> RowIterator<'v> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         if let Some(to) = to {
@@ -62,17 +67,17 @@ impl<'v> View<'v> {
         options.set_background_purge_on_iterator_cleanup(true);
         let mut inner = self.snapshot.raw_iterator_cf_opt(family, options);
         inner.seek_to_first();
-        Rows { inner }
+        RowIterator { inner }
     }
 }
 
-impl Rows<'_> {
+impl RowIterator<'_> {
     /// Returns the key and value of the current row, or `None` at the end.
     ///
     /// # Errors
     /// RocksDB's error if the scan stopped at a block that cannot be read. Without this check, such
     /// a stop would look like the end.
-    pub(crate) fn current(&self) -> Result<Option<Row<'_>>, rocksdb::Error> {
+    pub(crate) fn current(&self) -> Result<Option<RawRow<'_>>, rocksdb::Error> {
         match self.inner.item() {
             Some(row) => Ok(Some(row)),
             None => self.inner.status().map(|()| None),

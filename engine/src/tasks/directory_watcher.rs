@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::services::Services;
-use crate::signals::Next;
+use crate::signals::NextRun;
 use std::time::Duration;
 
 /// How often the directory is checked.
@@ -10,13 +10,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Fails the engine if the directory was moved, replaced or removed. The next process that opens
 /// the path would not find what is written from then on.
-pub(super) fn step(services: &Services) -> Result<Next> {
+pub(super) fn step(services: &Services) -> Result<NextRun> {
     if services.health.is_failed() {
-        return Ok(Next::OnSignal);
+        return Ok(NextRun::OnSignal);
     }
     services
-        .home
+        .store_dir
         .check()
         .inspect_err(|error| services.health.note(error).run())?;
-    Ok(Next::NotBefore(INTERVAL))
+    Ok(NextRun::NotBefore(INTERVAL))
 }

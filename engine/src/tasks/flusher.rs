@@ -3,11 +3,11 @@
 use super::retry::RETRY;
 use crate::error::Result;
 use crate::services::Services;
-use crate::signals::Next;
+use crate::signals::NextRun;
 
 /// Flushes if a flush was demanded, or if a change has been in memory for the flush interval. While
 /// the disk is full, it retries with a sync.
-pub(super) fn step(services: &Services) -> Result<Next> {
+pub(super) fn step(services: &Services) -> Result<NextRun> {
     let Services {
         health,
         committer,
@@ -20,7 +20,7 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         // Makes the threads in the queue look again, so that they get the error. Perhaps no other
         // thread takes the lead any more.
         committer.let_all_look()?;
-        return Ok(Next::OnSignal);
+        return Ok(NextRun::OnSignal);
     }
     let interval = services.tuning.get().flush_interval;
     let now = clock.monotonic();
@@ -33,9 +33,9 @@ pub(super) fn step(services: &Services) -> Result<Next> {
     if is_demanded || is_due || health.is_degraded() {
         committer.flush_in_turn(health.is_degraded())?;
         if health.is_degraded() {
-            return Ok(Next::In(RETRY));
+            return Ok(NextRun::In(RETRY));
         }
     }
     // Changes that did not fit into the batch are due at once.
-    Ok(left().map_or(Next::OnSignal, Next::In))
+    Ok(left().map_or(NextRun::OnSignal, NextRun::In))
 }

@@ -6,7 +6,7 @@
 
 use crate::error::Result;
 use crate::services::Services;
-use crate::signals::Next;
+use crate::signals::NextRun;
 use crate::vbuckets::Vb;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,11 @@ const VBUCKETS_AT_ONCE: usize = 4;
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Flushes the vBuckets with the oldest data in the log, while the log exceeds 3/4 of its cap.
-pub(super) fn step(services: &Services) -> Result<Next> {
+pub(super) fn step(services: &Services) -> Result<NextRun> {
     // While the disk is full RocksDB recovers by itself. A flush requested now would fail. It may
     // also begin another log file, which takes the space that the recovery waits for.
     if services.health.check().is_err() {
-        return Ok(Next::In(INTERVAL));
+        return Ok(NextRun::In(INTERVAL));
     }
     let allowed = (services.write_buffer_bytes / 4).saturating_mul(3);
     let position = services.ledger.log_position();
@@ -33,15 +33,15 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         .filter(|(since, _)| position.saturating_sub(*since) > allowed)
         .collect();
     if waiting.is_empty() {
-        return Ok(Next::In(INTERVAL));
+        return Ok(NextRun::In(INTERVAL));
     }
     waiting.sort_unstable_by_key(|(since, vb)| (*since, vb.id()));
     waiting.truncate(VBUCKETS_AT_ONCE);
     services
-        .home
+        .store_dir
         .check()
         .inspect_err(|error| services.health.note(error).run())?;
-    let storage = services.gate.lend_while_closing()?;
+    let storage = services.gate.acquire_while_closing()?;
     for (_, vb) in &waiting {
         // ORDER: clear first, flush second. A batch written meanwhile records its own position.
         vb.forget_logged();
@@ -58,5 +58,5 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         services.health.note(&error).run();
         return Err(error);
     }
-    Ok(Next::In(Duration::ZERO))
+    Ok(NextRun::In(Duration::ZERO))
 }

@@ -3,11 +3,11 @@
 use super::retry::RETRY;
 use crate::error::Result;
 use crate::services::Services;
-use crate::signals::Next;
+use crate::signals::NextRun;
 
 /// Syncs if a stream requested it, or if a batch has been unsynced for the sync interval. While the
 /// disk is full the flusher does it, whose retries sync too.
-pub(super) fn step(services: &Services) -> Result<Next> {
+pub(super) fn step(services: &Services) -> Result<NextRun> {
     let Services {
         health,
         ledger,
@@ -16,10 +16,10 @@ pub(super) fn step(services: &Services) -> Result<Next> {
         ..
     } = services;
     if health.is_failed() {
-        return Ok(Next::OnSignal);
+        return Ok(NextRun::OnSignal);
     }
     if health.is_degraded() {
-        return Ok(Next::In(RETRY));
+        return Ok(NextRun::In(RETRY));
     }
     let interval = services.tuning.get().sync_interval;
     let left = || {
@@ -30,7 +30,7 @@ pub(super) fn step(services: &Services) -> Result<Next> {
     if is_demanded || left().is_some_and(|left| left.is_zero()) {
         // A demand that fails need not be kept. Either the flusher's next success syncs, or the
         // engine has failed and the streams get that error.
-        services.sync_aside.run()?;
+        services.leaderless_sync.run()?;
     }
-    Ok(left().map_or(Next::OnSignal, Next::In))
+    Ok(left().map_or(NextRun::OnSignal, NextRun::In))
 }

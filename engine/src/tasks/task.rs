@@ -3,7 +3,7 @@
 use super::{compactor, directory_watcher, flusher, pacer, syncer, witness_syncer};
 use crate::error::Result;
 use crate::services::Services;
-use crate::signals::{Next, Signal};
+use crate::signals::{NextRun, TaskSignal};
 
 /// A background task of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ impl BackgroundTask {
         }
     }
 
-    pub(super) fn signal(self, services: &Services) -> &Signal {
+    pub(super) fn signal(self, services: &Services) -> &TaskSignal {
         let signals = &services.signals;
         match self {
             Self::Flusher => &signals.flusher,
@@ -58,7 +58,7 @@ impl BackgroundTask {
     }
 
     /// Does what is due. An error it returns has been recorded in the health.
-    pub(crate) fn step(self, services: &Services) -> Result<Next> {
+    pub(crate) fn step(self, services: &Services) -> Result<NextRun> {
         match self {
             Self::Flusher => flusher::step(services),
             Self::Syncer => syncer::step(services),

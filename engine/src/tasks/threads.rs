@@ -2,9 +2,9 @@
 
 use super::retry::RETRY;
 use super::task::BackgroundTask;
-use crate::own_thread;
+use crate::engine_thread;
 use crate::services::Services;
-use crate::signals::Next;
+use crate::signals::NextRun;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,7 +26,7 @@ pub(crate) fn start(
 fn run(task: BackgroundTask, services: &Services) {
     let signal = task.signal(services);
     loop {
-        let next = own_thread::step(|| step(task, services));
+        let next = engine_thread::step(|| step(task, services));
         if !next.is_some_and(|next| signal.wait(next)) {
             return;
         }
@@ -34,12 +34,12 @@ fn run(task: BackgroundTask, services: &Services) {
 }
 
 /// Returns when the task wants to be called next, or `None` if it has panicked.
-fn step(task: BackgroundTask, services: &Services) -> Option<Next> {
+fn step(task: BackgroundTask, services: &Services) -> Option<NextRun> {
     match catch_unwind(AssertUnwindSafe(|| task.step(services))) {
         Ok(Ok(next)) => Some(next),
         Ok(Err(error)) => {
             tracing::debug!(?task, %error, "background task failed");
-            Some(Next::In(RETRY))
+            Some(NextRun::In(RETRY))
         }
         Err(_) => {
             let cause = format!("{} panicked", task.thread_name());

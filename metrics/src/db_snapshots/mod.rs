@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// The purpose that a db snapshot is open for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Holder {
+pub enum DbSnapshotHolder {
     /// A slice of a vBucket in seqno order, read by a worker for a stream.
     Backfill,
     /// A slice of a vBucket in seqno order, read by the program.
@@ -24,7 +24,7 @@ pub enum Holder {
     Admin,
 }
 
-impl Holder {
+impl DbSnapshotHolder {
     /// All purposes.
     pub const ALL: [Self; 4] = [Self::Backfill, Self::Slice, Self::Page, Self::Admin];
 
@@ -64,7 +64,7 @@ const LONG_HOLDS_MAX: usize = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub struct LongHold {
     /// The purpose of the db snapshot.
-    pub holder: Holder,
+    pub holder: DbSnapshotHolder,
     /// The time it was held.
     pub held: Duration,
     /// The part of that time for which its thread waited for a processor; `None` if not measured.
@@ -75,21 +75,21 @@ pub struct LongHold {
 pub type WaitedFn = fn() -> Option<Duration>;
 
 #[derive(Debug, Default)]
-struct Table {
+struct OpenDbSnapshots {
     next: u64,
-    open: BTreeMap<u64, (Holder, Duration)>,
+    open: BTreeMap<u64, (DbSnapshotHolder, Duration)>,
 }
 
 /// Counters for one purpose.
 #[derive(Debug)]
-struct ByHolder {
+struct HolderMetrics {
     opened: Counter,
     closed: Counter,
     over_limit: Counter,
     holds: Histogram,
 }
 
-impl Default for ByHolder {
+impl Default for HolderMetrics {
     fn default() -> Self {
         Self {
             opened: Counter::default(),
@@ -105,8 +105,8 @@ impl Default for ByHolder {
 pub struct DbSnapshots {
     /// `opened` and `closed` are updated under this lock, so that opened minus closed is the number
     /// of entries for every thread that holds it.
-    table: Mutex<Table>,
-    by_holder: [ByHolder; Holder::ALL.len()],
+    table: Mutex<OpenDbSnapshots>,
+    by_holder: [HolderMetrics; DbSnapshotHolder::ALL.len()],
     longest_hold_micros: AtomicU64,
     long_holds: Mutex<Vec<LongHold>>,
     waited: OnceLock<WaitedFn>,
@@ -115,7 +115,7 @@ pub struct DbSnapshots {
 impl DbSnapshots {
     /// Counts a db snapshot as open until the guard is dropped. Create the guard before the db
     /// snapshot and drop it after the db snapshot is released, so that the count is never too low.
-    pub fn open(self: &Arc<Self>, holder: Holder, clock: ClockFn) -> DbSnapshotGuard {
+    pub fn open(self: &Arc<Self>, holder: DbSnapshotHolder, clock: ClockFn) -> DbSnapshotGuard {
         let waited = self.waited.get().and_then(|waited| waited());
         let since = clock();
         let mut table = self.table.lock();
@@ -140,13 +140,13 @@ impl DbSnapshots {
         let _ = self.waited.set(waited);
     }
 
-    fn of(&self, holder: Holder) -> &ByHolder {
+    fn of(&self, holder: DbSnapshotHolder) -> &HolderMetrics {
         let [backfill, slice, page, admin] = &self.by_holder;
         match holder {
-            Holder::Backfill => backfill,
-            Holder::Slice => slice,
-            Holder::Page => page,
-            Holder::Admin => admin,
+            DbSnapshotHolder::Backfill => backfill,
+            DbSnapshotHolder::Slice => slice,
+            DbSnapshotHolder::Page => page,
+            DbSnapshotHolder::Admin => admin,
         }
     }
 
@@ -191,7 +191,7 @@ impl DbSnapshots {
 
     /// Returns the number of open db snapshots with this purpose.
     #[must_use]
-    pub fn open_by(&self, holder: Holder) -> usize {
+    pub fn open_by(&self, holder: DbSnapshotHolder) -> usize {
         self.table
             .lock()
             .open
@@ -234,7 +234,7 @@ pub type ClockFn = Arc<dyn Fn() -> Duration + Send + Sync>;
 pub struct DbSnapshotGuard {
     snapshots: Arc<DbSnapshots>,
     id: u64,
-    holder: Holder,
+    holder: DbSnapshotHolder,
     since: Duration,
     clock: ClockFn,
     waited: Option<Duration>,
@@ -302,7 +302,7 @@ mod tests {
     fn a_db_snapshot_is_closed_once() {
         let clock: ClockFn = Arc::new(|| Duration::ZERO);
         let snapshots = Arc::new(DbSnapshots::default());
-        let guard = snapshots.open(Holder::Page, Arc::clone(&clock));
+        let guard = snapshots.open(DbSnapshotHolder::Page, Arc::clone(&clock));
         drop(DbSnapshotGuard {
             snapshots: Arc::clone(&snapshots),
             id: guard.id,
@@ -322,7 +322,7 @@ mod tests {
             // Short and long ones by turns.
             let millis = if n % 2 == 0 { 21 } else { 100 + n };
             snapshots.list(LongHold {
-                holder: Holder::Backfill,
+                holder: DbSnapshotHolder::Backfill,
                 held: Duration::from_millis(millis),
                 waited: None,
             });
@@ -340,11 +340,14 @@ mod tests {
         let clock: ClockFn = Arc::new(move || Duration::from_micros(read.load(Ordering::SeqCst)));
         let snapshots = Arc::new(DbSnapshots::default());
 
-        let first = snapshots.open(Holder::Slice, Arc::clone(&clock));
+        let first = snapshots.open(DbSnapshotHolder::Slice, Arc::clone(&clock));
         now.store(7, Ordering::SeqCst);
-        let second = snapshots.open(Holder::Admin, Arc::clone(&clock));
+        let second = snapshots.open(DbSnapshotHolder::Admin, Arc::clone(&clock));
         assert_eq!(
-            (snapshots.open_now(), snapshots.open_by(Holder::Slice)),
+            (
+                snapshots.open_now(),
+                snapshots.open_by(DbSnapshotHolder::Slice)
+            ),
             (2, 1)
         );
         assert_eq!(

@@ -3,7 +3,7 @@
 //! In a file of its own because [`names`] refers to [`DbSnapshots`], and imports must not be
 //! circular.
 
-use super::{DbSnapshots, Holder};
+use super::{DbSnapshotHolder, DbSnapshots};
 use crate::names;
 use crate::snapshot::{MetricsSnapshot, u64_from};
 use std::time::Duration;
@@ -16,7 +16,7 @@ impl DbSnapshots {
     /// Panics if opened minus closed differs from the number open, which is a counting bug.
     pub fn sample(&self, now: Duration, into: &mut MetricsSnapshot) {
         let table = self.table.lock();
-        for holder in Holder::ALL {
+        for holder in DbSnapshotHolder::ALL {
             let name = holder.name();
             let of = self.of(holder);
             let open = table.open.values().filter(|(by, _)| *by == holder).count();

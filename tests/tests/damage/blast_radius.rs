@@ -14,8 +14,8 @@ use vbstore_engine::raw::{
     FamilyOptions, StorageConfig, forget_memory, key_family, purge_tombstones, seqno_family,
     stop_compactions,
 };
-use vbstore_tests::figures::by;
 use vbstore_tests::following::{drain, open, short, stepped};
+use vbstore_tests::metrics::by;
 use vbstore_tests::{TestStore, put, vb};
 
 const DAMAGED: VbId = VbId::new(0);

@@ -3,7 +3,7 @@
 use rocksdb::{DB, Options, WriteBatch};
 use vbstore::{Cas, Change, Counts, Durability, Engine, ItemKind, Problem, Seqno, VbId};
 use vbstore_core::ItemMeta;
-use vbstore_core::record::{Document, DocumentHead, IndexEntry, VbState};
+use vbstore_core::record::{DocumentHead, DocumentRecord, IndexEntry, VbState};
 use vbstore_engine::raw::{key_family, seqno_family};
 use vbstore_tests::{TestStore, put, vb};
 
@@ -51,7 +51,7 @@ impl Raw {
             prev_seqno: Seqno::ZERO,
         };
         let mut record = Vec::new();
-        let document = Document {
+        let document = DocumentRecord {
             head,
             key: key.as_bytes(),
             value: value.as_bytes(),

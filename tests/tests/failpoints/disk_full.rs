@@ -8,7 +8,7 @@ use std::time::Duration;
 use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
     Change, Clock, Config, Durability, Engine, Error, HealthState, Seqno, StreamRequest,
-    SystemClock, Tuning, VbId, Written,
+    SystemClock, Tuning, VbId, WriteReceipt,
 };
 use vbstore_tests::following::{drain, open as open_stream, short, stepped};
 use vbstore_tests::{assert_verified, branches_after_a_change, vb};
@@ -96,7 +96,7 @@ fn config(write_buffer_bytes: u64) -> Config {
 const FULL_FOR_GOOD: Duration = Duration::from_secs(7);
 
 /// Writes until the disk is full for good; returns what was acknowledged.
-fn write_until_full(engine: &Engine, len: usize) -> Vec<(String, Written)> {
+fn write_until_full(engine: &Engine, len: usize) -> Vec<(String, WriteReceipt)> {
     let clock = SystemClock::new();
     let mut acknowledged = Vec::new();
     let mut last = clock.monotonic();
@@ -120,7 +120,12 @@ fn write_until_full(engine: &Engine, len: usize) -> Vec<(String, Written)> {
 }
 
 /// Waits until a write is taken again and checks everything, also after opening again.
-fn heals(disk: &SmallDisk, engine: Engine, acknowledged: &[(String, Written)], config: Config) {
+fn heals(
+    disk: &SmallDisk,
+    engine: Engine,
+    acknowledged: &[(String, WriteReceipt)],
+    config: Config,
+) {
     assert!(matches!(engine.health(), HealthState::Degraded { .. }));
     let first = acknowledged.first().map(|(key, _)| key.clone());
     if let Some(key) = first {

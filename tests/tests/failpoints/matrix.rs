@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Failpoints, place};
 use vbstore::{
-    Change, Clock, ConsumerConfig, Durability, Engine, Error, HealthState, KeyRange, Opened,
+    Change, Clock, ConsumerConfig, Durability, Engine, Error, HealthState, KeyRange, OpenOutcome,
     PageForm, Seqno, StreamRequest, Streams, StreamsConfig, SystemClock, VbId,
 };
 use vbstore_engine::raw::purge_tombstones;
@@ -330,7 +330,7 @@ fn abort_child() {
         .consumer("child", &ConsumerConfig::default())
         .unwrap();
     let from_start = StreamRequest::from_start(VbId::new(0));
-    assert_eq!(consumer.open(&from_start).unwrap(), Opened::Continue);
+    assert_eq!(consumer.open(&from_start).unwrap(), OpenOutcome::Continue);
     while streams.step() {}
     drop((consumer, streams));
     let all = KeyRange::all();

@@ -16,7 +16,7 @@ const OWN_LOCKS: [&str; 9] = [
     "tuning.rs",
     "closing.rs",
     "failpoint.rs",
-    "home/lock.rs",
+    "store_dir/lock.rs",
     "signals.rs",
     "wakers.rs",
     "memory.rs",

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vbstore::metrics::{TEXT_FORMAT, names};
 use vbstore::{ConsumerConfig, Error, Registry, Streams, StreamsConfig};
-use vbstore_tests::figures::scrape;
+use vbstore_tests::metrics::scrape;
 use vbstore_tests::{TestStore, vb};
 
 /// Series of one store, streams included, on its main registry.

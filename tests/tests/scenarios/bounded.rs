@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::metrics::names;
 use vbstore::{
     BackgroundTask, Change, Consumer, Durability, Engine, StreamRequest, Streams, StreamsConfig,
@@ -17,7 +17,7 @@ use vbstore_tests::{TestStore, put, vb};
 fn a_batch_of_many_keys_holds_up_no_other_vbucket() {
     let store = TestStore::threaded();
     let engine = store.open();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.once(place::WRITE_ASSIGN, wait);
     std::thread::scope(|scope| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::metrics::names;
 use vbstore::{BackgroundTask, Cas, Change, Durability, Engine, Error, ItemKind, VBucket, VbId};
 use vbstore_engine::raw;
@@ -146,7 +146,7 @@ fn writers_that_wait_for_branches_at_once_share_a_sync() {
     let mut store = TestStore::threaded();
     store.config.vbuckets = Some(16);
     let engine = crashed(&store, store.open());
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::BRANCH_WRITE, Action::Wait(Arc::clone(&gate)));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{Change, Durability, Error, HealthState};
 use vbstore_engine::raw;
 use vbstore_tests::{TestStore, branches_after_a_change, put, vb};
@@ -146,7 +146,7 @@ fn whoever_waits_while_the_last_flush_fails_is_told() {
 fn closing_waits_for_a_flush_under_way() {
     let store = TestStore::threaded();
     let engine = store.open();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::FLUSH_PUBLISH, Action::Wait(Arc::clone(&gate)));
@@ -199,7 +199,7 @@ fn every_close_returns_when_the_store_is_closed() {
     let store = TestStore::threaded();
     let engine = store.open();
     put(&vb(&engine, 0), "k", "v");
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::CLOSE, Action::Wait(Arc::clone(&gate)));
@@ -264,7 +264,7 @@ fn a_branch_that_is_due_while_the_engine_closes_fails_neither_the_close_nor_the_
     store.crash(store.open());
     let engine = store.open();
     put(&vb(&engine, 2), "acknowledged", "v");
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.once(place::BRANCH_WRITE, wait);
     std::thread::scope(|scope| {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use vbstore::failpoint::{Action, place};
 use vbstore::{
-    ConsumerConfig, Engine, Error, Opened, Position, RollbackReason, Seqno, StreamRequest, Streams,
-    StreamsConfig, VbId,
+    ConsumerConfig, Engine, Error, OpenOutcome, Position, RollbackReason, Seqno, StreamRequest,
+    Streams, StreamsConfig, VbId,
 };
 use vbstore_tests::{TestStore, assert_verified, branches_after_a_change, vb, vbs};
 
@@ -52,7 +52,7 @@ fn write(engine: Engine, from: u32, to: u32) -> Position {
     }
 }
 
-fn answer(engine: &Engine, position: Position) -> Opened {
+fn answer(engine: &Engine, position: Position) -> OpenOutcome {
     let streams = Streams::start(engine, &StreamsConfig::default()).unwrap();
     let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
     let request = StreamRequest::resume(VB, position).until(Seqno::new(position.seqno.get() + 1));
@@ -83,7 +83,7 @@ fn a_store_that_was_copied_begins_new_branches_at_once_and_only_then() {
         assert_eq!(seqno.get(), if expected == 2 { 20 } else { 0 }, "{copy}");
         assert_eq!(
             answer(&engine, position),
-            Opened::Continue,
+            OpenOutcome::Continue,
             "common history"
         );
         engine.close().unwrap();
@@ -126,7 +126,7 @@ fn a_consumer_that_was_further_than_a_copy_that_is_put_back_must_go_back() {
         let reason = RollbackReason::Diverged;
         assert_eq!(
             answer(&engine, position),
-            Opened::Rollback { to, reason },
+            OpenOutcome::Rollback { to, reason },
             "{restore}"
         );
         for n in 0..50 {
@@ -134,7 +134,7 @@ fn a_consumer_that_was_further_than_a_copy_that_is_put_back_must_go_back() {
         }
         assert_eq!(
             answer(&engine, position),
-            Opened::Rollback { to, reason },
+            OpenOutcome::Rollback { to, reason },
             "{restore}"
         );
         store.finish(engine);
@@ -184,7 +184,7 @@ fn new_branches_begin_when_they_are_asked_for() {
     let position = write(store.open(), 0, 20);
     let engine = store.builder().new_branch().open().unwrap();
     assert_eq!(branches(&engine), [2; 4]);
-    assert_eq!(answer(&engine, position), Opened::Continue);
+    assert_eq!(answer(&engine, position), OpenOutcome::Continue);
     let engine_log = vb(&engine, 0).failover_log().unwrap();
     engine.close().unwrap();
     drop(engine);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::metrics::names;
 use vbstore::{
     BackgroundTask, Change, Counts, Durability, Engine, Error, ErrorKind, KeyRange, PageForm,
@@ -152,7 +152,7 @@ fn a_change_that_was_admitted_before_the_deletion_is_not_made_after_it() {
     let engine = store.open();
     put(&vb(&engine, 0), "k", "v");
     engine.flush().unwrap();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::WRITE_ASSIGN, Action::Wait(Arc::clone(&gate)));
@@ -188,7 +188,7 @@ fn a_page_beside_a_deletion_is_of_one_life_and_finds_no_corruption() {
         // Files below level 0 are removed at once by a deletion, whatever view is open.
         engine.compact(vb0.id()).unwrap();
         forget_memory(&engine, true).unwrap();
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Latch::default());
         store
             .failpoints
             .once(place::PAGE_VIEW, Action::Wait(Arc::clone(&gate)));

@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{BackgroundTask, Change, Clock, Durability, Error, Seqno, SystemClock, Tuning};
 use vbstore_tests::{TestStore, put, vb};
 
@@ -107,7 +107,7 @@ fn what_nobody_waits_for_is_flushed_and_synced() {
 fn one_batch_serves_all_who_wait() {
     let store = TestStore::threaded();
     let engine = store.open();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
@@ -166,7 +166,7 @@ fn a_ticket_is_a_future_and_is_woken_when_it_is_durable() {
 fn a_wait_that_times_out_leaves_the_write_under_way() {
     let store = TestStore::threaded();
     let engine = store.open();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));
@@ -245,7 +245,7 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
     store.config.tuning.busy_timeout = Duration::from_millis(20);
     store.config.tuning.flush_interval = Duration::from_secs(3_600);
     let engine = store.open();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));

@@ -8,7 +8,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{Change, Durability, Engine, Error, HealthState, VBucket};
 use vbstore_tests::{TestStore, branches_after_a_change, put, vb};
 
@@ -62,7 +62,7 @@ impl Wake for OnWake {
 fn in_a_waker(act: fn(Engine) -> Option<Error>) -> (TestStore, Option<Error>) {
     let store = TestStore::threaded();
     let engine = store.open();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::FLUSH_BUILD, Action::Wait(Arc::clone(&gate)));
@@ -356,7 +356,7 @@ fn a_write_from_the_destructor_of_a_thread_local_waits_like_any_other() {
     }
     let store = TestStore::threaded();
     let engine = store.open();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::FLUSH_WRITE, Action::Wait(Arc::clone(&gate)));

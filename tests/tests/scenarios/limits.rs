@@ -9,7 +9,7 @@ fn size(n: u64) -> usize {
     usize::try_from(n).unwrap()
 }
 
-fn too_large(result: Result<vbstore::Written, Error>, field: &str, size: u64, max: u64) {
+fn too_large(result: Result<vbstore::WriteReceipt, Error>, field: &str, size: u64, max: u64) {
     match result {
         Err(Error::TooLarge {
             field: f,

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 use vbstore::metrics::names;
 use vbstore::{
-    BackgroundTask, Change, ConsumerConfig, Durability, Engine, Error, ErrorKind, HealthState,
-    Holder, KeyRange, Opened, PageForm, Position, RollbackReason, Seqno, SeqnoRange, SliceBudget,
-    StreamRequest, Streams, StreamsConfig, VbId,
+    BackgroundTask, Change, ConsumerConfig, DbSnapshotHolder, Durability, Engine, Error, ErrorKind,
+    HealthState, KeyRange, OpenOutcome, PageForm, Position, RollbackReason, Seqno, SeqnoRange,
+    SliceBudget, StreamRequest, Streams, StreamsConfig, VbId,
 };
 use vbstore_engine::raw::purge_tombstones;
 use vbstore_tests::following::{VB, drain, open, short, stepped, take};
@@ -153,7 +153,7 @@ fn an_engine_that_reads_has_the_figures_of_one_that_writes() {
     drop(rows(&vb(&engine, 1)));
     assert_eq!(families(&engine), of_writer);
     let snapshot = engine.metrics_snapshot().unwrap();
-    let opened = [("holder", Holder::Slice.name())];
+    let opened = [("holder", DbSnapshotHolder::Slice.name())];
     let opened = snapshot.value_by(&names::DB_SNAPSHOTS_OPENED, &opened);
     assert_eq!(opened, Some(1.0));
     let state = [("state", "read_only")];
@@ -242,7 +242,7 @@ fn whatever_would_change_the_store_is_refused_and_changes_nothing() {
 }
 
 /// The answer to a request from a position, and what it is told up to what there is now.
-fn resume(engine: &Engine, position: Position) -> (Opened, Vec<String>, Option<Position>) {
+fn resume(engine: &Engine, position: Position) -> (OpenOutcome, Vec<String>, Option<Position>) {
     let (streams, mut consumer) = stepped(engine);
     let opened = consumer.open(&StreamRequest::resume(VB, position)).unwrap();
     let events = drain(engine, &streams, &mut consumer);
@@ -275,7 +275,7 @@ fn a_position_reached_while_reading_is_good_when_the_store_is_opened_to_write() 
         let engine = open_to_read(&store);
         let read = vb(&engine, 1).seqnos().unwrap();
         let (opened, events, position) = resume(&engine, Position::default());
-        assert_eq!(opened, Opened::Continue);
+        assert_eq!(opened, OpenOutcome::Continue);
         let last = if crashes { "-gone@4" } else { "lost@5" };
         assert_eq!(events.last().unwrap(), last);
         let position = position.unwrap();
@@ -292,20 +292,20 @@ fn a_position_reached_while_reading_is_good_when_the_store_is_opened_to_write() 
         assert_eq!(vb(&engine, 1).seqnos().unwrap(), read);
         let expected = if crashes {
             let (to, reason) = (Seqno::new(4), RollbackReason::Diverged);
-            Opened::Rollback { to, reason }
+            OpenOutcome::Rollback { to, reason }
         } else {
-            Opened::Continue
+            OpenOutcome::Continue
         };
         assert_eq!(resume(&engine, further).0, expected);
         assert_eq!(of_further, expected, "the same while it was only read");
-        assert_eq!(resume(&engine, position).0, Opened::Continue);
+        assert_eq!(resume(&engine, position).0, OpenOutcome::Continue);
         vb(&engine, 1).set("new", "6").unwrap();
         assert_eq!(
             vb(&engine, 1).failover_log().unwrap().entries().len(),
             1 + usize::from(crashes)
         );
         let (opened, events, _) = resume(&engine, position);
-        assert_eq!(opened, Opened::Continue);
+        assert_eq!(opened, OpenOutcome::Continue);
         let next = read.high.get() + 1;
         assert_eq!(events.last().unwrap(), &format!("new@{next}"));
         assert_eq!(events.len(), 2, "{events:?}");
@@ -341,11 +341,17 @@ fn a_copy_can_be_read_and_its_streams_are_refused_until_it_was_opened_to_write()
     Engine::open(&copy).unwrap().close().unwrap();
     let engine = Engine::builder(&copy).read_only().open().unwrap();
     assert_eq!(vb(&engine, 1).failover_log().unwrap().entries().len(), 2);
-    assert_eq!(resume(&engine, Position::default()).0, Opened::Continue);
+    assert_eq!(
+        resume(&engine, Position::default()).0,
+        OpenOutcome::Continue
+    );
     engine.close().unwrap();
     // The original was never one.
     let engine = open_to_read(&store);
-    assert_eq!(resume(&engine, Position::default()).0, Opened::Continue);
+    assert_eq!(
+        resume(&engine, Position::default()).0,
+        OpenOutcome::Continue
+    );
     engine.close().unwrap();
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 use vbstore::{
-    Change, Clock, Durability, Engine, Error, Holder, Seqno, SeqnoRange, SliceBudget, SliceEnd,
+    Change, Clock, DbSnapshotHolder, Durability, Engine, Error, Seqno, SeqnoRange, SliceBudget,
+    SliceEnd,
 };
 use vbstore_tests::{TestStore, assert_at_rest, put, rows, rows_in_slices, vb};
 
@@ -290,7 +291,7 @@ fn a_db_snapshot_is_counted_while_it_is_open_and_never_after() {
 
     assert_eq!(slices.len(), 1_000);
     assert!(db_snapshots.opened() - before >= 10);
-    assert_eq!(db_snapshots.open_by(Holder::Slice), 0);
+    assert_eq!(db_snapshots.open_by(DbSnapshotHolder::Slice), 0);
     assert_at_rest(&engine);
     assert!(db_snapshots.longest_hold() > Duration::ZERO);
     store.finish(engine);

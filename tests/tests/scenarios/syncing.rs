@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{BackgroundTask, Change, Durability, Engine, Error, HealthState, Tuning};
 use vbstore_tests::{TestStore, vb};
 
@@ -31,7 +31,7 @@ fn beside_a_sync(
     engine: &Engine,
     meanwhile: impl FnOnce(),
 ) -> Result<(), Error> {
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.once(place::SYNC, wait);
     let clock = store.clock.as_ref().unwrap();

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use vbstore::{
-    BackgroundTask, Change, ConsumerConfig, Durability, EndReason, Event, Opened, Seqno, Source,
-    StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId, Visibility,
+    BackgroundTask, Change, ConsumerConfig, Durability, EndReason, Event, OpenOutcome, Seqno,
+    SnapshotSource, StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv,
+    VbId, Visibility,
 };
 use vbstore_tests::following::{VB, drain, expect_event, short, stepped, take, until_ended, write};
 use vbstore_tests::replica::{History, Replica};
@@ -25,7 +26,7 @@ fn a_stream_from_the_beginning_reads_the_disk_and_goes_on_in_memory() {
     let (streams, mut consumer) = stepped(&engine);
 
     let opened = consumer.open(&StreamRequest::from_start(VB)).unwrap();
-    assert_eq!(opened, Opened::Continue);
+    assert_eq!(opened, OpenOutcome::Continue);
     let events = drain(&engine, &streams, &mut consumer);
     assert_eq!(short(&events), ["0..5 disk", "k2@3", "k0@4", "k1@5"]);
     assert_eq!(consumer.stats()[0].state, StreamState::InMemory);
@@ -257,7 +258,7 @@ fn what_no_consumer_can_mean_is_refused_and_changes_nothing() {
     let store = TestStore::stepped();
     let engine = store.open();
     let (streams, mut consumer) = stepped(&engine);
-    let field = |result: vbstore::Result<Opened>| match result {
+    let field = |result: vbstore::Result<OpenOutcome>| match result {
         Err(vbstore::Error::Invalid { field, .. }) => field,
         other => panic!("{other:?}"),
     };
@@ -312,7 +313,7 @@ fn a_threaded_consumer_follows_while_others_write() {
     }
     assert!(replica.compared > 0);
     assert!(events.iter().any(|(e, _)| matches!(&e.event,
-        Event::SnapshotMarker(m) if m.source == Source::Memory)));
+        Event::SnapshotMarker(m) if m.source == SnapshotSource::Memory)));
     engine.close().unwrap();
     let rest = until_ended(&mut consumer);
     assert!(matches!(

@@ -1,10 +1,11 @@
 //! Branches of history, seen by consumers: those that are there when one begins, and those that are not.
 
 use std::sync::Arc;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{
-    Change, Consumer, ConsumerConfig, Durability, Engine, Event, Opened, Position, RollbackReason,
-    Seqno, StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, VbUuid, Visibility,
+    Change, Consumer, ConsumerConfig, Durability, Engine, Event, OpenOutcome, Position,
+    RollbackReason, Seqno, StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, VbUuid,
+    Visibility,
 };
 use vbstore_tests::following::{VB, drain, keys, on_disk, open, short, stepped, take};
 use vbstore_tests::{TestStore, vb};
@@ -40,7 +41,7 @@ fn marker_branches(events: &[StreamEvent]) -> Vec<VbUuid> {
     events.iter().filter_map(of).collect()
 }
 
-fn answer(consumer: &mut Consumer, position: Position) -> Opened {
+fn answer(consumer: &mut Consumer, position: Position) -> OpenOutcome {
     let opened = consumer.open(&StreamRequest::resume(VB, position)).unwrap();
     consumer.close(VB);
     take(consumer);
@@ -89,8 +90,8 @@ fn a_branch_that_begins_in_the_middle_of_a_snapshot_from_disk_is_followed() {
         drop((consumer, streams));
         // Each position resumes: the one on the old branch, and the one on the new.
         let (_streams, mut consumer) = stepped(&engine);
-        assert_eq!(answer(&mut consumer, inside), Opened::Continue);
-        assert_eq!(answer(&mut consumer, at_end), Opened::Continue);
+        assert_eq!(answer(&mut consumer, inside), OpenOutcome::Continue);
+        assert_eq!(answer(&mut consumer, at_end), OpenOutcome::Continue);
         drop((consumer, _streams));
         store.finish(engine);
     }
@@ -135,7 +136,7 @@ fn a_branch_that_is_on_disk_and_not_yet_published_can_be_resumed_from() {
     let old = branch_of(&engine);
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::BRANCH_PUBLISH, Action::Wait(Arc::clone(&gate)));
@@ -151,7 +152,7 @@ fn a_branch_that_is_on_disk_and_not_yet_published_can_be_resumed_from() {
         assert_ne!(position.vb_uuid, old, "the view shows the new branch");
         consumer.close(VB);
         take(&mut consumer);
-        assert_eq!(answer(&mut consumer, position), Opened::Continue);
+        assert_eq!(answer(&mut consumer, position), OpenOutcome::Continue);
         drop(arrival);
         assert_eq!(writer.join().unwrap(), 7);
         assert_eq!(branch_of(&engine), position.vb_uuid);
@@ -205,7 +206,7 @@ fn a_consumer_that_saw_what_is_lost_must_go_back_before_and_after_the_branch_beg
     drop(engine);
     engine = store.open();
     let (streams, mut consumer) = stepped(&engine);
-    let back = Opened::Rollback {
+    let back = OpenOutcome::Rollback {
         to: Seqno::new(3),
         reason: RollbackReason::Diverged,
     };
@@ -237,7 +238,7 @@ fn a_consumer_beyond_a_rollback_that_asks_for_an_end_is_told_to_go_back() {
         .open(&StreamRequest::resume(VB, ahead).until(high))
         .unwrap();
     let (to, reason) = (high, RollbackReason::Diverged);
-    assert_eq!(opened, Opened::Rollback { to, reason });
+    assert_eq!(opened, OpenOutcome::Rollback { to, reason });
     drop((consumer, streams));
     store.finish(engine);
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{
     BackgroundTask, Change, ConsumerConfig, Durability, Engine, FilterDigest, Position, Seqno,
     StreamRequest, StreamState, Streams, StreamsConfig, VbId,
 };
-use vbstore_core::Taker;
+use vbstore_core::ConsumerActivity;
 use vbstore_engine::raw;
 use vbstore_tests::following::{
     VB, drain, expect_event, keys, on_disk, open, run_all, short, stepped, take,
@@ -76,7 +76,7 @@ fn a_place_in_memory_that_nobody_takes_is_given_up() {
             &Position::default(),
             FilterDigest::of(b"", false),
             Seqno::MAX,
-            &Taker::new(Duration::ZERO),
+            &ConsumerActivity::new(Duration::ZERO),
         )
         .unwrap();
     assert!(memory_left_after_a_write(&engine) > 0, "it is held");
@@ -93,7 +93,7 @@ fn a_panic_while_memory_is_held_for_a_view_gives_it_up() {
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
     for round in 0..4 {
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Latch::default());
         let wait = Action::Wait(Arc::clone(&gate));
         store.failpoints.once(place::SLICE_VIEW, wait);
         if round == 3 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{
     Change, Consumer, ConsumerConfig, Durability, EndReason, Engine, Error, Event, Position,
     RollbackReason, Seqno, StreamEvent, StreamOptions, StreamRequest, StreamState, Streams,
@@ -63,7 +63,7 @@ fn a_deleted_vbucket_ends_streams_from_disk_and_from_memory() {
     let request = StreamRequest::resume(VB, memory.position(VB).unwrap());
     assert_eq!(
         memory.open(&request).unwrap(),
-        vbstore::Opened::Rollback {
+        vbstore::OpenOutcome::Rollback {
             to: Seqno::ZERO,
             reason: RollbackReason::UnknownBranch
         }
@@ -210,7 +210,7 @@ fn a_consumer_dropped_in_the_middle_of_a_slice_leaves_nothing() {
     let streams = Streams::start(&engine, &config).unwrap();
     for at in [place::SLICE_OPEN, place::SLICE_VIEW, place::SLICE_HAND_ON] {
         let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Latch::default());
         store.failpoints.once(at, Action::Wait(Arc::clone(&gate)));
         open(&mut consumer, &StreamRequest::from_start(VB));
         let _held = gate.wait_for_arrival();
@@ -241,13 +241,13 @@ fn a_stream_closed_in_the_middle_of_its_slice_is_not_put_to_sleep() {
     let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
     open(&mut consumer, &StreamRequest::from_start(VB));
     // Its view will hold what is not synced, and no sync succeeds meanwhile.
-    let sync = Arc::new(Gate::default());
+    let sync = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::SYNC, Action::Wait(Arc::clone(&sync)));
     let change = Change::set("unsynced", "v");
     vb(&engine, 1).write(change, Durability::Logged).unwrap();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.once(place::SLICE_HAND_ON, wait);
     std::thread::scope(|scope| {
@@ -288,7 +288,7 @@ fn purging_past_a_position_ends_the_stream_and_refuses_its_position() {
     let answer = consumer.open(&StreamRequest::resume(VB, position)).unwrap();
     assert_eq!(
         answer,
-        vbstore::Opened::Rollback {
+        vbstore::OpenOutcome::Rollback {
             to: Seqno::ZERO,
             reason: RollbackReason::Purged
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{
     Change, Durability, Seqno, StreamRequest, StreamState, Streams, StreamsConfig, VbId,
 };
@@ -76,7 +76,7 @@ fn a_slice_that_was_not_synced_is_not_delivered_by_the_syncs_of_the_next_life() 
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut follower = consumer(&streams, "follower");
     open(&mut follower, &StreamRequest::from_start(VB));
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::SLICE_HAND_ON, Action::Wait(Arc::clone(&gate)));

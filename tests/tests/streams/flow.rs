@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 use vbstore::{
-    BackgroundTask, Change, ConsumerConfig, Durability, Error, Order, StreamOptions, StreamRequest,
-    StreamState, Streams, StreamsConfig, TryRecv, VbId,
+    BackfillOrder, BackgroundTask, Change, ConsumerConfig, Durability, Error, StreamOptions,
+    StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId,
 };
 use vbstore_engine::raw;
 use vbstore_tests::following::{
@@ -163,7 +163,7 @@ fn two_vbuckets(store: &TestStore) -> vbstore::Engine {
 }
 
 /// From which vBuckets slices come when both are followed.
-fn turns(order: Order) -> Vec<u16> {
+fn turns(order: BackfillOrder) -> Vec<u16> {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 2;
     let engine = two_vbuckets(&store);
@@ -192,8 +192,8 @@ fn turns(order: Order) -> Vec<u16> {
 
 #[test]
 fn round_robin_takes_turns_and_sequential_goes_to_the_end() {
-    assert_eq!(turns(Order::RoundRobin), [0, 1, 0, 1, 0, 1]);
-    assert_eq!(turns(Order::Sequential), [0, 0, 0, 1, 1, 1]);
+    assert_eq!(turns(BackfillOrder::RoundRobin), [0, 1, 0, 1, 0, 1]);
+    assert_eq!(turns(BackfillOrder::Sequential), [0, 0, 0, 1, 1, 1]);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn after_three_failed_joins_memory_is_held_for_the_view() {
     open(&mut consumer, &StreamRequest::from_start(VB));
     for round in 0..4 {
         // While a slice is on its way a change comes, is flushed, and leaves memory.
-        let gate = std::sync::Arc::new(vbstore::failpoint::Gate::default());
+        let gate = std::sync::Arc::new(vbstore::failpoint::Latch::default());
         let place = vbstore::failpoint::place::SLICE_HAND_ON;
         let wait = vbstore::failpoint::Action::Wait(std::sync::Arc::clone(&gate));
         store.failpoints.once(place, wait);

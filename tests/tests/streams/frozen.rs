@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 use vbstore::{
-    Change, Consumer, ConsumerConfig, Durability, EndReason, Event, Order, Position, Seqno,
+    BackfillOrder, Change, Consumer, ConsumerConfig, Durability, EndReason, Event, Position, Seqno,
     StreamEvent, StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId,
 };
 use vbstore_engine::raw;
@@ -341,7 +341,7 @@ fn paused_streams_of_a_sequential_consumer_come_one_after_the_other() {
     raw::forget_memory(&engine, true).unwrap();
     let streams = Streams::stepped(&engine, &few_buffers()).unwrap();
     let config = ConsumerConfig {
-        order: Order::Sequential,
+        order: BackfillOrder::Sequential,
         ..ConsumerConfig::default()
     };
     let mut frozen = streams.consumer("frozen", &config).unwrap();

@@ -2,7 +2,7 @@
 //! it.
 
 use std::sync::Arc;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{ConsumerConfig, Engine, StreamRequest, Streams, StreamsConfig, VbId};
 use vbstore_tests::TestStore;
 use vbstore_tests::following::{on_disk_in_each, open, take};
@@ -52,7 +52,7 @@ fn what_a_group_has_read_is_charged_before_the_first_of_it_gives_the_rest_back()
         open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
     }
     // The first of the two is settled, the second is not.
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.nth(place::SLICE_HAND_ON, 1, 1, wait);
     std::thread::scope(|scope| {

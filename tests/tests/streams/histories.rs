@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use vbstore::failpoint::Failpoints;
 use vbstore::{
-    BackgroundTask, Change, Consumer, ConsumerConfig, Durability, EndReason, Engine, Event, Opened,
-    Order, Seqno, StreamOptions, StreamRequest, Streams, StreamsConfig, VBucket, VbId, Visibility,
+    BackfillOrder, BackgroundTask, Change, Consumer, ConsumerConfig, Durability, EndReason, Engine,
+    Event, OpenOutcome, Seqno, StreamOptions, StreamRequest, Streams, StreamsConfig, VBucket, VbId,
+    Visibility,
 };
 use vbstore_engine::raw;
 use vbstore_tests::replica::{History, Replica};
@@ -87,9 +88,9 @@ fn clients() -> Vec<Client> {
             // Some read an item at a time, some all there is.
             buffer_bytes_max: if n % 2 == 0 { 300 } else { 1 << 20 },
             order: if n % 3 == 0 {
-                Order::Sequential
+                BackfillOrder::Sequential
             } else {
-                Order::RoundRobin
+                BackfillOrder::RoundRobin
             },
             ..ConsumerConfig::default()
         },
@@ -183,7 +184,7 @@ impl World {
         let position = client.replica.position;
         let request = StreamRequest::resume(VB, position).options(client.replica.options.clone());
         match consumer.open(&request).unwrap() {
-            Opened::Continue => {
+            OpenOutcome::Continue => {
                 client.is_open = true;
                 client.replica.begin_stream(consumer.position(VB).unwrap());
                 if position.seqno == Seqno::ZERO {
@@ -191,7 +192,7 @@ impl World {
                     client.replica.saved.clear();
                 }
             }
-            Opened::Rollback { to, .. } => {
+            OpenOutcome::Rollback { to, .. } => {
                 self.seen.rollbacks += 1;
                 client.replica.roll_back(to);
             }

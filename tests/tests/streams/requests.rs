@@ -1,7 +1,7 @@
 //! What a request asks for: a filter, an end, a position to resume from.
 
 use vbstore::{
-    Change, Durability, Error, Opened, Position, RollbackReason, Seqno, StreamOptions,
+    Change, Durability, Error, OpenOutcome, Position, RollbackReason, Seqno, StreamOptions,
     StreamRequest, Streams, StreamsConfig, Visibility,
 };
 use vbstore_engine::raw;
@@ -73,7 +73,7 @@ fn a_position_resumes_only_with_the_filter_it_was_reached_with() {
     consumer.close(VB);
     take(&mut consumer);
     vb(&engine, 1).set("b2", "v").unwrap();
-    let changed = Opened::Rollback {
+    let changed = OpenOutcome::Rollback {
         to: Seqno::ZERO,
         reason: RollbackReason::FilterChanged,
     };
@@ -128,7 +128,7 @@ fn an_end_below_the_position_is_malformed_only_if_the_consumer_may_go_on() {
     );
     // Beyond what the vBucket has: it must go back.
     let answer = consumer.open(&until(at(9))).unwrap();
-    assert!(matches!(answer, Opened::Rollback { .. }), "{answer:?}");
+    assert!(matches!(answer, OpenOutcome::Rollback { .. }), "{answer:?}");
     drop((consumer, streams));
     store.finish(engine);
 }

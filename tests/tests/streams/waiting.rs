@@ -2,7 +2,7 @@
 //! a view of the disk, and none is forgotten.
 
 use std::sync::Arc;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{
     Change, Consumer, ConsumerConfig, Durability, EndReason, Engine, Event, Position, Seqno,
     StreamOptions, StreamRequest, StreamState, Streams, StreamsConfig, TryRecv, VbId, Visibility,
@@ -149,7 +149,7 @@ fn closing_the_engine_waits_for_a_slice_that_is_being_read() {
     let engine = on_disk(&store, keys(6));
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.once(place::SLICE_VIEW, wait);
     std::thread::scope(|scope| {
@@ -295,7 +295,7 @@ fn a_slice_shows_nothing_that_came_after_its_view() {
     raw::forget_memory(&engine, true).unwrap();
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.once(place::SLICE_VIEW, wait);
     std::thread::scope(|scope| {

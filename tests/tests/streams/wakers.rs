@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{Consumer, Seqno, StreamRequest, Streams, StreamsConfig, Visibility};
 use vbstore_tests::following::{VB, consumer, keys, on_disk, open};
 use vbstore_tests::{TestStore, put, vb};
@@ -84,7 +84,7 @@ fn streams_that_are_dropped_on_a_worker_of_theirs_end() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(3));
     let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     store
         .failpoints
         .once(place::SLICE_HAND_ON, Action::Wait(Arc::clone(&gate)));

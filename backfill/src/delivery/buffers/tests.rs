@@ -6,7 +6,7 @@ use vbstore_core::lock_order::assert_none_held;
 #[derive(Default)]
 struct Woken(parking_lot::Mutex<Vec<ConsumerId>>);
 
-impl OnRoom for Woken {
+impl RoomWaker for Woken {
     fn room(&self, consumer: ConsumerId) -> bool {
         self.0.lock().push(consumer);
         true
@@ -66,7 +66,7 @@ fn a_full_buffer_stays_full_until_a_share_is_drained() {
         "the last eighth is too little for a slice"
     );
     charges[0].settle(200);
-    assert_eq!(reserve().unwrap_err(), Refused::Full);
+    assert_eq!(reserve().unwrap_err(), ReserveError::Full);
     for _ in 0..2 {
         charges.pop();
         assert!(f.buffers.is_still_refused(id), "200 of 1,000 drained");
@@ -110,11 +110,17 @@ fn until_its_reader_comes_a_consumer_asks_nobody_for_room() {
     // No room is left for a second consumer that is not awake, and it does not queue for room
     // either.
     let other = f.consumer(2, 1_000, 25);
-    assert_eq!(f.buffers.reserve(other, 100).unwrap_err(), Refused::Full);
+    assert_eq!(
+        f.buffers.reserve(other, 100).unwrap_err(),
+        ReserveError::Full
+    );
     assert!(!f.buffers.is_short());
     f.buffers.visit(other, false);
     assert_eq!(f.take_woken(), [other]);
-    assert_eq!(f.buffers.reserve(other, 100).unwrap_err(), Refused::Short);
+    assert_eq!(
+        f.buffers.reserve(other, 100).unwrap_err(),
+        ReserveError::Short
+    );
     assert!(f.buffers.is_short());
     drop((first, second));
     assert_eq!(f.take_woken(), [other]);
@@ -132,12 +138,12 @@ fn a_consumer_is_awake_while_its_reader_waits_and_for_a_while_after_it_came() {
     let refused = |id| f.buffers.reserve(id, 100).unwrap_err();
     assert_eq!(
         (refused(waits), refused(came)),
-        (Refused::Short, Refused::Short)
+        (ReserveError::Short, ReserveError::Short)
     );
     f.clock.advance(AWAKE_FOR);
     assert_eq!(
         (refused(waits), refused(came)),
-        (Refused::Short, Refused::Full)
+        (ReserveError::Short, ReserveError::Full)
     );
     // Served in order, one at a time; the next gets what one leaves.
     drop(held);
@@ -160,7 +166,10 @@ fn those_that_buffer_something_have_equal_shares() {
     let ids: Vec<ConsumerId> = (0..3).map(|n| f.awake(n, 1_000, 25)).collect();
     let one = f.buffers.reserve(ids[0], 5_000).unwrap();
     assert_eq!(one.bytes(), 900, "no other consumer has anything buffered");
-    assert_eq!(f.buffers.reserve(ids[1], 100).unwrap_err(), Refused::Short);
+    assert_eq!(
+        f.buffers.reserve(ids[1], 100).unwrap_err(),
+        ReserveError::Short
+    );
     drop(one);
     assert_eq!(f.take_woken(), [ids[1]]);
     let mut one = f.buffers.reserve(ids[0], 5_000).unwrap();
@@ -170,7 +179,10 @@ fn those_that_buffer_something_have_equal_shares() {
     let three = f.buffers.reserve(ids[2], 5_000).unwrap();
     assert_eq!(three.bytes(), 300);
     // The share of each of the three is 300 now.
-    assert_eq!(f.buffers.reserve(ids[1], 1).unwrap_err(), Refused::Full);
+    assert_eq!(
+        f.buffers.reserve(ids[1], 1).unwrap_err(),
+        ReserveError::Full
+    );
     assert_eq!(f.holders(), 3);
     // A read from memory is never refused: one item is always allowed.
     assert_eq!(f.buffers.reserve_for_reader(ids[1], 100).bytes(), 1);
@@ -207,7 +219,7 @@ fn what_a_consumer_that_is_gone_had_counts_until_it_is_dropped() {
     assert_eq!((f.buffers.used(), f.holders()), (0, 0));
     assert!(f.buffers.state.lock().accounts.is_empty());
     assert!(f.buffers.is_still_refused(id));
-    assert_eq!(f.buffers.reserve(id, 1).unwrap_err(), Refused::Full);
+    assert_eq!(f.buffers.reserve(id, 1).unwrap_err(), ReserveError::Full);
 }
 
 #[test]
@@ -230,7 +242,7 @@ fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
     let cancelled = f.awake(2, 1_000, 25);
     assert_eq!(
         f.buffers.reserve(cancelled, 100).unwrap_err(),
-        Refused::Short
+        ReserveError::Short
     );
     drop(held);
     let read = f.buffers.reserve(cancelled, 1_000).unwrap();
@@ -240,7 +252,7 @@ fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
     let _held = f.buffers.reserve(holder, 900).unwrap();
     assert_eq!(
         f.buffers.reserve(cancelled, 100).unwrap_err(),
-        Refused::Full,
+        ReserveError::Full,
         "its reader has not visited since"
     );
     assert!(!f.buffers.is_short());
@@ -291,11 +303,17 @@ fn a_reader_that_waits_is_awake_again_if_nothing_came_of_putting_it_to_sleep() {
     drop(read);
     // Meanwhile it is refused like a consumer without a reader, and is not in `short`.
     let _more = f.buffers.reserve(holder, 200).unwrap();
-    assert_eq!(f.buffers.reserve(waits, 100).unwrap_err(), Refused::Full);
+    assert_eq!(
+        f.buffers.reserve(waits, 100).unwrap_err(),
+        ReserveError::Full
+    );
     f.take_woken();
     f.buffers.wake_again(&asleep);
     assert_eq!(f.take_woken(), [waits]);
-    assert_eq!(f.buffers.reserve(waits, 100).unwrap_err(), Refused::Short);
+    assert_eq!(
+        f.buffers.reserve(waits, 100).unwrap_err(),
+        ReserveError::Short
+    );
     // The reader has visited since, which takes precedence.
     let read = f.buffers.reserve_for_reader(waits, 10);
     let asleep = f.buffers.put_to_sleep(waits).unwrap();

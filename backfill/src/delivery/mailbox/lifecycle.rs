@@ -1,7 +1,7 @@
 //! The life of streams in the mailbox: their start, deliveries by workers, pauses and ends.
 
-use super::state::{Entry, Mailbox, Source, State};
-use crate::delivery::batch::Batch;
+use super::state::{EventSource, Mailbox, MailboxEntry, MailboxState};
+use crate::delivery::batch::EventBatch;
 use crate::delivery::tail::Tail;
 use crate::stream::{BackfillId, EndReason, Stream, StreamId, add};
 use parking_lot::MutexGuard;
@@ -12,7 +12,7 @@ use vbstore_engine::ReaderGuard;
 
 /// How a stream continues after a delivery.
 #[derive(Debug)]
-pub(crate) enum Next {
+pub(crate) enum NextSource {
     /// With another slice of the same backfill.
     Disk,
     /// From memory.
@@ -24,11 +24,11 @@ pub(crate) enum Next {
 /// What was taken from an idle consumer. Must be dropped without any lock held, since its batches
 /// release buffer space, and its tails release cursors.
 #[derive(Debug, Default)]
-pub(crate) struct Dropped {
+pub(crate) struct PausedWork {
     /// Backfills whose results are no longer wanted.
     pub(crate) backfills: Vec<BackfillId>,
     pub(crate) streams: u64,
-    batches: Vec<Batch>,
+    batches: Vec<EventBatch>,
     tails: Vec<Tail>,
 }
 
@@ -37,7 +37,7 @@ impl Mailbox {
     pub(crate) fn stream_of(&self, vb: VbId) -> Option<(StreamId, bool)> {
         let state = self.state.lock();
         let id = *state.by_vb.get(&vb)?;
-        let has_ended = matches!(state.entry(id).source, Source::Ended(_));
+        let has_ended = matches!(state.entry(id).source, EventSource::Ended(_));
         Some((id, has_ended))
     }
 
@@ -49,21 +49,21 @@ impl Mailbox {
         reader: ReaderGuard,
         backfill: BackfillId,
     ) {
-        self.begin(stream, reader, Source::Disk(backfill));
+        self.begin(stream, reader, EventSource::Disk(backfill));
     }
 
     /// Adds a stream that reads from memory from its start.
     pub(crate) fn begin_in_memory(&self, tail: Tail, reader: ReaderGuard) {
         let stream = Arc::clone(&tail.stream);
-        self.begin(&stream, reader, Source::Memory(Some(tail)));
+        self.begin(&stream, reader, EventSource::Memory(Some(tail)));
     }
 
     /// Adds a stream that delivers only its end.
     pub(crate) fn begin_ended(&self, stream: &Arc<Stream>, reader: ReaderGuard, reason: EndReason) {
-        self.begin(stream, reader, Source::Ended(reason));
+        self.begin(stream, reader, EventSource::Ended(reason));
     }
 
-    fn begin(&self, stream: &Arc<Stream>, reader: ReaderGuard, source: Source) {
+    fn begin(&self, stream: &Arc<Stream>, reader: ReaderGuard, source: EventSource) {
         let mut state = self.state.lock();
         let before = state.by_vb.insert(stream.vb, stream.id);
         assert!(
@@ -71,7 +71,7 @@ impl Mailbox {
             "a second stream of {} in one mailbox",
             stream.vb
         );
-        let entry = Entry {
+        let entry = MailboxEntry {
             stream: Arc::clone(stream),
             reader: Some(reader),
             batches: VecDeque::new(),
@@ -104,7 +104,7 @@ impl Mailbox {
     /// since the watchdog read `acted` and judged by it.
     pub(crate) fn end_stalled(&self, id: StreamId, acted: u64) -> Option<BackfillId> {
         let state = self.state.lock();
-        if self.taker.acted() != acted {
+        if self.activity.acted() != acted {
             return None;
         }
         self.end_in(state, id, EndReason::Stalled)
@@ -112,16 +112,16 @@ impl Mailbox {
 
     fn end_in(
         &self,
-        mut state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, MailboxState>,
         id: StreamId,
         reason: EndReason,
     ) -> Option<BackfillId> {
         let entry = state.streams.get_mut(&id)?;
-        if matches!(entry.source, Source::Ended(_)) {
+        if matches!(entry.source, EventSource::Ended(_)) {
             return None;
         }
         let batches = std::mem::take(&mut entry.batches);
-        let source = std::mem::replace(&mut entry.source, Source::Ended(reason));
+        let source = std::mem::replace(&mut entry.source, EventSource::Ended(reason));
         let reader = entry.reader.take();
         let current = self.take_current_of(id);
         state.queue(id);
@@ -129,8 +129,8 @@ impl Mailbox {
         // Dropped after `announce` has released the lock.
         drop((batches, current, reader));
         match source {
-            Source::Disk(backfill) => Some(backfill),
-            Source::Memory(_) | Source::Paused | Source::Ended(_) => None,
+            EventSource::Disk(backfill) => Some(backfill),
+            EventSource::Memory(_) | EventSource::Paused | EventSource::Ended(_) => None,
         }
     }
 
@@ -140,7 +140,7 @@ impl Mailbox {
         let current = self.current.lock().take();
         for entry in state.streams.values() {
             let reason = match &entry.source {
-                Source::Ended(reason) => reason,
+                EventSource::Ended(reason) => reason,
                 _ => &EndReason::Closed,
             };
             self.counters.closed.of(reason.name()).add(1);
@@ -152,7 +152,7 @@ impl Mailbox {
     pub(crate) fn is_awaited(&self, id: StreamId, backfill: BackfillId) -> bool {
         let state = self.state.lock();
         let entry = state.streams.get(&id);
-        entry.is_some_and(|entry| matches!(entry.source, Source::Disk(b) if b == backfill))
+        entry.is_some_and(|entry| matches!(entry.source, EventSource::Disk(b) if b == backfill))
     }
 
     /// Delivers a batch of a backfill, and how the stream continues. Returns false if the stream no
@@ -161,12 +161,13 @@ impl Mailbox {
         &self,
         id: StreamId,
         from: BackfillId,
-        batch: Option<Batch>,
-        next: Next,
+        batch: Option<EventBatch>,
+        next: NextSource,
     ) -> bool {
         let mut state = self.state.lock();
         let entry = state.streams.get_mut(&id);
-        let is_awaited = |entry: &&mut Entry| matches!(entry.source, Source::Disk(b) if b == from);
+        let is_awaited =
+            |entry: &&mut MailboxEntry| matches!(entry.source, EventSource::Disk(b) if b == from);
         let Some(entry) = entry.filter(is_awaited) else {
             drop(state);
             drop((batch, next));
@@ -179,9 +180,9 @@ impl Mailbox {
         };
         entry.batches.extend(batch);
         match next {
-            Next::Disk => {}
-            Next::Memory(tail) => entry.source = Source::Memory(Some(tail)),
-            Next::End(reason) => entry.source = Source::Ended(reason),
+            NextSource::Disk => {}
+            NextSource::Memory(tail) => entry.source = EventSource::Memory(Some(tail)),
+            NextSource::End(reason) => entry.source = EventSource::Ended(reason),
         }
         state.queue(id);
         self.announce(state);
@@ -193,16 +194,16 @@ impl Mailbox {
     /// when the reader returns. What cannot be read again is kept: the batches of a stream that has
     /// ended for good. Does nothing if the reader has acted since the watchdog read `acted` and
     /// judged by it.
-    pub(crate) fn pause(&self, acted: u64) -> Dropped {
-        let mut dropped = Dropped::default();
+    pub(crate) fn pause(&self, acted: u64) -> PausedWork {
+        let mut dropped = PausedWork::default();
         let mut state = self.state.lock();
-        if self.taker.acted() != acted {
+        if self.activity.acted() != acted {
             return dropped;
         }
         let current = {
             let mut current = self.current.lock();
             // The batch of an `End` is kept as well: its stream is no longer in the mailbox.
-            let is_read_again = |batch: &mut Batch| {
+            let is_read_again = |batch: &mut EventBatch| {
                 let entry = state.streams.get(&batch.stream.id);
                 entry.is_some_and(|entry| entry.source.is_read_again())
             };
@@ -215,20 +216,20 @@ impl Mailbox {
             let had_batches = !entry.batches.is_empty() || current_stream == Some(*id);
             let is_paused = match &entry.source {
                 // A slice that the backfill has in hand is buffered, too.
-                Source::Disk(backfill) => {
+                EventSource::Disk(backfill) => {
                     dropped.backfills.push(*backfill);
                     true
                 }
                 // The reader has the tail at the moment, so the consumer is not idle.
-                Source::Memory(None) => false,
+                EventSource::Memory(None) => false,
                 source => had_batches && source.is_read_again(),
             };
             if !is_paused {
                 continue;
             }
             dropped.batches.extend(entry.batches.drain(..));
-            let source = std::mem::replace(&mut entry.source, Source::Paused);
-            if let Source::Memory(Some(tail)) = source {
+            let source = std::mem::replace(&mut entry.source, EventSource::Paused);
+            if let EventSource::Memory(Some(tail)) = source {
                 dropped.tails.push(tail);
             }
             dropped.streams += 1;
@@ -252,7 +253,7 @@ impl Mailbox {
         let Some(entry) = state.streams.get_mut(&id) else {
             return;
         };
-        if !matches!(entry.source, Source::Memory(_)) || entry.is_in_memory_turn {
+        if !matches!(entry.source, EventSource::Memory(_)) || entry.is_in_memory_turn {
             return;
         }
         entry.is_in_memory_turn = true;

@@ -2,7 +2,7 @@
 //!
 //! # Protocol
 //! A stream is in the mailbox from its opening until its `End` is taken. Its state is its
-//! [`Source`]:
+//! [`EventSource`]:
 //! ```text
 //! Disk(backfill) -> Memory -> Disk(another backfill)    a cursor was dropped
 //! Disk, Memory, Paused -> Ended                         removed with the End
@@ -39,16 +39,16 @@
 //! released.
 
 mod lifecycle;
-mod look;
 mod reader;
 mod state;
+mod summary;
 mod waker;
 
-pub(crate) use lifecycle::Next;
-pub(crate) use look::{Seen, SeenSource};
-pub(crate) use reader::Found;
+pub(crate) use lifecycle::NextSource;
+pub(crate) use reader::ReaderFinding;
 pub(crate) use state::Mailbox;
-pub(crate) use waker::NewsWaker;
+pub(crate) use summary::{SourceKind, StreamSummary};
+pub(crate) use waker::TailWaker;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! The reader's side of the mailbox.
 
-use super::state::{Mailbox, Source, State};
-use crate::config::Order;
-use crate::delivery::batch::Batch;
+use super::state::{EventSource, Mailbox, MailboxState};
+use crate::config::BackfillOrder;
+use crate::delivery::batch::EventBatch;
 use crate::delivery::tail::Tail;
 use crate::stream::{BackfillId, EndReason, Event, Stream, StreamId};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use vbstore_engine::ReaderGuard;
 
 /// The next thing for the reader to do.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum ReaderFinding {
     /// Take the events of the batch that is now in `current`.
     Batch {
         /// The guard that kept the stream registered as a reader, if the batch is its end. The
@@ -51,28 +51,28 @@ impl Mailbox {
     }
 
     /// Takes the rest of the current batch.
-    pub(crate) fn take_rest(&self) -> Option<Batch> {
+    pub(crate) fn take_rest(&self) -> Option<EventBatch> {
         self.current.lock().take()
     }
 
     /// Records that events were taken. `moving` of them move a position: all except markers. Called
     /// by the reader alone.
     pub(crate) fn record_taken(&self, events: u64, moving: u64) {
-        self.taker.take(events, moving);
+        self.activity.take(events, moving);
     }
 
     /// Returns what the reader must do next. Called when the current batch is finished. Does not
     /// block.
-    pub(crate) fn find(&self) -> Found {
+    pub(crate) fn find(&self) -> ReaderFinding {
         self.find_in(&mut self.state.lock())
     }
 
     /// Like [`Self::find`], but blocks until there is something to do, or for at most `timeout`.
-    pub(crate) fn wait(&self, timeout: Option<Duration>) -> Found {
+    pub(crate) fn wait(&self, timeout: Option<Duration>) -> ReaderFinding {
         let mut state = self.state.lock();
         loop {
             match self.find_in(&mut state) {
-                Found::Nothing => {}
+                ReaderFinding::Nothing => {}
                 found => return found,
             }
             match timeout {
@@ -89,13 +89,13 @@ impl Mailbox {
     /// Like [`Self::find`], for a task. If there is nothing to do, `waker` is called when there may
     /// be something.
     #[cfg(feature = "async")]
-    pub(crate) fn poll(&self, waker: &Waker) -> Found {
+    pub(crate) fn poll(&self, waker: &Waker) -> ReaderFinding {
         // Cloning and dropping a waker runs the program's code, which must never run under the
         // lock.
         let mut kept = Some(waker.clone());
         let mut state = self.state.lock();
         let found = self.find_in(&mut state);
-        if matches!(found, Found::Nothing) {
+        if matches!(found, ReaderFinding::Nothing) {
             std::mem::swap(&mut state.waker, &mut kept);
         }
         drop(state);
@@ -109,35 +109,35 @@ impl Mailbox {
         !state.ready.is_empty() || !state.memory.is_empty() || state.streams.is_empty()
     }
 
-    fn find_in(&self, state: &mut State) -> Found {
+    fn find_in(&self, state: &mut MailboxState) -> ReaderFinding {
         // Streams in memory and waiting batches take turns.
         let memory_first = !std::mem::replace(&mut state.last_was_memory, false);
         if memory_first && let Some(tail) = state.next_tail() {
             state.last_was_memory = true;
-            return Found::Tail(tail);
+            return ReaderFinding::Tail(tail);
         }
         if let Some(found) = self.next_ready(state) {
             return found;
         }
         if let Some(tail) = state.next_tail() {
-            return Found::Tail(tail);
+            return ReaderFinding::Tail(tail);
         }
         if state.streams.is_empty() {
-            return Found::Ended;
+            return ReaderFinding::Ended;
         }
-        self.taker.act();
-        Found::Nothing
+        self.activity.act();
+        ReaderFinding::Nothing
     }
 
     /// Serves the next stream that has a batch or an end, or is paused.
-    fn next_ready(&self, state: &mut State) -> Option<Found> {
+    fn next_ready(&self, state: &mut MailboxState) -> Option<ReaderFinding> {
         let id = state.ready.pop_front()?;
         let entry = state.entry_mut(id);
         entry.is_ready = false;
         if let Some(batch) = entry.batches.pop_front() {
             // A sequential consumer gets all waiting batches of one stream before those of the
             // next.
-            let goes_on = self.order == Order::Sequential && !entry.batches.is_empty();
+            let goes_on = self.order == BackfillOrder::Sequential && !entry.batches.is_empty();
             if goes_on {
                 entry.is_ready = true;
                 state.ready.push_front(id);
@@ -146,15 +146,15 @@ impl Mailbox {
             }
             state.record_turn(id);
             *self.current.lock() = Some(batch);
-            return Some(Found::Batch { ended: None });
+            return Some(ReaderFinding::Batch { ended: None });
         }
         let stream = Arc::clone(&entry.stream);
         match &entry.source {
-            Source::Paused => {
-                self.taker.act();
-                Some(Found::Paused(stream))
+            EventSource::Paused => {
+                self.activity.act();
+                Some(ReaderFinding::Paused(stream))
             }
-            Source::Ended(reason) => {
+            EventSource::Ended(reason) => {
                 let reason = reason.clone();
                 self.counters.closed.of(reason.name()).add(1);
                 let mut removed = state.remove(id);
@@ -162,18 +162,20 @@ impl Mailbox {
                 // Dropped under the lock, which is safe: without its guard the entry has no batch
                 // and no tail, so this takes no other lock.
                 drop(removed);
-                *self.current.lock() = Some(Batch::ended(stream, reason));
-                Some(Found::Batch { ended })
+                *self.current.lock() = Some(EventBatch::ended(stream, reason));
+                Some(ReaderFinding::Batch { ended })
             }
             // A stream is ready only while it has a batch, and only this function takes one out.
-            Source::Disk(_) | Source::Memory(_) => unreachable!("{id} is ready, but has no batch"),
+            EventSource::Disk(_) | EventSource::Memory(_) => {
+                unreachable!("{id} is ready, but has no batch")
+            }
         }
     }
 
     /// Puts a tail back. The batch that was read with it, if any, becomes the current one. Without
     /// a batch, the tail's watch brings the stream back. Returns false if the stream was ended or
     /// paused meanwhile; tail and batch are dropped then.
-    pub(crate) fn put_back(&self, tail: Tail, batch: Option<Batch>) -> bool {
+    pub(crate) fn put_back(&self, tail: Tail, batch: Option<EventBatch>) -> bool {
         let id = tail.stream.id;
         let mut state = self.state.lock();
         let Some(entry) = state.lent_mut(id) else {
@@ -181,7 +183,7 @@ impl Mailbox {
             drop((tail, batch));
             return false;
         };
-        entry.source = Source::Memory(Some(tail));
+        entry.source = EventSource::Memory(Some(tail));
         if batch.is_some() {
             *self.current.lock() = batch;
             state.queue(id);
@@ -191,7 +193,7 @@ impl Mailbox {
 
     /// Ends a stream whose tail the reader has, after a last batch if there is one. Returns false
     /// if the stream was ended or paused meanwhile; the batch is dropped then.
-    pub(crate) fn finish(&self, tail: Tail, batch: Option<Batch>, reason: EndReason) -> bool {
+    pub(crate) fn finish(&self, tail: Tail, batch: Option<EventBatch>, reason: EndReason) -> bool {
         let id = tail.stream.id;
         let mut state = self.state.lock();
         let Some(entry) = state.lent_mut(id) else {
@@ -199,7 +201,7 @@ impl Mailbox {
             drop((tail, batch));
             return false;
         };
-        entry.source = Source::Ended(reason);
+        entry.source = EventSource::Ended(reason);
         if batch.is_some() {
             *self.current.lock() = batch;
         }
@@ -212,20 +214,20 @@ impl Mailbox {
     /// Continues a stream with a backfill. Its tail is with the reader, or it is paused. Returns
     /// false if it was ended meanwhile.
     pub(crate) fn go_to_disk(&self, id: StreamId, backfill: BackfillId) -> bool {
-        self.resume(id, Source::Disk(backfill))
+        self.resume(id, EventSource::Disk(backfill))
     }
 
     /// Continues a paused stream from memory.
     pub(crate) fn go_to_memory(&self, tail: Tail) {
-        self.resume(tail.stream.id, Source::Memory(Some(tail)));
+        self.resume(tail.stream.id, EventSource::Memory(Some(tail)));
     }
 
     /// Ends a paused stream that cannot continue.
     pub(crate) fn end_paused(&self, id: StreamId, reason: EndReason) {
-        self.resume(id, Source::Ended(reason));
+        self.resume(id, EventSource::Ended(reason));
     }
 
-    fn resume(&self, id: StreamId, source: Source) -> bool {
+    fn resume(&self, id: StreamId, source: EventSource) -> bool {
         let mut state = self.state.lock();
         let Some(entry) = state.resumable_mut(id) else {
             drop(state);

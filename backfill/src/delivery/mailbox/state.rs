@@ -1,35 +1,35 @@
 //! The state of a mailbox.
 
-use crate::config::Order;
-use crate::delivery::batch::Batch;
+use crate::config::BackfillOrder;
+use crate::delivery::batch::EventBatch;
 use crate::delivery::tail::Tail;
 use crate::stream::{BackfillId, EndReason, Stream, StreamId};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
-use vbstore_core::{Taker, VbId};
+use vbstore_core::{ConsumerActivity, VbId};
 use vbstore_engine::{ReaderGuard, Wakers};
 use vbstore_metrics::StreamCounters;
 
 /// The streams of one consumer with their undelivered batches; see the module docs for the
 /// protocol.
 pub(crate) struct Mailbox {
-    pub(super) order: Order,
-    pub(super) state: Mutex<State>,
+    pub(super) order: BackfillOrder,
+    pub(super) state: Mutex<MailboxState>,
     /// Notified when there may be something for the reader. Only the reader waits for it.
     pub(super) arrived: Condvar,
     /// The batch whose events the reader takes one by one.
-    pub(super) current: Mutex<Option<Batch>>,
+    pub(super) current: Mutex<Option<EventBatch>>,
     /// Counts the reader's actions: it takes an event, resumes a paused stream, or finds nothing.
-    pub(super) taker: Arc<Taker>,
+    pub(super) activity: Arc<ConsumerActivity>,
     pub(super) counters: Arc<StreamCounters>,
     pub(super) wakers: Wakers,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) streams: HashMap<StreamId, Entry>,
+pub(super) struct MailboxState {
+    pub(super) streams: HashMap<StreamId, MailboxEntry>,
     pub(super) by_vb: HashMap<VbId, StreamId>,
     /// Streams that are paused, or have a batch or an end to deliver; each at most once.
     pub(super) ready: VecDeque<StreamId>,
@@ -45,7 +45,7 @@ pub(super) struct State {
 
 /// Where the next events of a stream come from.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum EventSource {
     /// A backfill reads it from disk.
     Disk(BackfillId),
     /// The reader reads it from memory. `None` while the reader has the tail.
@@ -56,7 +56,7 @@ pub(super) enum Source {
     Ended(EndReason),
 }
 
-impl Source {
+impl EventSource {
     /// Returns whether undelivered data of the stream can be read again after a pause. After a
     /// final end it cannot. An end that was reached by reading is reached again.
     pub(super) fn is_read_again(&self) -> bool {
@@ -70,18 +70,18 @@ impl Source {
 
 /// A stream in the mailbox.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct MailboxEntry {
     pub(super) stream: Arc<Stream>,
     /// Keeps the stream registered as a reader of its vBucket; `None` once it was ended from
     /// outside. Dropping it takes a lock.
     pub(super) reader: Option<ReaderGuard>,
-    pub(super) batches: VecDeque<Batch>,
-    pub(super) source: Source,
-    /// The number of its last turn, out of [`State::turns`]; 0 if it had none.
+    pub(super) batches: VecDeque<EventBatch>,
+    pub(super) source: EventSource,
+    /// The number of its last turn, out of [`MailboxState::turns`]; 0 if it had none.
     pub(super) turn: u64,
-    /// Whether it is in [`State::ready`].
+    /// Whether it is in [`MailboxState::ready`].
     pub(super) is_ready: bool,
-    /// Whether it is in [`State::memory`].
+    /// Whether it is in [`MailboxState::memory`].
     pub(super) is_in_memory_turn: bool,
 }
 
@@ -95,8 +95,8 @@ impl std::fmt::Debug for Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(
-        order: Order,
-        taker: Arc<Taker>,
+        order: BackfillOrder,
+        activity: Arc<ConsumerActivity>,
         counters: Arc<StreamCounters>,
         wakers: Wakers,
     ) -> Self {
@@ -105,20 +105,20 @@ impl Mailbox {
             state: Mutex::default(),
             arrived: Condvar::new(),
             current: Mutex::new(None),
-            taker,
+            activity,
             counters,
             wakers,
         }
     }
 
     /// Returns the counter of the reader's actions.
-    pub(crate) fn taker(&self) -> &Arc<Taker> {
-        &self.taker
+    pub(crate) fn activity(&self) -> &Arc<ConsumerActivity> {
+        &self.activity
     }
 
     /// Releases the lock, and wakes the reader. The waker of a task is posted to a thread of its
     /// own, because it runs the program's code.
-    pub(super) fn announce(&self, mut state: MutexGuard<'_, State>) {
+    pub(super) fn announce(&self, mut state: MutexGuard<'_, MailboxState>) {
         let waker = state.waker.take();
         drop(state);
         self.arrived.notify_all();
@@ -128,20 +128,20 @@ impl Mailbox {
     }
 
     /// Takes the current batch if it belongs to this stream.
-    pub(super) fn take_current_of(&self, id: StreamId) -> Option<Batch> {
+    pub(super) fn take_current_of(&self, id: StreamId) -> Option<EventBatch> {
         self.current.lock().take_if(|batch| batch.stream.id == id)
     }
 }
 
-impl State {
-    pub(super) fn entry(&self, id: StreamId) -> &Entry {
+impl MailboxState {
+    pub(super) fn entry(&self, id: StreamId) -> &MailboxEntry {
         #[expect(clippy::expect_used, reason = "listed streams exist")]
         self.streams
             .get(&id)
             .expect("a listed stream does not exist")
     }
 
-    pub(super) fn entry_mut(&mut self, id: StreamId) -> &mut Entry {
+    pub(super) fn entry_mut(&mut self, id: StreamId) -> &mut MailboxEntry {
         #[expect(clippy::expect_used, reason = "listed streams exist")]
         self.streams
             .get_mut(&id)
@@ -150,16 +150,20 @@ impl State {
 
     /// Returns the entry of a stream whose tail the reader has. `None` if the stream was ended or
     /// paused meanwhile.
-    pub(super) fn lent_mut(&mut self, id: StreamId) -> Option<&mut Entry> {
+    pub(super) fn lent_mut(&mut self, id: StreamId) -> Option<&mut MailboxEntry> {
         let entry = self.streams.get_mut(&id)?;
-        matches!(entry.source, Source::Memory(None)).then_some(entry)
+        matches!(entry.source, EventSource::Memory(None)).then_some(entry)
     }
 
     /// Returns the entry of a stream whose next source the reader decides: the reader has its tail,
     /// or it is paused. `None` if it was ended meanwhile.
-    pub(super) fn resumable_mut(&mut self, id: StreamId) -> Option<&mut Entry> {
+    pub(super) fn resumable_mut(&mut self, id: StreamId) -> Option<&mut MailboxEntry> {
         let entry = self.streams.get_mut(&id)?;
-        matches!(entry.source, Source::Memory(None) | Source::Paused).then_some(entry)
+        matches!(
+            entry.source,
+            EventSource::Memory(None) | EventSource::Paused
+        )
+        .then_some(entry)
     }
 
     /// Records that a stream has its turn.
@@ -171,7 +175,7 @@ impl State {
     /// Adds newly paused streams to the end of `ready`. Round robin: those whose last turn is
     /// longest ago go first. So each stream gets its turn however often the consumer is paused.
     /// Sequential: in the order in which they were opened.
-    pub(super) fn queue_paused(&mut self, mut paused: Vec<StreamId>, order: Order) {
+    pub(super) fn queue_paused(&mut self, mut paused: Vec<StreamId>, order: BackfillOrder) {
         for id in &paused {
             self.entry_mut(*id).is_ready = false;
         }
@@ -179,8 +183,8 @@ impl State {
         self.ready
             .retain(|id| streams.get(id).is_some_and(|entry| entry.is_ready));
         match order {
-            Order::RoundRobin => paused.sort_by_key(|id| (self.entry(*id).turn, *id)),
-            Order::Sequential => paused.sort_unstable(),
+            BackfillOrder::RoundRobin => paused.sort_by_key(|id| (self.entry(*id).turn, *id)),
+            BackfillOrder::Sequential => paused.sort_unstable(),
         }
         for id in paused {
             self.queue(id);
@@ -190,21 +194,21 @@ impl State {
     /// Adds a stream to `ready` or to `memory`, if it belongs there and is not in it yet.
     pub(super) fn queue(&mut self, id: StreamId) {
         let entry = self.entry_mut(id);
-        let has_something =
-            !entry.batches.is_empty() || matches!(entry.source, Source::Paused | Source::Ended(_));
+        let has_something = !entry.batches.is_empty()
+            || matches!(entry.source, EventSource::Paused | EventSource::Ended(_));
         if has_something {
             if !entry.is_ready {
                 entry.is_ready = true;
                 self.ready.push_back(id);
             }
-        } else if matches!(entry.source, Source::Memory(Some(_))) && !entry.is_in_memory_turn {
+        } else if matches!(entry.source, EventSource::Memory(Some(_))) && !entry.is_in_memory_turn {
             entry.is_in_memory_turn = true;
             self.memory.push_back(id);
         }
     }
 
     /// Removes a stream, also from `ready` and `memory`.
-    pub(super) fn remove(&mut self, id: StreamId) -> Option<Entry> {
+    pub(super) fn remove(&mut self, id: StreamId) -> Option<MailboxEntry> {
         let entry = self.streams.remove(&id)?;
         self.by_vb.remove(&entry.stream.vb);
         if entry.is_ready {
@@ -228,7 +232,7 @@ impl State {
                 continue;
             }
             // The stream may have left memory meanwhile.
-            if let Source::Memory(tail) = &mut entry.source
+            if let EventSource::Memory(tail) = &mut entry.source
                 && let Some(tail) = tail.take()
             {
                 self.record_turn(id);

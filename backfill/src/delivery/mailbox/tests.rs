@@ -1,13 +1,15 @@
-use super::state::Source;
+use super::state::EventSource;
 use super::*;
-use crate::config::Order;
-use crate::delivery::batch::{Batch, Changes};
-use crate::stream::{BackfillId, EndReason, Event, Figures, Ids, Stream, StreamId, StreamOptions};
+use crate::config::BackfillOrder;
+use crate::delivery::batch::{Changes, EventBatch};
+use crate::stream::{
+    BackfillId, EndReason, Event, Ids, Stream, StreamId, StreamMetrics, StreamOptions,
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::task::{Wake, Waker};
 use std::time::Duration;
-use vbstore_core::{Clock, Seqno, SystemClock, Taker, VbId};
+use vbstore_core::{Clock, ConsumerActivity, Seqno, SystemClock, VbId};
 use vbstore_engine::{ReaderGuard, Wakers, raw};
 
 const STREAM: StreamId = Ids::test_stream(1);
@@ -28,10 +30,10 @@ impl Wake for Counted {
 
 fn mailbox() -> Arc<Mailbox> {
     let wakers = Wakers::inline();
-    let taker = Taker::new(Duration::ZERO);
+    let activity = ConsumerActivity::new(Duration::ZERO);
     Arc::new(Mailbox::new(
-        Order::RoundRobin,
-        taker,
+        BackfillOrder::RoundRobin,
+        activity,
         Arc::default(),
         wakers,
     ))
@@ -50,14 +52,14 @@ fn stream() -> Arc<Stream> {
         options: StreamOptions::default(),
         end: Seqno::MAX,
         reader: Arc::clone(reader().reader()),
-        metrics: Figures::default(),
+        metrics: StreamMetrics::default(),
     })
 }
 
 /// A batch of one event.
-fn batch(seqno: u64) -> Batch {
+fn batch(seqno: u64) -> EventBatch {
     let advance = Some(Seqno::new(seqno));
-    Batch::new(stream(), None, Changes::None, advance, None)
+    EventBatch::new(stream(), None, Changes::None, advance, None)
 }
 
 /// A mailbox with a stream that a backfill reads.
@@ -71,7 +73,7 @@ fn on_disk() -> Arc<Mailbox> {
 fn in_memory() -> Arc<Mailbox> {
     let mailbox = on_disk();
     let mut state = mailbox.state.lock();
-    state.entry_mut(STREAM).source = Source::Memory(None);
+    state.entry_mut(STREAM).source = EventSource::Memory(None);
     drop(state);
     mailbox
 }
@@ -82,12 +84,12 @@ fn take(mailbox: &Mailbox) -> Vec<String> {
     // Limits an endless loop.
     while taken.len() < 10 {
         match mailbox.find() {
-            Found::Batch { .. } => {}
-            Found::Ended => {
+            ReaderFinding::Batch { .. } => {}
+            ReaderFinding::Ended => {
                 taken.push("ended".to_owned());
                 return taken;
             }
-            Found::Nothing => return taken,
+            ReaderFinding::Nothing => return taken,
             found => panic!("{found:?}"),
         }
         while let Some((_, event)) = mailbox.take_event() {
@@ -101,7 +103,7 @@ fn take(mailbox: &Mailbox) -> Vec<String> {
     taken
 }
 
-fn deliver(mailbox: &Mailbox, batch: Option<Batch>, next: Next) {
+fn deliver(mailbox: &Mailbox, batch: Option<EventBatch>, next: NextSource) {
     mailbox.deliver(STREAM, BACKFILL, batch, next);
 }
 
@@ -118,16 +120,16 @@ const NEWS: [News; 5] = [
         mailbox.begin_on_disk(&stream(), reader(), BACKFILL);
     }),
     ("a batch of a worker", on_disk, |mailbox| {
-        deliver(mailbox, Some(batch(1)), Next::Disk);
+        deliver(mailbox, Some(batch(1)), NextSource::Disk);
     }),
     ("an end of a worker", on_disk, |mailbox| {
-        deliver(mailbox, None, Next::End(EndReason::ReachedEnd));
+        deliver(mailbox, None, NextSource::End(EndReason::ReachedEnd));
     }),
     ("an end from outside", on_disk, |mailbox| {
         end(mailbox, EndReason::Closed);
     }),
     ("changes in memory", in_memory, |mailbox| {
-        NewsWaker::waker(&Arc::downgrade(mailbox), STREAM).wake();
+        TailWaker::waker(&Arc::downgrade(mailbox), STREAM).wake();
     }),
 ];
 
@@ -178,17 +180,17 @@ fn what_arrives_wakes_a_thread_that_waits() {
 #[test]
 fn news_of_a_stream_in_memory_puts_it_in_its_turn_once() {
     let mailbox = in_memory();
-    let waker = NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM);
+    let waker = TailWaker::waker(&Arc::downgrade(&mailbox), STREAM);
     for _ in 0..2 {
         waker.wake_by_ref();
         assert_eq!(mailbox.state.lock().memory, [STREAM]);
     }
     // A stream that is not in memory is not queued.
     let mailbox = on_disk();
-    NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM).wake();
+    TailWaker::waker(&Arc::downgrade(&mailbox), STREAM).wake();
     assert!(mailbox.state.lock().memory.is_empty());
     // The waker does not keep the mailbox alive.
-    let waker = NewsWaker::waker(&Arc::downgrade(&mailbox), STREAM);
+    let waker = TailWaker::waker(&Arc::downgrade(&mailbox), STREAM);
     drop(mailbox);
     waker.wake();
 }
@@ -198,7 +200,11 @@ fn an_end_comes_once_and_last_whoever_brings_it() {
     type Brings = (&'static str, fn(&Mailbox));
     let all: [Brings; 3] = [
         ("reached_end", |mailbox| {
-            deliver(mailbox, Some(batch(2)), Next::End(EndReason::ReachedEnd));
+            deliver(
+                mailbox,
+                Some(batch(2)),
+                NextSource::End(EndReason::ReachedEnd),
+            );
         }),
         ("closed", |mailbox| end(mailbox, EndReason::Closed)),
         ("stalled", |mailbox| end(mailbox, EndReason::Stalled)),
@@ -207,7 +213,7 @@ fn an_end_comes_once_and_last_whoever_brings_it() {
         for (_, second) in all {
             for (_, third) in all {
                 let mailbox = on_disk();
-                deliver(&mailbox, Some(batch(1)), Next::Disk);
+                deliver(&mailbox, Some(batch(1)), NextSource::Disk);
                 first(&mailbox);
                 second(&mailbox);
                 third(&mailbox);
@@ -236,10 +242,10 @@ fn what_another_backfill_brings_is_dropped() {
         STREAM,
         other,
         Some(batch(1)),
-        Next::End(EndReason::ReachedEnd),
+        NextSource::End(EndReason::ReachedEnd),
     );
     assert!(take(&mailbox).is_empty());
-    deliver(&mailbox, Some(batch(1)), Next::Disk);
+    deliver(&mailbox, Some(batch(1)), NextSource::Disk);
     assert_eq!(take(&mailbox), ["to 1"]);
 }
 
@@ -247,23 +253,23 @@ fn what_another_backfill_brings_is_dropped() {
 fn a_reader_that_begins_to_wait_before_its_streams_are_paused_is_woken() {
     let mailbox = on_disk();
     // The reader waits from now on, as a task.
-    assert!(matches!(mailbox.find(), Found::Nothing));
+    assert!(matches!(mailbox.find(), ReaderFinding::Nothing));
     let count = Arc::new(Counted::default());
     mailbox.state.lock().waker = Some(Waker::from(Arc::clone(&count)));
-    let dropped = mailbox.pause(mailbox.taker.acted());
+    let dropped = mailbox.pause(mailbox.activity.acted());
     assert_eq!((dropped.streams, &*dropped.backfills), (1, &[BACKFILL][..]));
     assert_eq!(count.0.load(Ordering::SeqCst), 1, "the reader is not woken");
-    assert!(matches!(mailbox.find(), Found::Paused(_)));
+    assert!(matches!(mailbox.find(), ReaderFinding::Paused(_)));
 }
 
 #[test]
 fn what_was_judged_before_the_reader_acted_is_void() {
     let mailbox = on_disk();
-    let acted = mailbox.taker.acted();
-    assert!(matches!(mailbox.find(), Found::Nothing));
+    let acted = mailbox.activity.acted();
+    assert!(matches!(mailbox.find(), ReaderFinding::Nothing));
     assert_eq!(mailbox.pause(acted).streams, 0);
     assert_eq!(mailbox.end_stalled(STREAM, acted), None);
-    let acted = mailbox.taker.acted();
+    let acted = mailbox.activity.acted();
     assert_eq!(mailbox.end_stalled(STREAM, acted), Some(BACKFILL));
 }
 
@@ -271,10 +277,10 @@ fn what_was_judged_before_the_reader_acted_is_void() {
 fn what_a_backfill_brings_that_is_not_awaited_is_refused() {
     let mailbox = on_disk();
     assert!(mailbox.is_awaited(STREAM, BACKFILL));
-    assert!(mailbox.deliver(STREAM, BACKFILL, None, Next::Disk));
-    drop(mailbox.pause(mailbox.taker.acted()));
+    assert!(mailbox.deliver(STREAM, BACKFILL, None, NextSource::Disk));
+    drop(mailbox.pause(mailbox.activity.acted()));
     assert!(!mailbox.is_awaited(STREAM, BACKFILL));
-    let end = Next::End(EndReason::Closed);
+    let end = NextSource::End(EndReason::Closed);
     assert!(!mailbox.deliver(STREAM, BACKFILL, None, end));
-    assert!(matches!(mailbox.find(), Found::Paused(_)));
+    assert!(matches!(mailbox.find(), ReaderFinding::Paused(_)));
 }

@@ -7,12 +7,12 @@ use std::task::{Wake, Waker};
 
 /// Wakes the reader of a stream that has caught up with memory. Does not keep the mailbox alive.
 #[derive(Debug)]
-pub(crate) struct NewsWaker {
+pub(crate) struct TailWaker {
     mailbox: Weak<Mailbox>,
     stream: StreamId,
 }
 
-impl NewsWaker {
+impl TailWaker {
     pub(crate) fn waker(mailbox: &Weak<Mailbox>, stream: StreamId) -> Waker {
         Waker::from(Arc::new(Self {
             mailbox: Weak::clone(mailbox),
@@ -21,7 +21,7 @@ impl NewsWaker {
     }
 }
 
-impl Wake for NewsWaker {
+impl Wake for TailWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -9,23 +9,23 @@ const fn b(number: u64) -> BackfillId {
     Ids::test_backfill(number)
 }
 
-fn limits(order: Order, backfills_max: usize, slices_max: usize) -> Limits {
-    Limits {
+fn limits(order: BackfillOrder, backfills_max: usize, slices_max: usize) -> ConsumerLimits {
+    ConsumerLimits {
         order,
         backfills_max,
         slices_max,
     }
 }
 
-fn queues(slots_max: usize, pending_max: usize) -> Queues {
-    let mut queues = Queues::new(slots_max, pending_max);
+fn queues(slots_max: usize, pending_max: usize) -> BackfillQueues {
+    let mut queues = BackfillQueues::new(slots_max, pending_max);
     for consumer in [C, D] {
-        queues.add_consumer(consumer, limits(Order::RoundRobin, 64, 64));
+        queues.add_consumer(consumer, limits(BackfillOrder::RoundRobin, 64, 64));
     }
     queues
 }
 
-impl Queues {
+impl BackfillQueues {
     /// Asserts that every count matches the tokens of the tasks, and every queue their states.
     pub(in super::super) fn check(&self) {
         let mut slots = 0;
@@ -42,7 +42,7 @@ impl Queues {
                 queue.is_none_or(|queue| queue.tasks.contains(id)),
                 "{id:?} is not listed"
             );
-            let is_in = |line: fn(&Queue) -> &VecDeque<BackfillId>| {
+            let is_in = |line: fn(&ConsumerQueue) -> &VecDeque<BackfillId>| {
                 queue.map_or(0, |queue| line(queue).iter().filter(|o| *o == id).count())
             };
             let lines = [
@@ -51,17 +51,17 @@ impl Queues {
                 is_in(|queue| &queue.for_room),
             ];
             match &task.status {
-                Status::Pending { .. } => {
+                QueueStatus::Pending { .. } => {
                     pending += 1;
                     assert_eq!((lines, task.slot.is_some()), ([1, 0, 0], false));
                 }
-                Status::Ready => assert_eq!((lines, task.slot.is_some()), ([0, 1, 0], true)),
-                Status::Running { permit, .. } => {
+                QueueStatus::Ready => assert_eq!((lines, task.slot.is_some()), ([0, 1, 0], true)),
+                QueueStatus::Running { permit, .. } => {
                     let of = permits.entry(task.consumer).or_default();
                     of.insert(Arc::as_ptr(permit));
                     assert_eq!((lines, task.slot.is_some()), ([0, 0, 0], true));
                 }
-                Status::Snoozed => assert_eq!((lines[0], lines[1]), (0, 0)),
+                QueueStatus::Snoozed => assert_eq!((lines[0], lines[1]), (0, 0)),
             }
         }
         assert_eq!(self.slots.count(), slots, "slots");
@@ -105,16 +105,16 @@ fn what_has_no_place_is_pending_and_only_that_counts_as_pending() {
     assert_eq!(q.lengths().ready, 64);
     assert_eq!(
         q.submit(C, b(64), true),
-        Err(Refusal::Crowded),
+        Err(SubmitError::Crowded),
         "its own limit"
     );
     q.submit(D, b(65), true).unwrap();
     // The limit holds for any number of consumers.
-    let mut q = Queues::new(1, 2);
+    let mut q = BackfillQueues::new(1, 2);
     let mut accepted = 0;
     for n in 0..1_000 {
         let consumer = Ids::test_consumer(n);
-        q.add_consumer(consumer, limits(Order::RoundRobin, 64, 64));
+        q.add_consumer(consumer, limits(BackfillOrder::RoundRobin, 64, 64));
         accepted += usize::from(q.submit(consumer, b(n), true).is_ok());
         q.check();
     }
@@ -136,7 +136,7 @@ fn consumers_and_within_them_backfills_take_turns() {
     for _ in 0..8 {
         let id = q.pick().unwrap();
         turns.push(id);
-        assert!(q.settle(id, Then::Again));
+        assert!(q.settle(id, AfterRun::Again));
         q.check();
     }
     let expected = [10, 20, 11, 20, 12, 20, 10, 20].map(b);
@@ -155,9 +155,9 @@ fn a_new_backfill_does_not_pass_one_that_is_under_way() {
         let id = q.pick().unwrap();
         if id == b(1) {
             long += 1;
-            q.settle(id, Then::Again);
+            q.settle(id, AfterRun::Again);
         } else {
-            q.settle(id, Then::Done);
+            q.settle(id, AfterRun::Done);
             next += 1;
             q.submit(C, b(next), true).unwrap();
         }
@@ -168,8 +168,8 @@ fn a_new_backfill_does_not_pass_one_that_is_under_way() {
 
 #[test]
 fn a_sequential_consumer_reads_one_to_its_end() {
-    let mut q = Queues::new(256, 100);
-    q.add_consumer(C, limits(Order::Sequential, 64, 64));
+    let mut q = BackfillQueues::new(256, 100);
+    q.add_consumer(C, limits(BackfillOrder::Sequential, 64, 64));
     for n in 0..3 {
         q.submit(C, b(n), true).unwrap();
     }
@@ -177,29 +177,32 @@ fn a_sequential_consumer_reads_one_to_its_end() {
     assert_eq!(q.pick(), Some(b(0)));
     assert_eq!(q.pick(), None);
     // It waits for room without a slot, and still no other one begins.
-    q.settle(b(0), Then::Sleep(Sleep::Room));
+    q.settle(b(0), AfterRun::Sleep(QueuedSnooze::Room));
     q.check();
     assert_eq!(q.pick(), None);
     assert!(q.wake(b(0)));
     assert_eq!(q.pick(), Some(b(0)));
-    q.settle(b(0), Then::Done);
+    q.settle(b(0), AfterRun::Done);
     q.check();
     assert_eq!(q.pick(), Some(b(1)));
-    assert_eq!(q.remove(b(1)), Removed::WhenSettled);
-    assert!(!q.settle(b(1), Then::Again));
+    assert_eq!(q.remove(b(1)), RemoveOutcome::WhenSettled);
+    assert!(!q.settle(b(1), AfterRun::Again));
     q.check();
     assert_eq!(q.pick(), Some(b(2)));
 }
 
 #[test]
 fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
-    for sleep in [Sleep::Room, Sleep::Durable { keeps_slot: false }] {
+    for sleep in [
+        QueuedSnooze::Room,
+        QueuedSnooze::Durable { keeps_slot: false },
+    ] {
         let mut q = queues(1, 10);
         q.submit(C, b(1), true).unwrap();
         q.submit(D, b(2), true).unwrap();
         assert_eq!(q.state(b(2)), Some(StreamState::Pending));
         assert_eq!(q.pick(), Some(b(1)));
-        q.settle(b(1), Then::Sleep(sleep));
+        q.settle(b(1), AfterRun::Sleep(sleep));
         q.check();
         assert_eq!(q.pick(), Some(b(2)));
         // It resumes although no slot is free. After that, none begins until both are over.
@@ -207,10 +210,10 @@ fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
         assert!(!q.wake(b(1)));
         q.submit(D, b(3), true).unwrap();
         q.check();
-        q.settle(b(2), Then::Done);
+        q.settle(b(2), AfterRun::Done);
         assert_eq!(q.state(b(3)), Some(StreamState::Pending));
         assert_eq!(q.pick(), Some(b(1)));
-        q.settle(b(1), Then::Done);
+        q.settle(b(1), AfterRun::Done);
         q.check();
         assert_eq!(q.pick(), Some(b(3)));
     }
@@ -218,15 +221,18 @@ fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
     q.submit(C, b(1), true).unwrap();
     q.submit(D, b(2), true).unwrap();
     q.pick();
-    q.settle(b(1), Then::Sleep(Sleep::Durable { keeps_slot: true }));
+    q.settle(
+        b(1),
+        AfterRun::Sleep(QueuedSnooze::Durable { keeps_slot: true }),
+    );
     q.check();
     assert_eq!(q.pick(), None);
 }
 
 #[test]
 fn a_group_runs_with_one_permit_until_the_last_of_it_is_settled() {
-    let mut q = Queues::new(256, 0);
-    q.add_consumer(C, limits(Order::RoundRobin, 64, 1));
+    let mut q = BackfillQueues::new(256, 0);
+    q.add_consumer(C, limits(BackfillOrder::RoundRobin, 64, 1));
     for n in 0..4 {
         q.submit(C, b(n), true).unwrap();
     }
@@ -234,9 +240,9 @@ fn a_group_runs_with_one_permit_until_the_last_of_it_is_settled() {
     assert_eq!(q.pick_for_group(b(0)), Some(b(1)));
     assert_eq!(q.pick(), None, "one permit");
     q.check();
-    q.settle(b(0), Then::Done);
+    q.settle(b(0), AfterRun::Done);
     assert_eq!(q.pick(), None);
-    q.settle(b(1), Then::Again);
+    q.settle(b(1), AfterRun::Again);
     q.check();
     assert_eq!(q.pick(), Some(b(2)));
     assert_eq!(q.pick_for_group(b(2)), Some(b(3)));
@@ -256,10 +262,10 @@ fn a_consumer_that_goes_takes_everything_with_it() {
     removed.sort_unstable();
     assert_eq!(removed, [1, 2, 3].map(b));
     assert_eq!(q.pick(), Some(b(9)));
-    assert!(!q.settle(b(0), Then::Again));
-    assert_eq!(q.submit(C, b(50), false), Err(Refusal::Gone));
+    assert!(!q.settle(b(0), AfterRun::Again));
+    assert_eq!(q.submit(C, b(50), false), Err(SubmitError::Gone));
     q.check();
-    q.settle(b(9), Then::Done);
+    q.settle(b(9), AfterRun::Done);
     q.check();
     q.assert_empty();
 }
@@ -294,10 +300,10 @@ impl Random {
 fn random_walks_keep_every_count_and_forget_nobody() {
     for seed in 0..300 {
         let mut random = Random(seed);
-        let mut q = Queues::new(1 + random.below(4), random.below(4));
+        let mut q = BackfillQueues::new(1 + random.below(4), random.below(4));
         let consumers: Vec<ConsumerId> = (0..3).map(Ids::test_consumer).collect();
         for consumer in &consumers {
-            let order = [Order::RoundRobin, Order::Sequential][random.below(2)];
+            let order = [BackfillOrder::RoundRobin, BackfillOrder::Sequential][random.below(2)];
             let own = limits(order, 1 + random.below(3), 1 + random.below(2));
             q.add_consumer(*consumer, own);
         }
@@ -320,15 +326,15 @@ fn random_walks_keep_every_count_and_forget_nobody() {
                 5 if !running.is_empty() => {
                     let id = running.swap_remove(random.below(running.len()));
                     let sleeps = [
-                        Sleep::Room,
-                        Sleep::Durable { keeps_slot: true },
-                        Sleep::Durable { keeps_slot: false },
+                        QueuedSnooze::Room,
+                        QueuedSnooze::Durable { keeps_slot: true },
+                        QueuedSnooze::Durable { keeps_slot: false },
                     ];
                     let then = match random.below(4) {
-                        0 => Then::Again,
-                        1 => Then::Unread,
-                        2 => Then::Sleep(sleeps[random.below(3)]),
-                        _ => Then::Done,
+                        0 => AfterRun::Again,
+                        1 => AfterRun::Unread,
+                        2 => AfterRun::Sleep(sleeps[random.below(3)]),
+                        _ => AfterRun::Done,
                     };
                     q.settle(id, then);
                 }
@@ -343,13 +349,13 @@ fn random_walks_keep_every_count_and_forget_nobody() {
             q.check();
         }
         for id in running.drain(..) {
-            q.settle(id, Then::Done);
+            q.settle(id, AfterRun::Done);
         }
         for id in known {
             q.wake(id);
         }
         while let Some(id) = q.pick() {
-            q.settle(id, Then::Done);
+            q.settle(id, AfterRun::Done);
             q.check();
         }
         q.assert_empty();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::Order;
+use crate::config::BackfillOrder;
 use crate::delivery::Charge;
 use crate::stream::Ids;
 use std::sync::Barrier;
@@ -28,7 +28,7 @@ struct Watched {
     is_durable: AtomicBool,
 }
 
-impl Task for Idle {
+impl ScheduledTask for Idle {
     type Watcher = Watched;
 
     fn id(&self) -> BackfillId {
@@ -59,8 +59,8 @@ impl Task for Idle {
 /// A scheduler with one consumer, whose buffer has room for two slices of 1,000 bytes.
 fn scheduler(slices_max: usize) -> Arc<Scheduler<Idle>> {
     let scheduler = Scheduler::new(4, 4, 1 << 20, Arc::new(ManualClock::new()));
-    let limits = Limits {
-        order: Order::RoundRobin,
+    let limits = ConsumerLimits {
+        order: BackfillOrder::RoundRobin,
         backfills_max: 4,
         slices_max,
     };
@@ -91,14 +91,18 @@ fn run(scheduler: &Scheduler<Idle>) -> Idle {
     *group.pop().expect("no backfill is ready")
 }
 
-fn settle(scheduler: &Scheduler<Idle>, outcome: Outcome<Idle>, id: BackfillId) {
+fn settle(scheduler: &Scheduler<Idle>, outcome: InvocationOutcome<Idle>, id: BackfillId) {
     scheduler.settle(id, C, outcome, || false);
     scheduler.check();
 }
 
 fn snooze(scheduler: &Scheduler<Idle>, backfill: Idle, snooze: Snooze) {
     let id = backfill.id;
-    settle(scheduler, Outcome::Snooze(Box::new(backfill), snooze), id);
+    settle(
+        scheduler,
+        InvocationOutcome::Snooze(Box::new(backfill), snooze),
+        id,
+    );
 }
 
 /// Finishes the ready backfills, which must be these, and asserts that nothing is left.
@@ -106,7 +110,7 @@ fn end(scheduler: &Scheduler<Idle>, numbers: &[u64]) {
     for number in numbers {
         let backfill = run(scheduler);
         assert_eq!(backfill.id, Ids::test_backfill(*number));
-        settle(scheduler, Outcome::Done, backfill.id);
+        settle(scheduler, InvocationOutcome::Done, backfill.id);
     }
     assert!(scheduler.try_next(1).is_empty());
     scheduler.assert_nothing_left();
@@ -184,7 +188,7 @@ fn who_was_woken_for_room_passes_on_what_is_left() {
         if is_removed {
             s.remove(Ids::test_backfill(1), C);
         } else {
-            settle(&s, Outcome::Done, run(&s).id);
+            settle(&s, InvocationOutcome::Done, run(&s).id);
         }
         assert_eq!((s.lengths().ready, s.lengths().snoozed), (1, 0));
         end(&s, &[2]);
@@ -234,7 +238,7 @@ fn whatever_makes_a_backfill_ready_wakes_a_worker() {
         snooze(&s, backfill, Snooze::Room);
         let next = next_after(&s, || drop(charges));
         drop(woken(next, "room became available"));
-        settle(&s, Outcome::Done, Ids::test_backfill(1));
+        settle(&s, InvocationOutcome::Done, Ids::test_backfill(1));
         let next = next_after(&s, || s.stop());
         assert!(matches!(next, NextGroup::Stop), "{next:?}");
         s.assert_nothing_left();

@@ -9,11 +9,11 @@
 
 use std::cell::{Cell, RefCell};
 
-type Work = Box<dyn FnOnce()>;
+type DeferredCall = Box<dyn FnOnce()>;
 
 thread_local! {
     static IS_IN_STEP: Cell<bool> = const { Cell::new(false) };
-    static PUT_OFF: RefCell<Vec<Work>> = const { RefCell::new(Vec::new()) };
+    static PUT_OFF: RefCell<Vec<DeferredCall>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs one step of a background task on its thread, and then the work that was deferred meanwhile.
@@ -28,12 +28,12 @@ pub(crate) fn step<R>(step: impl FnOnce() -> R) -> R {
 }
 
 /// Returns whether this thread is in the middle of a step of a background task.
-pub(crate) fn is_in_step() -> bool {
+pub(crate) fn is_engine_thread() -> bool {
     IS_IN_STEP.get()
 }
 
 /// Defers work until the current step of this thread is over. Must be called in a step.
-pub(crate) fn put_off(work: Work) {
-    debug_assert!(is_in_step(), "work deferred outside a step");
-    PUT_OFF.with_borrow_mut(|put_off| put_off.push(work));
+pub(crate) fn defer(work: DeferredCall) {
+    debug_assert!(is_engine_thread(), "work deferred outside a step");
+    PUT_OFF.with_borrow_mut(|defer| defer.push(work));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The state of the checkpoints of one vBucket.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CheckpointFigures {
+pub struct CheckpointStats {
     /// Sealed checkpoints.
     pub sealed: u64,
     /// Whether the open one has changes.
@@ -70,7 +70,7 @@ impl From<CursorLag> for Lag {
 impl Checkpoints {
     /// Returns how they are now. Takes time in proportion to the cursors.
     #[must_use]
-    pub fn figures(&self) -> CheckpointFigures {
+    pub fn stats(&self) -> CheckpointStats {
         let open = self.open_total();
         let all = self.sealed_total.plus(open);
         let on_disk = self.on_disk();
@@ -81,7 +81,7 @@ impl Checkpoints {
             .into_iter()
             .filter_map(|sealed| sealed.entries.first())
             .chain(self.open.entries.values().next());
-        let mut figures = CheckpointFigures {
+        let mut stats = CheckpointStats {
             sealed: u64_from(self.sealed.len()),
             has_open: open.items > 0,
             items: all.minus(self.freed_total()).items,
@@ -90,13 +90,13 @@ impl Checkpoints {
                 bytes: unpersisted.bytes,
                 since: oldest.next().map(|entry| entry.appended),
             },
-            ..CheckpointFigures::default()
+            ..CheckpointStats::default()
         };
         for lag in self.lags().map(Lag::from) {
-            figures.cursors += 1;
-            figures.worst = figures.worst.worse(lag);
-            figures.backlog = figures.backlog.plus(lag);
+            stats.cursors += 1;
+            stats.worst = stats.worst.worse(lag);
+            stats.backlog = stats.backlog.plus(lag);
         }
-        figures
+        stats
     }
 }

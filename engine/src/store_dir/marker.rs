@@ -10,7 +10,7 @@ pub(crate) const FORMAT: u32 = 1;
 
 /// How far the creation of a store has progressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum CreationPhase {
     /// No write was ever acknowledged: the data in the directory may be deleted.
     Creating,
     /// The store is complete.
@@ -19,17 +19,17 @@ pub(crate) enum Phase {
 
 /// The content of the marker file, which makes a directory a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Marker {
+pub(crate) struct StoreMarker {
     pub(crate) store: StoreUuid,
     pub(crate) vbuckets: u16,
-    pub(crate) phase: Phase,
+    pub(crate) phase: CreationPhase,
 }
 
-impl Marker {
+impl StoreMarker {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let phase = match self.phase {
-            Phase::Creating => "creating",
-            Phase::Ready => "ready",
+            CreationPhase::Creating => "creating",
+            CreationPhase::Ready => "ready",
         };
         let body = format!(
             "vbstore\nformat {FORMAT}\nstore {}\nvbuckets {}\nphase {phase}\n",
@@ -79,8 +79,8 @@ impl Marker {
             .parse()
             .map_err(|_| corrupt("vbuckets is not a number"))?;
         let phase = match field("phase")?.as_str() {
-            "creating" => Phase::Creating,
-            "ready" => Phase::Ready,
+            "creating" => CreationPhase::Creating,
+            "ready" => CreationPhase::Ready,
             _ => return Err(corrupt("the phase is neither \"creating\" nor \"ready\"")),
         };
         if !vbuckets.is_power_of_two() || vbuckets > VBUCKETS_MAX {
@@ -98,25 +98,25 @@ impl Marker {
 mod tests {
     use super::*;
 
-    fn marker() -> Marker {
-        Marker {
+    fn marker() -> StoreMarker {
+        StoreMarker {
             store: StoreUuid::new([1; 16]),
             vbuckets: 64,
-            phase: Phase::Ready,
+            phase: CreationPhase::Ready,
         }
     }
 
     #[test]
     fn every_flip_and_every_cut_is_corruption() {
         let bytes = marker().encode();
-        assert_eq!(Marker::decode(&bytes).unwrap(), marker());
+        assert_eq!(StoreMarker::decode(&bytes).unwrap(), marker());
         for cut in 0..bytes.len() {
-            assert!(Marker::decode(&bytes[..cut]).is_err(), "cut to {cut}");
+            assert!(StoreMarker::decode(&bytes[..cut]).is_err(), "cut to {cut}");
         }
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let answer = Marker::decode(&flipped);
+            let answer = StoreMarker::decode(&flipped);
             assert!(
                 matches!(answer, Err(Error::Corruption { .. })),
                 "bit {bit}: {answer:?}"
@@ -128,7 +128,7 @@ mod tests {
     fn a_newer_format_says_so_whatever_else_it_holds() {
         let body = "vbstore\nformat 2\nsomething else\n";
         let text = format!("{body}crc {:08x}\n", crc32fast::hash(body.as_bytes()));
-        let answer = Marker::decode(text.as_bytes());
+        let answer = StoreMarker::decode(text.as_bytes());
         assert!(matches!(
             answer,
             Err(Error::FormatTooNew {

@@ -1,19 +1,19 @@
 //! What the threads of a run tell each other: freeze, come to an end, give up.
 
-use crate::output::Failure;
+use crate::output::CommandError;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vbstore::Error;
 
 /// When followers freeze and when they must come to an end.
 #[derive(Debug, Default)]
-pub(crate) struct Signals {
+pub(crate) struct FollowControl {
     is_frozen: AtomicBool,
     is_over: AtomicBool,
     failure: OnceLock<Error>,
 }
 
-impl Signals {
+impl FollowControl {
     /// Those that are to be frozen stop reading.
     pub(crate) fn freeze(&self) {
         self.is_frozen.store(true, Ordering::Release);
@@ -47,7 +47,7 @@ impl Signals {
     }
 
     /// Returns the first error as what the program ends with, if there was one.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    pub(crate) fn check(&self) -> Result<(), CommandError> {
         match self.failure.get() {
             None => Ok(()),
             Some(error) => Err(error.clone().into()),
@@ -57,19 +57,19 @@ impl Signals {
 
 /// Lets everything that follows come to an end when it is dropped, also by an early return: threads
 /// of a scope are waited for.
-pub(crate) struct Ending<'a> {
-    signals: &'a Signals,
+pub(crate) struct FinishOnDrop<'a> {
+    signals: &'a FollowControl,
     also: &'a AtomicBool,
 }
 
-impl<'a> Ending<'a> {
+impl<'a> FinishOnDrop<'a> {
     /// Finishes `signals` and sets `also` when it is dropped.
-    pub(crate) fn new(signals: &'a Signals, also: &'a AtomicBool) -> Self {
+    pub(crate) fn new(signals: &'a FollowControl, also: &'a AtomicBool) -> Self {
         Self { signals, also }
     }
 }
 
-impl Drop for Ending<'_> {
+impl Drop for FinishOnDrop<'_> {
     fn drop(&mut self) {
         self.signals.finish();
         self.also.store(true, Ordering::Release);

@@ -2,18 +2,18 @@
 
 use super::identity::{FilesDigest, files_digest};
 use super::lock::{Access, DirLock};
-use super::marker::Marker;
+use super::marker::StoreMarker;
 use super::names::{DB, LOCK, MARKER, MARKER_NEW, OURS, WITNESS, shown};
 use super::witness_file::write_synced;
 use crate::error::{Error, Result};
-use crate::process::Opener;
+use crate::process::OpenerProcess;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_metrics::number;
 
@@ -22,7 +22,7 @@ use vbstore_metrics::number;
 /// A store is a directory, not a path. All files are reached through the descriptor that was opened
 /// first. So the engine touches no file of another directory if this one is moved, replaced or
 /// removed meanwhile.
-pub(crate) struct Home {
+pub(crate) struct StoreDir {
     /// For messages, and to check that it still leads to this directory.
     path: PathBuf,
     /// A path that leads to this directory even after its own path has changed.
@@ -30,12 +30,12 @@ pub(crate) struct Home {
     identity: (u64, u64),
     /// `None` once the engine is closed.
     lock: Mutex<Option<DirLock>>,
-    opener: Opener,
+    opener: OpenerProcess,
     /// Keeps the descriptor open that `inside` goes through.
     descriptor: File,
 }
 
-impl Home {
+impl StoreDir {
     /// Locks the directory. For [`Access::Write`], makes it first if it is missing (mode 0700).
     ///
     /// # Errors
@@ -62,20 +62,20 @@ impl Home {
         // From here on nothing is reached by `path`, which may lead elsewhere at any time.
         let inside = path_through(&descriptor, identity).unwrap_or_else(|| path.clone());
         refuse_foreign(&inside, &path)?;
-        let opener = Opener::this()?;
+        let opener = OpenerProcess::this()?;
         let lock = DirLock::take(identity, &inside.join(LOCK), access, &opener)?;
         Ok(Self {
             path,
             inside,
             identity,
-            lock: Mutex::new(Rank::Leaf, Some(lock)),
+            lock: Mutex::new(LockRank::Leaf, Some(lock)),
             opener,
             descriptor,
         })
     }
 
     /// Identifies the process that locked the directory.
-    pub(crate) fn opener(&self) -> Opener {
+    pub(crate) fn opener(&self) -> OpenerProcess {
         self.opener.clone()
     }
 
@@ -146,9 +146,9 @@ impl Home {
 
     /// Returns the marker, or `None` if the directory is new. A new directory holds at most what a
     /// creation leaves that was interrupted before it wrote its marker.
-    pub(crate) fn marker(&self) -> Result<Option<Marker>> {
+    pub(crate) fn marker(&self) -> Result<Option<StoreMarker>> {
         match fs::read(self.inside.join(MARKER)) {
-            Ok(bytes) => Marker::decode(&bytes).map(Some),
+            Ok(bytes) => StoreMarker::decode(&bytes).map(Some),
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 if self.inside.join(DB).exists() || self.inside.join(WITNESS).exists() {
                     let detail = "the file is missing, but the directory holds the data of a store";
@@ -161,7 +161,7 @@ impl Home {
     }
 
     /// Replaces the marker. Synced, and its name too, when this returns.
-    pub(crate) fn put_marker(&self, marker: &Marker) -> Result<()> {
+    pub(crate) fn put_marker(&self, marker: &StoreMarker) -> Result<()> {
         let new = self.inside.join(MARKER_NEW);
         write_synced(&new, &marker.encode())?;
         // A rename replaces the marker at once: a crash leaves the old one or the new one.

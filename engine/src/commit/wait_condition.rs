@@ -8,7 +8,7 @@ use vbstore_core::Seqno;
 
 /// What a thread or a ticket waits for.
 #[derive(Clone, Debug)]
-pub(crate) enum Want {
+pub(crate) enum WaitCondition {
     /// Everything up to `seqno` is at least as durable as `level`.
     Durable {
         vb: Arc<Vb>,
@@ -20,7 +20,7 @@ pub(crate) enum Want {
     Room { bytes: u64 },
 }
 
-impl Want {
+impl WaitCondition {
     pub(super) fn wants_sync(&self) -> bool {
         matches!(
             self,

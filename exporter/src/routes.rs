@@ -1,6 +1,6 @@
 //! Routing of requests, and their answers.
 
-use crate::config::{Health, Pages};
+use crate::config::{Endpoints, HealthReport};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -8,22 +8,22 @@ use hyper::{Method, Response, StatusCode};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use vbstore_metrics::{Registry, TEXT_FORMAT, render};
 
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type HttpResponse = Response<Full<Bytes>>;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// The work that answers a request.
 #[derive(Clone, Debug)]
-pub(crate) enum Page {
+pub(crate) enum Route {
     Metrics(Registry),
     Health,
     /// An answer that needs no work.
-    Ready(Answer),
+    Ready(HttpResponse),
 }
 
 /// Returns the page for a request.
-pub(crate) fn find(pages: &Pages, method: &Method, path: &str) -> Page {
+pub(crate) fn find(endpoints: &Endpoints, method: &Method, path: &str) -> Route {
     if method != Method::GET && method != Method::HEAD {
         let mut answer = plain(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -31,20 +31,20 @@ pub(crate) fn find(pages: &Pages, method: &Method, path: &str) -> Page {
         );
         let allowed = HeaderValue::from_static("GET, HEAD");
         answer.headers_mut().insert(ALLOW, allowed);
-        return Page::Ready(answer);
+        return Route::Ready(answer);
     }
-    match (path, &pages.vbuckets) {
-        ("/", vbuckets) => Page::Ready(landing(vbuckets.is_some())),
-        ("/metrics", _) => Page::Metrics(pages.registry.clone()),
-        ("/metrics/vbuckets", Some(vbuckets)) => Page::Metrics(vbuckets.clone()),
-        ("/healthz", _) => Page::Health,
-        _ => Page::Ready(plain(StatusCode::NOT_FOUND, "no such page: see /\n")),
+    match (path, &endpoints.vbuckets) {
+        ("/", vbuckets) => Route::Ready(landing(vbuckets.is_some())),
+        ("/metrics", _) => Route::Metrics(endpoints.registry.clone()),
+        ("/metrics/vbuckets", Some(vbuckets)) => Route::Metrics(vbuckets.clone()),
+        ("/healthz", _) => Route::Health,
+        _ => Route::Ready(plain(StatusCode::NOT_FOUND, "no such page: see /\n")),
     }
 }
 
 /// Gathers the metrics of a registry and encodes them. Blocks on the engine's locks, so it must not
 /// run on the thread that serves connections.
-pub(crate) fn metrics(registry: &Registry) -> Answer {
+pub(crate) fn metrics(registry: &Registry) -> HttpResponse {
     match render(registry) {
         Ok(text) => answer(StatusCode::OK, TEXT_FORMAT, text),
         Err(error) => {
@@ -57,10 +57,12 @@ pub(crate) fn metrics(registry: &Registry) -> Answer {
     }
 }
 
-pub(crate) fn health(pages: &Pages) -> Answer {
-    match catch_unwind(AssertUnwindSafe(|| (pages.health)())) {
-        Ok(Health::Good) => plain(StatusCode::OK, "ok\n"),
-        Ok(Health::Bad(why)) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+pub(crate) fn health(endpoints: &Endpoints) -> HttpResponse {
+    match catch_unwind(AssertUnwindSafe(|| (endpoints.health)())) {
+        Ok(HealthReport::Healthy) => plain(StatusCode::OK, "ok\n"),
+        Ok(HealthReport::Unhealthy(why)) => {
+            plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+        }
         Err(_) => plain(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the health check panicked\n",
@@ -68,11 +70,11 @@ pub(crate) fn health(pages: &Pages) -> Answer {
     }
 }
 
-pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+pub(crate) fn plain(status: StatusCode, text: impl Into<Bytes>) -> HttpResponse {
     answer(status, PLAIN, text)
 }
 
-fn answer(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answer {
+fn answer(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> HttpResponse {
     let mut answer = Response::new(Full::new(text.into()));
     *answer.status_mut() = status;
     let kind = HeaderValue::from_static(kind);
@@ -80,7 +82,7 @@ fn answer(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Ans
     answer
 }
 
-fn landing(has_vbuckets: bool) -> Answer {
+fn landing(has_vbuckets: bool) -> HttpResponse {
     let by_vbucket = if has_vbuckets {
         "<li><a href=\"/metrics/vbuckets\">/metrics/vbuckets</a>: metrics of each vBucket</li>\n"
     } else {

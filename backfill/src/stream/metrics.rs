@@ -9,7 +9,7 @@ use vbstore_core::Seqno;
 /// backfill that the stream no longer waits for may still run beside its successor. Such a backfill
 /// writes nothing here.
 #[derive(Debug, Default)]
-pub(crate) struct Figures {
+pub(crate) struct StreamMetrics {
     /// The seqno up to which it has read.
     pub(crate) read_seqno: AtomicU64,
     /// The end of its newest snapshot marker.

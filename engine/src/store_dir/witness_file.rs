@@ -25,12 +25,12 @@ pub(crate) struct WitnessFile {
 
 /// A record that is not synced yet. Syncing it blocks no thread that makes the next record.
 #[derive(Debug)]
-pub(crate) struct Unsynced {
+pub(crate) struct UnsyncedRecord {
     file: Arc<File>,
     generation: u64,
 }
 
-impl Unsynced {
+impl UnsyncedRecord {
     /// Syncs the file. The caller then calls [`WitnessFile::note_synced`].
     pub(crate) fn sync(&self) -> Result<()> {
         let synced = self.file.sync_data();
@@ -151,15 +151,15 @@ impl WitnessFile {
     }
 
     /// Returns the newest record, or `None` if it is known to be synced.
-    pub(crate) fn unsynced(&self) -> Option<Unsynced> {
-        (self.synced < self.newest.generation).then(|| Unsynced {
+    pub(crate) fn unsynced(&self) -> Option<UnsyncedRecord> {
+        (self.synced < self.newest.generation).then(|| UnsyncedRecord {
             file: Arc::clone(&self.file),
             generation: self.newest.generation,
         })
     }
 
     /// Notes that a record is synced, and with it all records before it.
-    pub(crate) fn note_synced(&mut self, record: &Unsynced) {
+    pub(crate) fn note_synced(&mut self, record: &UnsyncedRecord) {
         self.synced = self.synced.max(record.generation);
     }
 }

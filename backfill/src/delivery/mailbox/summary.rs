@@ -1,15 +1,15 @@
 //! Inspection of a mailbox, for the watchdog and for metrics.
 
-use super::state::{Mailbox, Source};
+use super::state::{EventSource, Mailbox};
 use crate::stream::{BackfillId, Stream};
 use std::sync::Arc;
 use vbstore_engine::CursorGuard;
 
 /// The state of a stream, for the watchdog and for metrics.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct StreamSummary {
     pub(crate) stream: Arc<Stream>,
-    pub(crate) source: SeenSource,
+    pub(crate) source: SourceKind,
     /// Whether it has an event that its consumer has not taken, or changes in memory to read.
     pub(crate) has_untaken: bool,
     /// Its cursor, if it reads from memory. Asking for its lag takes the vBucket's lock.
@@ -18,7 +18,7 @@ pub(crate) struct Seen {
 
 /// Where the next events of a stream come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SeenSource {
+pub(crate) enum SourceKind {
     Disk(BackfillId),
     Memory,
     Paused,
@@ -34,26 +34,26 @@ impl Mailbox {
     }
 
     /// Returns the state of all streams.
-    pub(crate) fn inspect(&self) -> Vec<Seen> {
+    pub(crate) fn inspect(&self) -> Vec<StreamSummary> {
         let state = self.state.lock();
         let current = self.current.lock();
         let current_stream = current.as_ref().map(|batch| batch.stream.id);
         drop(current);
         let entries = state.streams.iter();
         entries
-            .map(|(id, entry)| Seen {
+            .map(|(id, entry)| StreamSummary {
                 stream: Arc::clone(&entry.stream),
                 source: match &entry.source {
-                    Source::Disk(backfill) => SeenSource::Disk(*backfill),
-                    Source::Memory(_) => SeenSource::Memory,
-                    Source::Paused => SeenSource::Paused,
-                    Source::Ended(_) => SeenSource::Ended,
+                    EventSource::Disk(backfill) => SourceKind::Disk(*backfill),
+                    EventSource::Memory(_) => SourceKind::Memory,
+                    EventSource::Paused => SourceKind::Paused,
+                    EventSource::Ended(_) => SourceKind::Ended,
                 },
                 has_untaken: entry.is_ready
                     || entry.is_in_memory_turn
                     || current_stream == Some(*id),
                 cursor: match &entry.source {
-                    Source::Memory(Some(tail)) => Some(Arc::clone(&tail.cursor)),
+                    EventSource::Memory(Some(tail)) => Some(Arc::clone(&tail.cursor)),
                     _ => None,
                 },
             })

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore::failpoint::{Action, Gate, place};
+use vbstore::failpoint::{Action, Latch, place};
 use vbstore::metrics::names;
 use vbstore::{
-    Change, ConsumerConfig, Durability, EndReason, Error, Holder, MetricsSnapshot, PageForm,
-    SeqnoRange, SliceBudget, StreamRequest, Streams, StreamsConfig, VbId,
+    Change, ConsumerConfig, DbSnapshotHolder, Durability, EndReason, Error, MetricsSnapshot,
+    PageForm, SeqnoRange, SliceBudget, StreamRequest, Streams, StreamsConfig, VbId,
 };
 use vbstore_engine::raw;
-use vbstore_tests::figures::{assert_complete, assert_identities, by};
 use vbstore_tests::following::{VB, drain, keys, on_disk, open, stepped, take};
+use vbstore_tests::metrics::{assert_complete, assert_identities, by};
 use vbstore_tests::{TestStore, put, vb};
 
 fn io_error() -> Error {
@@ -120,7 +120,7 @@ fn an_open_db_snapshot_shows_with_its_age_and_agrees_with_rocksdb() {
     let engine = on_disk(&store, keys(5));
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
-    let gate = Arc::new(Gate::default());
+    let gate = Arc::new(Latch::default());
     let wait = Action::Wait(Arc::clone(&gate));
     store.failpoints.once(place::SLICE_VIEW, wait);
     let (clock, sample) = (store.clock.clone().unwrap(), || {
@@ -138,7 +138,7 @@ fn an_open_db_snapshot_shows_with_its_age_and_agrees_with_rocksdb() {
         let _held = gate.wait_for_arrival();
         let first = sample();
         assert_eq!(open_now(&first), 1.0);
-        let holder = Holder::Backfill.name();
+        let holder = DbSnapshotHolder::Backfill.name();
         assert_eq!(by(&first, &names::DB_SNAPSHOTS_OPEN, holder), 1.0);
         assert!(first.value(&names::ROCKS_OLDEST_SNAPSHOT).unwrap() > 1e9);
         assert_identities(&first);

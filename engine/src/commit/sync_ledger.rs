@@ -5,15 +5,15 @@ use crate::vbuckets::Vb;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use vbstore_core::lock_order::Rank;
+use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Seqno, VbId};
 
 /// Changed by the leader only. Any thread may read it.
-pub(crate) struct Ledger(Mutex<Entries>);
+pub(crate) struct SyncLedger(Mutex<LedgerState>);
 
 #[derive(Default)]
-struct Entries {
+struct LedgerState {
     /// vBuckets whose persisted seqno is above their synced one.
     unsynced: BTreeMap<VbId, Arc<Vb>>,
     /// When the oldest unsynced batch was written.
@@ -23,15 +23,15 @@ struct Entries {
 }
 
 /// A vBucket's persisted seqno at the time when a sync began.
-pub(super) struct NotedVb {
+pub(super) struct PersistedVb {
     pub(super) vb: Arc<Vb>,
     pub(super) generation: u64,
     pub(super) persisted: Seqno,
 }
 
-impl Ledger {
+impl SyncLedger {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Rank::Leaf, Entries::default()))
+        Self(Mutex::new(LockRank::Leaf, LedgerState::default()))
     }
 
     /// Notes that a batch of `bytes` bytes changed these vBuckets. Returns whether it is the only
@@ -63,9 +63,9 @@ impl Ledger {
     }
 
     /// Returns each unsynced vBucket with its persisted seqno.
-    pub(super) fn note_unsynced(&self) -> Vec<NotedVb> {
+    pub(super) fn note_unsynced(&self) -> Vec<PersistedVb> {
         let entries = self.0.lock();
-        let noted = entries.unsynced.values().map(|vb| NotedVb {
+        let noted = entries.unsynced.values().map(|vb| PersistedVb {
             vb: Arc::clone(vb),
             generation: vb.cell.generation(),
             persisted: vb.cell.persisted(),

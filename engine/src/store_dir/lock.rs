@@ -16,7 +16,7 @@
 
 use super::names::{LOCK, LOCK_NEW};
 use crate::error::{Error, Result};
-use crate::process::Opener;
+use crate::process::OpenerProcess;
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use std::collections::BTreeMap;
@@ -36,7 +36,7 @@ pub(crate) enum Access {
 
 /// How this process has a directory open.
 #[derive(Debug)]
-enum OpenHere {
+enum ProcessLock {
     ToWrite,
     /// By this number of engines.
     ToRead(u64),
@@ -44,14 +44,14 @@ enum OpenHere {
 
 /// The directories that this process has open, by device and inode. Global, because it must cover
 /// all engines of the process.
-static OPEN_HERE: Mutex<BTreeMap<(u64, u64), OpenHere>> = Mutex::new(BTreeMap::new());
+static OPEN_HERE: Mutex<BTreeMap<(u64, u64), ProcessLock>> = Mutex::new(BTreeMap::new());
 
 /// Holds the lock of a store until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DirLock {
     file: File,
     identity: (u64, u64),
-    opener: Opener,
+    opener: OpenerProcess,
 }
 
 impl DirLock {
@@ -64,13 +64,13 @@ impl DirLock {
         identity: (u64, u64),
         lock_file: &Path,
         access: Access,
-        opener: &Opener,
+        opener: &OpenerProcess,
     ) -> Result<Self> {
         // Held until the end, so that two threads cannot both find the directory not open.
         let mut open_here = OPEN_HERE.lock();
         let readers = match (open_here.get(&identity), access) {
             (None, _) => 0,
-            (Some(OpenHere::ToRead(readers)), Access::Read) => *readers,
+            (Some(ProcessLock::ToRead(readers)), Access::Read) => *readers,
             (Some(_), _) => {
                 return Err(Error::Locked {
                     pid: Some(std::process::id()),
@@ -78,8 +78,8 @@ impl DirLock {
             }
         };
         let (file, entry) = match access {
-            Access::Write => (lock_to_write(lock_file)?, OpenHere::ToWrite),
-            Access::Read => (lock_to_read(lock_file)?, OpenHere::ToRead(readers + 1)),
+            Access::Write => (lock_to_write(lock_file)?, ProcessLock::ToWrite),
+            Access::Read => (lock_to_read(lock_file)?, ProcessLock::ToRead(readers + 1)),
         };
         open_here.insert(identity, entry);
         Ok(Self {
@@ -225,7 +225,7 @@ impl Drop for DirLock {
         // unlocked.
         let mut open_here = OPEN_HERE.lock();
         match open_here.get_mut(&self.identity) {
-            Some(OpenHere::ToRead(readers)) if *readers > 1 => *readers -= 1,
+            Some(ProcessLock::ToRead(readers)) if *readers > 1 => *readers -= 1,
             _ => drop(open_here.remove(&self.identity)),
         }
     }

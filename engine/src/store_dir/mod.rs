@@ -20,9 +20,9 @@ mod names;
 mod witness_file;
 
 pub(crate) use digest::data_files;
-pub(crate) use directory::{Home, has_marker};
+pub(crate) use directory::{StoreDir, has_marker};
 pub(crate) use lock::Access;
 pub(crate) use logs::sync_logs;
-pub(crate) use marker::{Marker, Phase};
+pub(crate) use marker::{CreationPhase, StoreMarker};
 pub(crate) use names::WITNESS;
 pub(crate) use witness_file::WitnessFile;

@@ -5,21 +5,21 @@ use std::time::Duration;
 use vbstore::metrics::names::Metric;
 
 /// Labels and a value.
-type Labelled = (HashMap<String, String>, f64);
+type LabelledValue = (HashMap<String, String>, f64);
 
 /// The figures of one scrape, added up over stores.
 #[derive(Debug)]
-pub(super) struct Figures {
+pub(super) struct ScrapedMetrics {
     pub(super) at: Duration,
-    samples: HashMap<String, Vec<Labelled>>,
+    samples: HashMap<String, Vec<LabelledValue>>,
 }
 
-impl Figures {
+impl ScrapedMetrics {
     /// Reads Prometheus' text format. Sums and counts of histograms are samples like others.
     pub(super) fn parse(text: &str, at: Duration) -> std::io::Result<Self> {
         let lines = text.lines().map(|line| Ok(line.to_owned()));
         let scrape = prometheus_parse::Scrape::parse(lines)?;
-        let mut samples: HashMap<String, Vec<Labelled>> = HashMap::new();
+        let mut samples: HashMap<String, Vec<LabelledValue>> = HashMap::new();
         for sample in scrape.samples {
             use prometheus_parse::Value;
             let (Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value)) =
@@ -70,9 +70,9 @@ impl Figures {
 
     /// Returns how much a counter rose a second since an earlier scrape.
     pub(super) fn rate(&self, earlier: &Self, metric: &Metric, value: Option<&str>) -> Option<f64> {
-        let of = |figures: &Self| match value {
-            Some(value) => figures.of(metric, value),
-            None => figures.sum(metric),
+        let of = |scraped: &Self| match value {
+            Some(value) => scraped.of(metric, value),
+            None => scraped.sum(metric),
         };
         let seconds = self.at.saturating_sub(earlier.at).as_secs_f64();
         let rose = of(self)? - of(earlier)?;
@@ -95,7 +95,7 @@ mod tests {
                  vbstore_stream_items_total{{source=\"disk\",store=\"b\"}} {b}\n\
                  vbstore_stream_items_total{{source=\"memory\",store=\"b\"}} 1\n"
             );
-            Figures::parse(&text, Duration::from_secs(at)).unwrap()
+            ScrapedMetrics::parse(&text, Duration::from_secs(at)).unwrap()
         };
         let (first, second) = (scrape(0, 1, 2), scrape(2, 5, 6));
         let items = &names::STREAM_ITEMS;

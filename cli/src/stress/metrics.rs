@@ -2,7 +2,7 @@
 
 use super::findings::Findings;
 use super::model::Model;
-use crate::follow::Followed;
+use crate::follow::FollowerReport;
 use crate::number::u64_from;
 use vbstore::MetricsSnapshot;
 use vbstore::metrics::names::{self, Metric};
@@ -12,7 +12,7 @@ use vbstore::metrics::number;
 pub(super) fn check(
     snapshot: &MetricsSnapshot,
     models: &[Model],
-    followed: &[Followed],
+    followed: &[FollowerReport],
     findings: &mut Findings,
 ) {
     let mut rows = of_driver(snapshot, models, findings);
@@ -33,10 +33,10 @@ pub(super) fn check(
 }
 
 /// A figure, what it is, and what it must be.
-type Row = (&'static str, Option<f64>, f64);
+type CheckRow = (&'static str, Option<f64>, f64);
 
 /// Figures that the driver knows too.
-fn of_driver(snapshot: &MetricsSnapshot, models: &[Model], findings: &Findings) -> Vec<Row> {
+fn of_driver(snapshot: &MetricsSnapshot, models: &[Model], findings: &Findings) -> Vec<CheckRow> {
     let done = findings.done;
     let of = |op| snapshot.value_by(&names::OPS, &[("op", op)]);
     let value = |metric: &Metric| snapshot.value(metric);
@@ -61,7 +61,7 @@ fn of_driver(snapshot: &MetricsSnapshot, models: &[Model], findings: &Findings) 
 }
 
 /// Figures that must agree with each other.
-fn of_themselves(snapshot: &MetricsSnapshot) -> Vec<Row> {
+fn of_themselves(snapshot: &MetricsSnapshot) -> Vec<CheckRow> {
     let value = |metric: &Metric| snapshot.value(metric);
     let kept = |metric: &Metric| value(metric).unwrap_or(-1.0);
     let sum = |metric: &Metric| snapshot.sum(metric);

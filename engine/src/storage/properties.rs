@@ -3,12 +3,12 @@
 use super::database::Storage;
 use super::error_map::map;
 use super::options::{DEFAULT, SUPERSEDED};
-use super::statistics::{RocksCounts, Statistics};
+use super::statistics::{RocksCounters, Statistics};
 use crate::error::Result;
 
 /// Properties of the whole database. Reading them takes microseconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RocksNow {
+pub(crate) struct RocksStats {
     pub(crate) snapshots: u64,
     pub(crate) oldest_time: u64,
     pub(crate) oldest_sequence: u64,
@@ -28,7 +28,7 @@ pub(crate) struct RocksNow {
 
 /// Sums over all families. Reading them takes milliseconds in a store with many vBuckets.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct RocksSums {
+pub(crate) struct RocksFamilyStats {
     pub(crate) live_sst: u64,
     pub(crate) total_sst: u64,
     pub(crate) live_data: u64,
@@ -54,10 +54,10 @@ const FILES: [&str; 7] = [
 
 impl Storage {
     /// Returns the properties of the whole database.
-    pub(crate) fn rocks_now(&self) -> Result<RocksNow> {
+    pub(crate) fn rocks_now(&self) -> Result<RocksStats> {
         let of = |name| Ok(self.property(name)?.unwrap_or(0));
         let shared = &self.shared;
-        Ok(RocksNow {
+        Ok(RocksStats {
             snapshots: of("rocksdb.num-snapshots")?,
             oldest_time: of("rocksdb.oldest-snapshot-time")?,
             oldest_sequence: of("rocksdb.oldest-snapshot-sequence")?,
@@ -77,13 +77,13 @@ impl Storage {
     }
 
     /// Returns RocksDB's statistics; `None` if the database was not opened for an engine.
-    pub(crate) fn rocks_counts(&self) -> Option<RocksCounts> {
+    pub(crate) fn rocks_counts(&self) -> Option<RocksCounters> {
         self.statistics.as_ref().map(Statistics::read)
     }
 
     /// Returns the sums over all families. Reads the properties of each family.
-    pub(crate) fn rocks_sums(&self) -> Result<RocksSums> {
-        let mut sums = RocksSums::default();
+    pub(crate) fn rocks_sums(&self) -> Result<RocksFamilyStats> {
+        let mut sums = RocksFamilyStats::default();
         for name in self.family_names() {
             let family = self.family(name)?;
             let of = |name: &str| -> Result<u64> {

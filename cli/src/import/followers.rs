@@ -1,19 +1,19 @@
 //! What follows the store while an import writes it.
 
-use crate::args::Import;
-use crate::follow::{self, Ending, Followed, Signals};
-use crate::output::{Failure, PROBLEM};
+use crate::args::ImportArgs;
+use crate::follow::{self, FinishOnDrop, FollowControl, FollowerReport};
+use crate::output::{CommandError, PROBLEM};
 use crate::store;
-use crate::tail::Files;
+use crate::tail::VbFiles;
 use serde_json::{Value, json};
 use std::sync::atomic::AtomicBool;
 use std::thread::Builder;
 use vbstore::{Engine, Streams, StreamsConfig, VbId};
 
 /// Consumers beside an import.
-pub(super) struct Beside {
+pub(super) struct ImportFollowers {
     streams: Streams,
-    signals: Signals,
+    signals: FollowControl,
     is_over: AtomicBool,
     /// The offset of the input at which some of them freeze.
     half: u64,
@@ -21,22 +21,22 @@ pub(super) struct Beside {
 
 /// Their outcome.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
-    followed: Vec<Followed>,
+pub(super) struct FollowersOutcome {
+    followed: Vec<FollowerReport>,
     tailed: Option<u64>,
     wrong: Vec<String>,
 }
 
-impl Beside {
+impl ImportFollowers {
     /// `None` if nothing is to follow.
-    pub(super) fn of(engine: &Engine, args: &Import) -> Result<Option<Self>, Failure> {
+    pub(super) fn of(engine: &Engine, args: &ImportArgs) -> Result<Option<Self>, CommandError> {
         if args.tail.is_none() && args.follow.streams == 0 {
             return Ok(None);
         }
         let size = std::fs::metadata(&args.file).map_or(0, |meta| meta.len());
         Ok(Some(Self {
             streams: Streams::start(engine, &StreamsConfig::default())?,
-            signals: Signals::default(),
+            signals: FollowControl::default(),
             is_over: AtomicBool::new(false),
             half: size / 2,
         }))
@@ -46,7 +46,7 @@ impl Beside {
     ///
     /// # Errors
     /// What something that follows it has failed with.
-    pub(super) fn note(&self, offset: u64) -> Result<(), Failure> {
+    pub(super) fn note(&self, offset: u64) -> Result<(), CommandError> {
         if offset >= self.half {
             self.signals.freeze();
         }
@@ -59,18 +59,18 @@ impl Beside {
     /// What the import failed with, or what follows it.
     pub(super) fn run(
         &self,
-        args: &Import,
-        import: impl FnOnce() -> Result<(), Failure>,
-    ) -> Result<Outcome, Failure> {
+        args: &ImportArgs,
+        import: impl FnOnce() -> Result<(), CommandError>,
+    ) -> Result<FollowersOutcome, CommandError> {
         let engine = self.streams.engine();
         let all: Vec<VbId> = (0..engine.vbuckets()).map(VbId::new).collect();
         std::thread::scope(|scope| {
-            let ending = Ending::new(&self.signals, &self.is_over);
+            let ending = FinishOnDrop::new(&self.signals, &self.is_over);
             let files = match &args.tail {
                 None => None,
                 Some(dir) => {
                     let vbs = store::vbuckets(engine, None)?;
-                    let files = Files::create(dir, &self.streams, vbs)?;
+                    let files = VbFiles::create(dir, &self.streams, vbs)?;
                     let thread = Builder::new().name("tail".to_owned());
                     Some(thread.spawn_scoped(scope, || files.follow(&self.is_over))?)
                 }
@@ -93,7 +93,7 @@ impl Beside {
                 None => None,
                 Some(thread) => {
                     let joined = thread.join();
-                    let panicked = |_| Failure::new(PROBLEM, "panic", "the tail panicked");
+                    let panicked = |_| CommandError::new(PROBLEM, "panic", "the tail panicked");
                     Some(joined.map_err(panicked)?)
                 }
             };
@@ -103,7 +103,7 @@ impl Beside {
             let tailed = tailed.transpose()?;
             let mut wrong = follow::compare(engine, &followed)?;
             wrong.extend(followed.iter().flat_map(|one| one.wrong.iter().cloned()));
-            let outcome = Outcome {
+            let outcome = FollowersOutcome {
                 followed,
                 tailed,
                 wrong,
@@ -113,13 +113,13 @@ impl Beside {
     }
 }
 
-impl Outcome {
+impl FollowersOutcome {
     pub(super) fn is_ok(&self) -> bool {
         self.wrong.is_empty()
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let sum = |of: fn(&Followed) -> u64| {
+        let sum = |of: fn(&FollowerReport) -> u64| {
             let sum: u64 = self.followed.iter().map(of).sum();
             sum
         };

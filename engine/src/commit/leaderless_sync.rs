@@ -22,7 +22,7 @@
 
 use super::committer::Committer;
 use super::lead::Lead;
-use super::ledger::NotedVb;
+use super::sync_ledger::PersistedVb;
 use super::syncs::Syncs;
 use crate::error::Result;
 use crate::failpoint::{MaybeFailpoints, place};
@@ -34,7 +34,7 @@ use std::time::Duration;
 use vbstore_core::Clock;
 
 /// Syncs the log while other threads go on flushing.
-pub(crate) struct SyncAside {
+pub(crate) struct LeaderlessSync {
     pub(crate) committer: Arc<Committer>,
     pub(crate) syncs: Arc<Syncs>,
     pub(crate) gate: Arc<Gate>,
@@ -44,14 +44,14 @@ pub(crate) struct SyncAside {
 }
 
 /// What a sync beside the lead covers.
-struct Noted {
+struct PendingSync {
     /// RocksDB's last sequence number.
     sequence: u64,
-    vbs: Vec<NotedVb>,
+    vbs: Vec<PersistedVb>,
     at: Duration,
 }
 
-impl SyncAside {
+impl LeaderlessSync {
     /// Syncs everything that is persisted now. The module docs have the protocol. The caller does
     /// not hold the lead. A failure is recorded in the health.
     pub(crate) fn run(&self) -> Result<()> {
@@ -64,7 +64,7 @@ impl SyncAside {
         };
         // An error here is not recorded in the health: the storage is gone only after a close that
         // has synced everything.
-        let storage = self.gate.lend_while_closing()?;
+        let storage = self.gate.acquire_while_closing()?;
         let synced = self.sync(&storage);
         drop(storage);
         synced.inspect_err(|error| self.health.note(error).run())?;
@@ -75,13 +75,13 @@ impl SyncAside {
     }
 
     /// Step 1. Returns `None` if everything is synced.
-    fn note(&self) -> Result<Option<Noted>> {
+    fn note(&self) -> Result<Option<PendingSync>> {
         let vbs = self.syncs.ledger.note_unsynced();
         if vbs.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Noted {
-            sequence: self.gate.lend_while_closing()?.rocks_sequence(),
+        Ok(Some(PendingSync {
+            sequence: self.gate.acquire_while_closing()?.rocks_sequence(),
             vbs,
             at: self.clock.monotonic(),
         }))
@@ -97,7 +97,7 @@ impl SyncAside {
     }
 
     /// Step 3. The witness is recorded before the seqnos are published.
-    fn publish_as_leader(&self, lead: &mut Lead<'_>, noted: &Noted) -> Result<()> {
+    fn publish_as_leader(&self, lead: &mut Lead<'_>, noted: &PendingSync) -> Result<()> {
         if self.health.check().is_err() {
             return Ok(());
         }

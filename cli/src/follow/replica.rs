@@ -1,6 +1,6 @@
 //! A copy of a vBucket, as small as a comparison needs: which key is at which seqno.
 
-use crate::output::Failure;
+use crate::output::CommandError;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use vbstore::{KeyRange, PageForm, Seqno, VBucket};
@@ -15,14 +15,14 @@ pub(crate) fn key_hash(key: &[u8]) -> u64 {
 /// Which keys have a value, and since which seqno. Two copies with the same digest are the same, but
 /// for a collision of 64 bits.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Copy {
+pub(crate) struct Replica {
     live: HashMap<u64, u64>,
     digest: u64,
 }
 
-impl Copy {
+impl Replica {
     /// The copy of what a vBucket holds now.
-    pub(crate) fn of(vb: &VBucket) -> Result<Self, Failure> {
+    pub(crate) fn of(vb: &VBucket) -> Result<Self, CommandError> {
         let mut copy = Self::default();
         let mut next = Some(KeyRange::all());
         while let Some(range) = next {
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_digest_says_what_is_there_whatever_the_way() {
-        let (mut a, mut b) = (Copy::default(), Copy::default());
+        let (mut a, mut b) = (Replica::default(), Replica::default());
         a.apply(1, Seqno::new(1), true);
         a.apply(2, Seqno::new(2), true);
         a.apply(1, Seqno::new(3), true);
@@ -79,6 +79,6 @@ mod tests {
         a.apply(2, Seqno::new(4), false);
         assert_ne!(a.digest(), b.digest());
         a.apply(1, Seqno::new(5), false);
-        assert_eq!(a.digest(), Copy::default().digest());
+        assert_eq!(a.digest(), Replica::default().digest());
     }
 }

@@ -7,22 +7,22 @@
 use crate::wakers::Wakers;
 use std::sync::Arc;
 use vbstore_core::lock_order::assert_none_held;
-use vbstore_core::vbucket::Fired;
-use vbstore_core::{Checkpoints, Item, Sealed};
+use vbstore_core::vbucket::FiredWakers;
+use vbstore_core::{Checkpoints, Item, SealedCheckpoint};
 
 /// Collects wakers to call and changes to drop once no lock is held.
 #[derive(Default)]
 #[must_use = "call `run` once no lock is held"]
-pub(crate) struct Wakes {
-    fired: Vec<Fired>,
-    freed: Vec<Arc<Sealed>>,
+pub(crate) struct DeferredWork {
+    fired: Vec<FiredWakers>,
+    freed: Vec<Arc<SealedCheckpoint>>,
     replaced: Vec<Arc<Item>>,
     forgotten: Vec<Checkpoints>,
 }
 
-impl Wakes {
+impl DeferredWork {
     /// Adds wakers to call.
-    pub(crate) fn wake(&mut self, fired: Fired) {
+    pub(crate) fn wake(&mut self, fired: FiredWakers) {
         // Usually there are none. Skipping those avoids an allocation in every write.
         if !fired.is_empty() {
             self.fired.push(fired);
@@ -30,7 +30,7 @@ impl Wakes {
     }
 
     /// Adds a freed checkpoint.
-    pub(crate) fn free(&mut self, freed: Arc<Sealed>) {
+    pub(crate) fn free(&mut self, freed: Arc<SealedCheckpoint>) {
         self.freed.push(freed);
     }
 
