@@ -63,6 +63,7 @@ impl Gate {
     /// [`Error::Closed`] once a close has begun; [`Error::Forked`].
     pub(crate) fn lend(&self) -> Result<Lent<'_>> {
         self.check_process()?;
+        // ORDER: entered first, checked second; see the protocol.
         let lent = self.lend_while_closing()?;
         if self.is_closing() {
             return Err(Error::Closed);
