@@ -218,13 +218,12 @@ impl Tuning {
             2,
             100,
         )?;
-        let below_high = u64::from(self.memory_high_percent) - 1;
-        check(
-            "memory_low_percent",
-            u64::from(self.memory_low_percent),
-            1,
-            below_high,
-        )?;
+        let (low, high) = (self.memory_low_percent, self.memory_high_percent);
+        if !(1..high).contains(&low) {
+            let max = high - 1;
+            let detail = format!("{low} is not between 1 and {max}, below memory_high_percent");
+            return Err(Error::invalid("memory_low_percent", detail));
+        }
         check_interval("flush_interval", self.flush_interval)?;
         check_interval("sync_interval", self.sync_interval)?;
         check(

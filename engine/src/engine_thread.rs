@@ -20,6 +20,7 @@ thread_local! {
 pub(crate) fn step<R>(step: impl FnOnce() -> R) -> R {
     IS_IN_STEP.set(true);
     let result = step();
+    // Before the deferred work, which may be a close: a close refuses to run in a step.
     IS_IN_STEP.set(false);
     for work in PUT_OFF.take() {
         work();

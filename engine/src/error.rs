@@ -125,8 +125,8 @@ pub enum Error {
     },
     /// Another engine, in this process or in another, has the store open.
     Locked {
-        /// The process that has the store open to write. `None` if only engines that read have it
-        /// open, since these do not record their pid.
+        /// The process that has the store open to write, if known. Engines that read do not record
+        /// their pid, so it is `None` if only such engines have the store open.
         pid: Option<u32>,
     },
     /// The engine is closed or closing.

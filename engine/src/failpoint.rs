@@ -1,7 +1,7 @@
 //! Failpoints: places where a test can make an engine fail, panic, abort or wait.
 //!
 //! Each engine has a registry of its own, so that tests can run side by side. In an engine without
-//! one, a place costs one branch. This is for tests only; a program does not need it.
+//! one, a place costs one comparison. This is for tests only; a program does not need it.
 
 use crate::error::{Error, Result};
 use parking_lot::{Condvar, Mutex};
@@ -220,6 +220,7 @@ impl Failpoints {
         *count += 1;
         drop(hits);
 
+        // Cloned, so that the lock is not held while the action waits or panics.
         let action = {
             let mut armed = self.armed.lock();
             match armed.get_mut(place) {

@@ -146,16 +146,16 @@ impl Engine {
         })
     }
 
-    /// Reads slices for streams, one for each ask, through one db snapshot. The db snapshot is
-    /// opened by this call and released before it returns.
+    /// Reads slices for streams, one for each of `asks`, through one db snapshot. The db snapshot
+    /// is opened by this call and released before it returns.
     ///
     /// All slices share the budget. Its time begins when the db snapshot is open. Only the first
-    /// item of the first slice may exceed it. The next ask is read only if all slices so far have
+    /// item of the first slice may exceed it. The next slice is read only if all slices so far have
     /// reached the end of their vBuckets, so the result may be shorter than `asks`. It has at least
     /// one entry unless `asks` is empty.
     ///
-    /// An entry is an error if reading that ask failed or panicked ([`Error::StreamPanicked`]), or
-    /// if its vBucket was deleted meanwhile ([`Error::VbGone`]). The other entries are not
+    /// An entry is an error if reading that slice failed or panicked ([`Error::StreamPanicked`]),
+    /// or if its vBucket was deleted meanwhile ([`Error::VbGone`]). The other entries are not
     /// affected.
     ///
     /// # Errors

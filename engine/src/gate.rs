@@ -63,6 +63,7 @@ impl Gate {
     /// [`Error::Closed`] once a close has begun; [`Error::Forked`].
     pub(crate) fn acquire(&self) -> Result<StorageGuard<'_>> {
         self.check_process()?;
+        // ORDER: entered first, checked second; see the protocol.
         let lent = self.acquire_while_closing()?;
         if self.is_closing() {
             return Err(Error::Closed);

@@ -35,6 +35,7 @@ impl OpenerProcess {
 
     /// Returns whether the current process is another one. Costs one load.
     pub(crate) fn is_other(&self) -> bool {
+        // Asked on a clone: a guard reports each fork only once, and this must stay true.
         self.forks.clone().detected_fork()
     }
 

@@ -81,14 +81,7 @@ pub(super) fn compare(
             // Damage that goes beyond the witness fails here, before anything is written.
             load(&look(OpenScope::Everything)?, vbuckets)?;
             tracing::warn!(%error, "data loss accepted: a new witness is written");
-            let witness = WitnessFile::create(&store_dir.witness(), store)?;
-            store_dir.sync()?;
-            return Ok(Comparison {
-                witness,
-                last_stop: LastStop::Unclean,
-                is_copy: false,
-                begins_branches: true,
-            });
+            return without_witness(store_dir, store);
         }
         Err(error) => return Err(error),
     };
@@ -137,5 +130,18 @@ pub(super) fn compare(
         last_stop,
         is_copy,
         begins_branches: is_copy || is_short || request.new_branch,
+    })
+}
+
+/// Writes a new witness in place of one that cannot be read. What was synced is not known, so every
+/// vBucket begins a new branch.
+fn without_witness(store_dir: &StoreDir, store: StoreUuid) -> Result<Comparison> {
+    let witness = WitnessFile::create(&store_dir.witness(), store)?;
+    store_dir.sync()?;
+    Ok(Comparison {
+        witness,
+        last_stop: LastStop::Unclean,
+        is_copy: false,
+        begins_branches: true,
     })
 }

@@ -36,6 +36,7 @@ impl StartedThreads {
             .name("vbstore-probe".to_owned())
             .stack_size(STACK)
             .spawn(move || {
+                // Nothing is ever sent: this returns when the sender is dropped.
                 let _ = ended.recv();
             })
             .map_err(|e| Error::io("start a thread", e))?;
