@@ -167,7 +167,8 @@ fn a_cursor_registered_within_the_open_checkpoint_seals_it() {
     append(&mut c, 1, "a");
     append(&mut c, 2, "b");
     let id = c.register(Seqno::new(1)).unwrap();
-    // Were it not sealed, this would take away what the cursor has read, and its count with it.
+    // Without sealing, this would replace a change that the cursor has read, and make its count
+    // wrong.
     append(&mut c, 3, "a");
     assert_eq!(c.lag(id).unwrap().items, 2);
     assert_eq!(read(&mut c, id, 0, 9), Some((vec![2], 2)));
@@ -290,8 +291,8 @@ fn an_empty_checkpoint_is_never_sealed() {
     assert_eq!((c.high_seqno(), c.memory()), (Seqno::ZERO, 0));
 }
 
-/// Compares every total with the entries themselves. `cursors` has where each cursor is; one that was
-/// dropped is gone.
+/// Compares every total with the entries themselves. `cursors` has the expected place of each
+/// cursor; dropped ones are skipped.
 fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
     let sealed = || c.sealed.iter().flat_map(|s| s.entries.iter());
     let all: Vec<&Entry> = sealed().chain(c.open.entries.values()).collect();
@@ -322,8 +323,8 @@ fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
     assert_eq!((figures.cursors, c.cursors()), (u64_from(count), count));
 }
 
-/// A thousand histories of everything that moves a total; keys of different lengths, so that bytes and
-/// items are not told apart by a factor.
+/// Runs a thousand random histories of everything that moves a total. Keys differ in length, so
+/// that bytes and items are not proportional.
 #[test]
 fn every_total_agrees_with_the_entries_whatever_happens() {
     let mut state: u64 = 1;
@@ -336,7 +337,8 @@ fn every_total_agrees_with_the_entries_whatever_happens() {
     for _ in 0..1_000 {
         let mut c = Checkpoints::new(Seqno::ZERO);
         let mut cursors: Vec<(CursorId, Seqno)> = Vec::new();
-        // Many keys now and then: checkpoints with more entries than are compared when sealed.
+        // Many keys in some histories: checkpoints with more entries than are recounted when
+        // sealed.
         let keys = [3, 40][usize::try_from(draw(2)).unwrap()];
         let mut expected_memory = 0;
         for _ in 0..120 {
@@ -386,7 +388,7 @@ fn every_total_agrees_with_the_entries_whatever_happens() {
 }
 
 #[test]
-#[should_panic(expected = "no flush of this vBucket is under way")]
+#[should_panic(expected = "no flush of this vBucket is in progress")]
 fn a_flush_ends_once() {
     let mut c = Checkpoints::new(Seqno::ZERO);
     append(&mut c, 1, "a");
