@@ -72,6 +72,7 @@ impl FailoverLog {
 
     /// Writes the record into `out`, which is cleared first.
     pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) {
+        // Counts without a conversion that could fail; there are at most `ENTRIES_MAX` entries.
         let count = self.entries.iter().fold(0_u16, |count, _| count + 1);
         let mut writer = Writer::versioned(out, self.entries.len() * 16 + 8, VERSION).u16(count);
         for entry in &self.entries {

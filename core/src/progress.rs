@@ -127,6 +127,8 @@ impl Progress {
         let (complete, end_min) = if is_from_zero || request.is_complete() {
             (start, start)
         } else {
+            // Inside a snapshot the copy was last complete at its start, and is not again below its
+            // end.
             (request.snap_start, request.snap_end)
         };
         Self {
@@ -135,6 +137,7 @@ impl Progress {
             complete,
             announced: None,
             end_min,
+            // A consumer without any change cannot lack what was purged before it began.
             purge_seqno: if is_from_zero {
                 purge_seqno
             } else {

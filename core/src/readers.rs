@@ -237,6 +237,7 @@ impl Readers {
         let mut figures = ReaderFigures::default();
         let mut after = 0;
         loop {
+            // The list's lock is released between turns, so a long list does not block admissions.
             let turn = self.turn(after);
             for (id, reader) in &turn {
                 figures.add(reader);

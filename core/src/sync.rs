@@ -23,8 +23,8 @@ mod plain {
         mut guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> (MutexGuard<'a, T>, bool) {
-        let is_late = condvar.wait_for(&mut guard, timeout).timed_out();
-        (guard, is_late)
+        let is_timed_out = condvar.wait_for(&mut guard, timeout).timed_out();
+        (guard, is_timed_out)
     }
 }
 
@@ -132,8 +132,8 @@ impl Condvar {
         timeout: Duration,
     ) -> (MutexGuard<'a, T>, bool) {
         let MutexGuard { inner, held } = guard;
-        let (inner, is_late) = used::wait_for(&self.0, inner, timeout);
-        (MutexGuard { inner, held }, is_late)
+        let (inner, is_timed_out) = used::wait_for(&self.0, inner, timeout);
+        (MutexGuard { inner, held }, is_timed_out)
     }
 
     /// Wakes one waiting thread, if there is one.

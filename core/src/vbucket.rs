@@ -30,7 +30,6 @@
 //! - `core/src/branch.rs` says how a due branch begins.
 
 use crate::branch::Beginning;
-/// In memory: any crash may take the change back.
 use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
 use crate::failover_log::FailoverLog;
 use crate::filter::FilterDigest;
@@ -55,7 +54,7 @@ pub enum Visibility {
     Synced,
     /// In RocksDB's log: a power cut may take the change back.
     Persisted,
-    /// In memory: any crash may take it back.
+    /// In memory: any crash may take the change back.
     Memory,
 }
 
@@ -372,6 +371,7 @@ impl VbCell {
         let discarded = inner.checkpoints.reset();
         inner.state = state;
         inner.failover_log = failover_log;
+        // Streams of the old generation keep the old list and do not count for this one.
         inner.readers = Readers::new();
         inner.generation_end = Some(end);
         inner.max_cas = state.max_cas;
@@ -454,6 +454,7 @@ impl VbCell {
             Ok(start) => start,
             Err(answer) => return Ok(Admission::Refused(answer)),
         };
+        // Still under the lock, so that no purge decides between the answer and this.
         let reader = inner.readers.register(request.seqno, taker);
         Ok(Admission::Admitted { start, reader })
     }

@@ -141,6 +141,7 @@ impl Checkpoints {
     fn register_at(&mut self, position: Seqno) -> CursorId {
         let begins_in_open = self.open.entries.keys().next();
         if begins_in_open.is_some_and(|first| *first <= position) {
+            // A change that the cursor counts as read must not be replaced any more.
             self.seal();
         }
         let at = self.sealed.partition_point(|s| s.end <= position);
@@ -212,15 +213,8 @@ impl Checkpoints {
     ) -> Result<Option<MemoryRead>, NotInMemory> {
         let mut cursor = *self.cursors.by_id.get(&id).ok_or(NotInMemory)?;
         self.check_cursor(&cursor);
-        let end = if announced > cursor.position {
-            announced
-        } else {
-            let ends = self.sealed.partition_point(|s| s.end <= upto);
-            let last = self.sealed.range(..ends).next_back();
-            match last.map(|sealed| sealed.end) {
-                Some(end) if end > cursor.position && end >= end_min => end,
-                _ => return Ok(None),
-            }
+        let Some(end) = self.end_of_read(cursor.position, announced, upto, end_min) else {
+            return Ok(None);
         };
         let mut items = Vec::new();
         let mut bytes: u64 = 0;
@@ -231,6 +225,7 @@ impl Checkpoints {
             };
             let Some(entry) = sealed.entries.get(cursor.index) else {
                 at += 1;
+                // The ids of sealed checkpoints have no gaps.
                 cursor.checkpoint += 1;
                 cursor.index = 0;
                 continue;
@@ -264,6 +259,23 @@ impl Checkpoints {
             end,
             position,
         }))
+    }
+
+    /// Returns the end of a read from `position`, or `None` if there is nothing to read. The
+    /// arguments are those of [`Self::read`].
+    fn end_of_read(
+        &self,
+        position: Seqno,
+        announced: Seqno,
+        upto: Seqno,
+        end_min: Seqno,
+    ) -> Option<Seqno> {
+        if announced > position {
+            return Some(announced);
+        }
+        let ends = self.sealed.partition_point(|s| s.end <= upto);
+        let end = self.sealed.range(..ends).next_back()?.end;
+        (end > position && end >= end_min).then_some(end)
     }
 
     /// Returns the index of a cursor's checkpoint among the sealed ones, or their number if it is

@@ -207,6 +207,8 @@ impl Checkpoints {
         };
         self.open.entries.insert(seqno, entry);
         self.open.memory = self.open.memory + added - removed;
+        // A sync stays wanted after its change was replaced: the writer of that change may still
+        // wait for it.
         self.open.is_sync_wanted |= sync;
         self.high_seqno = seqno;
         Appended {
@@ -295,6 +297,8 @@ impl Checkpoints {
             .partition_point(|sealed| sealed.end <= self.persistence);
         for sealed in self.sealed.range(first..) {
             bytes += sealed.memory;
+            // The first one always passes: a checkpoint above the limit must be flushed too, and is
+            // never split.
             if !taken.is_empty() && bytes > bytes_max {
                 break;
             }

@@ -65,7 +65,7 @@ fn a_newer_change_replaces_an_older_one_only_in_the_open_checkpoint() {
     assert_eq!(
         previous(&taken, 4),
         Some(item(3, "a").meta),
-        "not what the disk has"
+        "not the change on disk"
     );
 }
 
@@ -96,10 +96,13 @@ fn a_failed_flush_takes_the_same_checkpoints_again_and_frees_none() {
     append(&mut c, 2, "a");
     assert!(
         c.free_oldest().is_none(),
-        "freed while the flush is under way"
+        "freed while the flush is in progress"
     );
     c.flush_failed();
-    assert!(c.free_oldest().is_none(), "freed though it is not on disk");
+    assert!(
+        c.free_oldest().is_none(),
+        "freed although it is not on disk"
+    );
 
     let second = c.begin_flush(u64::MAX);
 
@@ -188,7 +191,11 @@ fn a_read_goes_to_the_end_that_was_announced_and_no_further() {
             c.seal();
         }
     }
-    assert_eq!(read(&mut c, id, 0, 3), Some((vec![1, 2], 2)), "3 is no end");
+    assert_eq!(
+        read(&mut c, id, 0, 3),
+        Some((vec![1, 2], 2)),
+        "3 is not an end"
+    );
     let one = ReadLimit { items: 1, ..ALL };
     let first = c.read(id, Seqno::new(2), Seqno::new(6), Seqno::ZERO, one);
     let first = first.unwrap().unwrap();
@@ -224,7 +231,7 @@ fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
         c.register(Seqno::ZERO).unwrap(),
     );
     append(&mut c, 1, "a");
-    assert!(c.drop_lowest().is_none(), "behind nothing that is on disk");
+    assert!(c.drop_lowest().is_none(), "nothing on disk is unread");
     c.begin_flush(u64::MAX);
     assert!(c.drop_lowest().is_none(), "not on disk yet");
     c.flush_succeeded();
@@ -244,11 +251,7 @@ fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
     assert_eq!(c.cursors(), 2);
     drop(c.reset());
     assert_eq!(c.cursors(), 0);
-    assert_ne!(
-        c.register(Seqno::ZERO).unwrap(),
-        slow,
-        "ids are not used twice"
-    );
+    assert_ne!(c.register(Seqno::ZERO).unwrap(), slow, "an id was reused");
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub enum Place<'a> {
 impl Place<'_> {
     fn crc(&self) -> crc32fast::Hasher {
         let mut hasher = crc32fast::Hasher::new();
+        // The tag tells equal keys of different families apart.
         let (tag, vb, key) = match *self {
             Self::Document(vb, key) => (b'd', vb.get(), key),
             Self::Index(vb, key) => (b'k', vb.get(), key),
