@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Turns a Debian package index into JSON lines, one object for each record.
+"""Converts a Debian package index to JSON lines, one object for each record.
 
     apt-cache dumpavail | examples/apt-to-jsonl.py > packages.jsonl
     examples/apt-to-jsonl.py --limit 100 /var/lib/apt/lists/*_Packages
 
-Every field of a record is kept as a string, in the order of the index; the lines of a
-folded field are joined by a line feed. A field "key" of the form Package:Architecture=Version
-is put in front. Keys that occur more than once are counted on standard error.
+Every field of a record is a string, in the order of the index. The lines of a folded field
+are joined by line feeds. The first field, "key", has the form Package:Architecture=Version.
+The number of records with a key that occurred before is printed on standard error.
 
---short keeps a few fields only, under names of their own (key, name, version, section, size,
-description); examples/sample.jsonl was made by
+--short keeps a few fields only and renames them: key, name, version, section, size,
+description. examples/sample.jsonl was made by
 
     apt-cache dumpavail | examples/apt-to-jsonl.py --short --every 31 --limit 2000
 """
@@ -20,7 +20,7 @@ import sys
 
 
 def records(lines):
-    """Yields the records of an index as dicts; blank lines part them."""
+    """Yields the records of an index as dicts. Blank lines separate them."""
     record, field = {}, None
     for number, line in enumerate(lines, start=1):
         line = line.rstrip("\r\n")
@@ -30,7 +30,7 @@ def records(lines):
             record, field = {}, None
         elif line[0] in " \t":
             if field is None:
-                raise ValueError(f"line {number}: a continuation line without a field")
+                raise ValueError(f"line {number}: a continuation line before the first field of a record")
             record[field] += "\n" + line[1:]
         else:
             field, colon, value = line.partition(":")
@@ -42,7 +42,7 @@ def records(lines):
 
 
 def with_key(record):
-    """Returns the record with its key in front."""
+    """Returns the record with its key as the first field."""
     for field in ("Package", "Architecture", "Version"):
         if not record.get(field):
             name = record.get("Package", "without a name")
@@ -52,7 +52,7 @@ def with_key(record):
 
 
 def short(record):
-    """Returns the few fields of a sample record."""
+    """Returns the fields of a record that --short keeps, under their new names."""
     return {
         "key": record["key"],
         "name": record["Package"],
@@ -64,29 +64,31 @@ def short(record):
 
 
 def arguments():
-    """Reads the command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
-        description="Turns a Debian package index into JSON lines.",
+        description="Converts a Debian package index to JSON lines.",
         epilog="Example: apt-cache dumpavail | examples/apt-to-jsonl.py > packages.jsonl",
     )
     parser.add_argument("file", nargs="?", help="a Packages file (default: standard input)")
     parser.add_argument("--limit", type=natural, metavar="N", help="stop after N records")
     parser.add_argument(
-        "--every", type=natural, metavar="N", default=1, help="take every Nth record only"
+        "--every", type=natural, metavar="N", default=1, help="convert every Nth record only"
     )
-    parser.add_argument("--short", action="store_true", help="a few fields under short names")
+    parser.add_argument(
+        "--short", action="store_true", help="keep a few fields only, under short names"
+    )
     return parser.parse_args()
 
 
 def natural(text):
-    """Reads a whole number above 0."""
+    """Parses a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def convert(lines, options, out):
-    """Writes the chosen records; returns how many, and how many had a key seen before."""
+    """Writes the selected records. Returns their number and the number of duplicate keys."""
     seen = set()
     written = duplicates = 0
     for index, record in enumerate(records(lines)):
@@ -116,7 +118,7 @@ def main():
             written, duplicates = convert(sys.stdin, options, sys.stdout)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader, head for one, has seen enough.
+        # The reader of the pipe, for example head, has exited. That is not an error.
         sys.stderr.close()
         return 0
     except (OSError, ValueError) as error:

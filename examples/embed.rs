@@ -1,8 +1,10 @@
-//! Opens a store, writes with each durability, reads in key order, and follows what changed in
-//! bounded slices. Built by `cargo build --release --workspace --examples`, into
-//! `release/examples/embed` of the target directory.
+//! Opens a store, writes with two durabilities, reads in key order, and reads the changes in
+//! bounded slices.
+//!
+//! `cargo build --release --workspace --examples` builds it as `release/examples/embed` in the
+//! target directory.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, reason = "an example prints what it does")]
 
 use std::error::Error;
 use vbstore::{
@@ -20,17 +22,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         .open()?;
     let vb = engine.for_key("any");
 
-    // Synced unless something else is asked for.
+    // A write is synced by default; `Logged` waits for RocksDB's log only.
     let first = vb.set("user::1", "Ann")?;
     vb.write(Change::set("user::2", "Ben"), Durability::Logged)?;
-    // Many writes in flight from one thread, then one wait.
+    // One thread can have many writes in flight and wait for all of them together.
     let tickets: Result<Vec<_>, _> = (3..100)
         .map(|n| vb.set_nowait(format!("user::{n}"), "somebody"))
         .collect();
     for ticket in tickets? {
         ticket.wait()?;
     }
-    // Only if nobody has changed it since.
+    // Replaces the document only if it was not changed since `first`.
     vb.write(
         Change::replace("user::1", "Anna").cas(first.cas),
         Durability::Synced,
@@ -42,7 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{}", String::from_utf8_lossy(&entry.key));
     }
 
-    // What changed, in order. Keep the position, and go on from it whenever you like.
+    // The newest change of each key, in the order of seqnos. A program may keep the position and
+    // continue from it at any time.
     let mut range = SeqnoRange::above(Seqno::ZERO);
     let budget = SliceBudget {
         items_max: 20,

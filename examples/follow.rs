@@ -1,8 +1,10 @@
-//! Follows a vBucket: everything that is there, then what comes, with a position that survives.
-//! Built by `cargo build --release --workspace --examples`, into `release/examples/follow` of the
+//! Follows a vBucket: copies its contents, then applies its changes, with a position that survives
+//! a restart.
+//!
+//! `cargo build --release --workspace --examples` builds it as `release/examples/follow` in the
 //! target directory.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, reason = "an example prints what it does")]
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -11,7 +13,7 @@ use vbstore::{
     Streams, StreamsConfig, VBucket,
 };
 
-/// A copy of a vBucket. A program that resumes keeps it, and the position, in one transaction.
+/// A copy of a vBucket. A program that resumes stores the copy and the position in one transaction.
 #[derive(Default)]
 struct Copy {
     documents: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -25,8 +27,8 @@ impl Copy {
         let mut consumer = streams.consumer("copy", &ConsumerConfig::default())?;
         let request = StreamRequest::resume(vb.id(), self.position).until(high);
         if let OpenOutcome::Rollback { to, reason } = consumer.open(&request)? {
-            // One that keeps no earlier states begins again.
-            println!("told to go back to {to}: {}", reason.name());
+            // This copy keeps no earlier states, so it begins again from nothing.
+            println!("must roll back to {to}: {}", reason.name());
             *self = Self::default();
             return self.catch_up(streams, vb);
         }

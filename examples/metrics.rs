@@ -1,8 +1,10 @@
-//! Registers an engine's figures in a registry of the program's own, writes them as Prometheus reads
-//! them, and reads some of them as plain data. Built by `cargo build --release --workspace
-//! --examples`, into `release/examples/figures` of the target directory.
+//! Registers an engine's metrics in the program's own registry, renders them in the Prometheus text
+//! format, and reads one as plain data.
+//!
+//! `cargo build --release --workspace --examples` builds it as `release/examples/figures` in the
+//! target directory.
 
-#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+#![expect(clippy::print_stdout, reason = "an example prints what it does")]
 
 use std::error::Error;
 use vbstore::metrics::{names, render};
@@ -10,7 +12,8 @@ use vbstore::{Config, Engine, Registry};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
-    // A program that has a registry gives its own; several engines may share one, by name.
+    // A program passes the registry it has already. Several engines may share it; their names keep
+    // their metrics apart.
     let registry = Registry::new();
     let config = Config {
         vbuckets: Some(1),
@@ -23,8 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .open()?;
     engine.for_key("order::1").set("order::1", "a book")?;
 
-    // What a web server of the program answers, with the content type `TEXT_FORMAT`; a program that has
-    // none uses the crate `vbstore-exporter`.
+    // This is the response body for the program's web server, with the content type `TEXT_FORMAT`.
+    // A program without a web server uses the crate `vbstore-exporter`.
     let text = render(&registry)?;
     for line in text.lines() {
         if line.contains("vbstore_db_snapshots_open{") || line.contains("cursor_max_lag_items") {
@@ -32,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    // The same figures as plain data.
+    // The same metrics as plain data.
     let snapshot = engine.metrics_snapshot()?;
     let written = snapshot.value(&names::WRITTEN_ITEMS);
     println!("{} changes written", written.unwrap_or_default());

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows vbstore at work: imports real records, writes and reads under load while streams follow,
-# and verifies both stores. Everything it leaves is in ./run. Run by "make run".
+# Demonstrates vbstore: imports real records, writes and reads under load while streams follow,
+# and verifies both stores. All its output is in ./run. "make run" builds vbstore and runs this.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
@@ -9,7 +9,7 @@ records=examples/sample.jsonl
 seconds="${DEMO_SECONDS:-30}"
 report=./run/stress.json
 
-# Runs vbstore, shows what it prints and keeps it in ./run/NAME.log.
+# Runs vbstore with the arguments after NAME. Prints its output and copies it to ./run/NAME.log.
 step() {
   local name=$1
   shift
@@ -20,21 +20,21 @@ step() {
   fi
 }
 
-# Prints the last line that is not empty of what a step printed.
-said() { grep '[^[:space:]]' "./run/$1.log" | tail -n 1 || echo '(nothing)'; }
+# Prints the last non-empty line that a step printed.
+last_line() { grep '[^[:space:]]' "./run/$1.log" | tail -n 1 || echo '(nothing)'; }
 
-# Prints a number of the stress report.
-figure() {
+# Prints a number from the stress report.
+report_number() {
   local value
   value="$(grep -o "\"$1\"[[:space:]]*:[[:space:]]*-\?[0-9][0-9.eE+-]*" "$report" | head -n 1)" || {
-    printf 'run-demo: %s holds no number "%s"\n' "$report" "$1" >&2
+    printf 'run-demo: %s has no number "%s"\n' "$report" "$1" >&2
     exit 1
   }
   printf '%s\n' "${value##*[: ]}"
 }
 
 [ -x "$vbstore" ] || {
-  printf 'run-demo: there is no %s; run "make run"\n' "$vbstore" >&2
+  printf 'run-demo: %s is not built; run "make run"\n' "$vbstore" >&2
   exit 1
 }
 mkdir -p ./run
@@ -47,19 +47,19 @@ step stress stress --dir ./run/churn --seconds "$seconds" --seed 1 --writers 8 -
 step verify-demo verify --dir ./run/demo
 step verify-churn verify --dir ./run/churn
 
-operations="$(figure operations)"
-lost="$(figure lost)"
-age_ms="$(figure worst_db_snapshot_age_ms)"
+operations="$(report_number operations)"
+lost="$(report_number lost)"
+age_ms="$(report_number worst_db_snapshot_age_ms)"
 
 cat <<EOF
 
 In short
-  import        $(said import)
+  import        $(last_line import)
   stress        $operations operations in $seconds s, $lost acknowledged writes lost
-  streams       $(figure complete_markers_compared) copies compared at complete markers, all equal
+  streams       $(report_number complete_markers_compared) copies compared at the ends of snapshots, all equal
   db snapshots  the oldest ever open was $age_ms ms old
-  verify demo   $(said verify-demo)
-  verify churn  $(said verify-churn)
+  verify demo   $(last_line verify-demo)
+  verify churn  $(last_line verify-churn)
 EOF
 [ "$lost" = 0 ] || {
   printf 'run-demo: acknowledged writes were lost\n' >&2

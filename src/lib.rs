@@ -1,7 +1,7 @@
 //! An embedded, persistent key-value engine whose every change can be followed from any point.
 //!
-//! Keys live in *vBuckets*; every change of a vBucket gets the next *seqno*; a change is as durable
-//! as its writer asked before the write returns, and synced unless it asked for less.
+//! Keys live in *vBuckets*, the shards of the key space. Every change of a vBucket gets the next
+//! *seqno*. A write returns when it is as durable as its caller asked, which is synced by default.
 //!
 //! ```
 //! use vbstore::{Engine, PageForm, VbId};
@@ -16,7 +16,7 @@
 //! assert_eq!(document.value, "green");
 //! assert_eq!(document.meta.cas, written.cas);
 //!
-//! // A key belongs to the vBucket that its hash says: those of a prefix are in all vBuckets.
+//! // The hash of a key selects its vBucket, so the keys with a prefix are spread over all of them.
 //! engine.for_key("fruit::pear").set("fruit::pear", "yellow")?;
 //! let mut fruits = Vec::new();
 //! for vb in (0..engine.vbuckets()).map(VbId::new) {
@@ -26,7 +26,7 @@
 //! fruits.sort();
 //! assert_eq!(fruits, ["fruit::apple", "fruit::pear"]);
 //!
-//! // What changed, from the beginning, and what changes from now on.
+//! // A stream delivers every change from the beginning, then new changes as they are made.
 //! use vbstore::{ConsumerConfig, Event, StreamRequest, Streams, StreamsConfig};
 //! let vb = engine.for_key("fruit::apple").id();
 //! let streams = Streams::start(&engine, &StreamsConfig::default())?;
@@ -42,8 +42,8 @@
 //! # }
 //! ```
 //!
-//! What it is not: a server (it opens no port), a cluster (nothing is replicated), or a query
-//! engine. It runs on Linux.
+//! vbstore is not a server (it opens no port), not a cluster (nothing is replicated) and not a
+//! query engine. It runs on Linux.
 
 pub use vbstore_backfill::{
     BackfillOrder, Consumer, ConsumerConfig, EndReason, Event, EventBatch, OpenOutcome, Positions,
@@ -69,7 +69,7 @@ pub use vbstore_metrics::{
     MetricsSnapshot, Registration, Registry, Telemetry,
 };
 
-/// The programs of the README: compiled by the tests of the documentation.
+/// Compiles and runs the programs of the README as documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,33 +1,36 @@
-//! Beginning a branch of a vBucket's history.
+//! Begins a branch of a vBucket's history after an unclean stop.
 //!
-//! After an unclean stop a consumer may have seen changes above a vBucket's recovered high seqno that
-//! are lost. Their seqnos will be given to other changes, so those must belong to another branch. The
-//! branch begins with the first of them and not when the store is opened: a vBucket that nobody writes
-//! to keeps its failover log, however often the store stops, and the positions of its consumers with it.
-//! Until then the vBucket ends at its high seqno, and a position beyond it is told to go back.
+//! A consumer may have seen changes above a vBucket's recovered high seqno which the unclean stop
+//! lost. Their seqnos will be assigned to other changes, and those must belong to another branch.
+//! The branch begins with the first such change, not when the store is opened. So a vBucket without
+//! writes keeps its failover log, however often the store stops, and its consumers keep their
+//! positions. Until then the vBucket ends at its high seqno, and a consumer with a position above
+//! it must roll back.
 //!
 //! # Protocol
-//! - *Due* is remembered on disk: the store counts its unclean stops before anything else is written,
-//!   and each failover log says after how many its newest branch began. So a branch that did not begin
-//!   before a clean close, or before another stop, is due again at the next open.
-//! - A writer that finds a branch due gives up all its locks and takes the lead. The leader *prepares*
-//!   the branches of all vBuckets that wait, under their locks one by one, writes their state records
-//!   and failover logs in one synced batch without any vBucket's lock, and *publishes* each of them.
-//!   Only then is a seqno assigned: nobody can see a change of a branch that a crash could take back.
-//! - RocksDB shows a synced batch only after the sync. So whoever reads the new branch from disk before
-//!   it is published publishes it: otherwise a consumer could come back with a position of a branch
-//!   that the failover log in memory does not know.
-//! - Until the batch is written no change is assigned, so nothing else changes the vBucket's state but
-//!   whoever has the lead.
-//! - An attempt whose batch is not written keeps the name of the branch for the next one. Once the batch
-//!   is written the branch is published whatever follows: state record and failover log name the same
-//!   branch, in memory as on disk, before anything else can write one of them.
+//! - A branch is *due* if the store has had more unclean stops than when the vBucket's newest
+//!   branch began. Both counts are on disk: the store writes its own before anything else, and each
+//!   failover log has that of its newest branch. So a branch that did not begin before a clean
+//!   close or another stop is due again at the next open.
+//! - A writer that finds a branch due releases all its locks and takes the lead. The leader
+//!   *prepares* the branches of all vBuckets with waiting writers, locking one vBucket at a time.
+//!   It writes their state records and failover logs in one synced batch, with no vBucket locked,
+//!   and then *publishes* each branch. Only after that is a seqno assigned, so nobody sees a change
+//!   on a branch that a crash could take back.
+//! - RocksDB shows a synced batch to readers only after the sync. A stream that reads the new
+//!   branch from disk before it is published publishes it. Otherwise its consumer could return with
+//!   a position on a branch that the failover log in memory does not contain.
+//! - Until the batch is written no change is assigned, so only the leader changes the vBucket's
+//!   state.
+//! - If the batch is not written, the next attempt uses the same uuid for the branch. Once the
+//!   batch is written the branch is published, whatever fails afterwards. So the state record and
+//!   the failover log name the same branch, in memory as on disk, before either is written again.
 
 use crate::failover_log::FailoverLog;
 use crate::ids::{Cas, Seqno, VbUuid};
 use crate::record::VbState;
 
-/// A branch that is being written.
+/// A branch that was prepared and is not published yet.
 #[derive(Clone, Debug)]
 pub(crate) struct PendingBranch {
     uuid: VbUuid,
@@ -36,7 +39,7 @@ pub(crate) struct PendingBranch {
 }
 
 impl PendingBranch {
-    /// Prepares a branch that begins at `seqno`. `failover_log` is the vBucket's until now.
+    /// Prepares a branch that begins at `seqno`. `failover_log` is the vBucket's log without it.
     pub(crate) fn new(
         uuid: VbUuid,
         seqno: Seqno,
@@ -56,7 +59,7 @@ impl PendingBranch {
         self.uuid
     }
 
-    /// Returns the vBucket's state with the branch, given the one without it.
+    /// Returns `before`, the vBucket's state, with the uuid and the largest CAS of this branch.
     pub(crate) fn state(&self, before: VbState) -> VbState {
         VbState {
             uuid: self.uuid,

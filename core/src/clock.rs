@@ -1,13 +1,15 @@
-//! Where time comes from.
+//! The source of time.
 //!
-//! No other code reads the system's clocks (clippy refuses it), so that a test can move time by
-//! hand and a clock that jumps can be tried.
+//! Only this module reads the system's clocks; clippy enforces it. So a test can move time by hand
+//! and try a clock that jumps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A wall clock and a monotonic clock. Implementations are called from any thread, also while
-/// locks are held, and must not block.
+/// A wall clock and a monotonic clock.
+///
+/// An implementation is called from any thread, also while the engine holds locks. It must not
+/// block and must not call the engine.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Returns microseconds since 1970. May jump in both directions: nothing is ordered by it.
     fn wall_micros(&self) -> u64;
@@ -17,18 +19,18 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
 
     /// Returns whole seconds since 1970, the unit of an expiry.
     fn wall_seconds(&self) -> u32 {
-        // From 2106 on, every expiry has passed.
+        // The conversion overflows in 2106: from then on every expiry has passed.
         u32::try_from(self.wall_micros() / 1_000_000).unwrap_or(u32::MAX)
     }
 }
 
-/// Whole microseconds; a time beyond 584,000 years, which only a broken clock has, is the most there
-/// is.
+/// Converts to whole microseconds. A duration over 584,000 years, which only a broken clock
+/// reports, becomes `u64::MAX`.
 fn micros_of(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The system's clocks.
+/// The clocks of the operating system.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
@@ -60,7 +62,7 @@ impl Clock for SystemClock {
         reason = "the one place that reads the system's clock"
     )]
     fn wall_micros(&self) -> u64 {
-        // A clock before 1970 reads as 1970.
+        // A clock set before 1970 reads as 1970 rather than failing.
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -72,7 +74,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to. Starts at one million seconds after 1970.
+/// A clock for tests: it moves only when its methods are called. Starts one million seconds after
+/// 1970.
 #[derive(Debug)]
 pub struct ManualClock {
     wall: AtomicU64,
@@ -80,7 +83,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Returns a clock that stands still.
+    /// Returns a clock that does not move by itself.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -96,7 +99,7 @@ impl ManualClock {
         self.monotonic.fetch_add(micros, Ordering::SeqCst);
     }
 
-    /// Sets the wall clock, in microseconds since 1970, forwards or back.
+    /// Sets the wall clock, forwards or back, to `micros` since 1970. The monotonic clock stays.
     pub fn set_wall_micros(&self, micros: u64) {
         self.wall.store(micros, Ordering::SeqCst);
     }

@@ -1,34 +1,34 @@
-//! The failover log: the branches of a vBucket's history.
+//! The failover log: the branches of a vBucket's history, and their record on disk.
 
 use crate::ids::{Seqno, VbId, VbUuid};
 use crate::record::{RecordError, RecordLocation, RecordReader, RecordWriter};
 
-/// Most entries a log keeps; the oldest goes first. 25 is what Couchbase Server keeps.
+/// Maximum number of entries in a log; the oldest is removed first. Couchbase Server keeps 25 too.
 pub const ENTRIES_MAX: usize = 25;
 
-/// Since version 2 the record says after how many unclean stops the newest branch began.
+/// Version 2 added the number of unclean stops at which the newest branch began.
 const VERSION: u8 = 2;
 
-/// One branch: from `seqno` on, changes belong to `uuid`.
+/// One branch: changes above `seqno` belong to `uuid`, up to the next newer branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailoverEntry {
-    /// The branch.
+    /// Identifies the branch.
     pub uuid: VbUuid,
-    /// The high seqno at which it began.
+    /// The vBucket's high seqno when the branch began.
     pub seqno: Seqno,
 }
 
-/// The branches of one vBucket, newest first, never empty.
+/// The branches of one vBucket, newest first. Has at least one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailoverLog {
     entries: Vec<FailoverEntry>,
-    /// How many unclean stops the store had seen when the newest branch began.
+    /// The store's count of unclean stops when the newest branch began.
     unclean_stops: u64,
 }
 
 impl FailoverLog {
-    /// Returns the log of a vBucket that begins with this branch at seqno 0, in a store that has seen
-    /// so many unclean stops.
+    /// Returns the log of a new vBucket, whose only branch begins at seqno 0. `unclean_stops` is
+    /// the store's count at that moment.
     #[must_use]
     pub fn new(uuid: VbUuid, unclean_stops: u64) -> Self {
         Self {
@@ -40,9 +40,10 @@ impl FailoverLog {
         }
     }
 
-    /// Returns whether a branch has to begin before the next change: the store has seen an unclean stop
-    /// since the newest one began, so that a consumer may have seen changes above the vBucket's high
-    /// seqno which are lost. `unclean_stops` is how many it has seen.
+    /// Returns whether a new branch must begin before the next change.
+    ///
+    /// That is so if the store, with `unclean_stops` in all, has had an unclean stop since the
+    /// newest branch began: a consumer may have seen lost changes above the vBucket's high seqno.
     #[must_use]
     pub const fn is_branch_due(&self, unclean_stops: u64) -> bool {
         self.unclean_stops < unclean_stops
@@ -54,8 +55,8 @@ impl FailoverLog {
         &self.entries
     }
 
-    /// Begins a branch at `seqno`: entries above it are forgotten, and the oldest is if there
-    /// would be more than [`ENTRIES_MAX`]. `unclean_stops` is how many the store has seen.
+    /// Begins a branch at `seqno` and removes the entries above it. Removes the oldest entry too if
+    /// there would be more than [`ENTRIES_MAX`]. `unclean_stops` is the store's present count.
     pub fn begin(&mut self, uuid: VbUuid, seqno: Seqno, unclean_stops: u64) {
         self.unclean_stops = unclean_stops;
         self.entries.retain(|entry| entry.seqno <= seqno);
@@ -71,6 +72,7 @@ impl FailoverLog {
 
     /// Writes the record into `out`, which is cleared first.
     pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) {
+        // Counts without a conversion that could fail; there are at most `ENTRIES_MAX` entries.
         let count = self.entries.iter().fold(0_u16, |count, _| count + 1);
         let mut writer =
             RecordWriter::versioned(out, self.entries.len() * 16 + 8, VERSION).u16(count);
@@ -85,15 +87,17 @@ impl FailoverLog {
     /// Reads the record of `vb`.
     ///
     /// # Errors
-    /// When version, checksum or length is not what it should be, the log is empty or too long, a
-    /// uuid is 0, or seqnos rise from newer to older.
+    /// Fails if the version, checksum or length is wrong, the log is empty or too long, a uuid is
+    /// 0, or a newer entry has a lower seqno than an older one.
     pub fn decode(vb: VbId, record: &[u8]) -> Result<Self, RecordError> {
         let place = Self::storage_key(vb);
         let (version, mut reader) =
             RecordReader::open_up_to(record, RecordLocation::Named(&place), VERSION)?;
         let count = usize::from(reader.u16()?);
         if count == 0 || count > ENTRIES_MAX {
-            return Err(RecordError("failover log has no entry or too many"));
+            return Err(RecordError(
+                "the failover log is empty or has more than 25 entries",
+            ));
         }
         let mut entries: Vec<FailoverEntry> = Vec::with_capacity(count);
         for _ in 0..count {
@@ -102,18 +106,20 @@ impl FailoverLog {
                 seqno: Seqno::new(reader.u64()?),
             };
             if entry.uuid.get() == 0 {
-                return Err(RecordError("failover entry without a uuid"));
+                return Err(RecordError("a failover log entry has the uuid 0"));
             }
             if entries
                 .last()
                 .is_some_and(|newer| newer.seqno < entry.seqno)
             {
-                return Err(RecordError("failover entries out of order"));
+                return Err(RecordError(
+                    "the failover log entries are not in descending order of seqno",
+                ));
             }
             entries.push(entry);
         }
-        // Version 1 is of stores in which a branch began in every vBucket at each opening after an
-        // unclean stop, and no stop was counted.
+        // Stores of version 1 began a branch in every vBucket at each open after an unclean stop
+        // and did not count the stops.
         let unclean_stops = if version >= VERSION { reader.u64()? } else { 0 };
         reader.end()?;
         Ok(Self {
@@ -168,7 +174,9 @@ mod tests {
         log.encode(VB, &mut out);
         assert_eq!(
             FailoverLog::decode(VB, &out),
-            Err(RecordError("failover entries out of order"))
+            Err(RecordError(
+                "the failover log entries are not in descending order of seqno"
+            ))
         );
         log.entries.clear();
         log.encode(VB, &mut out);

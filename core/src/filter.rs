@@ -1,26 +1,28 @@
-//! What a consumer wants of a vBucket's changes, as a number that its positions carry.
+//! A digest of the filter of a stream, kept in the consumer's positions.
 
 use crate::number::u64_from;
 use serde::{Deserialize, Serialize};
 
-/// Identifies the filter of a stream: its key prefix, and whether it wants values.
+/// Identifies the filter of a stream: its key prefix, and whether it wants keys only.
 ///
-/// A position was reached with one filter. What another filter wants besides was never delivered, so
-/// a stream that resumes with another filter would miss it in silence: it is answered with a rollback
-/// ([`crate::RollbackReason::FilterChanged`]).
+/// A position was reached with one filter. Changes below it that only another filter selects were
+/// never delivered, so a stream that resumed with the other filter would silently miss them. Such a
+/// request is answered with a rollback ([`crate::RollbackReason::FilterChanged`]).
 ///
-/// The digest holds the length of the prefix, whether values are wanted, and a CRC-32 of the prefix:
-/// below 2^53, so that it survives JSON readers that work in doubles. Two filters can only be
-/// confused if their prefixes have the same length and the same CRC-32.
+/// The digest consists of the length of the prefix, the keys-only flag and a CRC-32 of the prefix.
+/// It is below 2^53, so JSON readers that use doubles keep it exactly. Two filters with the same
+/// flag have the same digest only if their prefixes have the same length and the same CRC-32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FilterDigest(u64);
 
 impl FilterDigest {
-    /// Returns the digest of a filter.
+    /// Returns the digest of the filter with this key prefix. `is_keys_only` tells whether the
+    /// stream leaves out values.
     #[must_use]
     pub fn of(prefix: &[u8], is_keys_only: bool) -> Self {
-        // Keys are at most 65,535 bytes long: longer prefixes all match none.
+        // A key is at most 65,535 bytes long, so every longer prefix matches nothing and they may
+        // share a length.
         let length = u64_from(prefix.len()).min((1 << 20) - 1);
         let crc = u64::from(crc32fast::hash(prefix));
         Self((length << 33) | (u64::from(is_keys_only) << 32) | crc)

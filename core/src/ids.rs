@@ -1,29 +1,29 @@
-//! Names of things: vBuckets, seqnos, CAS values and uuids.
+//! Identifiers and sequence values: vBucket ids, seqnos, CAS values and uuids.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Largest number of vBuckets an engine can have.
+/// Largest number of vBuckets a store can have.
 pub const VBUCKETS_MAX: u16 = 1_024;
 
-/// Largest value given to a [`Cas`] or a [`VbUuid`] by this crate: 2^53 - 1, the largest integer
-/// that a JSON reader working in doubles keeps exactly.
+/// The largest integer that a JSON reader using doubles keeps exactly: 2^53 - 1. No
+/// [`VbUuid::from_random`] is above it, and no [`Cas`] taken from the clock before the year 2255.
 pub const JSON_SAFE_MAX: u64 = (1 << 53) - 1;
 
-/// Names a vBucket: a shard of the key space with its own seqnos and its own history.
+/// Identifies a vBucket: a shard of the key space with its own seqnos and its own history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VbId(u16);
 
 impl VbId {
-    /// Returns the id with this number. Whether an engine has such a vBucket is checked by the
-    /// engine.
+    /// Returns the id with this number. Does not check that a store has such a vBucket; the engine
+    /// does when it gets the id.
     #[must_use]
     pub const fn new(number: u16) -> Self {
         Self(number)
     }
 
-    /// Returns the number.
+    /// Returns the number, counted from 0.
     #[must_use]
     pub const fn get(self) -> u16 {
         self.0
@@ -35,10 +35,10 @@ impl VbId {
         usize::from(self.0)
     }
 
-    /// Returns the vBucket a key belongs to among `vbuckets`: bits 16 to 30 of the key's CRC-32,
-    /// modulo the count, as the client libraries of Couchbase Server compute it.
+    /// Returns the vBucket of a key in a store of `vbuckets` vBuckets: bits 16 to 30 of the key's
+    /// CRC-32, modulo `vbuckets`. The client libraries of Couchbase Server use the same formula.
     ///
-    /// A count of 0 is taken as 1.
+    /// A count of 0 is treated as 1.
     #[must_use]
     pub fn of_key(key: &[u8], vbuckets: u16) -> Self {
         let [high, low, ..] = crc32fast::hash(key).to_be_bytes();
@@ -53,8 +53,8 @@ impl fmt::Display for VbId {
     }
 }
 
-/// A place in the order of changes of one vBucket. Rises by one with each change; 0 means "none"
-/// or "before the first change".
+/// A place in the order of changes of one vBucket. Each change gets the next higher one; 0 means
+/// "none" or "before the first change".
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -64,7 +64,7 @@ pub struct Seqno(u64);
 impl Seqno {
     /// Before the first change.
     pub const ZERO: Self = Self(0);
-    /// The largest seqno there can be; never assigned to a change.
+    /// The largest seqno; never assigned to a change. Used as an open upper bound.
     pub const MAX: Self = Self(u64::MAX);
 
     /// Returns the seqno with this number.
@@ -85,27 +85,28 @@ impl Seqno {
         self.0.checked_add(1).map(Self)
     }
 
-    /// Returns the seqno `count` after this one, at most [`Seqno::MAX`]: for bounds, which may be any
-    /// number that a caller chose. A seqno that is assigned is the [`Self::next`].
+    /// Returns the seqno `count` after this one, at most [`Seqno::MAX`]. For bounds, which a caller
+    /// may choose freely; seqnos to assign come from [`Self::next`].
     #[must_use]
     pub fn saturating_add(self, count: u64) -> Self {
         Self(self.0.saturating_add(count))
     }
 
-    /// Returns how many seqnos lie between `earlier` and this one, 0 if it is not earlier: the two may
-    /// have been read at different moments, with a deletion of the vBucket in between.
+    /// Returns the distance from `earlier` to this seqno, or 0 if `earlier` is higher. That can
+    /// happen: the two may have been read at different moments, with a deletion of the vBucket in
+    /// between.
     #[must_use]
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Returns the bytes of a storage key: big endian, so that byte order is number order.
+    /// Returns the storage key: big endian, so that keys sort by number.
     #[must_use]
     pub const fn to_key(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
 
-    /// Returns the seqno of a storage key, or `None` if it is not 8 bytes long.
+    /// Returns the seqno of a storage key, or `None` if the key is not 8 bytes long.
     #[must_use]
     pub fn from_key(key: &[u8]) -> Option<Self> {
         key.try_into().ok().map(u64::from_be_bytes).map(Self)
@@ -118,11 +119,12 @@ impl fmt::Display for Seqno {
     }
 }
 
-/// Changes with every change of a key; a write may ask that it still has a certain value.
+/// A value that changes with every change of a key. A write may require that the key still has a
+/// certain CAS (compare and swap).
 ///
-/// Microseconds since 1970 when assigned by the engine, pushed up where needed so that within a
-/// vBucket it only rises. Microseconds, not nanoseconds, keep it below [`JSON_SAFE_MAX`] until the
-/// year 2255. 0 is never assigned.
+/// The engine assigns microseconds since 1970, raised where needed so that CAS values only rise
+/// within a vBucket. Microseconds, unlike nanoseconds, stay below [`JSON_SAFE_MAX`] until the year
+/// 2255. 0 is never assigned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cas(u64);
 
@@ -139,27 +141,31 @@ impl Cas {
         self.0
     }
 
-    /// The upper limit for a CAS restored from another store: 2^62. Later ones must exceed it, so
+    /// Upper limit for a CAS restored from another store: 2^62. Later ones must exceed it, so
     /// headroom is kept.
     pub const RESTORED_MAX: Self = Self(1 << 62);
 
-    /// More changes than a vBucket can lose in one unclean stop: 2^32 of them take an hour at a million
-    /// a second, and what is not synced is at most the sync interval old.
+    /// More changes than a vBucket can lose in one unclean stop. Changes that are not synced are at
+    /// most one sync interval old, and 2^32 changes take an hour at a million a second.
     const LOST_MAX: u64 = 1 << 32;
 
-    /// Returns a CAS above all that may have been given out and lost, in a vBucket whose largest known
-    /// one is `self`. Each lost one was taken from the clock, and is then at most `reserved`, or is one
-    /// more than the one before it.
+    /// Returns a CAS above every one that may have been assigned and lost in an unclean stop.
+    /// `self` is the largest known CAS of the vBucket, `reserved` the largest that could be taken
+    /// from the clock.
+    ///
+    /// A lost CAS either came from the clock, and is at most `reserved`, or is one more than its
+    /// predecessor.
     #[must_use]
     pub fn above_lost(self, reserved: Self) -> Self {
         Self(self.0.max(reserved.0) + Self::LOST_MAX)
     }
 
-    /// Returns the CAS of a change made at `micros` since 1970, when the newest so far is `self`.
+    /// Returns the CAS of a change made at `micros` since 1970 in a vBucket whose largest CAS is
+    /// `self`.
     ///
     /// # Panics
-    /// At the largest number: two changes with one CAS could not be told apart. The limit for
-    /// restored ones keeps 2^63 between them and it.
+    /// Panics if `self` is `u64::MAX`, as two changes with one CAS could not be told apart. A
+    /// restored CAS is at most [`Self::RESTORED_MAX`], which leaves room for 2^63 changes.
     #[must_use]
     pub fn next(self, micros: u64) -> Self {
         Self((self.0 + 1).max(micros))
@@ -172,7 +178,7 @@ impl fmt::Display for Cas {
     }
 }
 
-/// Names a branch of a vBucket's history. Never 0.
+/// Identifies a branch of a vBucket's history. Never 0.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -186,7 +192,7 @@ impl VbUuid {
         Self(value)
     }
 
-    /// Returns a uuid made from 64 random bits: between 1 and [`JSON_SAFE_MAX`].
+    /// Returns a uuid made from 64 random bits, between 1 and [`JSON_SAFE_MAX`].
     #[must_use]
     pub const fn from_random(bits: u64) -> Self {
         let value = bits & JSON_SAFE_MAX;
@@ -206,7 +212,7 @@ impl fmt::Display for VbUuid {
     }
 }
 
-/// Names a store: made once, when its directory is created.
+/// Identifies a store. Assigned once, when its directory is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StoreUuid([u8; 16]);
 
@@ -223,7 +229,8 @@ impl StoreUuid {
         &self.0
     }
 
-    /// Returns the uuid written as 32 hexadecimal digits, or `None` if it is anything else.
+    /// Parses 32 hexadecimal digits. Returns `None` for any other text, signs and separators
+    /// included.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {

@@ -9,7 +9,7 @@ use std::fmt;
 /// What a change did to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ItemKind {
-    /// The key was given a value.
+    /// The key was set to a value.
     Mutation,
     /// The key was deleted by a caller.
     Deletion,
@@ -27,7 +27,7 @@ impl ItemKind {
         matches!(self, Self::Mutation)
     }
 
-    /// Returns the name used in `dump` and in streams.
+    /// Returns the name used in streams and in the output of `dump`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -37,28 +37,29 @@ impl ItemKind {
         }
     }
 
-    /// Returns the kind with this name.
+    /// Returns the kind with this name, or `None` if there is none.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
-/// What is known of a change besides its key and value.
+/// The metadata of a change: everything except its key and value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemMeta {
-    /// Its place in the vBucket's order.
+    /// The place of the change in the vBucket's order.
     pub seqno: Seqno,
-    /// What it did.
+    /// What the change did to the key.
     pub kind: ItemKind,
-    /// Its CAS.
+    /// The CAS of the key after this change.
     pub cas: Cas,
-    /// 32 bits that belong to the caller.
+    /// 32 bits that the engine stores for the caller and does not interpret.
     pub flags: u32,
-    /// For a mutation the second since 1970 at which it expires, 0 for never; for a deletion or
-    /// an expiration the second at which it was made (its tombstone's age counts from there).
+    /// For a mutation, the second since 1970 at which it expires, or 0 for never. For a deletion or
+    /// an expiration, the second at which it was made; the age of its tombstone counts from there.
     pub expiry: u32,
-    /// 8 bits that belong to the caller: how the value is to be read.
+    /// 8 bits that the engine stores for the caller and does not interpret: the format of the
+    /// value.
     pub datatype: u8,
     /// Length of the value in bytes; 0 for a tombstone.
     pub value_len: u32,
@@ -75,18 +76,18 @@ impl fmt::Debug for Item {
 }
 
 impl ItemMeta {
-    /// Returns whether the key reads as present at `now` (seconds since 1970): a mutation that has
-    /// not expired. A document expires at the start of its expiry second.
+    /// Returns whether the key reads as present at `now` (seconds since 1970): this is a mutation
+    /// that has not expired. A document expires at the start of its expiry second.
     #[must_use]
     pub const fn is_present(&self, now: u32) -> bool {
         self.kind.is_live() && (self.expiry == 0 || self.expiry > now)
     }
 }
 
-/// One change of one key. Immutable; shared between the checkpoint, the flusher and readers.
+/// One change of one key. Immutable, and shared between the checkpoint, the flusher and streams.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Item {
-    /// What is known of it.
+    /// Everything except the key and the value.
     pub meta: ItemMeta,
     /// The key.
     pub key: Box<[u8]>,
@@ -95,20 +96,22 @@ pub struct Item {
 }
 
 impl Item {
-    /// Memory that keeping a change costs besides its key and value, in bytes, at most: the item with its
-    /// reference counts (112), its slot in the open checkpoint's tree, whose nodes are half full when
-    /// they are filled in order (about 150, and 72 once it is sealed), its slot in the key index (about
-    /// 16), the reference count of a value that was read (32), and what the allocator adds to three or
-    /// four pieces. Measured with a counting allocator: `tests/tests/memory.rs`.
+    /// Upper limit, in bytes, of the memory that a change needs besides its key and value.
+    ///
+    /// It consists of the item with its reference counts (112), its slot in the open checkpoint's
+    /// tree (about 150, as nodes filled in order are half full; 72 once sealed), its slot in the
+    /// key index (about 16), the reference count of a value that was read (32), and the allocator's
+    /// overhead for three or four allocations. Measured with a counting allocator:
+    /// `tests/tests/memory.rs`.
     pub const OVERHEAD: u64 = 336;
 
-    /// Returns the memory this change is counted with, in bytes.
+    /// Returns the number of bytes by which this change counts against the memory quota.
     #[must_use]
     pub fn memory(&self) -> u64 {
         Self::memory_of(u64_from(self.key.len()), u64_from(self.value.len()))
     }
 
-    /// Returns the memory that a change with a key and a value of so many bytes is counted with.
+    /// Returns the same for a change whose key and value have these lengths, in bytes.
     #[must_use]
     pub const fn memory_of(key_len: u64, value_len: u64) -> u64 {
         key_len + value_len + Self::OVERHEAD

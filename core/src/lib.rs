@@ -1,25 +1,25 @@
-//! The pure parts of vbstore: no RocksDB, no threads, no file is opened here.
+//! The parts of vbstore that need neither RocksDB nor threads. Nothing here opens a file.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`ids`] | vBucket ids, seqnos, CAS values, uuids |
-//! | [`clock`] | where time comes from, so that a test can move it |
+//! | [`clock`] | the source of time, replaceable in tests |
 //! | [`item`] | one change of one key, as it lives in memory |
-//! | [`number`] | conversions that cannot fail |
-//! | [`record`] | what is written to disk, byte by byte, with checked lengths |
-//! | [`checkpoint`] | the in-memory run of recent changes of a vBucket and the cursors in it |
+//! | [`number`] | integer conversions that cannot fail |
+//! | [`record`] | the encoding of on-disk records, with checked lengths |
+//! | [`checkpoint`] | the recent changes of a vBucket in memory, and the cursors that read them |
 //! | [`failover_log`] | the branches of a vBucket's history |
-//! | [`resume`] | where a consumer is, and whether it may go on from there |
-//! | [`progress`] | how far a stream has read, and the markers it owes |
-//! | [`readers`] | the streams in progress of a vBucket, and what was taken of them |
-//! | [`vbucket`] | one vBucket in memory: lock, published seqnos, watches |
-//! | [`filter`] | what a consumer wants of a vBucket's changes, as a digest |
-//! | [`show`] | what debug output shows of keys and values |
-//! | [`sync`] | locks and atomics, exchanged for a model checker's by a feature |
-//! | [`lock_order`] | the order in which locks are taken, and its check |
-//! | [`witness`] | the 64 bytes that say how much was synced |
+//! | [`resume`] | a consumer's position, and the decision whether it may resume there |
+//! | [`progress`] | how far a stream has read, and which snapshot markers it must send |
+//! | [`readers`] | the streams in progress of a vBucket, and what their consumers have taken |
+//! | [`vbucket`] | one vBucket in memory: its lock, published seqnos and watches |
+//! | [`filter`] | a digest of the filter of a stream |
+//! | [`show`] | debug output of keys and values |
+//! | [`sync`] | locks and atomics; a feature replaces them by those of a model checker |
+//! | [`lock_order`] | the order in which locks are taken, and its run-time check |
+//! | [`witness`] | the 64-byte record of how much was synced |
 //!
-//! Everything here builds in seconds and is what property tests, fuzzers and model checkers run on.
+//! The crate builds in seconds. Property tests, fuzzers and model checkers run on it.
 
 mod branch;
 pub mod checkpoint;

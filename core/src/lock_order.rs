@@ -1,35 +1,35 @@
 //! The order in which a thread takes locks, checked in builds with debug assertions.
 //!
-//! Each lock has a [`LockRank`]. A thread that holds a lock takes none of a lower rank, and no second one
-//! of the same rank, except that the gate may be passed again inside itself. Two threads that keep to
-//! this order cannot wait for each other in a circle.
+//! Each lock has a [`LockRank`]. A thread may take only locks of a higher rank than those it holds;
+//! the one exception is the gate, which may be entered again inside itself. Threads that keep to
+//! this order cannot deadlock on these locks.
 //!
-//! [`RankGuard`] is the token of one lock that is held. It is taken *before* the lock is waited
-//! for, so that a wrong order panics where a deadlock would need a second thread at the wrong
-//! moment. In builds without debug assertions, and for the model checker, which runs its threads on
-//! one, the token is empty and nothing is checked.
+//! [`RankGuard`] is the token of one lock. A thread takes it *before* it waits for the lock, so a
+//! wrong order panics at once, in a single thread; a deadlock would show only if a second thread
+//! came at the wrong moment. In builds without debug assertions the token is empty and nothing is
+//! checked. The same holds for the model checker, which runs all its threads on one.
 
 use std::marker::PhantomData;
 
-/// The place of a lock in the order, from the one that is taken first to the one that is taken last.
+/// The place of a lock in the order; lower ranks are taken first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LockRank {
-    /// The lead of the commit queue. A role rather than a lock: who has it flushes, syncs or deletes.
+    /// The flush leader's role in the commit queue. Its holder flushes, syncs or deletes.
     Lead,
-    /// The gate that lends the storage. May be passed again inside itself.
+    /// The gate that lends out the storage. May be entered again inside itself.
     Gate,
     /// The stripes of the keys of one write, all taken in one step and in ascending order.
     Stripes,
     /// The lock of one vBucket.
     VBucket,
-    /// The commit queue. Who holds it looks at what others wait for, which takes leaves.
+    /// The commit queue. Its holder looks at what other threads wait for, which takes leaf locks.
     Queue,
     /// A lock under which no other is taken.
     Leaf,
 }
 
-/// The token of a lock that this thread holds or is about to wait for. Dropping it says that the lock
-/// is released. It stays on its thread.
+/// The token of a lock that this thread holds or is about to wait for. Dropping it marks the lock
+/// as released. Not `Send`, because locks are counted for each thread.
 #[derive(Debug)]
 #[must_use = "the lock counts as released when the token is dropped"]
 pub struct RankGuard {
@@ -54,8 +54,8 @@ mod checked {
     ];
 
     thread_local! {
-        /// How many locks of each rank this thread holds. Has no destructor, so that locks can be
-        /// taken while a thread's other locals are destroyed.
+        /// The number of locks of each rank that this thread holds. A `Cell` of plain numbers has
+        /// no destructor, so locks can be taken while the thread's other locals are destroyed.
         static HELD: Cell<[u16; RANKS.len()]> = const { Cell::new([0; RANKS.len()]) };
     }
 
@@ -70,7 +70,7 @@ mod checked {
         HELD.set(held);
     }
 
-    /// Returns the highest rank that this thread holds.
+    /// Returns the highest rank this thread holds, or `None` if it holds no lock.
     fn highest() -> Option<LockRank> {
         let held = HELD.get();
         let mut held = RANKS.into_iter().zip(held).filter(|(_, count)| *count > 0);
@@ -78,16 +78,17 @@ mod checked {
     }
 
     impl RankGuard {
-        /// Says that this thread is about to take a lock.
+        /// Records that this thread is about to take a lock of `rank`.
         ///
         /// # Panics
-        /// When the thread holds a lock that must not be held then.
+        /// Panics if the thread holds a lock of the same or a higher rank. A nested gate is
+        /// allowed.
         pub fn take(rank: LockRank) -> Self {
             if let Some(highest) = highest() {
                 let is_nested_gate = rank == LockRank::Gate && highest == LockRank::Gate;
                 assert!(
                     highest < rank || is_nested_gate,
-                    "lock order: {rank:?} is taken while {highest:?} is held"
+                    "lock order: {rank:?} taken while {highest:?} is held"
                 );
             }
             change(rank, |count| count + 1);
@@ -104,16 +105,16 @@ mod checked {
         }
     }
 
-    /// Checks that this thread holds no lock: it is about to wait, or to run a program's code.
+    /// Asserts that this thread holds no lock. Called before it waits or runs the embedder's code.
     ///
     /// # Panics
-    /// When the thread holds a lock.
+    /// Panics if the thread holds a lock.
     #[track_caller]
     pub fn assert_none_held() {
         let highest = highest();
         assert!(
             highest.is_none(),
-            "lock order: {highest:?} is held where no lock may be"
+            "lock order: {highest:?} is held where no lock may be held"
         );
     }
 }
@@ -124,7 +125,7 @@ mod unchecked {
     use std::marker::PhantomData;
 
     impl RankGuard {
-        /// Says that this thread is about to take a lock.
+        /// Returns an empty token; this build checks nothing.
         #[inline]
         pub fn take(_: LockRank) -> Self {
             Self {
@@ -133,7 +134,7 @@ mod unchecked {
         }
     }
 
-    /// Checks nothing in this build.
+    /// Does nothing in this build.
     #[inline]
     pub fn assert_none_held() {}
 }

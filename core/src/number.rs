@@ -1,12 +1,12 @@
-//! Conversions of numbers that cannot fail, so that none has to be written as if it could.
+//! Integer conversions that cannot fail, so that callers need no error handling for them.
 
-// A wider `usize` would make `u64_from` lose bits.
+// A `usize` wider than 64 bits would make `u64_from` lose bits.
 const _: () = assert!(usize::BITS <= u64::BITS);
 
-/// Returns a length or a count as a `u64`. Exact: see the assertion above.
+/// Converts a length or a count to `u64`. Exact: see the assertion above.
 #[expect(
     clippy::as_conversions,
-    reason = "the standard library has no `From` for it; checked when this is compiled"
+    reason = "the standard library has no `From` for it; the assertion above makes it exact"
 )]
 #[must_use]
 pub const fn u64_from(count: usize) -> u64 {

@@ -1,30 +1,31 @@
-//! How far a stream has read, and the markers it owes its consumer.
+//! Tracks how far a stream has read, and which snapshot markers it must send to its consumer.
 //!
 //! The contract: *when a consumer has taken every item up to the end of the newest marker, its copy
-//! equals the vBucket at that seqno.* A document whose expiry has passed is part of both until a change
-//! removes it: no event says that time has passed.
+//! equals the vBucket at that seqno.* An expired document is part of both until a change removes
+//! it, because no event reports that time has passed.
 //!
-//! - A marker is `(start, end]`. `start` is the last seqno at which the consumer was complete; it
-//!   stays while the end moves.
-//! - The end never moves back within a stream. Each view of the disk that is newer than the one that
-//!   announced the end moves it to its own last seqno, *before* its items: a change that was owed
-//!   may have moved behind the old end in it.
-//! - A stream that resumes inside a snapshot announces a new end. What the consumer took came from a
-//!   view that held everything up to the old one, so a view or a read that ends below it cannot
-//!   complete the copy: such a stream waits (`end_min`).
-//! - Each view is checked again: another history, or tombstones above the position that were removed
-//!   since, end the stream. A branch that begins while the stream is open, at or above all it has
-//!   read, is the same history going on: [`StreamProgress::follow_branch`].
+//! - A marker announces the changes in `(start, end]`. `start` is the last seqno at which the
+//!   consumer's copy was complete; it stays while the end moves.
+//! - The end never moves back within a stream. A later view of the disk moves it to the view's own
+//!   last seqno, *before* that view's items are delivered. Otherwise a change that the old marker
+//!   covered could be missing: in the new view it may have moved behind the old end.
+//! - A stream that resumes inside a snapshot announces a new end. What the consumer took came from
+//!   a view that held everything up to the old end. So a view or a read that ends below the old end
+//!   cannot complete the copy, and the stream waits for a later one (`end_min`).
+//! - Each view is checked again. The stream ends if the view has another history, or if tombstones
+//!   above the stream's position were purged since. A branch that begins while the stream is open,
+//!   at or above everything it has read, continues the same history:
+//!   [`StreamProgress::follow_branch`].
 
 use crate::ids::{Seqno, VbUuid};
 use crate::resume::Position;
 
-/// Where what a marker announces is read from.
+/// Where the changes that a marker announces are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SnapshotSource {
-    /// From disk.
+    /// A view of the disk.
     Disk,
-    /// From checkpoints.
+    /// Checkpoints in memory.
     Memory,
 }
 
@@ -39,23 +40,24 @@ impl SnapshotSource {
     }
 }
 
-/// Announces changes above `start` up to and with `end`, at which the consumer's copy is complete.
+/// A snapshot marker: announces the changes above `start` up to and including `end`, at which the
+/// consumer's copy is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotMarker {
     /// The last seqno at which the copy was complete.
     pub start: Seqno,
-    /// The seqno at which it will be: a boundary.
+    /// The seqno at which the copy will be complete: a boundary.
     pub end: Seqno,
     /// Where the changes are read from.
     pub source: SnapshotSource,
-    /// The purge seqno of the view, if they are read from disk.
+    /// The purge seqno of the view; `None` if the changes are read from memory.
     pub purge_seqno: Option<Seqno>,
-    /// The branch of history they are of.
+    /// The branch of history that the changes belong to.
     pub vb_uuid: VbUuid,
 }
 
 impl Position {
-    /// Notes that a marker was taken.
+    /// Records that the consumer has taken a marker.
     pub fn take_marker(&mut self, marker: &SnapshotMarker) {
         self.vb_uuid = marker.vb_uuid;
         self.snap_start = marker.start;
@@ -65,32 +67,32 @@ impl Position {
         }
     }
 
-    /// Notes that everything up to `seqno` was taken.
+    /// Records that the consumer has taken everything up to `seqno`.
     pub fn take_seqno(&mut self, seqno: Seqno) {
         self.seqno = seqno;
     }
 }
 
-/// What a view of the disk held besides its changes, read through that view.
+/// The state of a vBucket as read through one view of the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct ViewInfo {
     /// The newest branch of history.
     pub vb_uuid: VbUuid,
-    /// The last seqno it held: a boundary.
+    /// The last seqno in the view: a boundary.
     pub persisted_seqno: Seqno,
-    /// The highest seqno of a tombstone that was removed for good.
+    /// The highest seqno of a purged tombstone.
     pub purge_seqno: Seqno,
 }
 
 /// Why a view cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewRejection {
-    /// It shows another branch of history than the one the stream follows. If that branch began while
-    /// the stream was open, [`StreamProgress::follow_branch`] makes the view fit.
+    /// The view shows another branch of history than the one the stream follows. If that branch
+    /// began while the stream was open, [`StreamProgress::follow_branch`] makes the view usable.
     OtherBranch,
-    /// Tombstones above the stream's position were removed since.
+    /// Tombstones above the stream's position were purged since.
     Purged,
-    /// It ends below what the stream has read or announced: a later one is needed.
+    /// The view ends below what the stream has read or announced: a later view is needed.
     Behind,
 }
 
@@ -98,25 +100,27 @@ pub enum ViewRejection {
 #[derive(Clone, Copy, Debug)]
 pub struct StreamProgress {
     vb_uuid: VbUuid,
-    /// Everything up to it has been read.
+    /// Everything up to this seqno has been read.
     position: Seqno,
-    /// The last seqno at which the consumer is complete once it has taken what was read.
+    /// The last seqno at which the consumer's copy is complete, once it has taken what was read.
     complete: Seqno,
-    /// End of the newest marker.
+    /// The end of the newest marker; `None` before the first.
     announced: Option<Seqno>,
-    /// No marker may end below it.
+    /// No marker may end below this seqno.
     end_min: Seqno,
     purge_seqno: Seqno,
-    /// Whether it began at 0, and the end of its first view if it has had one.
+    /// Whether the stream began at seqno 0.
     is_from_zero: bool,
+    /// The end of the first view. 0 if the stream read memory first, `None` before the first read.
     first_view_end: Option<Seqno>,
-    /// The request's end: it ends at the first complete marker at or above it.
+    /// The end that was requested: the stream ends at the first seqno at or above it at which the
+    /// consumer's copy is complete.
     end_wanted: Seqno,
 }
 
 impl StreamProgress {
-    /// Begins where an accepted request begins. `purge_seqno` is the vBucket's present one, which a
-    /// stream from 0 starts with.
+    /// Begins at the position of an accepted request. `purge_seqno` is the vBucket's present one; a
+    /// stream from 0 starts with it.
     #[must_use]
     pub fn new(request: &Position, vb_uuid: VbUuid, purge_seqno: Seqno, end_wanted: Seqno) -> Self {
         let start = request.seqno;
@@ -124,6 +128,8 @@ impl StreamProgress {
         let (complete, end_min) = if is_from_zero || request.is_complete() {
             (start, start)
         } else {
+            // Inside a snapshot the copy was last complete at its start, and is not again below its
+            // end.
             (request.snap_start, request.snap_end)
         };
         Self {
@@ -132,6 +138,7 @@ impl StreamProgress {
             complete,
             announced: None,
             end_min,
+            // A consumer without any change cannot lack what was purged before it began.
             purge_seqno: if is_from_zero {
                 purge_seqno
             } else {
@@ -143,73 +150,74 @@ impl StreamProgress {
         }
     }
 
-    /// Changes the end that is asked for.
+    /// Replaces the end that was requested.
     pub fn want_end(&mut self, end: Seqno) {
         self.end_wanted = end;
     }
 
-    /// Returns the branch it follows.
+    /// Returns the branch that the stream follows.
     #[must_use]
     pub const fn vb_uuid(&self) -> VbUuid {
         self.vb_uuid
     }
 
-    /// Goes on along a branch that began while the stream was open. The caller has made sure, under
-    /// the vBucket's lock, that it is of the same life of the vBucket.
+    /// Continues along a branch that began while the stream was open. The caller has checked, under
+    /// the vBucket's lock, that the branch belongs to the same generation of the vBucket.
     pub fn follow_branch(&mut self, vb_uuid: VbUuid) {
         self.vb_uuid = vb_uuid;
     }
 
-    /// Lets no marker end below `end`: the end of a marker that the same stream sent before it was
-    /// resumed.
+    /// Lets no marker end below `end`. Used when a paused stream resumes: `end` is that of a marker
+    /// it sent before.
     pub fn require_end(&mut self, end: Seqno) {
         self.end_min = self.end_min.max(end);
     }
 
-    /// Returns up to where it has read.
+    /// Returns the seqno up to which the stream has read everything.
     #[must_use]
     pub const fn position(&self) -> Seqno {
         self.position
     }
 
-    /// Returns the end of the newest marker, or the position before the first.
+    /// Returns the end of the newest marker, or the position before the first marker.
     #[must_use]
     pub fn announced(&self) -> Seqno {
         self.announced.unwrap_or(self.position)
     }
 
-    /// Returns the seqno below which no marker may end, nor a view that is used.
+    /// Returns the lowest seqno at which a marker, or a view that is used, may end.
     #[must_use]
     pub fn end_min(&self) -> Seqno {
         self.end_min.max(self.position).max(self.announced())
     }
 
-    /// Returns the purge seqno it goes by.
+    /// Returns the purge seqno of the last view that was announced, or the initial one.
     #[must_use]
     pub const fn purge_seqno(&self) -> Seqno {
         self.purge_seqno
     }
 
-    /// Returns whether it began at 0 and has had no view and no read yet.
+    /// Returns whether the stream began at 0 and has read nothing yet, from disk or from memory.
     #[must_use]
     pub fn begins_from_zero(&self) -> bool {
         self.is_from_zero && self.first_view_end.is_none()
     }
 
-    /// Returns whether the consumer is complete once it has taken what was read.
+    /// Returns whether the consumer's copy is complete once it has taken what was read.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete == self.position && self.position >= self.end_min()
     }
 
-    /// Returns whether it has reached the end that was asked for.
+    /// Returns whether the stream has reached the requested end with a complete copy.
     #[must_use]
     pub fn is_at_end(&self) -> bool {
         self.is_complete() && self.position >= self.end_wanted
     }
 
-    /// Returns the seqno up to which a stream from 0 may leave out deletions: the end of its first
-    /// view; 0 if it did not begin at 0, or began in memory.
+    /// Returns the seqno up to which deletions need not be delivered, because the consumer cannot
+    /// have the deleted keys. For a stream from 0 this is the end of its first view; it is 0 if the
+    /// stream did not begin at 0 or began in memory.
     #[must_use]
     pub fn deletions_skipped_upto(&self) -> Seqno {
         if self.is_from_zero {
@@ -219,16 +227,17 @@ impl StreamProgress {
         }
     }
 
-    /// Takes a view of the disk, before anything that was read through it. Returns the marker that
-    /// has to go before its items, if one has to.
+    /// Accepts a view of the disk, before anything read through it is delivered. Returns the marker
+    /// to send before the view's items, or `None` if the announced end stays.
     ///
     /// # Errors
-    /// Why the view cannot be used; nothing was changed then.
+    /// Returns why the view cannot be used; nothing was changed then.
     pub fn take_view(&mut self, view: &ViewInfo) -> Result<Option<SnapshotMarker>, ViewRejection> {
         if view.vb_uuid != self.vb_uuid {
             return Err(ViewRejection::OtherBranch);
         }
         let is_below_purge = self.position > Seqno::ZERO && self.position < view.purge_seqno;
+        // An unchanged purge seqno means that nothing was purged since it was recorded.
         if is_below_purge && self.purge_seqno != view.purge_seqno {
             return Err(ViewRejection::Purged);
         }
@@ -250,7 +259,7 @@ impl StreamProgress {
         }))
     }
 
-    /// Notes that everything up to `position` was read through the view taken last.
+    /// Records that everything up to `position` was read through the view accepted last.
     pub fn advance(&mut self, position: Seqno) {
         self.position = self.position.max(position);
         if self.position >= self.end_min() {
@@ -258,10 +267,11 @@ impl StreamProgress {
         }
     }
 
-    /// Notes a read from memory: its end, as announced, and up to where it read. Returns the marker
-    /// that has to go before its items, if one has to.
+    /// Records a read from memory: its announced `end`, and the `position` up to which it read.
+    /// Returns the marker to send before its items, or `None` if the announced end stays.
     pub fn take_memory(&mut self, end: Seqno, position: Seqno) -> Option<SnapshotMarker> {
-        // What it read from memory may have brought keys that a later view deletes.
+        // The items from memory may include keys that a later view deletes, so no deletion may be
+        // skipped.
         self.first_view_end.get_or_insert(Seqno::ZERO);
         let is_new = end > self.announced();
         let marker = is_new.then_some(SnapshotMarker {
@@ -321,7 +331,7 @@ mod tests {
         assert_eq!(range(p.take_view(&view(10, 3)).unwrap()), None);
         assert_eq!(range(p.take_view(&view(15, 3)).unwrap()), Some((0, 15)));
         p.advance(seqno(10));
-        assert!(!p.is_complete(), "complete at an end that has moved");
+        assert!(!p.is_complete(), "complete at an end that has moved since");
         p.advance(seqno(15));
         assert!(p.is_complete());
         assert_eq!(range(p.take_memory(seqno(20), seqno(18))), Some((15, 20)));
@@ -361,13 +371,17 @@ mod tests {
         let marker = followed.take_view(&other).unwrap().unwrap();
         assert_eq!(marker.vb_uuid, other.vb_uuid);
         assert_eq!(p.take_view(&view(50, 41)), Err(ViewRejection::Purged));
-        assert!(p.take_view(&view(50, 40)).is_ok(), "all of it was taken");
+        assert!(
+            p.take_view(&view(50, 40)).is_ok(),
+            "everything purged was taken"
+        );
         assert_eq!(p.purge_seqno(), seqno(40));
-        // Below the purge seqno it came with, which has not changed since.
+        // Below the purge seqno that its position carries, which has not changed since.
         let mut p = from(40, (40, 40), 45);
         assert!(p.take_view(&view(50, 45)).is_ok());
         assert_eq!(p.take_view(&view(50, 46)), Err(ViewRejection::Purged));
-        // Begun at 0 with the present one; nothing taken yet, so nothing can be missing.
+        // Begun at 0 with the present purge seqno. Nothing was taken yet, so nothing can be
+        // missing.
         let mut p = from(0, (0, 0), 0);
         assert_eq!(p.purge_seqno(), seqno(3));
         assert!(p.take_view(&view(50, 9)).is_ok());
@@ -386,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_resumed_by_itself_moves_no_end_back() {
-        // Nothing of (100, 110] was taken, so that the position alone would allow any end.
+        // Nothing of (100, 110] was taken, so the position alone would allow any end.
         let mut p = from(100, (100, 110), 3);
         p.require_end(seqno(110));
         assert!(!p.is_complete());
@@ -402,7 +416,7 @@ mod tests {
         let mut p = StreamProgress::new(&request, UUID, seqno(0), seqno(12));
         p.take_view(&view(15, 0)).unwrap();
         p.advance(seqno(13));
-        assert!(!p.is_at_end(), "13 is no boundary");
+        assert!(!p.is_at_end(), "13 is not a boundary");
         p.advance(seqno(15));
         assert!(p.is_at_end());
         let nothing = StreamProgress::new(&request, UUID, seqno(0), seqno(0));

@@ -1,28 +1,28 @@
-//! Readers: the streams in progress of a vBucket, and what their consumers have taken.
+//! Tracks readers: the streams in progress of a vBucket, and what their consumers have taken.
 //!
-//! What a stream may still need must not be removed from disk for good. How far that is goes by what
-//! its consumer has *taken*: what was only read, announced or buffered may be lost and read again.
+//! What a stream may still need must not be purged from disk. That is decided by what its consumer
+//! has *taken*; what was only read, announced or buffered may be lost and read again.
 //!
 //! # Protocol
-//! - A stream is registered by [`crate::VbCell::admit`], under the vBucket's lock, in the critical
-//!   section that compares its position with the purge seqno. Code that removes something for good
-//!   decides under that lock: it reads [`Readers::stats`], and raises the purge seqno before it
-//!   releases the lock. So a stream is admitted either before, and what it needs is seen, or after,
-//!   and its position is compared with the raised purge seqno. Nothing comes in between.
-//! - A stream that is paused (its buffers were dropped, and its reader has not come back) stays
+//! - [`crate::VbCell::admit`] registers a stream under the vBucket's lock, in the critical section
+//!   that compares its position with the purge seqno. Code that purges decides under that lock too:
+//!   it reads [`Readers::stats`], and raises the purge seqno before it releases the lock. So a
+//!   stream is admitted either before, and the purge spares what it needs, or after, and its
+//!   position is compared with the raised purge seqno.
+//! - A stream that is paused (its buffers were dropped, and its consumer has not returned) stays
 //!   registered: [`crate::VbCell::readmit`] registers nothing.
-//! - [`ReaderRegistration`] takes its reader out of the list when it is dropped, under the list's lock alone.
-//!   It cannot be cloned, so nothing is taken out twice; a miscount panics.
-//! - What was taken only rises within a stream ([`Reader::take`], which asserts it). A read without a
-//!   lock may return less than was taken by then, never more.
-//! - A list belongs to one generation of the vBucket. The next one begins with a list of its own;
-//!   guards from before stay with theirs, which nobody asks any more.
+//! - [`ReaderRegistration`] removes its reader from the list when it is dropped, under the list's
+//!   lock alone. It cannot be cloned, so no reader is removed twice; a miscount panics.
+//! - The taken seqno only rises within a stream; [`Reader::take`] asserts it. A read without a lock
+//!   may return an earlier value, never a later one.
+//! - A list belongs to one generation of the vBucket. The next generation begins with a new list;
+//!   older guards keep theirs, which is no longer consulted.
 //!
 //! # Locks
-//! The list's lock and that of a [`ConsumerActivity`] are leaves, never held together: [`Readers::stats`] copies
-//! from the list, some readers at a time, and looks at them without its lock. So neither a scrape nor
-//! any other look at many readers makes a writer wait. Under the vBucket's lock it takes as long as
-//! that vBucket has readers, and no longer.
+//! The list's lock and that of a [`ConsumerActivity`] are leaves and never held together.
+//! [`Readers::stats`] copies a few readers at a time from the list and looks at them without the
+//! list's lock. So neither a scrape nor any other look at many readers makes a writer wait. If the
+//! caller holds the vBucket's lock, the time under it grows with that vBucket's readers only.
 
 use crate::ids::Seqno;
 use crate::lock_order::LockRank;
@@ -33,28 +33,29 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Readers that one turn of [`Readers::stats`] copies under the list's lock: some microseconds.
+/// Number of readers that [`Readers::stats`] copies at a time under the list's lock, which takes
+/// some microseconds.
 const TURN: usize = 256;
 
-/// What takes the events of one consumer, over all of its streams. Whether somebody takes is a
-/// property of the consumer: as long as it takes events of one stream, the others wait their turn.
+/// The activity of one consumer, over all of its streams. Being idle is a property of the consumer:
+/// while it takes events of one stream, its other streams wait their turn.
 #[derive(Debug)]
 pub struct ConsumerActivity {
-    /// What the reader has ever done: events taken, looks that found nothing, paused streams gone on with.
-    /// Written by the reader alone, like the next.
+    /// Number of everything the consumer has done: events taken, calls that found nothing, paused
+    /// streams resumed. Written only by the thread that takes its events, like `moved`.
     acted: AtomicU64,
-    /// Events taken that moved a position: all but markers.
+    /// Number of events taken that moved a position: all except markers.
     moved: AtomicU64,
     idle_check: Mutex<IdleCheck>,
 }
 
-/// What the last look found.
+/// What the last [`ConsumerActivity::check_idle`] found.
 #[derive(Clone, Copy, Debug)]
 struct IdleCheck {
     acted: u64,
     /// Whether there was something to take.
     has_events: bool,
-    /// When one of the two changed.
+    /// When `acted` or `has_events` was last seen to change, on the engine's monotonic clock.
     since: Duration,
 }
 
@@ -74,34 +75,37 @@ impl ConsumerActivity {
         })
     }
 
-    /// Notes that events were taken, of which `moving` move a position: all but markers. Called by the
-    /// consumer's reader alone; takes no lock and looks at no clock.
+    /// Records that the consumer took `events`, of which `moving` moved a position: all except
+    /// markers. Called only by the thread that takes the events; takes no lock and reads no clock.
     pub fn take(&self, events: u64, moving: u64) {
         add(&self.acted, events);
         add(&self.moved, moving);
     }
 
-    /// Notes that the reader came and took nothing: it found nothing, or went on with a paused stream.
-    /// Called by the reader alone.
+    /// Records that the consumer called and took nothing: it found nothing, or resumed a paused
+    /// stream. Called only by the thread that takes the events.
     pub fn act(&self) {
         add(&self.acted, 1);
     }
 
-    /// Returns a number that grows whenever the reader does something.
+    /// Returns a number that grows whenever the consumer does something.
     #[must_use]
     pub fn acted(&self) -> u64 {
         self.acted.load(Ordering::Relaxed)
     }
 
-    /// Returns how many events were ever taken that moved a position.
+    /// Returns the number of events taken that moved a position.
     #[must_use]
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
     }
 
-    /// Looks at `now` whether the reader did something since the last look. `has_events` is whether there is
-    /// something to take. Returns since when the reader has done nothing although there is. The more often
-    /// this is called, the more exactly that is known; it is never longer than that.
+    /// Checks at `now` whether the consumer did something since the last look. `has_events` tells
+    /// whether there is something to take.
+    ///
+    /// Returns the time since which the consumer has been idle although there is something to take,
+    /// or `None` if there is nothing. The reported idle time is never too long, and more exact the
+    /// more often this is called.
     pub fn check_idle(&self, now: Duration, has_events: bool) -> Option<Duration> {
         let mut idle_check = self.idle_check.lock();
         let acted = self.acted();
@@ -115,8 +119,9 @@ impl ConsumerActivity {
         has_events.then_some(idle_check.since)
     }
 
-    /// Returns since when the reader has done nothing although there was something to take, as of the last
-    /// [`Self::check_idle`]; `None` if it did something after it.
+    /// Returns the time since which the consumer has been idle although there was something to
+    /// take, as of the last [`Self::check_idle`]. `None` if there was nothing, or if the consumer
+    /// did something since.
     #[must_use]
     pub fn idle_since(&self) -> Option<Duration> {
         let idle_check = *self.idle_check.lock();
@@ -125,13 +130,13 @@ impl ConsumerActivity {
     }
 }
 
-/// Adds to what one thread alone writes.
+/// Adds to a counter that one thread alone writes, so a load and a store suffice.
 fn add(to: &AtomicU64, number: u64) {
     to.store(to.load(Ordering::Relaxed) + number, Ordering::Relaxed);
 }
 
-/// A stream in progress: what its consumer has taken of it. Plain data: keeping it keeps neither the
-/// stream nor its vBucket.
+/// A stream in progress, with what its consumer has taken of it. Plain data: keeping it keeps
+/// neither the stream nor its vBucket alive.
 #[derive(Debug)]
 pub struct Reader {
     taken: AtomicU64,
@@ -139,20 +144,23 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Returns up to where the consumer has taken everything.
+    /// Returns the seqno up to which the consumer has taken everything.
     #[must_use]
     pub fn taken(&self) -> Seqno {
         Seqno::new(self.taken.load(Ordering::Relaxed))
     }
 
-    /// Notes that the consumer has taken everything up to `seqno`. Called by the consumer's reader
-    /// alone, so that a load and a store do.
+    /// Records that the consumer has taken everything up to `seqno`. Called only by the thread that
+    /// takes its events, so a load and a store suffice.
     ///
     /// # Panics
-    /// When it had taken more.
+    /// Panics if it had taken more before.
     pub fn take(&self, seqno: Seqno) {
         let before = self.taken();
-        assert!(seqno >= before, "taken up to {seqno}, and {before} before");
+        assert!(
+            seqno >= before,
+            "a reader takes up to seqno {seqno} after {before}"
+        );
         self.taken.store(seqno.get(), Ordering::Relaxed);
     }
 }
@@ -166,24 +174,23 @@ pub struct Readers {
 #[derive(Debug, Default)]
 struct ReaderList {
     by_id: BTreeMap<u64, Arc<Reader>>,
-    /// Given to the last one that was registered; never given twice.
+    /// The id of the newest reader; never reused.
     last_id: u64,
 }
 
-/// What the readers of a vBucket amount to.
+/// A summary of the readers of a vBucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReaderStats {
-    /// How many there are.
+    /// Number of readers.
     pub count: u64,
-    /// The least that one of them has taken; `None` if there is none.
+    /// The lowest taken seqno of a reader; `None` if there is no reader.
     pub lowest_taken: Option<Seqno>,
-    /// Since when one of their consumers has taken nothing although there was something to take
-    /// ([`ConsumerActivity::idle_since`]), the longest; `None` if all take.
+    /// The earliest time since which a consumer has been idle although there was something to take
+    /// ([`ConsumerActivity::idle_since`]). `None` if none is idle.
     pub idle_since: Option<Duration>,
 }
 
 impl ReaderStats {
-    /// Adds what is known of one reader.
     fn add(&mut self, reader: &Reader) {
         let earliest = |a: Option<Duration>, b| a.into_iter().chain(b).min();
         self.count += 1;
@@ -203,8 +210,8 @@ impl Readers {
         })
     }
 
-    /// Registers a stream that has taken everything up to `start`. Called under the vBucket's lock, by
-    /// its admission.
+    /// Registers a stream whose consumer has taken everything up to `start`. Called by
+    /// [`crate::VbCell::admit`] under the vBucket's lock.
     pub(crate) fn register(
         self: &Arc<Self>,
         start: Seqno,
@@ -227,13 +234,14 @@ impl Readers {
         }
     }
 
-    /// Returns how many readers there are, and how far they are. Under the vBucket's lock none comes
-    /// meanwhile, so that nothing which a stream may need lies at or below the lowest that was taken.
+    /// Returns a summary of the readers. While the caller holds the vBucket's lock no reader is
+    /// added, so no stream needs anything at or below the lowest taken seqno.
     #[must_use]
     pub fn stats(&self) -> ReaderStats {
         let mut stats = ReaderStats::default();
         let mut after = 0;
         loop {
+            // The list's lock is released between turns, so a long list does not block admissions.
             let turn = self.turn(after);
             for (id, reader) in &turn {
                 stats.add(reader);
@@ -245,7 +253,8 @@ impl Readers {
         }
     }
 
-    /// Returns the next readers in the order in which they were registered.
+    /// Returns the next readers after the id `after`, at most [`TURN`], in the order of
+    /// registration.
     fn turn(&self, after: u64) -> Vec<(u64, Arc<Reader>)> {
         let list = self.list.lock();
         let mut turn = Vec::with_capacity(list.by_id.len().min(TURN));
@@ -258,8 +267,8 @@ impl Readers {
     }
 }
 
-/// Keeps a stream registered as a reader until it is dropped. Holds the list and neither the vBucket
-/// nor the stream.
+/// Keeps a stream registered as a reader until it is dropped. Holds the list, and neither the
+/// vBucket nor the stream.
 #[must_use = "the stream counts as a reader until the guard is dropped"]
 pub struct ReaderRegistration {
     readers: Arc<Readers>,
@@ -269,14 +278,14 @@ pub struct ReaderRegistration {
 }
 
 impl ReaderRegistration {
-    /// Returns what the consumer notes in what it has taken.
+    /// Returns the reader, on which the consumer records what it has taken.
     #[must_use]
     pub fn reader(&self) -> &Arc<Reader> {
         &self.reader
     }
 
-    /// Leaves the reader in the list for good: in a child process another thread may have held the
-    /// list's lock for ever.
+    /// Leaves the reader in the list for good. For a child process after `fork`: another thread may
+    /// have held the list's lock at the fork, and it is never released there.
     pub fn leave_registered(&mut self) {
         self.is_registered = false;
     }
@@ -296,11 +305,11 @@ impl Drop for ReaderRegistration {
             return;
         }
         let removed = self.readers.list.lock().by_id.remove(&self.id);
-        assert!(removed.is_some(), "a reader is taken out twice");
+        assert!(removed.is_some(), "a reader is removed twice");
     }
 }
 
-// The model checker's locks work in its own tests only.
+// The model checker's locks work only inside its own tests.
 #[cfg(not(feature = "shuttle"))]
 #[cfg(test)]
 mod tests {
@@ -326,7 +335,7 @@ mod tests {
         assert_eq!((readers.stats().count, lowest(&readers)), (3, Some(3)));
         guards[1].reader().take(Seqno::new(8));
         assert_eq!(lowest(&readers), Some(7));
-        // An event that moves nothing, such as a marker.
+        // An event that moves no position, such as a marker.
         guards[1].reader().take(Seqno::new(8));
         let [first, second, third] = guards;
         drop(first);
@@ -354,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "taken up to 4, and 5 before")]
+    #[should_panic(expected = "a reader takes up to seqno 4 after 5")]
     fn what_was_taken_does_not_go_back() {
         let readers = Readers::new();
         let guard = register(&readers, 5);
@@ -362,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "a reader is taken out twice")]
+    #[should_panic(expected = "a reader is removed twice")]
     fn a_reader_that_is_taken_out_twice_is_a_fault() {
         let readers = Readers::new();
         let guard = register(&readers, 5);
@@ -384,19 +393,19 @@ mod tests {
     #[test]
     fn a_taker_is_idle_since_it_was_seen_to_take_last() {
         let activity = ConsumerActivity::new(seconds(1));
-        assert_eq!(activity.idle_since(), None, "nobody has looked");
-        // There may have been something to take from now on only.
+        assert_eq!(activity.idle_since(), None, "no look yet");
+        // From the first look on only: what was there before it is unknown.
         assert_eq!(activity.check_idle(seconds(5), true), Some(seconds(5)));
         assert_eq!(activity.idle_since(), Some(seconds(5)));
         activity.take(1, 1);
         assert_eq!(activity.idle_since(), None, "it has taken since");
         assert_eq!(activity.check_idle(seconds(6), true), Some(seconds(6)));
         assert_eq!(activity.check_idle(seconds(9), true), Some(seconds(6)));
-        // With nothing to take it is not idle, however long.
+        // With nothing to take the consumer is not idle, however long.
         assert_eq!(activity.check_idle(seconds(20), false), None);
         assert_eq!(activity.idle_since(), None);
         assert_eq!(activity.check_idle(seconds(30), true), Some(seconds(30)));
-        // A reader that comes is not idle, also if it takes nothing; that moves nothing.
+        // A consumer that calls is not idle, even if it takes nothing; no position moves.
         assert_eq!((activity.acted(), activity.moved()), (1, 1));
         activity.act();
         assert_eq!((activity.acted(), activity.moved()), (2, 1));

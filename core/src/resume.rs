@@ -1,27 +1,29 @@
-//! Where a consumer is, and whether it may go on from there.
+//! A consumer's position, and the decision whether it may resume there.
 
 use crate::failover_log::FailoverLog;
 use crate::filter::FilterDigest;
 use crate::ids::{Seqno, VbUuid};
 use serde::{Deserialize, Serialize};
 
-/// Where a consumer is in one vBucket: exactly what a later request needs. It says only what the
+/// A consumer's position in one vBucket: all that a later request needs. It records only what the
 /// consumer has *taken*; nothing in it is read from a live engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// The branch of history that the newest marker taken was of, or, before the first, the one on
-    /// which the stream was opened.
+    /// The branch of history of the newest marker that was taken. Before the first marker, the
+    /// branch on which the stream was opened.
     pub vb_uuid: VbUuid,
-    /// The last change, or [`crate::progress`]'s advance, that was taken. 0: nothing.
+    /// The seqno of the last change, or of the last advance of the seqno, that was taken. 0 means
+    /// nothing was taken.
     pub seqno: Seqno,
-    /// Start of the newest marker that was taken: the last seqno at which the copy was complete.
+    /// The start of the newest marker that was taken: the last seqno at which the copy was
+    /// complete.
     pub snap_start: Seqno,
-    /// Its end: the seqno at which the copy will be complete.
+    /// The end of that marker: the seqno at which the copy will be complete.
     pub snap_end: Seqno,
     /// The purge seqno of the newest marker from *disk* that was taken.
     pub purge_seqno: Seqno,
-    /// The filter it was reached with. `None` in positions that were saved by versions which did not
-    /// record it: they may resume with any filter.
+    /// The filter with which the position was reached. `None` in positions saved by versions that
+    /// did not record it; those may resume with any filter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<FilterDigest>,
 }
@@ -34,24 +36,24 @@ impl Position {
     }
 }
 
-/// Why a consumer cannot go on from where it is.
+/// Why a consumer cannot resume at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RollbackReason {
-    /// Tombstones above its position were removed for good: it would keep keys that are gone.
+    /// Tombstones above its position were purged: it would keep keys that no longer exist.
     Purged,
     /// It follows a branch of history that this vBucket does not know.
     UnknownBranch,
-    /// It has changes of its branch that this vBucket has not.
+    /// It has changes of its branch that this vBucket does not have.
     Diverged,
-    /// Its position was reached with another filter: what the new one wants below the position was
-    /// not delivered.
+    /// Its position was reached with another filter. Changes below the position that only the new
+    /// filter selects were not delivered.
     FilterChanged,
 }
 
 impl RollbackReason {
-    /// All of them.
+    /// Every reason.
     pub const ALL: [Self; 4] = [
         Self::Purged,
         Self::UnknownBranch,
@@ -59,7 +61,7 @@ impl RollbackReason {
         Self::FilterChanged,
     ];
 
-    /// Returns the name used in output and as a label.
+    /// Returns the name used in output and as a metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,50 +73,52 @@ impl RollbackReason {
     }
 }
 
-/// The answer to a request. A rollback is an answer, not an error.
+/// The answer to a request to resume. A rollback is an answer, not an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeDecision {
-    /// The consumer may go on.
+    /// The consumer may continue.
     Continue,
-    /// The consumer must first go back to a *complete* state at or below `to`, with the whole
-    /// position saved at that moment, or to nothing and 0. Dropping what is above `to` is not
-    /// enough: it replaced other changes.
+    /// The consumer must first return to an earlier state and request again.
+    ///
+    /// That is a *complete* state at or below `to`, with the whole position saved at that moment,
+    /// or an empty copy and position 0. Dropping the changes above `to` is not enough: they
+    /// replaced other changes.
     Rollback {
-        /// An upper bound of where to go back to.
+        /// Upper limit of the seqno to return to.
         to: Seqno,
-        /// Why.
+        /// Why the consumer cannot continue.
         reason: RollbackReason,
     },
 }
 
-/// A request that no consumer can mean: the field and what is wrong with it.
+/// A request that no correct consumer can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPosition {
-    /// The field.
+    /// The field that is wrong.
     pub field: &'static str,
-    /// What is wrong.
+    /// What is wrong with it.
     pub detail: &'static str,
 }
 
 /// Checks the bounds of a position: `snap_start <= seqno <= snap_end`.
 ///
 /// # Errors
-/// [`InvalidPosition`] with the first field that is wrong.
+/// [`InvalidPosition`] with the first wrong field.
 pub fn check_position(position: &Position) -> Result<(), InvalidPosition> {
     let wrong = |field, detail| Err(InvalidPosition { field, detail });
     if position.snap_start > position.seqno {
-        return wrong("snap_start", "above the position");
+        return wrong("snap_start", "must not be above the seqno of the position");
     }
-    // A consumer that has taken nothing has no snapshot to be in.
     if position.snap_end < position.seqno {
-        return wrong("snap_end", "below the position");
+        return wrong("snap_end", "must not be below the seqno of the position");
     }
     Ok(())
 }
 
-/// Checks that the end that is asked for is not below the position. Asked only once the consumer may
-/// go on: a consumer that must go back asks for an end below its position because the vBucket ends
-/// there.
+/// Checks that the requested end is not below the position.
+///
+/// Call it only after [`decide`] has allowed the consumer to continue. A consumer that must roll
+/// back may well request an end below its position: the vBucket ends there.
 ///
 /// # Errors
 /// [`InvalidPosition`] with the field `end`.
@@ -122,16 +126,17 @@ pub fn check_end(position: &Position, end: Seqno) -> Result<(), InvalidPosition>
     if position.seqno > end {
         return Err(InvalidPosition {
             field: "end",
-            detail: "below the position",
+            detail: "must not be below the seqno of the position",
         });
     }
     Ok(())
 }
 
-/// Decides whether a consumer may go on (rules 2 to 9 of D8 in the project's protocol notes).
-/// `filter` is that of the request. `high_seqno` is the highest seqno assigned on the newest branch,
-/// memory included; `purge_seqno` is the vBucket's present one. Must be called under the lock under which both, and the log,
-/// change, together with whatever follows from the answer.
+/// Decides whether a consumer may resume at `position`.
+///
+/// `filter` is that of the request. `high_seqno` is the highest seqno assigned on the newest
+/// branch, memory included. `purge_seqno` is the vBucket's present one. Call it under the lock that
+/// guards both and the failover log, and act on the answer before releasing that lock.
 #[must_use]
 pub fn decide(
     position: &Position,
@@ -141,6 +146,7 @@ pub fn decide(
     purge_seqno: Seqno,
 ) -> ResumeDecision {
     let start = position.seqno;
+    // A consumer without any change cannot have a wrong one.
     if start == Seqno::ZERO {
         return ResumeDecision::Continue;
     }
@@ -163,12 +169,12 @@ pub fn decide(
             reason: RollbackReason::UnknownBranch,
         };
     };
-    // Newest first: the next newer branch stands before it. Of several that begin at one seqno,
-    // the newest has that seqno too.
+    // Entries are newest first, so the next newer branch is the one before it. If several branches
+    // begin at one seqno, the newest of them owns that seqno too.
     let newer = at.checked_sub(1).and_then(|newer| entries.get(newer));
     let upper = newer.map_or(high_seqno, |newer| newer.seqno);
 
-    // Nothing of the snapshot was taken.
+    // If nothing of the snapshot was taken, its end does not matter.
     let snap_end = if start == position.snap_start {
         start
     } else {
@@ -177,7 +183,7 @@ pub fn decide(
     if snap_end <= upper {
         return ResumeDecision::Continue;
     }
-    // All of the snapshot was taken.
+    // If all of the snapshot was taken, the copy is complete at its end.
     let snap_start = if start == snap_end {
         start
     } else {
@@ -232,10 +238,10 @@ mod tests {
         let decide = |position| decide(&position, all(), &log, Seqno::new(500), Seqno::new(50));
         let max = u64::MAX;
         for (position, expected) in [
-            // From the beginning, whatever else is said.
+            // From the beginning, whatever the other fields hold.
             (at(9, 0, (0, 0), 7), ResumeDecision::Continue),
             (at(0, 0, (0, max), 0), ResumeDecision::Continue),
-            // Below the purge seqno; at it; with the present one remembered.
+            // Below the purge seqno, at it, and below it with the present one recorded.
             (at(1, 49, (49, 49), 0), back(0, Purged)),
             (at(1, 1, (0, 60), 49), back(0, Purged)),
             (at(1, 50, (50, 50), 0), ResumeDecision::Continue),
@@ -295,7 +301,7 @@ mod tests {
             assert_eq!(decide(reached(Some(a)), other), changed);
             assert_eq!(decide(reached(Some(other)), a), changed);
         }
-        // Saved before positions had a filter; nothing taken yet.
+        // A position saved before positions had a filter, and one with nothing taken.
         assert_eq!(decide(reached(None), b), ResumeDecision::Continue);
         let nothing = Position {
             filter: Some(a),

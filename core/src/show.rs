@@ -1,21 +1,22 @@
-//! What debug output shows of a program's data: of a key its beginning, of a value its length.
+//! Debug output of user data: the beginning of a key, the length of a value.
 //!
-//! Values are the program's, and can be megabytes; a debug line must not print them.
+//! Values belong to the embedder's program and can be megabytes long, so debug output must not
+//! print them.
 
 use crate::number::u64_from;
 use std::fmt;
 
-/// Bytes of a key that are shown.
+/// Maximum number of bytes printed of a key.
 const KEY_SHOWN: usize = 64;
 
-/// Shows a key: its first 64 bytes, escaped, and whether there are more.
+/// Prints the first 64 bytes of a key, escaped, followed by `...` if there are more.
 pub struct DebugKey<'a>(pub &'a [u8]);
 
-/// Shows how long a value is.
+/// Prints the length of a value instead of the value.
 pub struct DebugLength(u64);
 
 impl DebugLength {
-    /// Shows the length of these bytes.
+    /// Returns a value that prints the length of `value`.
     #[must_use]
     pub fn of(value: &[u8]) -> Self {
         Self(u64_from(value.len()))

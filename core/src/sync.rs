@@ -1,7 +1,8 @@
-//! The locks, conditions and atomics of the engine's and the streams' tables: those of `parking_lot` and
-//! of the standard library, or, with the feature `shuttle`, those of a model checker that tries many
-//! interleavings of the very same code. Each mutex has its place in the order of locks
-//! ([`crate::lock_order`]).
+//! Mutexes, condition variables and atomics for shared state.
+//!
+//! They wrap those of `parking_lot` and of the standard library. With the feature `shuttle` they
+//! wrap those of a model checker, which runs the same code in many interleavings. Each mutex has a
+//! rank in the lock order ([`crate::lock_order`]).
 
 use crate::lock_order::{LockRank, RankGuard};
 use std::ops::{Deref, DerefMut};
@@ -22,8 +23,8 @@ mod plain {
         mut guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> (MutexGuard<'a, T>, bool) {
-        let is_late = condvar.wait_for(&mut guard, timeout).timed_out();
-        (guard, is_late)
+        let is_timed_out = condvar.wait_for(&mut guard, timeout).timed_out();
+        (guard, is_timed_out)
     }
 }
 
@@ -38,7 +39,8 @@ mod checked {
         mutex.lock().unwrap()
     }
 
-    /// No time passes for the checker: a notification that never comes is a deadlock, which it reports.
+    /// Ignores the timeout, as no time passes in the model checker. A notification that never comes
+    /// is a deadlock, which the checker reports.
     #[expect(clippy::unwrap_used, reason = "a panic is what the checker looks for")]
     pub(super) fn wait_for<'a, T>(
         condvar: &Condvar,
@@ -56,25 +58,25 @@ use plain as used;
 
 pub use used::{AtomicBool, AtomicU64, Ordering};
 
-/// A mutex with a place in the order of locks. A panic of its holder does not poison it, except for
-/// the model checker.
+/// A mutex with a rank in the lock order. A panic of its holder does not poison it, except in the
+/// model checker.
 #[derive(Debug)]
 pub struct Mutex<T> {
     rank: LockRank,
     inner: used::Mutex<T>,
 }
 
-/// Holds a [`Mutex`] until it is dropped.
+/// Keeps a [`Mutex`] locked until it is dropped.
 #[derive(Debug)]
 #[must_use = "the mutex is released when the guard is dropped"]
 pub struct MutexGuard<'a, T> {
-    // ORDER: released first, counted as released second.
+    // ORDER: fields drop in this order: the mutex is released before it is recorded as released.
     inner: used::MutexGuard<'a, T>,
     held: RankGuard,
 }
 
 impl<T> Mutex<T> {
-    /// Returns an unlocked mutex of a rank.
+    /// Returns an unlocked mutex.
     pub fn new(rank: LockRank, value: T) -> Self {
         Self {
             rank,
@@ -82,10 +84,11 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// Waits until the mutex is free and locks it.
+    /// Locks the mutex, blocking until it is free.
     ///
     /// # Panics
-    /// When this thread holds a lock that must not be held then, in builds with debug assertions.
+    /// In builds with debug assertions, panics if this thread holds a lock that must not be held
+    /// then ([`RankGuard::take`]).
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = RankGuard::take(self.rank);
         MutexGuard {
@@ -109,35 +112,36 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A condition of what a [`Mutex`] guards: a thread waits for it until another one notifies it.
+/// A condition variable, used with one [`Mutex`].
 #[derive(Debug, Default)]
 pub struct Condvar(used::Condvar);
 
 impl Condvar {
-    /// Returns a condition that nobody waits for.
+    /// Returns a condition variable without waiting threads.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Releases the mutex, waits for a notification up to `timeout`, and locks the mutex again. Returns
-    /// whether the time was over first. For the model checker time never is.
+    /// Releases the mutex, blocks until a notification or for at most `timeout`, and locks the
+    /// mutex again. Returns the guard and whether the wait timed out; in the model checker it never
+    /// does.
     pub fn wait_for<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
         timeout: Duration,
     ) -> (MutexGuard<'a, T>, bool) {
         let MutexGuard { inner, held } = guard;
-        let (inner, is_late) = used::wait_for(&self.0, inner, timeout);
-        (MutexGuard { inner, held }, is_late)
+        let (inner, is_timed_out) = used::wait_for(&self.0, inner, timeout);
+        (MutexGuard { inner, held }, is_timed_out)
     }
 
-    /// Wakes one thread that waits.
+    /// Wakes one waiting thread, if there is one.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Wakes all threads that wait.
+    /// Wakes all waiting threads.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }

@@ -1,31 +1,33 @@
-//! One vBucket in memory: its lock, what the lock guards, and how far it is durable.
+//! One vBucket in memory: its lock, the state under the lock, and how far it is durable.
 //!
 //! # Protocol
-//! What [`VbInner`] has is read and changed under the cell's lock. The four atomic fields beside it are
-//! read without it by whoever looks; they are changed with the lead of the flush only, or under the lock.
+//! [`VbInner`] is read and changed under the cell's lock. The four atomic fields beside it are read
+//! without the lock. They are changed only with the flush lead or under the lock.
 //!
-//! - `persisted` and `synced` are raised by the leader, after the write they speak of has returned.
-//!   `persisted` is stored under the lock, together with the state that it is of; `synced`, which nothing
-//!   under the lock belongs to, is stored before the lock is taken. Either way the publisher looks for
-//!   watches under the lock and after it has stored, and [`VbCell::watch`] looks and registers under the
-//!   same lock. If the publisher comes first, the watcher finds what was published; if the watcher does,
-//!   the publisher finds the watch: no wake-up is lost.
-//! - `generation` is changed by a deletion, under the lock: first, and then both seqnos are set back to 0.
-//!   So whoever reads one of them and *then* finds the generation unchanged has read it of that
-//!   generation.
-//! - `is_branch_due` changes once, from true to false, under the lock and after the branch is on disk.
-//!   A writer that still reads true comes for the lead and looks again; one that reads false goes on, and
-//!   a seqno is assigned under the lock.
-//! - A stream is admitted, joins memory and reads it under the lock: no failover entry, no purge and
-//!   no deletion comes in between, and what is announced from memory is sealed before the lock is
-//!   given back. Its admission registers it as a reader in the same critical section;
-//!   `core/src/readers.rs` says what that is for.
-//! - A stream that accepts changes from memory is shown sealed checkpoints only. Sealing at each of
-//!   its reads would end group commit and de-duplication, so such streams seal the open checkpoint at
-//!   most once in a flush interval, all of a vBucket's together; otherwise they wait until a flush
-//!   seals it, which is at most a flush interval later. Whoever seals for a flush fires the watches.
+//! - The leader raises `persisted` and `synced` after the write or the sync has returned. It stores
+//!   `persisted` under the lock, together with the state that belongs to it. It stores `synced`
+//!   before it takes the lock, as nothing under the lock belongs to that.
+//! - No wake-up is lost. A publisher stores the seqno and then looks for watches under the lock;
+//!   [`VbCell::watch`] looks at the seqno and registers under the same lock. If the publisher comes
+//!   first, the watcher finds the new seqno. If the watcher comes first, the publisher finds the
+//!   watch.
+//! - A deletion changes `generation` under the lock: first the generation, and then it sets both
+//!   seqnos to 0. So a thread that reads a seqno and *then* finds the generation unchanged has a
+//!   seqno of that generation.
+//! - `is_branch_due` changes once, from true to false, under the lock and after the branch is on
+//!   disk. A writer that still reads true takes the lead and looks again. One that reads false
+//!   continues, and a seqno is assigned under the lock.
+//! - A stream is admitted, joins memory and reads memory under the lock. So no failover entry,
+//!   purge or deletion comes in between, and what it announces from memory is sealed before the
+//!   lock is released. Its admission registers it as a reader in the same critical section;
+//!   `core/src/readers.rs` says why.
+//! - A stream that accepts changes from memory sees sealed checkpoints only. Sealing at each of its
+//!   reads would end group commit and de-duplication. So such streams seal the open checkpoint at
+//!   most once in a flush interval, all streams of a vBucket together. Otherwise they wait until a
+//!   flush seals it, at most one flush interval later. The thread that seals for a flush fires the
+//!   watches.
 //! - Wakers are called after the lock is released.
-//! - `core/src/branch.rs` says how a branch that is due begins.
+//! - `core/src/branch.rs` says how a due branch begins.
 
 use crate::branch::PendingBranch;
 use crate::checkpoint::{Checkpoints, CursorId, CursorLag, MemoryRead, NotInMemory, ReadLimit};
@@ -47,12 +49,12 @@ use std::time::Duration;
 /// How durable a change must be before a stream delivers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Visibility {
-    /// Synced: no crash takes it back.
+    /// Synced: no crash takes the change back.
     #[default]
     Synced,
-    /// In RocksDB's log: a power cut may take it back.
+    /// In RocksDB's log: a power cut may take the change back.
     Persisted,
-    /// In memory: any crash may take it back.
+    /// In memory: any crash may take the change back.
     Memory,
 }
 
@@ -60,7 +62,7 @@ impl Visibility {
     /// Every value, the most durable first.
     pub const ALL: [Self; 3] = [Self::Synced, Self::Persisted, Self::Memory];
 
-    /// Returns its place in [`Self::ALL`].
+    /// Returns the index of this value in [`Self::ALL`].
     pub(crate) const fn index(self) -> usize {
         match self {
             Self::Synced => 0,
@@ -70,7 +72,7 @@ impl Visibility {
     }
 }
 
-/// Why a generation of a vBucket, with all it held, came to its end.
+/// Why a generation of a vBucket ended, with all its contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GenerationEnd {
@@ -78,74 +80,77 @@ pub enum GenerationEnd {
     Deleted,
 }
 
-/// The vBucket was deleted since.
+/// The error when the vBucket was deleted since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VbDeleted;
 
-/// One vBucket inside an engine.
+/// One vBucket of an open engine.
 #[derive(Debug)]
 pub struct VbCell {
-    /// Which one.
+    /// The id of the vBucket.
     pub id: VbId,
+    /// Everything up to this seqno is in RocksDB's log.
     persisted: AtomicU64,
+    /// Everything up to this seqno is synced.
     synced: AtomicU64,
-    /// Counts deletions since the engine was opened.
+    /// Number of deletions since the engine was opened.
     generation: AtomicU64,
-    /// A branch has to begin before the next change. Once false it stays so; changed under the lock.
+    /// Whether a branch must begin before the next change. Changed under the lock; once false it
+    /// stays false.
     is_branch_due: AtomicBool,
     lock: Mutex<VbInner>,
 }
 
-/// What a vBucket's lock guards.
+/// The state that a vBucket's lock guards.
 #[derive(Debug)]
 pub struct VbInner {
-    /// The changes in memory.
+    /// The recent changes in memory.
     pub checkpoints: Checkpoints,
-    /// As of the last flush.
+    /// The state record as of the last flush.
     pub state: VbState,
-    /// The branches of its history.
+    /// The branches of the vBucket's history.
     pub failover_log: FailoverLog,
-    /// The largest CAS given out.
+    /// The largest CAS assigned.
     pub max_cas: Cas,
     /// The streams in progress of this generation.
     pub readers: Arc<Readers>,
-    /// Why the generation before this one ended; `None` for the first since the engine was opened.
+    /// Why the previous generation ended; `None` in the first one since the engine was opened.
     pub generation_end: Option<GenerationEnd>,
     /// Whether the vBucket is on the dirty list.
     pub is_dirty: bool,
-    /// The branch that is being written.
+    /// The branch that is being written, from [`VbCell::prepare_branch`] until it is published.
     pending_branch: Option<PendingBranch>,
     watches: Watches,
-    /// From when on a follower that accepts unsynced changes may seal the open checkpoint, on the
-    /// engine's monotonic clock.
+    /// The earliest time at which a follower that accepts unsynced changes may seal the open
+    /// checkpoint, on the engine's monotonic clock.
     follower_seal_due: Duration,
 }
 
-/// Wakers to be called once no lock is held.
+/// The wakers of watches that fired, to be called when no lock is held.
 #[derive(Debug, Default)]
 #[must_use = "call `wake` after the lock is released"]
 pub struct FiredWakers(Vec<FiredWatches>);
 
 impl FiredWakers {
-    /// Returns how many watches fired.
+    /// Returns the number of watches that fired.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.iter().map(FiredWatches::len).sum()
     }
 
-    /// Returns whether none fired.
+    /// Returns whether no watch fired.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds the watches of another call, to be woken together.
+    /// Adds the watches of another call, so that all are woken together.
     pub fn append(&mut self, mut others: Self) {
         self.0.append(&mut others.0);
     }
 
-    /// Calls the wakers. A panic in one of them is caught: the others are still called, and the
-    /// caller does not notice.
+    /// Calls the wakers. Catches a panic in one of them, so that the others are still called and
+    /// the caller is not affected.
     pub fn wake(self) {
         for waker in self.0.into_iter().flat_map(FiredWatches::into_wakers) {
             drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
@@ -153,42 +158,43 @@ impl FiredWakers {
     }
 }
 
-/// When a stream reads from memory, and how often such streams may seal the open checkpoint.
+/// The time of a read from memory, and the minimum interval between seals by such reads.
 #[derive(Clone, Copy, Debug)]
 pub struct SealTime {
-    /// The engine's monotonic clock.
+    /// The current time on the engine's monotonic clock.
     pub now: Duration,
     /// The flush interval.
     pub interval: Duration,
 }
 
-/// Where a stream that may go on begins; if it has a cursor it never needs the disk.
+/// The place at which an admitted stream begins.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmittedStart {
-    /// Where it begins.
+    /// The stream's progress, at its position.
     pub progress: StreamProgress,
-    /// Which life of the vBucket it is of.
+    /// The generation of the vBucket that the stream belongs to.
     pub generation: u64,
-    /// Its place in memory, if memory holds everything above its position.
+    /// The stream's cursor, if memory holds everything above its position. Such a stream begins
+    /// without reading the disk.
     pub cursor: Option<CursorId>,
 }
 
-/// What came of a request for a stream.
+/// The answer to a request for a stream.
 #[derive(Debug)]
 pub enum Admission {
-    /// It goes on, and is a reader of the vBucket until the guard is dropped.
+    /// The stream may continue, and is a reader of the vBucket until the guard is dropped.
     Admitted {
-        /// Where it begins.
+        /// Where the stream begins.
         start: AdmittedStart,
-        /// Keeps it registered.
+        /// Keeps the stream registered as a reader.
         reader: ReaderRegistration,
     },
-    /// The consumer must go back first.
+    /// The consumer must roll back first.
     Refused(ResumeDecision),
 }
 
 impl VbCell {
-    /// Returns the cell of a vBucket of which everything is on disk and synced.
+    /// Returns the cell of a vBucket whose changes are all on disk and synced.
     #[must_use]
     pub fn new(id: VbId, state: VbState, failover_log: FailoverLog) -> Self {
         Self {
@@ -215,26 +221,28 @@ impl VbCell {
         }
     }
 
-    /// Marks that a branch has to begin before the next change.
+    /// Marks that a branch must begin before the next change.
     #[must_use]
     pub fn with_branch_due(self) -> Self {
         self.is_branch_due.store(true, Ordering::Release);
         self
     }
 
-    /// Returns whether a branch has to begin before the next change. Takes no lock. Once it has
+    /// Returns whether a branch must begin before the next change. Takes no lock. Once it has
     /// returned false it always does.
     #[must_use]
     pub fn is_branch_due(&self) -> bool {
         self.is_branch_due.load(Ordering::Acquire)
     }
 
-    /// Returns what has to be written, in one synced batch, to begin the branch that is due, and
-    /// remembers it until [`Self::publish_branch`]; `None` if none is due. `uuid` names the branch,
-    /// unless an attempt that failed has named it already. Called with the lead.
+    /// Prepares the branch that is due, if any, and keeps it until [`Self::publish_branch`].
+    /// Returns the records to write in one synced batch, or `None` if no branch is due.
+    ///
+    /// `uuid` names the branch, unless an earlier attempt that failed has named it already. Called
+    /// with the flush lead.
     ///
     /// # Panics
-    /// When a change was assigned before its branch began.
+    /// Panics if a change was assigned before the branch began.
     #[must_use]
     pub fn prepare_branch(
         &self,
@@ -250,7 +258,7 @@ impl VbCell {
         assert_eq!(
             inner.checkpoints.high_seqno(),
             state.high_seqno,
-            "a change of {} before its branch",
+            "a change of {} was assigned before its branch began",
             self.id
         );
         let log = inner.failover_log.clone();
@@ -261,14 +269,15 @@ impl VbCell {
         Some((pending.state(state), pending.failover_log().clone()))
     }
 
-    /// The branch that was prepared is on disk and synced. Called with the lead.
+    /// Begins the prepared branch in memory, after its records are on disk and synced. Called with
+    /// the flush lead.
     pub fn publish_branch(&self) {
         self.apply_pending_branch(&mut self.lock());
     }
 
     fn apply_pending_branch(&self, inner: &mut VbInner) {
         let Some(pending_branch) = inner.pending_branch.take() else {
-            // A stream that saw it on disk was first.
+            // Nothing is left to do: a stream that saw the branch on disk has published it.
             return;
         };
         inner.state = pending_branch.state(inner.state);
@@ -277,33 +286,33 @@ impl VbCell {
         self.is_branch_due.store(false, Ordering::Release);
     }
 
-    /// Locks it.
+    /// Locks the vBucket, blocking until the lock is free.
     pub fn lock(&self) -> MutexGuard<'_, VbInner> {
         self.lock.lock()
     }
 
-    /// Returns which life of the vBucket this is.
+    /// Returns the current generation: the number of deletions since the engine was opened.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Returns up to where it is in RocksDB's log.
+    /// Returns the seqno up to which everything is in RocksDB's log.
     #[must_use]
     pub fn persisted(&self) -> Seqno {
         Seqno::new(self.persisted.load(Ordering::Acquire))
     }
 
-    /// Returns up to where it is synced.
+    /// Returns the seqno up to which everything is synced.
     #[must_use]
     pub fn synced(&self) -> Seqno {
         Seqno::new(self.synced.load(Ordering::Acquire))
     }
 
-    /// Refuses if the vBucket was deleted since `generation` was read.
+    /// Checks that the vBucket was not deleted since `generation` was read.
     ///
     /// # Errors
-    /// [`VbDeleted`].
+    /// [`VbDeleted`] if it was deleted.
     pub fn check_generation(&self, generation: u64) -> Result<(), VbDeleted> {
         if self.generation() == generation {
             Ok(())
@@ -312,8 +321,8 @@ impl VbCell {
         }
     }
 
-    /// The checkpoints that the flush took are in RocksDB's log, and `state` describes what is
-    /// there now. Called by the leader of the flush, without the lock.
+    /// Publishes that the checkpoints of the flush are in RocksDB's log, and that `state` describes
+    /// what is there now. Called by the flush leader, without the lock.
     pub fn publish_persisted(&self, state: VbState) -> FiredWakers {
         let mut inner = self.lock();
         inner.checkpoints.flush_succeeded();
@@ -323,28 +332,31 @@ impl VbCell {
         inner.fire(self, None)
     }
 
-    /// Everything persisted is synced: the leader alone persists, and has just synced. Called
-    /// without the lock.
+    /// Publishes that everything persisted is synced. That is exact: only the caller, the flush
+    /// leader, persists changes, and it has just synced. Called without the lock.
     pub fn publish_synced(&self) -> FiredWakers {
         self.synced.store(self.persisted().get(), Ordering::Release);
         self.lock().fire(self, None)
     }
 
-    /// Everything up to `seqno` is synced, and perhaps more. Called with the lead, without the lock,
-    /// for the generation that `seqno` is of.
+    /// Publishes that everything up to `seqno` is synced, and perhaps more. Called with the flush
+    /// lead, without the lock, for the generation that `seqno` belongs to.
     pub fn publish_synced_to(&self, seqno: Seqno) -> FiredWakers {
         self.synced.fetch_max(seqno.get(), Ordering::AcqRel);
         self.lock().fire(self, None)
     }
 
-    /// Wakes everybody who watches, whatever for: the health has changed, or the engine closes.
+    /// Takes out every watch, whatever it waits for, because the health has changed or the engine
+    /// closes.
     pub fn fire_all(&self) -> FiredWakers {
         FiredWakers(self.lock().watches.take_all())
     }
 
-    /// Begins a new life of the vBucket, empty, on a new branch. `inner` is its own lock, held since
-    /// before what it held was deleted from disk. Returns what it held, to be dropped after the lock is
-    /// released, and the wakers of everybody who watches.
+    /// Begins a new generation of the vBucket, empty and on a new branch.
+    ///
+    /// `inner` is the state under this cell's lock, which the caller has held since before it
+    /// deleted the contents from disk. Returns the previous contents, to be dropped after the lock
+    /// is released, and every watch.
     pub fn begin_generation(
         &self,
         inner: &mut VbInner,
@@ -352,24 +364,25 @@ impl VbCell {
         failover_log: FailoverLog,
         end: GenerationEnd,
     ) -> (Checkpoints, FiredWakers) {
-        // ORDER: see the module's comment.
+        // ORDER: the generation before the seqnos, as the module documentation explains.
         self.generation.fetch_add(1, Ordering::AcqRel);
         self.persisted.store(0, Ordering::Release);
         self.synced.store(0, Ordering::Release);
-        let forgotten = inner.checkpoints.reset();
+        let discarded = inner.checkpoints.reset();
         inner.state = state;
         inner.failover_log = failover_log;
+        // Streams of the old generation keep the old list and do not count for this one.
         inner.readers = Readers::new();
         inner.generation_end = Some(end);
         inner.max_cas = state.max_cas;
         inner.pending_branch = None;
         self.is_branch_due.store(false, Ordering::Release);
         let fired = FiredWakers(inner.watches.take_all());
-        (forgotten, fired)
+        (discarded, fired)
     }
 
-    /// Returns up to where changes may be delivered to a stream that asks for this. With `now`, what
-    /// a follower may seal counts as sealed.
+    /// Returns the seqno up to which changes may be delivered to a stream with this visibility.
+    /// With `now`, changes that a follower may seal at that time count as sealed.
     fn visible(&self, inner: &VbInner, visibility: Visibility, now: Option<Duration>) -> Seqno {
         match visibility {
             Visibility::Synced => self.synced(),
@@ -381,9 +394,11 @@ impl VbCell {
         }
     }
 
-    /// Calls `waker` once changes above `above` are as durable as asked, or the vBucket is deleted,
-    /// or [`Self::fire_all`] is called. Returns false, and registers nothing, if that is so already.
-    /// `now` is the engine's monotonic clock.
+    /// Registers `waker` to be called when a change above `above` becomes visible. It is also
+    /// called when the vBucket is deleted and by [`Self::fire_all`].
+    ///
+    /// Returns false, and registers nothing, if such a change is visible or the vBucket was deleted
+    /// already. `now` is the time on the engine's monotonic clock.
     pub fn watch(
         &self,
         generation: u64,
@@ -392,7 +407,8 @@ impl VbCell {
         waker: &Waker,
         now: Duration,
     ) -> bool {
-        // Cloning and dropping a waker can run a program's own code: never under the lock.
+        // Cloning or dropping a waker can run the embedder's code, which must not run under the
+        // lock.
         let waker = waker.clone();
         let mut inner = self.lock();
         if self.generation() != generation || self.visible(&inner, visibility, Some(now)) > above {
@@ -405,25 +421,27 @@ impl VbCell {
         true
     }
 
-    /// Removes a watch; does nothing if it has fired.
+    /// Removes the watch of `waker`; does nothing if it has fired.
     pub fn unwatch(&self, waker: &Waker) {
         let removed = self.lock().watches.remove(waker);
         drop(removed);
     }
 
-    /// Returns how many watches are waiting.
+    /// Returns the number of watches.
     #[must_use]
     pub fn watches(&self) -> usize {
         self.lock().watches.len()
     }
 
-    /// Answers a request: decides whether the consumer may go on, gives it a cursor if memory serves it
-    /// from the start, and registers it as a reader. All in one step, so that neither a failover entry
-    /// nor a purge comes in between.
+    /// Answers a request for a stream. Decides whether the consumer may continue, gives it a cursor
+    /// if memory holds everything above its position, and registers it as a reader.
+    ///
+    /// All of this happens in one critical section, so that no failover entry and no purge comes in
+    /// between.
     ///
     /// # Errors
-    /// [`InvalidPosition`]: bounds of the position that no consumer can have, or, if the consumer may go on,
-    /// an end below its position.
+    /// [`InvalidPosition`] if the position has impossible bounds, or if the consumer may continue
+    /// but requests an end below its position.
     pub fn admit(
         &self,
         request: &Position,
@@ -436,16 +454,17 @@ impl VbCell {
             Ok(start) => start,
             Err(answer) => return Ok(Admission::Refused(answer)),
         };
+        // Still under the lock, so that no purge decides between the answer and this.
         let reader = inner.readers.register(request.seqno, activity);
         Ok(Admission::Admitted { start, reader })
     }
 
-    /// Answers a stream that goes on, from what was taken of it, after its buffers were given back. It
-    /// is a reader already, and is not registered again. It has to go back first if something it
-    /// needed was removed nevertheless.
+    /// Answers a paused stream that resumes from what its consumer has taken, after its buffers
+    /// were released. It is still registered as a reader, so it is not registered again. It must
+    /// roll back if something it needs was removed nevertheless.
     ///
     /// # Errors
-    /// [`InvalidPosition`]: bounds of the position that no consumer can have.
+    /// [`InvalidPosition`] if the position has impossible bounds.
     pub fn readmit(
         &self,
         position: &Position,
@@ -454,9 +473,11 @@ impl VbCell {
         self.lock().start(self, position, filter, Seqno::MAX)
     }
 
-    /// Returns whether `vb_uuid` is a branch of this life of the vBucket. `vb_uuid` was read from disk:
-    /// if it is the branch that is being written, its batch is there, and the branch has begun. Waits
-    /// for a deletion that is being written, which has changed the disk but not the generation yet.
+    /// Returns whether `vb_uuid`, read from disk, is a branch of this generation of the vBucket.
+    ///
+    /// If it is the branch that is being written, its batch is on disk, so the branch is published
+    /// first. Blocks while a deletion holds the vBucket's lock: by then it may have changed the
+    /// disk but not the generation.
     #[must_use]
     pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
         let mut inner = self.lock();
@@ -471,19 +492,19 @@ impl VbCell {
         self.generation() == generation && entries.iter().any(|entry| entry.uuid == vb_uuid)
     }
 
-    /// Gives a stream that has read everything up to `position` a cursor after it.
+    /// Registers a cursor for a stream that has read everything up to `position`. Returns `None` if
+    /// memory cannot serve it; the stream reads the disk then, where each view is checked.
     ///
     /// # Errors
-    /// [`VbDeleted`] if the vBucket was deleted; `Ok(None)` means that memory does not serve it:
-    /// the stream reads the disk, which checks what has to be checked.
+    /// [`VbDeleted`] if the vBucket was deleted.
     pub fn join(&self, generation: u64, position: Seqno) -> Result<Option<CursorId>, VbDeleted> {
         let mut inner = self.lock();
         self.check_generation(generation)?;
         Ok(inner.join(position).ok())
     }
 
-    /// Registers a cursor after what is on disk, to keep in memory what comes after the next view of
-    /// the disk.
+    /// Registers a cursor after what is on disk, which keeps in memory everything after the next
+    /// view of the disk.
     ///
     /// # Errors
     /// [`VbDeleted`] if the vBucket was deleted.
@@ -493,16 +514,16 @@ impl VbCell {
         Ok(inner.checkpoints.register_on_disk())
     }
 
-    /// Takes a cursor away.
+    /// Removes a cursor; does nothing if it is gone.
     pub fn leave(&self, cursor: CursorId) {
         self.lock().checkpoints.remove_cursor(cursor);
     }
 
-    /// Reads from a cursor what is as durable as asked: the items, the end to announce, and the branch
-    /// they are of, in one step. `Ok(None)`: nothing now.
+    /// Reads from a cursor what is visible. Returns the items, the end to announce and their
+    /// branch, all of one moment, or `None` if there is nothing to read now.
     ///
     /// # Errors
-    /// [`VbDeleted`] if the vBucket was deleted.
+    /// [`VbDeleted`] if the vBucket was deleted; [`NotInMemory`] if the cursor was dropped.
     pub fn read(
         &self,
         generation: u64,
@@ -516,7 +537,7 @@ impl VbCell {
         self.check_generation(generation)?;
         let owes_nothing = progress.position() >= progress.announced();
         if visibility == Visibility::Memory && owes_nothing && seal.now >= inner.follower_seal_due {
-            // What it announces must not change any more.
+            // Seal before announcing: the announced end must not change any more.
             if inner.checkpoints.seal() {
                 inner.follower_seal_due = seal.now.saturating_add(seal.interval);
             }
@@ -530,13 +551,13 @@ impl VbCell {
         Ok(read.map(|read| read.map(|read| (read, vb_uuid))))
     }
 
-    /// Returns how far a cursor is behind; `None` if it is gone.
+    /// Returns how far a cursor is behind, or `None` if it is gone.
     #[must_use]
     pub fn lag(&self, cursor: CursorId) -> Option<CursorLag> {
         self.lock().checkpoints.lag(cursor)
     }
 
-    /// Returns the newest branch of its history.
+    /// Returns the newest branch of the vBucket's history.
     #[must_use]
     pub fn vb_uuid(&self) -> VbUuid {
         self.lock().state.uuid
@@ -544,8 +565,8 @@ impl VbCell {
 }
 
 impl VbInner {
-    /// Decides whether a consumer may go on, and gives it a cursor if memory serves it. `cell` is the
-    /// one this belongs to.
+    /// Decides whether a consumer may continue, and gives it a cursor if memory can serve it.
+    /// `cell` owns this state.
     fn start(
         &mut self,
         cell: &VbCell,
@@ -569,8 +590,10 @@ impl VbInner {
         }))
     }
 
-    /// A cursor behind the purge seqno could miss deletions: such a stream reads the disk first,
-    /// where the view says what was purged.
+    /// Registers a cursor for a stream at `position`.
+    ///
+    /// Refuses a position below the purge seqno, as memory could miss deletions there. Such a
+    /// stream reads the disk first, where the view says what was purged.
     fn join(&mut self, position: Seqno) -> Result<CursorId, NotInMemory> {
         if position < self.state.purge_seqno {
             return Err(NotInMemory);
@@ -578,10 +601,11 @@ impl VbInner {
         self.checkpoints.register(position)
     }
 
-    /// Takes the watches that are fulfilled now. `cell` is the one this belongs to. Costs the same
-    /// however many watches there are, unless some of one visibility are fulfilled and others not.
+    /// Takes out the watches that are fulfilled now. `cell` owns this state. The cost does not
+    /// depend on the number of watches, unless only some of one visibility are fulfilled.
     ///
-    /// `now` is given by a writer that has just appended: followers that may seal it are woken.
+    /// A writer that has just appended passes `now`, so that followers which may seal its change
+    /// are woken too.
     pub fn fire(&mut self, cell: &VbCell, now: Option<Duration>) -> FiredWakers {
         if self.watches.is_empty() {
             return FiredWakers::default();
@@ -591,7 +615,7 @@ impl VbInner {
     }
 }
 
-// The model checker's locks work in its own tests only.
+// The model checker's locks work only inside its own tests.
 #[cfg(not(feature = "shuttle"))]
 #[cfg(test)]
 mod tests;

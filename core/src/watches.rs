@@ -1,16 +1,18 @@
-//! Who waits for changes of a vBucket.
+//! Watches: the wakers that wait for changes of a vBucket.
 //!
-//! Only touched under the vBucket's lock. Each write fires the watches it fulfils, so neither firing
-//! nor finding that nothing is to fire may cost more with more watches: they are kept by what they
-//! wait for, lowest seqno first, and if all of one visibility are fulfilled, which is the common case
-//! (followers that are caught up wait for the same seqno), they are taken out whole.
+//! They are only touched under the vBucket's lock. Each write fires the watches that it fulfils, so
+//! its cost must not grow with their number, whether some fire or none. So watches are sorted by
+//! the seqno they wait for, for each visibility separately. If all of one visibility are fulfilled,
+//! they are taken out as a whole. That is the common case: followers that are caught up wait for
+//! the same seqno.
 
 use crate::ids::Seqno;
 use crate::vbucket::Visibility;
 use std::collections::{BTreeMap, HashMap};
 use std::task::Waker;
 
-/// Identifies a waker: two with the same data and functions wake the same ([`Waker::will_wake`]).
+/// Identifies a waker. Two wakers with the same data and functions wake the same task
+/// ([`Waker::will_wake`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct WakerId {
     data: usize,
@@ -26,20 +28,20 @@ impl WakerId {
     }
 }
 
-/// A watch among those of its visibility: fulfilled above this seqno; the number tells apart those
-/// that wait for the same.
+/// The key of a watch among those of its visibility. The watch is fulfilled by a change above the
+/// seqno; the number distinguishes watches of the same seqno.
 type WatchKey = (Seqno, u64);
 
 /// The watches of one visibility.
 #[derive(Debug, Default)]
 struct WatchSet {
     wakers: BTreeMap<WatchKey, Waker>,
-    /// Where each waker's watch is: a waker has one watch of a visibility, the newest.
+    /// The key of each waker's watch. A waker has at most one watch, the newest.
     places: HashMap<WakerId, WatchKey>,
 }
 
-/// Watches that were fulfilled together. Taking them out of a large set leaves the work of walking
-/// through them to whoever wakes them, without the lock.
+/// Watches that were fulfilled together. They are taken out as a set, so that the thread that wakes
+/// them walks through it without the lock.
 #[derive(Debug)]
 pub(crate) struct FiredWatches(BTreeMap<WatchKey, Waker>);
 
@@ -48,7 +50,7 @@ impl FiredWatches {
         self.0.len()
     }
 
-    /// Returns the wakers in the order in which they began to wait for the same seqno.
+    /// Returns the wakers, sorted by the seqno they waited for and then by when they began to wait.
     pub(crate) fn into_wakers(self) -> impl Iterator<Item = Waker> {
         self.0.into_values()
     }
@@ -70,7 +72,8 @@ impl Watches {
         self.waiting.iter().map(|of| of.wakers.len()).sum()
     }
 
-    /// Adds a watch. Returns the waker that it replaces, to be dropped without the lock.
+    /// Adds a watch. Returns the waker it replaces, which the caller drops after releasing the
+    /// lock.
     pub(crate) fn add(
         &mut self,
         visibility: Visibility,
@@ -87,19 +90,20 @@ impl Watches {
         replaced
     }
 
-    /// Removes the watch of a waker. Returns its waker, to be dropped without the lock.
+    /// Removes the watch of `waker`. Returns the waker that was stored, which the caller drops
+    /// after releasing the lock.
     pub(crate) fn remove(&mut self, waker: &Waker) -> Option<Waker> {
         let id = WakerId::of(waker);
         let mut all = self.waiting.iter_mut();
         all.find_map(|of| {
             let place = of.places.remove(&id)?;
             let waker = of.wakers.remove(&place);
-            assert!(waker.is_some(), "a watch is listed and is not there");
+            assert!(waker.is_some(), "a watch has a place but no waker");
             waker
         })
     }
 
-    /// Takes every watch out.
+    /// Takes out every watch.
     pub(crate) fn take_all(&mut self) -> Vec<FiredWatches> {
         let taken = std::mem::take(&mut self.waiting);
         taken
@@ -109,7 +113,8 @@ impl Watches {
             .collect()
     }
 
-    /// Takes out the watches that are fulfilled when each visibility has come as far as this.
+    /// Takes out the watches that are fulfilled when changes up to `visible` may be delivered.
+    /// `visible` has one seqno for each visibility, in the order of [`Visibility::ALL`].
     pub(crate) fn take_fulfilled(
         &mut self,
         visible: &[Seqno; Visibility::ALL.len()],
@@ -123,11 +128,13 @@ impl Watches {
                 continue;
             }
             let last = of.wakers.last_key_value().map(|(place, _)| place);
+            // The last one waits for the highest seqno, so all are fulfilled: taking the whole map
+            // is cheap.
             if is_fulfilled(last) {
                 fired.push(FiredWatches(std::mem::take(of).wakers));
                 continue;
             }
-            // The first that is not fulfilled: the lowest number at the visible seqno.
+            // Watches at the visible seqno or above stay; 0 is below every number in use.
             let rest = of.wakers.split_off(&(*visible, 0));
             let taken = std::mem::replace(&mut of.wakers, rest);
             for waker in taken.values() {
@@ -211,7 +218,7 @@ mod tests {
         assert_eq!(woken(&flags), [0]);
         assert!(watches.remove(waker).is_some());
         assert!(watches.remove(waker).is_none());
-        // Fired ones are forgotten too, whether some or all of a visibility fire.
+        // Fired watches leave no place behind, whether some or all of a visibility fire.
         for others in [0, 1] {
             let (_, other) = self::flags(others);
             watches.add(Visibility::Synced, Seqno::new(1), waker.clone());

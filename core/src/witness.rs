@@ -1,40 +1,41 @@
-//! The durability witness: 64 bytes that say how much was synced.
+//! The durability witness: a 64-byte record of how much was synced.
 //!
-//! RocksDB's default recovery opens happily after a bit flip in its log with half the synced
-//! records gone. The witness is the engine's own word on how far the log was synced: it is
-//! overwritten in place after each synced batch and before that batch is acknowledged, and read at
-//! the next open. Two slots are written in turn, so that a torn write spoils one only.
+//! RocksDB's default recovery accepts a log with a flipped bit and opens the store with half of the
+//! synced records gone. The witness is the engine's own record of how far the log was synced. It is
+//! overwritten in place after each synced batch, before that batch is acknowledged, and read at the
+//! next open. The file has two slots that are written in turn, so a torn write damages only one.
 
 use crate::ids::StoreUuid;
 
 /// Bytes of one slot.
 pub const SLOT_LEN: usize = 64;
-/// Slots in the file.
+/// Number of slots in the file.
 pub const SLOTS: usize = 2;
-/// Bytes of the file.
+/// Bytes of the whole file.
 pub const FILE_LEN: usize = SLOT_LEN * SLOTS;
 
 const MAGIC: [u8; 8] = *b"vbwitns1";
 
-/// What one slot says.
+/// The contents of one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Witness {
-    /// The store it belongs to.
+    /// The store that the witness belongs to.
     pub store: StoreUuid,
-    /// Rises by one with each write; the slot with the larger one is the newer.
+    /// The number of this write, one higher than the previous one. The slot with the higher number
+    /// is the newer.
     pub generation: u64,
     /// RocksDB's sequence number after the last synced batch.
     pub rocks_sequence: u64,
-    /// After a clean close a digest of the names and lengths of the data files, never 0; 0 while
-    /// the store is open.
+    /// After a clean close, a digest of the names and lengths of the data files, which is never 0.
+    /// While the store is open, 0.
     pub clean_digest: u64,
-    /// A digest of which files the store consists of, by inode and time of birth; 0 where it was not
+    /// A digest that identifies the files of the store by inode and time of birth. 0 if it was not
     /// recorded.
     pub files_digest: u64,
 }
 
 impl Witness {
-    /// Returns the number of the slot this generation belongs in.
+    /// Returns the index of the slot for this generation.
     #[must_use]
     pub fn slot(&self) -> u64 {
         self.generation % 2
@@ -57,7 +58,7 @@ impl Witness {
         slot
     }
 
-    /// Returns what a slot says, or `None` if it was torn, spoilt or never written.
+    /// Decodes a slot. Returns `None` if it was torn, is corrupt or was never written.
     #[must_use]
     pub fn decode(slot: &[u8]) -> Option<Self> {
         let slot: &[u8; SLOT_LEN] = slot.try_into().ok()?;
@@ -79,7 +80,7 @@ impl Witness {
         })
     }
 
-    /// Returns the newest slot of a whole file, or `None` if none can be read.
+    /// Returns the newest readable slot of a whole file, or `None` if there is none.
     #[must_use]
     pub fn newest(file: &[u8]) -> Option<Self> {
         file.chunks(SLOT_LEN)

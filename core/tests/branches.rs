@@ -1,29 +1,31 @@
-//! Beginning a branch, under a model checker that chooses every interleaving of the very sources that
-//! ship (feature `shuttle`): the vBucket's part in this crate, and the engine's, with a disk, a lead and a
-//! health that are made up here.
+//! Model-checks how a branch begins (feature `shuttle`).
+//!
+//! A model checker runs the shipped sources in many interleavings: the vBucket's part in this crate
+//! and the engine's part, included by path. The disk, the lead and the health are replaced by the
+//! stand-ins below.
 
 #![cfg(feature = "shuttle")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(
     clippy::unnecessary_wraps,
     clippy::unused_self,
-    reason = "what stands for the engine's parts has their shape"
+    reason = "the stand-ins have the signatures of the engine's parts"
 )]
 
 mod checker;
 
 #[path = "../../engine/src/commit/branch.rs"]
-#[expect(unexpected_cfgs, reason = "a feature of its own crate")]
+#[expect(unexpected_cfgs, reason = "a feature of the engine's crate")]
 mod branch;
 
-// What the source finds at these places in its own crate.
+// Stand-ins for the engine's modules that the included source imports.
 
 mod error {
     use vbstore_core::VbId;
 
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) enum Error {
-        /// Planted, or what follows from it until the health has healed.
+        /// A planted failure, or a refusal because of it until the health has recovered.
         DiskFull,
         VbGone(VbId),
     }
@@ -43,7 +45,7 @@ mod failpoint {
         pub(crate) const ALL: [&str; 3] = [BRANCH_WRITE, BRANCH_SYNC, BRANCH_PUBLISH];
     }
 
-    /// Where the next attempt fails, once.
+    /// The place at which the next attempt fails, once.
     #[derive(Clone)]
     pub(crate) struct MaybeFailpoints(pub(crate) Arc<Mutex<Option<&'static str>>>);
 
@@ -62,11 +64,11 @@ mod storage {
     use vbstore_core::sync::Mutex;
     use vbstore_core::{FailoverLog, VbId};
 
-    /// What is synced of one vBucket.
+    /// The synced records of one vBucket.
     pub(crate) struct Disk {
         pub(crate) state: VbState,
         pub(crate) log: FailoverLog,
-        /// Each state that was ever written, the oldest first.
+        /// Every state that was ever written, the oldest first.
         pub(crate) written: Vec<VbState>,
     }
 
@@ -97,14 +99,14 @@ mod storage {
         }
 
         pub(crate) fn put_store_state(&mut self, _: &StoreState) -> Result<()> {
-            panic!("nothing is to be reserved: the clock stands still");
+            panic!("no CAS needs to be reserved, as the clock stands still");
         }
     }
 
     impl Storage {
-        /// As RocksDB: readers see a synced batch once it is synced, all of it at once.
+        /// Like RocksDB, shows a batch to readers only after its sync, and all of it at once.
         pub(crate) fn write(&self, batch: RecordBatch, sync: bool) -> Result<u64> {
-            assert!(sync, "a branch that is not synced");
+            assert!(sync, "the branch is not synced");
             shuttle::thread::yield_now();
             self.failpoints.pass(place::BRANCH_SYNC)?;
             let mut disk = self.disk.lock();
@@ -136,7 +138,7 @@ mod health {
     use crate::error::{Error, Result};
     use vbstore_core::sync::{AtomicBool, Ordering};
 
-    /// Refuses once after each error; then the flusher has found space.
+    /// Refuses one operation after each error, as if the flusher then found space.
     pub(crate) struct Health(pub(crate) AtomicBool);
 
     pub(crate) struct DeferredWork;
@@ -244,7 +246,7 @@ use vbstore_core::{
 use vbuckets::Vb;
 
 const VB: VbId = VbId::new(0);
-/// The branch and the seqno that the unclean stop left.
+/// The branch and the high seqno after the unclean stop.
 const OLD: VbUuid = VbUuid::new(1);
 const RECOVERED: Seqno = Seqno::new(5);
 
@@ -258,8 +260,8 @@ struct World {
 }
 
 impl World {
-    /// A vBucket after an unclean stop. The first attempt to begin its branch fails at a place, if one
-    /// is given.
+    /// Returns a vBucket after an unclean stop. The first attempt to begin its branch fails at
+    /// `fails_at`, if given.
     fn new(fails_at: Option<&'static str>) -> Arc<Self> {
         let state = VbState {
             high_seqno: RECOVERED,
@@ -316,7 +318,7 @@ impl World {
         thread.spawn(move || run(&world)).unwrap()
     }
 
-    /// One write, as the engine does it: it has looked at its key in this life of the vBucket.
+    /// Writes once, as the engine does: it has looked at its key in the current generation.
     fn write(&self) -> Result<Seqno> {
         let cell = &self.vb.cell;
         let generation = cell.generation();
@@ -332,11 +334,14 @@ impl World {
             return Err(Error::VbGone(VB));
         }
         let uuid = inner.state.uuid;
-        assert_ne!(uuid, OLD, "a change on the branch that ended");
+        assert_ne!(uuid, OLD, "a change was assigned on the ended branch");
         let on_disk = self.storage.disk.lock().state.uuid;
-        assert_eq!(on_disk, uuid, "a change on a branch that is not synced");
+        assert_eq!(
+            on_disk, uuid,
+            "a change was assigned on a branch that is not synced"
+        );
         let cas = inner.max_cas.next(self.branches.cas_micros());
-        assert!(cas > self.reserved, "a CAS that may have been given out");
+        assert!(cas > self.reserved, "the CAS may have been assigned before");
         inner.max_cas = cas;
         let seqno = inner.checkpoints.high_seqno().saturating_add(1);
         let meta = ItemMeta {
@@ -358,12 +363,12 @@ impl World {
         Ok(seqno)
     }
 
-    /// Writes until it succeeds, as a program does.
+    /// Writes until it succeeds, as an embedder does.
     fn write_until_done(&self) {
         while self.write().is_err() {}
     }
 
-    /// Deletes the vBucket, as the engine does it.
+    /// Deletes the vBucket, as the engine does.
     fn delete(&self) {
         let deleted = self.committer.with_lead(|_| {
             let cell = &self.vb.cell;
@@ -386,30 +391,37 @@ impl World {
         deleted.unwrap();
     }
 
-    /// What a stream may see, in memory and on disk.
+    /// Checks what a stream may see, in memory and on disk.
     fn look(&self) {
         let cell = &self.vb.cell;
         let inner = cell.lock();
         let (uuid, high) = (inner.state.uuid, inner.checkpoints.high_seqno());
         let newest = *inner.failover_log.entries().first().unwrap();
         drop(inner);
-        assert_eq!(newest.uuid, uuid, "the log has another branch");
+        assert_eq!(
+            newest.uuid, uuid,
+            "the failover log has another newest branch"
+        );
         let written = self.storage.disk.lock().written.clone();
         let is_synced = written.iter().any(|state| state.uuid == uuid);
-        assert!(uuid == OLD || is_synced, "a branch that is not synced");
+        assert!(uuid == OLD || is_synced, "the branch is not synced");
         assert!(
             uuid != OLD || high == RECOVERED,
-            "a change before its branch"
+            "a change was assigned before its branch began"
         );
 
-        // A slice: the generation, then the view, then the branch of the view.
+        // A slice reads the generation, then opens its view, then reads the view's branch.
         let generation = cell.generation();
         let seen = self.storage.disk.lock().state;
         if !cell.has_branch(generation, seen.uuid) {
-            assert_ne!(cell.generation(), generation, "the disk has another branch");
+            assert_ne!(
+                cell.generation(),
+                generation,
+                "the disk has an unknown branch"
+            );
             return;
         }
-        // It comes back with what it was told.
+        // The consumer returns with a position on the branch that it saw.
         let position = Position {
             vb_uuid: seen.uuid,
             seqno: seen.high_seqno,
@@ -437,7 +449,7 @@ impl World {
         }
     }
 
-    /// How many branches were begun, by their names on disk.
+    /// Returns the number of branches that began, counted by their uuids on disk.
     fn branches_begun(&self) -> usize {
         let disk = self.storage.disk.lock();
         let mut names: Vec<VbUuid> = disk.written.iter().map(|state| state.uuid).collect();
@@ -446,7 +458,7 @@ impl World {
         names.len()
     }
 
-    /// At rest, memory and disk say the same.
+    /// Checks that memory and disk agree when nothing runs.
     fn check_at_rest(&self) {
         let inner = self.vb.cell.lock();
         let disk = self.storage.disk.lock();
@@ -462,7 +474,7 @@ fn join(threads: impl IntoIterator<Item = thread::JoinHandle<()>>) {
     }
 }
 
-/// Two writers need the same branch, readers look meanwhile, and an attempt may fail.
+/// Two writers need the same branch while streams look. One attempt may fail.
 fn two_writers(fails_at: Option<&'static str>) {
     let world = World::new(fails_at);
     let mut threads = Vec::new();
@@ -473,7 +485,11 @@ fn two_writers(fails_at: Option<&'static str>) {
     join(threads);
     world.look();
     world.check_at_rest();
-    assert_eq!(world.branches_begun(), 1, "a branch for each writer");
+    assert_eq!(
+        world.branches_begun(),
+        1,
+        "the writers began more than one branch"
+    );
     let inner = world.vb.cell.lock();
     let branches: Vec<Seqno> = inner
         .failover_log
@@ -485,7 +501,8 @@ fn two_writers(fails_at: Option<&'static str>) {
     assert_eq!(inner.checkpoints.high_seqno(), Seqno::new(7));
 }
 
-/// The vBucket is deleted while its branch begins: what begins after that is not of the old history.
+/// The vBucket is deleted while its branch begins. What begins after the deletion does not belong
+/// to the old history.
 fn deleted_in_between(fails_at: Option<&'static str>) {
     let world = World::new(fails_at);
     let threads = [
@@ -506,12 +523,12 @@ fn deleted_in_between(fails_at: Option<&'static str>) {
     assert_eq!(
         inner.failover_log.entries().len(),
         1,
-        "a branch of what is deleted"
+        "a branch of the deleted generation began"
     );
 }
 
-/// One writer whose first attempt fails: nothing has begun for it, and the next attempt begins the same
-/// branch.
+/// The first attempt of the only writer fails. No branch has begun then, and the next attempt
+/// begins the same branch.
 fn an_attempt_fails(at: &'static str) {
     let world = World::new(Some(at));
     let reader = world.spawn("reader", |world| (0..3).for_each(|_| world.look()));
@@ -523,14 +540,18 @@ fn an_attempt_fails(at: &'static str) {
         assert_eq!((inner.state.uuid, world.branches_begun()), (OLD, 0));
     }
     drop(inner);
-    assert_eq!(world.write(), Err(Error::DiskFull), "until it has healed");
+    assert_eq!(
+        world.write(),
+        Err(Error::DiskFull),
+        "refused until the health has recovered"
+    );
     assert_eq!(world.write(), Ok(Seqno::new(6)));
     join([reader]);
     world.check_at_rest();
     assert_eq!(
         world.branches_begun(),
         1,
-        "another name for the same branch"
+        "the next attempt used another uuid"
     );
 }
 
@@ -543,7 +564,7 @@ fn two_writers_begin_one_branch_and_nobody_sees_it_before_its_sync() {
 fn a_deletion_in_between_ends_the_branch_that_was_due() {
     check(10_000, || {
         deleted_in_between(None);
-        // On disk, and not published.
+        // Fails after the branch is on disk and before it is published.
         deleted_in_between(Some(place::BRANCH_PUBLISH));
     });
 }

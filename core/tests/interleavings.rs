@@ -1,5 +1,7 @@
-//! Streams against writers, flushes, freeing, dropping and purges, under a model checker that chooses every
-//! interleaving of the very sources that ship (feature `shuttle`).
+//! Model-checks streams beside writers, flushes, freeing, cursor drops and purges (feature
+//! `shuttle`).
+//!
+//! A model checker runs the shipped sources in many interleavings.
 
 #![cfg(feature = "shuttle")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
@@ -26,19 +28,21 @@ use vbstore_core::{
 const VB: VbId = VbId::new(0);
 const UUID: VbUuid = VbUuid::new(1);
 const KEYS: [&str; 3] = ["a", "b", "c"];
-/// Small enough that reads stop in the middle of checkpoints and of markers.
+/// Small enough that reads stop in the middle of checkpoints and of snapshots.
 const LIMIT: ReadLimit = ReadLimit {
     items: 2,
     bytes: u64::MAX,
 };
 
-/// Of all followers that accept unsynced changes, the first read seals; after it they wait for flushes.
+/// The clock stands still, so only the first read of a follower that accepts unsynced changes
+/// seals. Later ones wait for flushes.
 const SEAL: SealTime = SealTime {
     now: Duration::ZERO,
     interval: Duration::from_secs(1),
 };
 
-/// What RocksDB would hold: one version of each key, by seqno, and up to where it was written.
+/// Stands for RocksDB: the newest written version of each key, by seqno, and the last seqno
+/// written.
 #[derive(Default)]
 struct Disk {
     by_seqno: BTreeMap<u64, &'static str>,
@@ -49,9 +53,9 @@ struct Disk {
 struct World {
     cell: VbCell,
     disk: Mutex<Disk>,
-    /// Every change ever made; noted under the cell's lock, so in the order of seqnos.
+    /// The key of every change, in the order of seqnos: recorded under the cell's lock.
     history: Mutex<Vec<&'static str>>,
-    /// Writes to come.
+    /// Number of writes left.
     to_write: Mutex<u64>,
 }
 
@@ -89,11 +93,11 @@ impl World {
         fired.wake();
     }
 
-    /// One flush, as the leader does it: take, write, publish, sync, publish.
+    /// Flushes as the leader does: take, write, publish, sync, publish.
     fn flush(&self, fails: bool) {
         let mut inner = self.cell.lock();
         let taken = inner.checkpoints.begin_flush(1);
-        // What it sealed is what followers that accept unsynced changes wait for.
+        // Followers that accept unsynced changes wait for this seal.
         let fired = inner.fire(&self.cell, None);
         drop(inner);
         fired.wake();
@@ -111,7 +115,11 @@ impl World {
                 .iter()
                 .find(|key| key.as_bytes() == &*entry.item.key)
                 .unwrap();
-            assert!(seqno > disk.end, "seqno {seqno} written after {}", disk.end);
+            assert!(
+                seqno > disk.end,
+                "seqno {seqno} is written after {}",
+                disk.end
+            );
             if let Some(previous) = disk.newest.insert(key, seqno) {
                 disk.by_seqno.remove(&previous);
             }
@@ -138,7 +146,7 @@ impl World {
     }
 }
 
-/// Wakes a thread that waits for changes.
+/// Wakes a parked thread.
 struct Unpark(thread::Thread);
 
 impl Wake for Unpark {
@@ -147,7 +155,7 @@ impl Wake for Unpark {
     }
 }
 
-/// A stream with its consumer: what the crate of streams does, without its queues.
+/// A stream with its consumer: does what the crate of streams does, without its queues.
 struct Follower {
     world: Arc<World>,
     visibility: Visibility,
@@ -169,13 +177,17 @@ impl Follower {
 
     fn take(&mut self, key: &'static str, seqno: u64) {
         let marker = self.marker.unwrap();
-        assert!(seqno > self.position.seqno.get(), "{seqno} again");
+        assert!(
+            seqno > self.position.seqno.get(),
+            "seqno {seqno} is delivered again"
+        );
         assert!(seqno > marker.start.get() && seqno <= marker.end.get());
         self.copy.insert(key, seqno);
         self.position.take_seqno(Seqno::new(seqno));
     }
 
-    /// Everything up to here was read; compares if the copy is complete.
+    /// Records that everything up to `position` was read. Compares the copy with the history if it
+    /// is complete.
     fn advance(&mut self, position: Seqno) {
         self.position.take_seqno(position);
         if self.marker.is_some_and(|marker| marker.end == position) {
@@ -186,7 +198,8 @@ impl Follower {
         }
     }
 
-    /// Follows until it has everything; every wait is for a wake-up, so a lost one is a deadlock.
+    /// Follows until it has taken seqno `last`. It waits for wake-ups only, so a lost one is a
+    /// deadlock.
     fn follow(mut self, last: u64) {
         let world = Arc::clone(&self.world);
         let cell = &world.cell;
@@ -199,7 +212,7 @@ impl Follower {
                 Some(id) => match self.read_memory(&mut progress, generation, id) {
                     Ok(None) => continue,
                     Ok(Some(above)) => (self.visibility, above),
-                    // Dropped.
+                    // The cursor was dropped; the stream continues from disk.
                     Err(()) => {
                         cursor = None;
                         continue;
@@ -248,7 +261,8 @@ impl Follower {
         Ok(None)
     }
 
-    /// One slice; returns what has to be waited for, if something has.
+    /// Reads one slice. Returns the visibility and the seqno to wait for, or `None` to go on at
+    /// once.
     fn read_disk(
         &mut self,
         progress: &mut StreamProgress,
@@ -291,7 +305,7 @@ impl Follower {
         if progress.is_complete() {
             *cursor = cell.join(generation, progress.position()).unwrap();
         }
-        // Nothing of it is delivered before it is synced.
+        // ORDER: nothing of the slice is delivered before it is synced.
         while self.visibility == Visibility::Synced && cell.synced().get() < end {
             let waker = Waker::from(Arc::new(Unpark(thread::current())));
             if cell.watch(
@@ -313,7 +327,7 @@ impl Follower {
     }
 }
 
-/// Two writers, a flusher, one that frees and drops, and three followers.
+/// Runs two writers, a flusher, a thread that frees and drops, and three followers.
 fn churn() {
     const WRITES: u64 = 8;
     let world = World::new(WRITES);
@@ -385,7 +399,7 @@ fn churn() {
     assert!(!checkpoints.has_unflushed());
 }
 
-/// Has a stream admitted; the refusal if it must go back.
+/// Admits a stream. Returns the answer if the consumer must roll back.
 fn admit(
     cell: &VbCell,
     position: &Position,
@@ -403,9 +417,9 @@ fn admit(
     }
 }
 
-/// A purge as it will decide: under the vBucket's lock it asks for the lowest that a stream in progress
-/// has taken, purges up to it, and raises the purge seqno before it releases the lock. Never the highest
-/// seqno.
+/// Purges as the engine would: everything under the vBucket's lock. It reads the lowest taken seqno
+/// of the readers, purges up to it, and raises the purge seqno before it releases the lock. The
+/// highest seqno is never purged.
 fn purge(cell: &VbCell) {
     let mut inner = cell.lock();
     let high = inner.checkpoints.high_seqno().get();
@@ -414,8 +428,8 @@ fn purge(cell: &VbCell) {
     inner.state.purge_seqno = inner.state.purge_seqno.max(Seqno::new(upto));
 }
 
-/// Streams that come, take and go beside purges: from an admission on no purge passes what was taken,
-/// and a stream that comes too late for one is told so.
+/// Streams begin, take and end beside purges. After its admission no purge passes what a stream has
+/// taken, and a stream admitted too late for a purge must roll back.
 fn purges() {
     const HIGH: u64 = 4;
     let world = World::new(HIGH);
@@ -444,12 +458,19 @@ fn purges() {
                     let reason = RollbackReason::Purged;
                     let to = Seqno::ZERO;
                     assert_eq!(answer, ResumeDecision::Rollback { to, reason });
-                    assert!(purged() > seqno, "refused without a reason");
+                    assert!(
+                        purged() > seqno,
+                        "refused although nothing it needs was purged"
+                    );
                 }
                 Ok((_, guard)) => {
                     for taken in from..=HIGH {
                         guard.reader().take(Seqno::new(taken));
-                        assert!(purged().get() <= taken, "{} of {taken}", purged());
+                        assert!(
+                            purged().get() <= taken,
+                            "purged up to {}, taken up to {taken}",
+                            purged()
+                        );
                     }
                     let stats = cell.lock().readers.stats();
                     assert!(stats.lowest_taken <= Some(Seqno::new(HIGH)));
@@ -465,12 +486,15 @@ fn purges() {
         threads.push(thread::spawn(move || {
             for _ in 0..3 {
                 purge(&world.cell);
-                // Without the vBucket's lock, as a scrape asks.
+                // Without the vBucket's lock, like a scrape.
                 let readers = Arc::clone(&world.cell.lock().readers);
                 let ended = ended.load(Ordering::SeqCst);
                 let count = readers.stats().count;
                 let begun = begun.load(Ordering::SeqCst);
-                assert!(count <= begun - ended, "{count} of {begun} - {ended}");
+                assert!(
+                    count <= begun - ended,
+                    "{count} readers, {begun} begun, {ended} ended"
+                );
             }
         }));
     }

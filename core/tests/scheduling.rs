@@ -1,5 +1,6 @@
-//! The scheduler of backfills with its buffers and its watches, under a model checker that chooses every
-//! interleaving of the very sources that ship (feature `shuttle`). A wake-up that is lost leaves somebody
+//! Model-checks the scheduler of backfills with its buffers and watches (feature `shuttle`).
+//!
+//! A model checker runs the shipped sources in many interleavings. A lost wake-up leaves a thread
 //! waiting for ever, which the checker reports as a deadlock.
 
 #![cfg(feature = "shuttle")]
@@ -8,22 +9,25 @@
 mod checker;
 
 #[path = "../../backfill/src/delivery/buffers.rs"]
-#[expect(dead_code, reason = "the watchdog and readers of memory are not here")]
+#[expect(
+    dead_code,
+    reason = "the watchdog and reads from memory are not modelled"
+)]
 mod buffers;
 #[path = "../../backfill/src/stream/ids.rs"]
-#[expect(dead_code, reason = "no stream has a number here")]
+#[expect(dead_code, reason = "streams have no numbers here")]
 mod ids;
 #[path = "../../backfill/src/config/order.rs"]
 #[expect(unreachable_pub, reason = "public in its own crate")]
 mod order;
 #[path = "../../backfill/src/schedule/mod.rs"]
-#[expect(dead_code, reason = "figures are not asked for here")]
+#[expect(dead_code, reason = "metrics are not sampled here")]
 mod schedule;
 #[path = "../../backfill/src/stream/state.rs"]
 #[expect(dead_code, unreachable_pub, reason = "public in its own crate")]
 mod state;
 
-/// What the sources find at these places in their own crate.
+/// Stand-ins for the modules that the included sources import.
 mod config {
     pub(crate) use crate::order::BackfillOrder;
 }
@@ -53,12 +57,12 @@ use vbstore_core::record::VbState;
 use vbstore_core::sync::{AtomicBool, Condvar, Mutex, Ordering};
 use vbstore_core::{FailoverLog, ManualClock, Seqno, VbCell, VbId, VbUuid, Visibility};
 
-/// Bytes of a slice. The total has room for one, so has each consumer.
+/// Bytes of a slice. The buffers have room for one in total and for one of each consumer.
 const SLICE: u64 = 1_000;
-/// Slices of a backfill.
+/// Number of slices of a backfill.
 const SLICES: u32 = 2;
 
-/// What a consumer gets of one backfill.
+/// The state of one backfill for its consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Open,
@@ -66,12 +70,12 @@ enum Fate {
     Closed,
 }
 
-/// Where a consumer's backfills deliver.
+/// The place to which the backfills of a consumer deliver.
 #[derive(Default)]
 struct Mailbox {
     charges: Vec<Charge>,
     fates: BTreeMap<BackfillId, Fate>,
-    /// All of its backfills are submitted.
+    /// Whether all of its backfills were submitted.
     is_complete: bool,
 }
 
@@ -85,14 +89,14 @@ impl Mailbox {
     }
 }
 
-/// What backfills and consumers share. Knows no scheduler, as a backfill knows none.
+/// The state that backfills and consumers share. It has no scheduler, because a backfill has none.
 struct Shared {
     cell: VbCell,
     mailboxes: [(ConsumerId, Mutex<Mailbox>, Condvar); 2],
-    /// The last seqno that somebody wants synced, and that no more will be.
+    /// The last seqno to sync, and whether it is final.
     demand: Mutex<(u64, bool)>,
     demanded: Condvar,
-    /// Backfills that run now.
+    /// The backfills that run now.
     running: Mutex<Vec<BackfillId>>,
 }
 
@@ -108,7 +112,7 @@ impl Shared {
         drop(dropped);
     }
 
-    /// Asks for a sync of something new.
+    /// Demands a sync of a new seqno and returns it.
     fn write(&self) -> u64 {
         let mut demand = self.demand.lock();
         demand.0 += 1;
@@ -118,7 +122,7 @@ impl Shared {
         seqno
     }
 
-    /// Syncs what is demanded until nothing will be any more.
+    /// Syncs what is demanded until the demand is final.
     fn sync(&self) {
         let mut synced = 0;
         loop {
@@ -136,7 +140,7 @@ impl Shared {
     }
 }
 
-/// A backfill: of several slices, each of which needs room and a sync.
+/// A backfill of several slices, each of which needs room and a sync.
 struct Chore {
     id: BackfillId,
     consumer: ConsumerId,
@@ -152,7 +156,7 @@ impl fmt::Debug for Chore {
     }
 }
 
-/// Takes its watch away when it is dropped.
+/// Removes its watch when it is dropped.
 struct Watcher {
     shared: Arc<Shared>,
     waker: Waker,
@@ -195,7 +199,7 @@ impl ScheduledTask for Chore {
 }
 
 impl Chore {
-    /// Takes room for a slice if none is in hand. Returns false if there is no room.
+    /// Reserves room for a slice if none is in hand. Returns false if there is no room.
     fn plan(&mut self, buffers: &Arc<Buffers>, beside: Option<&Charge>) -> bool {
         if self.in_hand.is_some() {
             return true;
@@ -211,7 +215,7 @@ impl Chore {
         true
     }
 
-    /// Delivers what is in hand once it is synced.
+    /// Delivers the slice in hand if it is synced.
     fn finish(mut self: Box<Self>) -> InvocationOutcome<Self> {
         let Some((mut charge, seqno)) = self.in_hand.take() else {
             return InvocationOutcome::Snooze(self, Snooze::Room);
@@ -245,7 +249,7 @@ impl Chore {
     }
 }
 
-/// An engine's streams, without an engine.
+/// The streams of an engine, without the engine.
 struct World {
     scheduler: Arc<Scheduler<Chore>>,
     shared: Arc<Shared>,
@@ -256,7 +260,8 @@ struct World {
 type Thread = thread::JoinHandle<()>;
 
 impl World {
-    /// Three places, one that may wait for one, and two consumers, one of each order, with one permit each.
+    /// Makes a scheduler with three places and a queue of one. Makes two consumers, one of each
+    /// order, with one permit each.
     fn new() -> Arc<Self> {
         let clock = Arc::new(ManualClock::new());
         let scheduler = Scheduler::new(3, 1, SLICE, clock);
@@ -293,14 +298,14 @@ impl World {
         self.shared.mailboxes.each_ref().map(|(id, ..)| *id)
     }
 
-    /// Starts a thread; a deadlock names it.
+    /// Starts a thread. A deadlock report includes its name.
     fn spawn(self: &Arc<Self>, name: &str, run: impl FnOnce(&Self) + Send + 'static) -> Thread {
         let world = Arc::clone(self);
         let thread = thread::Builder::new().name(name.to_owned());
         thread.spawn(move || run(&world)).unwrap()
     }
 
-    /// Opens a stream that reads the disk. Returns its backfill if it was not refused.
+    /// Opens a stream that reads the disk. Returns its backfill, or `None` if it was refused.
     fn open(&self, consumer: ConsumerId, may_be_refused: bool) -> Option<BackfillId> {
         let id = self.ids.backfill();
         let chore = Box::new(Chore {
@@ -319,12 +324,12 @@ impl World {
             return Some(id);
         };
         let is_stopped = self.is_stopped.load(Ordering::Acquire);
-        assert!(may_be_refused || is_stopped, "{refused:?} is refused");
+        assert!(may_be_refused || is_stopped, "{refused:?} was refused");
         self.end(consumer, id);
         None
     }
 
-    /// Ends a stream from outside. Returns false if it was over.
+    /// Ends a stream from outside. Returns false if it had ended already.
     fn end(&self, consumer: ConsumerId, id: BackfillId) -> bool {
         let mut was_open = false;
         self.shared.change(consumer, |mailbox| {
@@ -344,7 +349,7 @@ impl World {
         }
     }
 
-    /// Says that no other stream will be opened.
+    /// Marks that no more streams will be opened.
     fn complete(&self, consumer: ConsumerId) {
         self.shared.change(consumer, |mailbox| {
             mailbox.is_complete = true;
@@ -352,7 +357,7 @@ impl World {
         });
     }
 
-    /// What a worker does until it is stopped.
+    /// Works until the scheduler is stopped.
     fn work(&self) {
         loop {
             match self.scheduler.next(2, Duration::MAX) {
@@ -363,7 +368,7 @@ impl World {
         }
     }
 
-    /// One invocation: plans all, then finishes all.
+    /// Runs one invocation: plans all backfills, then finishes all.
     fn invoke(&self, group: Group<Chore>) {
         let mut planned: Group<Chore> = Vec::new();
         for mut chore in group {
@@ -393,7 +398,7 @@ impl World {
         self.scheduler.settle(id, consumer, outcome, || false);
     }
 
-    /// What a reader does: takes until all its streams are over, or so many times.
+    /// Takes until all streams of the consumer have ended, but at most `times` times.
     fn take(&self, consumer: ConsumerId, times: usize) {
         let (_, mailbox, arrived) = self.shared.mailbox(consumer);
         for _ in 0..times {
@@ -407,13 +412,13 @@ impl World {
             if taken.is_none() {
                 return;
             }
-            // Wakes who waits for room.
+            // Dropping the charge wakes backfills that wait for room.
             drop(taken);
             self.scheduler.buffers().visit(consumer, false);
         }
     }
 
-    /// Drops a consumer, as a program does.
+    /// Drops a consumer, as an embedder does.
     fn leave(&self, consumer: ConsumerId) {
         let mut charges = Vec::new();
         self.shared.change(consumer, |mailbox| {
@@ -438,7 +443,10 @@ impl World {
             thread.join().unwrap();
         }
         self.scheduler.check();
-        assert!(self.shared.running.lock().is_empty(), "still running");
+        assert!(
+            self.shared.running.lock().is_empty(),
+            "a backfill still runs"
+        );
         for (_, mailbox, _) in &self.shared.mailboxes {
             let charges = std::mem::take(&mut mailbox.lock().charges);
             drop(charges);
@@ -446,12 +454,13 @@ impl World {
         let buffers = Arc::clone(self.scheduler.buffers());
         let shared = Arc::clone(&self.shared);
         drop(self);
-        // With the scheduler everything goes that it still had.
-        assert_eq!(buffers.used(), 0, "bytes that nobody has");
-        assert_eq!(shared.cell.watches(), 0, "a watch that nobody has");
+        // Dropping the scheduler drops everything it still held.
+        assert_eq!(buffers.used(), 0, "bytes are charged to nothing");
+        assert_eq!(shared.cell.watches(), 0, "a watch was left behind");
     }
 
-    /// Waits for threads that end by themselves, stops the others, and finds nothing left.
+    /// Waits for the threads that end by themselves, stops the others, and checks that nothing is
+    /// left.
     fn stop_after(self: Arc<Self>, ending: Vec<Thread>, serving: Vec<Thread>) {
         for thread in ending {
             thread.join().unwrap();
@@ -461,12 +470,13 @@ impl World {
             assert!(mailbox.is_over(), "{:?}", mailbox.fates);
         }
         let scheduler = Arc::clone(&self.scheduler);
-        // What is over for its consumer may still be with a worker; stopping waits for that.
+        // A backfill that is over for its consumer may still be with a worker; stopping waits for
+        // that.
         self.stop(serving);
         scheduler.assert_nothing_left();
     }
 
-    /// Starts what serves the streams: two workers and the syncs.
+    /// Starts the threads that serve the streams: two workers and the syncs.
     fn serve(self: &Arc<Self>) -> Vec<Thread> {
         vec![
             self.spawn("worker", Self::work),
@@ -476,7 +486,7 @@ impl World {
     }
 }
 
-/// Streams that are opened, read to their ends and closed beside each other.
+/// Streams are opened, read to their ends and closed beside each other.
 fn to_their_ends() {
     let world = World::new();
     let serving = world.serve();
@@ -492,12 +502,12 @@ fn to_their_ends() {
         }));
         ending.push(world.spawn("reader", move |world| world.take(consumer, usize::MAX)));
     }
-    // The health has changed: everybody looks.
+    // A change of the health wakes every watch.
     ending.push(world.spawn("health", |world| world.shared.cell.fire_all().wake()));
     world.stop_after(ending, serving);
 }
 
-/// A consumer that is dropped, and another one that has what it leaves.
+/// One consumer is dropped; the other one gets the room that it leaves.
 fn one_leaves() {
     let world = World::new();
     let serving = world.serve();
@@ -520,7 +530,7 @@ fn one_leaves() {
     world.stop_after(vec![leaving, staying], serving);
 }
 
-/// Everything is stopped at any moment.
+/// Everything is stopped at an arbitrary moment.
 fn stopped_at_any_moment() {
     let world = World::new();
     let mut threads = world.serve();
@@ -528,7 +538,7 @@ fn stopped_at_any_moment() {
         threads.push(world.spawn("consumer", move |world| {
             world.open(consumer, false);
             world.open(consumer, true);
-            // It finds nothing if the workers are stopped first.
+            // The mailbox is empty if the workers were stopped first.
             world.scheduler.buffers().visit(consumer, false);
             let (_, mailbox, _) = world.shared.mailbox(consumer);
             let taken = mailbox.lock().charges.pop();

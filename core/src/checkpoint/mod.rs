@@ -1,26 +1,27 @@
-//! The recent changes of one vBucket in memory: an open checkpoint, sealed ones, the persistence
-//! cursor and the cursors of streams.
+//! Keeps the recent changes of one vBucket in memory: one open checkpoint, the sealed ones, the
+//! persistence cursor and the cursors of streams.
 //!
 //! # Protocol
 //! A [`Checkpoints`] belongs to one vBucket and is only touched under that vBucket's lock.
 //!
-//! - A change is appended to the *open* checkpoint. A newer change of a key replaces an older one
-//!   there, and only there.
-//! - *Sealing* ends the open checkpoint: it never changes again, its end is a boundary, and it is
-//!   one flush unit: it reaches storage in one write batch, never split.
-//! - A flush *takes* what lies after the persistence cursor and leaves a backup cursor behind; it
-//!   ends in [`Checkpoints::flush_succeeded`] (backup forgotten) or [`Checkpoints::flush_failed`]
-//!   (cursor back at the backup, the next flush takes the same checkpoints again, and more).
-//! - Flushed checkpoints stay until [`Checkpoints::free_oldest`], so that a reader that comes from
-//!   disk finds the place in memory where it has to go on.
+//! - A change is appended to the *open* checkpoint. Only there can a newer change of a key replace
+//!   an older one.
+//! - *Sealing* ends the open checkpoint: it never changes again, and its end is a boundary. A
+//!   sealed checkpoint is one flush unit: it reaches storage in one write batch, never split.
+//! - A flush *takes* the checkpoints after the persistence cursor and keeps the old place of that
+//!   cursor as a backup. [`Checkpoints::flush_succeeded`] discards the backup.
+//!   [`Checkpoints::flush_failed`] moves the cursor back to it, so the next flush takes the same
+//!   checkpoints again, and newer ones.
+//! - Flushed checkpoints stay until [`Checkpoints::free_oldest`], so that a stream that has read
+//!   the disk can continue in memory without a gap.
 //! - A stream's *cursor* stands in the sealed part only (`cursors`). A checkpoint that a cursor has
-//!   not read is not freed; a cursor that lags can be dropped instead, and its stream reads the
-//!   disk. The persistence cursor can not.
+//!   not read is not freed. A lagging cursor can be dropped instead, and its stream reads the disk;
+//!   the persistence cursor cannot be dropped.
 //!
-//! The change that a new one replaces on disk is noted when it is appended, because this is the
-//! moment at which memory knows it for certain: the newest change of the key in memory, or, if
-//! there is none, what the writer read from disk under the key's stripe lock. No other change of
-//! that key can reach the disk in between, because it would have been in memory.
+//! Each entry records which change it replaces on disk. This is recorded at the append, because
+//! memory knows it for certain then. It is the newest change of the key in memory or, if there is
+//! none, what the writer read from disk under the key's stripe lock. No other change of that key
+//! can reach the disk in between: it would have been in memory.
 
 mod cursors;
 mod sealed;
@@ -41,19 +42,19 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What appending a change did.
+/// The result of appending a change.
 #[derive(Debug)]
 pub struct AppendOutcome {
-    /// Memory added, in bytes.
+    /// Memory of the new change, in bytes.
     pub added: u64,
-    /// Memory given back by the change that was replaced, in bytes.
+    /// Memory of the replaced change, in bytes; 0 if none was replaced.
     pub removed: u64,
-    /// The change that was replaced in the open checkpoint. Freeing it takes time, so the caller drops it
-    /// after the lock is released.
+    /// The change that was replaced in the open checkpoint. Freeing it takes time, so the caller
+    /// drops it after releasing the lock.
     pub replaced: Option<Arc<Item>>,
 }
 
-/// An item looked up by its key.
+/// Orders items by their key, so that a set of them can be searched by key.
 #[derive(Debug)]
 struct ItemByKey(Arc<Item>);
 
@@ -93,29 +94,32 @@ struct OpenCheckpoint {
 /// The checkpoints of one vBucket.
 #[derive(Debug)]
 pub struct Checkpoints {
-    /// The newest change in memory of each key that has one, in key order. A tree rather than a hash
-    /// table: a page finds its keys without looking at all of them, and it never has to be moved as a
-    /// whole, which stopped a write for 100 to 220 ms when a table of some 100,000 keys grew.
+    /// The newest change in memory of each key that has one, in key order.
+    ///
+    /// A tree rather than a hash table, for two reasons. A page finds its keys without visiting all
+    /// of them. And a tree never moves as a whole: a hash table of some 100,000 keys stopped a
+    /// write for 100 to 220 ms when it grew.
     newest: BTreeSet<ItemByKey>,
-    /// Oldest first.
+    /// The sealed checkpoints in memory, oldest first.
     sealed: VecDeque<Arc<SealedCheckpoint>>,
     open: OpenCheckpoint,
     high_seqno: Seqno,
-    /// End of the last checkpoint that a flush has taken.
+    /// The persistence cursor: the end of the last checkpoint that a flush has taken.
     persistence: Seqno,
-    /// Where `persistence` goes back to if the flush in progress fails.
+    /// The value to which `persistence` returns if the flush in progress fails. `None` when no
+    /// flush is in progress.
     backup: Option<Seqno>,
-    /// Everything up to it was freed, or was never in memory: a boundary, but after a start.
+    /// Everything up to it was freed or was never in memory. A boundary, except after a start.
     freed_upto: Seqno,
-    /// Everything that was ever sealed. What was freed of it is what comes before the oldest.
+    /// The total of everything ever sealed. The part before the oldest sealed checkpoint was freed.
     sealed_total: CheckpointTotals,
-    /// Id of the open checkpoint.
+    /// The id that the open checkpoint gets when it is sealed.
     next_id: u64,
     cursors: Cursors,
 }
 
 impl Checkpoints {
-    /// Returns the checkpoints of a vBucket of which everything up to `high_seqno` is on disk.
+    /// Returns the checkpoints of a vBucket whose changes up to `high_seqno` are all on disk.
     #[must_use]
     pub fn new(high_seqno: Seqno) -> Self {
         Self {
@@ -132,13 +136,13 @@ impl Checkpoints {
         }
     }
 
-    /// Returns the last seqno assigned.
+    /// Returns the last seqno that was assigned.
     #[must_use]
     pub const fn high_seqno(&self) -> Seqno {
         self.high_seqno
     }
 
-    /// Returns the newest change of `key`, if memory has it.
+    /// Returns the newest change of `key` in memory, or `None` if memory has no change of it.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&Arc<Item>> {
         self.newest.get(key).map(|by_key| &by_key.0)
@@ -150,13 +154,15 @@ impl Checkpoints {
         self.persistence < self.high_seqno
     }
 
-    /// Appends a change at `now` (the engine's monotonic clock). `on_disk` is the key's newest change
-    /// on disk as the writer read it; it counts only if memory has no change of the key.
+    /// Appends a change at `now`, on the engine's monotonic clock.
+    ///
+    /// `on_disk` is the key's newest change on disk, as the writer read it. It is used only if
+    /// memory has no change of the key. `sync` asks for the flush of this change to be synced.
     ///
     /// # Panics
-    /// When the seqno does not rise: seqnos are assigned under the lock that guards this value, so
-    /// that would be a fault of the engine. When the change that is replaced is neither in the open
-    /// checkpoint nor in a sealed one.
+    /// Panics if the seqno is not above the high seqno, or if the change that is replaced is in no
+    /// checkpoint. Both are faults of the engine: seqnos are assigned under the lock that guards
+    /// this value.
     pub fn append(
         &mut self,
         item: Arc<Item>,
@@ -167,7 +173,7 @@ impl Checkpoints {
         let seqno = item.meta.seqno;
         assert!(
             seqno > self.high_seqno,
-            "seqno {seqno} after {}",
+            "seqno {seqno} is appended after {}",
             self.high_seqno
         );
 
@@ -179,8 +185,8 @@ impl Checkpoints {
             Some(ItemByKey(older)) => {
                 let seqno = older.meta.seqno;
                 if let Some(entry) = self.open.entries.remove(&seqno) {
-                    // It never reaches the disk: what it was going to replace there is now replaced
-                    // by this change.
+                    // The replaced change never reaches the disk. So the new change takes over what
+                    // it was going to replace there.
                     removed = entry.item.memory();
                     replaced = Some(entry.item);
                     entry.previous
@@ -201,6 +207,8 @@ impl Checkpoints {
         };
         self.open.entries.insert(seqno, entry);
         self.open.memory = self.open.memory + added - removed;
+        // A sync stays wanted after its change was replaced: the writer of that change may still
+        // wait for it.
         self.open.is_sync_wanted |= sync;
         self.high_seqno = seqno;
         AppendOutcome {
@@ -210,14 +218,14 @@ impl Checkpoints {
         }
     }
 
-    /// Returns the size of the open checkpoint in bytes.
+    /// Returns the memory of the open checkpoint's changes, in bytes.
     #[must_use]
     pub const fn open_memory(&self) -> u64 {
         self.open.memory
     }
 
-    /// Returns the end of the newest sealed checkpoint, which may have been freed since: the last
-    /// boundary.
+    /// Returns the last boundary: the end of the newest sealed checkpoint, even if that was freed
+    /// since.
     #[must_use]
     pub fn sealed_end(&self) -> Seqno {
         if self.open.entries.is_empty() {
@@ -228,7 +236,7 @@ impl Checkpoints {
             .map_or(self.freed_upto, |sealed| sealed.end)
     }
 
-    /// Returns the changes in the open checkpoint and their memory.
+    /// Returns the total of the open checkpoint.
     fn open_total(&self) -> CheckpointTotals {
         CheckpointTotals {
             items: u64_from(self.open.entries.len()),
@@ -236,16 +244,17 @@ impl Checkpoints {
         }
     }
 
-    /// Returns everything that was ever freed.
+    /// Returns the total of everything that was ever freed.
     fn freed_total(&self) -> CheckpointTotals {
         let oldest = self.sealed.front();
         oldest.map_or(self.sealed_total, |sealed| sealed.before)
     }
 
-    /// Seals the open checkpoint; its end is a boundary from now on. Returns false if it is empty.
+    /// Seals the open checkpoint; its end becomes a boundary. Returns false if the open checkpoint
+    /// is empty.
     ///
     /// # Panics
-    /// When the memory it is counted with is not that of its changes: a fault of this module.
+    /// Panics if the memory it counts differs from that of its changes: a fault of this module.
     pub fn seal(&mut self) -> bool {
         let all = self.open_total();
         let open = std::mem::take(&mut self.open);
@@ -267,14 +276,19 @@ impl Checkpoints {
         true
     }
 
-    /// Seals the open checkpoint and hands a flush the checkpoints after the persistence cursor,
-    /// oldest first: at least one if there is any, then as long as they fit in `bytes_max`. If there is
-    /// none, no flush has begun and none is to be ended.
+    /// Seals the open checkpoint and returns the checkpoints after the persistence cursor, oldest
+    /// first. Returns at least one if there is any, and then as many as fit in `bytes_max`.
+    ///
+    /// If the result is not empty, a flush has begun and must be ended with
+    /// [`Self::flush_succeeded`] or [`Self::flush_failed`].
     ///
     /// # Panics
-    /// When the flush before has not ended: there is only one at a time.
+    /// Panics if the previous flush has not ended: a vBucket has one flush at a time.
     pub fn begin_flush(&mut self, bytes_max: u64) -> Vec<Arc<SealedCheckpoint>> {
-        assert!(self.backup.is_none(), "two flushes of one vBucket");
+        assert!(
+            self.backup.is_none(),
+            "a flush of this vBucket is in progress already"
+        );
         self.seal();
         let mut taken = Vec::new();
         let mut bytes: u64 = 0;
@@ -283,6 +297,8 @@ impl Checkpoints {
             .partition_point(|sealed| sealed.end <= self.persistence);
         for sealed in self.sealed.range(first..) {
             bytes += sealed.memory;
+            // The first one always passes: a checkpoint above the limit must be flushed too, and is
+            // never split.
             if !taken.is_empty() && bytes > bytes_max {
                 break;
             }
@@ -295,34 +311,34 @@ impl Checkpoints {
         taken
     }
 
-    /// The checkpoints that the flush took are on disk.
+    /// Ends the flush: the checkpoints it took are on disk.
     ///
     /// # Panics
-    /// When no flush is under way.
+    /// Panics if no flush is in progress.
     pub fn flush_succeeded(&mut self) {
         let backup = self.backup.take();
-        assert!(backup.is_some(), "no flush of this vBucket is under way");
+        assert!(backup.is_some(), "no flush of this vBucket is in progress");
     }
 
-    /// The checkpoints that the flush took are not on disk: the next one takes them again. Nothing
-    /// happens if the flush has ended: this also cleans up after a panic, at whatever point.
+    /// Ends the flush without success: the next one takes the same checkpoints again. Does nothing
+    /// if no flush is in progress, because this also cleans up after a panic at any point.
     pub fn flush_failed(&mut self) {
         if let Some(backup) = self.backup.take() {
             self.persistence = backup;
         }
     }
 
-    /// Returns the end of what is on disk for certain.
+    /// Returns the seqno up to which everything is on disk for certain.
     fn on_disk(&self) -> Seqno {
         self.backup.unwrap_or(self.persistence)
     }
 
-    /// Takes the oldest checkpoint out of memory if it is on disk and every cursor has read it, and
-    /// returns it, so that it can be dropped after the lock is released.
+    /// Removes the oldest checkpoint from memory if it is on disk and every cursor has read it.
+    /// Returns it, so that the caller can drop it after releasing the lock.
     ///
     /// # Panics
-    /// When the totals do not continue after it, or a key of it has no newest change: a fault of this
-    /// module.
+    /// Panics if the totals do not continue after it, or the key index lacks one of its keys: a
+    /// fault of this module.
     pub fn free_oldest(&mut self) -> Option<Arc<SealedCheckpoint>> {
         let oldest = self.sealed.front()?;
         if oldest.end > self.on_disk() || self.cursors.is_wanted(oldest.id) {
@@ -333,12 +349,16 @@ impl Checkpoints {
         assert_eq!(
             self.freed_total(),
             freed.after(),
-            "what was freed is not what was sealed"
+            "the totals do not continue after the freed checkpoint"
         );
         for entry in &freed.entries {
             let (key, seqno): (&[u8], _) = (&entry.item.key, entry.item.meta.seqno);
             let newest = self.get(key).map(|item| item.meta.seqno);
-            assert!(newest >= Some(seqno), "{newest:?} is newest, not {seqno}");
+            assert!(
+                newest >= Some(seqno),
+                "seqno {seqno} is freed, but the key index has {newest:?}"
+            );
+            // A newer change of the key is in a later checkpoint; the index must keep that one.
             if newest == Some(seqno) {
                 self.newest.remove(key);
             }
@@ -346,28 +366,29 @@ impl Checkpoints {
         Some(freed)
     }
 
-    /// Forgets everything, cursors included, and starts again at seqno 0; returns what was forgotten,
-    /// so that it can be dropped after the lock is released.
+    /// Discards everything, cursors included, and starts again at seqno 0. Returns the discarded
+    /// state, so that the caller can drop it after releasing the lock.
     ///
     /// # Panics
-    /// When a flush is under way: it would end in checkpoints that it did not begin in.
-    #[must_use = "what was forgotten is dropped after the lock is released"]
+    /// Panics if a flush is in progress, as it would end in checkpoints that it did not begin in.
+    #[must_use = "drop the discarded state after the lock is released"]
     pub fn reset(&mut self) -> Self {
-        assert!(self.backup.is_none(), "reset during a flush");
+        assert!(self.backup.is_none(), "a reset during a flush");
+        // Ids are never reused, so a cursor from before the reset cannot name a later one.
         let cursors = self.cursors.emptied();
-        let forgotten = std::mem::replace(self, Self::new(Seqno::ZERO));
+        let discarded = std::mem::replace(self, Self::new(Seqno::ZERO));
         self.cursors = cursors;
-        forgotten
+        discarded
     }
 
-    /// Returns the memory that all checkpoints are counted with, in bytes.
+    /// Returns the bytes by which all checkpoints count against the memory quota.
     #[must_use]
     pub fn memory(&self) -> u64 {
         self.sealed_total.minus(self.freed_total()).bytes + self.open.memory
     }
 
-    /// Calls `visit` for the newest change in memory of each key from `from` on, in key order, until it
-    /// returns false. What is on disk already may be among them.
+    /// Calls `visit` for the newest change in memory of each key from `from` on, in key order,
+    /// until it returns false. Some of these changes may be on disk already.
     pub fn visit_from(&self, from: &[u8], mut visit: impl FnMut(&Arc<Item>) -> bool) {
         let bounds = (Bound::Included(from), Bound::Unbounded);
         for by_key in self.newest.range::<[u8], _>(bounds) {

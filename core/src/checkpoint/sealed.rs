@@ -1,4 +1,4 @@
-//! A checkpoint that never changes again, and what it is made of.
+//! Sealed checkpoints, their entries and their running totals.
 
 use crate::ids::Seqno;
 use crate::item::{Item, ItemMeta};
@@ -11,32 +11,32 @@ use std::time::Duration;
 pub struct CheckpointEntry {
     /// The change.
     pub item: Arc<Item>,
-    /// What it replaces on disk, as of the moment it was appended; `None` if the key was never
-    /// written, or its tombstone is gone.
+    /// The change of the key that this one replaces on disk, as of the moment it was appended.
+    /// `None` if the key was never written or its tombstone is purged.
     pub previous: Option<ItemMeta>,
     /// When it was appended, on the engine's monotonic clock.
     pub appended: Duration,
 }
 
-/// A checkpoint that never changes again.
+/// A checkpoint that never changes again. Has at least one entry.
 #[derive(Debug)]
 pub struct SealedCheckpoint {
     pub(super) entries: Vec<CheckpointEntry>,
     pub(super) end: Seqno,
     pub(super) memory: u64,
     pub(super) is_sync_wanted: bool,
-    /// Counts the checkpoints of the vBucket, without gaps.
+    /// Numbers the checkpoints of the vBucket, without gaps.
     pub(super) id: u64,
-    /// What was sealed before it, over the life of the [`super::Checkpoints`].
+    /// The total of everything sealed before it, over the life of the [`super::Checkpoints`].
     pub(super) before: CheckpointTotals,
 }
 
-/// Up to so many entries, totals are compared with the entries themselves: so few cost nothing, and a
-/// miscount of many is one of few as well.
+/// Totals of at most this many entries are compared with the entries themselves. Comparing so few
+/// costs nothing, and a miscount shows in few entries as well as in many.
 const COMPARED_MAX: usize = 16;
 
-/// Changes and their memory, as running totals: the difference of two places is what lies between
-/// them, whatever was freed meanwhile.
+/// Running totals of changes and their memory. The difference of the totals at two places is what
+/// lies between them, even if some of it was freed since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct CheckpointTotals {
     pub(super) items: u64,
@@ -64,10 +64,11 @@ impl CheckpointTotals {
         }
     }
 
-    /// Returns what lies between an earlier place and this one.
+    /// Returns the changes between `earlier` and this place.
     ///
     /// # Panics
-    /// If it is not earlier.
+    /// Panics if `earlier` is later than this place: a fault of the crate. Never saturates, so that
+    /// no miscount is hidden.
     pub(super) fn minus(self, earlier: Self) -> Self {
         Self {
             items: self.items - earlier.items,
@@ -75,19 +76,23 @@ impl CheckpointTotals {
         }
     }
 
-    /// Compares with the entries that these are the totals of, if they are few.
+    /// Compares this total with `entries`, if there are at most [`COMPARED_MAX`].
     ///
     /// # Panics
-    /// If they differ.
+    /// Panics if they differ.
     pub(super) fn check(self, entries: &[CheckpointEntry]) {
         if entries.len() <= COMPARED_MAX {
-            assert_eq!(self, Self::of(entries), "a miscount in a checkpoint");
+            assert_eq!(
+                self,
+                Self::of(entries),
+                "a checkpoint's total differs from its entries"
+            );
         }
     }
 }
 
 impl SealedCheckpoint {
-    /// Returns what was sealed up to its end, over the life of the [`super::Checkpoints`].
+    /// Returns the total of everything sealed up to the end of this checkpoint.
     pub(super) fn after(&self) -> CheckpointTotals {
         self.before.plus(CheckpointTotals {
             items: u64_from(self.entries.len()),
@@ -95,44 +100,48 @@ impl SealedCheckpoint {
         })
     }
 
-    /// Returns what was sealed before one of its entries.
+    /// Returns the total of everything sealed before the entry at `index`.
     ///
     /// # Panics
-    /// If it has fewer entries.
+    /// Panics if there are fewer than `index` entries.
     pub(super) fn before_entry(&self, index: usize) -> CheckpointTotals {
         let (read, _) = self.entries.split_at(index);
         self.before.plus(CheckpointTotals::of(read))
     }
 
-    /// Compares the total of a cursor that stands before one of its entries, if few come before it.
+    /// Checks `before`, the total of a cursor that stands before the entry at `index`. Recounts it
+    /// if few entries of this checkpoint come before.
     ///
     /// # Panics
-    /// If it is wrong, or there is no such entry.
+    /// Panics if the total is wrong or there is no such entry.
     pub(super) fn check_before_entry(&self, index: usize, before: CheckpointTotals) {
-        assert!(index < self.entries.len(), "a cursor behind the last entry");
+        assert!(
+            index < self.entries.len(),
+            "a cursor stands after the last entry of a sealed checkpoint"
+        );
         let (read, _) = self.entries.split_at(index);
         before.minus(self.before).check(read);
     }
 
-    /// Returns its changes, one per key, in the order of their seqnos; never empty.
+    /// Returns the changes in the order of their seqnos, one for each key.
     #[must_use]
     pub fn entries(&self) -> &[CheckpointEntry] {
         &self.entries
     }
 
-    /// Returns its last seqno: a boundary.
+    /// Returns the seqno of the last entry: a boundary.
     #[must_use]
     pub const fn end(&self) -> Seqno {
         self.end
     }
 
-    /// Returns the memory it is counted with, in bytes.
+    /// Returns the bytes by which this checkpoint counts against the memory quota.
     #[must_use]
     pub const fn memory(&self) -> u64 {
         self.memory
     }
 
-    /// Returns whether a change in it, or one that was replaced in it, is to be synced.
+    /// Returns whether any change in it, or one replaced in it, asked for a sync.
     #[must_use]
     pub const fn is_sync_wanted(&self) -> bool {
         self.is_sync_wanted

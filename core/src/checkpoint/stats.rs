@@ -1,41 +1,42 @@
-//! What the checkpoints of a vBucket say of themselves.
+//! Metrics of the checkpoints of one vBucket.
 
 use super::{Checkpoints, CursorLag};
 use crate::number::u64_from;
 use std::time::Duration;
 
-/// The state of the checkpoints of one vBucket.
+/// The state of the checkpoints of one vBucket, for metrics.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckpointStats {
-    /// Sealed checkpoints.
+    /// Number of sealed checkpoints in memory.
     pub sealed: u64,
-    /// Whether the open one has changes.
+    /// Whether the open checkpoint has changes.
     pub has_open: bool,
-    /// Changes in all of them.
+    /// Number of changes in memory.
     pub items: u64,
-    /// What may not be on disk yet: how far the persistence cursor lags.
+    /// Lag of the persistence cursor: the changes that may not be on disk yet.
     pub unpersisted: Lag,
-    /// Stream cursors.
+    /// Number of stream cursors.
     pub cursors: u64,
-    /// How far the stream cursors lag: the worst of each figure.
+    /// The worst lag of a stream cursor, for items, bytes and age separately.
     pub worst: Lag,
-    /// Their lags in items and bytes, added up.
+    /// The lags of all stream cursors, added up in items and bytes; the age is the worst.
     pub backlog: Lag,
 }
 
-/// How far behind.
+/// How far something is behind the newest change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lag {
-    /// Changes.
+    /// Number of changes behind.
     pub items: u64,
-    /// Their memory, in bytes.
+    /// Memory of these changes, in bytes.
     pub bytes: u64,
-    /// When the first of them was appended; `None` if there is none.
+    /// When the oldest of them was appended, on the engine's monotonic clock. `None` if there is
+    /// none.
     pub since: Option<Duration>,
 }
 
 impl Lag {
-    /// Returns the larger of each figure, and the earlier time.
+    /// Returns the larger count of items and of bytes, and the earlier time.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         let since = self.since.into_iter().chain(other.since).min();
@@ -46,7 +47,7 @@ impl Lag {
         }
     }
 
-    /// Returns the sum of the figures, and the earlier time.
+    /// Returns the sum of items and of bytes, and the earlier time.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -68,7 +69,7 @@ impl From<CursorLag> for Lag {
 }
 
 impl Checkpoints {
-    /// Returns how they are now. Takes time in proportion to the cursors.
+    /// Returns the state of the checkpoints now. Takes time in proportion to the number of cursors.
     #[must_use]
     pub fn stats(&self) -> CheckpointStats {
         let open = self.open_total();

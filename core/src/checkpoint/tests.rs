@@ -65,7 +65,7 @@ fn a_newer_change_replaces_an_older_one_only_in_the_open_checkpoint() {
     assert_eq!(
         previous(&taken, 4),
         Some(item(3, "a").meta),
-        "not what the disk has"
+        "not the change on disk"
     );
 }
 
@@ -96,10 +96,13 @@ fn a_failed_flush_takes_the_same_checkpoints_again_and_frees_none() {
     append(&mut c, 2, "a");
     assert!(
         c.free_oldest().is_none(),
-        "freed while the flush is under way"
+        "freed while the flush is in progress"
     );
     c.flush_failed();
-    assert!(c.free_oldest().is_none(), "freed though it is not on disk");
+    assert!(
+        c.free_oldest().is_none(),
+        "freed although it is not on disk"
+    );
 
     let second = c.begin_flush(u64::MAX);
 
@@ -167,7 +170,8 @@ fn a_cursor_registered_within_the_open_checkpoint_seals_it() {
     append(&mut c, 1, "a");
     append(&mut c, 2, "b");
     let id = c.register(Seqno::new(1)).unwrap();
-    // Were it not sealed, this would take away what the cursor has read, and its count with it.
+    // Without sealing, this would replace a change that the cursor has read, and make its count
+    // wrong.
     append(&mut c, 3, "a");
     assert_eq!(c.lag(id).unwrap().items, 2);
     assert_eq!(read(&mut c, id, 0, 9), Some((vec![2], 2)));
@@ -187,7 +191,11 @@ fn a_read_goes_to_the_end_that_was_announced_and_no_further() {
             c.seal();
         }
     }
-    assert_eq!(read(&mut c, id, 0, 3), Some((vec![1, 2], 2)), "3 is no end");
+    assert_eq!(
+        read(&mut c, id, 0, 3),
+        Some((vec![1, 2], 2)),
+        "3 is not an end"
+    );
     let one = ReadLimit { items: 1, ..ALL };
     let first = c.read(id, Seqno::new(2), Seqno::new(6), Seqno::ZERO, one);
     let first = first.unwrap().unwrap();
@@ -223,7 +231,7 @@ fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
         c.register(Seqno::ZERO).unwrap(),
     );
     append(&mut c, 1, "a");
-    assert!(c.drop_lowest().is_none(), "behind nothing that is on disk");
+    assert!(c.drop_lowest().is_none(), "nothing on disk is unread");
     c.begin_flush(u64::MAX);
     assert!(c.drop_lowest().is_none(), "not on disk yet");
     c.flush_succeeded();
@@ -243,11 +251,7 @@ fn what_a_cursor_has_not_read_stays_until_it_is_dropped() {
     assert_eq!(c.cursors(), 2);
     drop(c.reset());
     assert_eq!(c.cursors(), 0);
-    assert_ne!(
-        c.register(Seqno::ZERO).unwrap(),
-        slow,
-        "ids are not used twice"
-    );
+    assert_ne!(c.register(Seqno::ZERO).unwrap(), slow, "an id was reused");
 }
 
 #[test]
@@ -290,8 +294,8 @@ fn an_empty_checkpoint_is_never_sealed() {
     assert_eq!((c.high_seqno(), c.memory()), (Seqno::ZERO, 0));
 }
 
-/// Compares every total with the entries themselves. `cursors` has where each cursor is; one that was
-/// dropped is gone.
+/// Compares every total with the entries themselves. `cursors` has the expected place of each
+/// cursor; dropped ones are skipped.
 fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
     let sealed = || c.sealed.iter().flat_map(|s| s.entries.iter());
     let all: Vec<&CheckpointEntry> = sealed().chain(c.open.entries.values()).collect();
@@ -322,8 +326,8 @@ fn assert_totals(c: &Checkpoints, cursors: &[(CursorId, Seqno)]) {
     assert_eq!((stats.cursors, c.cursors()), (u64_from(count), count));
 }
 
-/// A thousand histories of everything that moves a total; keys of different lengths, so that bytes and
-/// items are not told apart by a factor.
+/// Runs a thousand random histories of everything that moves a total. Keys differ in length, so
+/// that bytes and items are not proportional.
 #[test]
 fn every_total_agrees_with_the_entries_whatever_happens() {
     let mut state: u64 = 1;
@@ -336,7 +340,8 @@ fn every_total_agrees_with_the_entries_whatever_happens() {
     for _ in 0..1_000 {
         let mut c = Checkpoints::new(Seqno::ZERO);
         let mut cursors: Vec<(CursorId, Seqno)> = Vec::new();
-        // Many keys now and then: checkpoints with more entries than are compared when sealed.
+        // Many keys in some histories: checkpoints with more entries than are recounted when
+        // sealed.
         let keys = [3, 40][usize::try_from(draw(2)).unwrap()];
         let mut expected_memory = 0;
         for _ in 0..120 {
@@ -386,7 +391,7 @@ fn every_total_agrees_with_the_entries_whatever_happens() {
 }
 
 #[test]
-#[should_panic(expected = "no flush of this vBucket is under way")]
+#[should_panic(expected = "no flush of this vBucket is in progress")]
 fn a_flush_ends_once() {
     let mut c = Checkpoints::new(Seqno::ZERO);
     append(&mut c, 1, "a");

@@ -1,4 +1,4 @@
-//! The document: what the seqno family holds under each seqno.
+//! The document record: the value under each seqno in the seqno family.
 
 use super::{RecordError, RecordLocation, RecordReader, RecordWriter};
 use crate::ids::{Cas, Seqno, VbId};
@@ -6,19 +6,20 @@ use crate::item::{ItemKind, ItemMeta};
 use crate::show;
 use std::fmt;
 
-/// Bytes of a document besides key, value and envelope.
+/// Bytes of a document except its key, its value and the record envelope.
 const HEAD_LEN: usize = 1 + 1 + 4 + 8 + 4 + 8 + 2;
+/// The bit of the kind byte that marks the last document of a checkpoint.
 const LAST_OF_CHECKPOINT: u8 = 0x80;
 
-/// What a document says besides its key and value. The seqno is in its storage key, the value
-/// length follows from the record's.
+/// The fields of a document except its key and value. The seqno comes from the storage key, and the
+/// value length from the length of the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DocumentHead {
-    /// What is known of the change.
+    /// The metadata of the change.
     pub meta: ItemMeta,
-    /// Whether it was the last of its checkpoint, and so its seqno a boundary.
+    /// Whether the change was the last of its checkpoint, which makes its seqno a boundary.
     pub is_last_of_checkpoint: bool,
-    /// The seqno of the change of the same key that this one replaced, 0 if there was none.
+    /// The seqno of the change of the same key that this one replaced; 0 if there was none.
     pub prev_seqno: Seqno,
 }
 
@@ -35,7 +36,7 @@ impl fmt::Debug for DocumentRecord<'_> {
 /// A decoded document; borrows from the record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct DocumentRecord<'a> {
-    /// Everything but key and value.
+    /// Everything except key and value.
     pub head: DocumentHead,
     /// The key.
     pub key: &'a [u8],
@@ -43,7 +44,6 @@ pub struct DocumentRecord<'a> {
     pub value: &'a [u8],
 }
 
-/// Returns the byte that stands for a kind.
 pub(super) fn kind_to_byte(kind: ItemKind) -> u8 {
     match kind {
         ItemKind::Mutation => 1,
@@ -52,24 +52,24 @@ pub(super) fn kind_to_byte(kind: ItemKind) -> u8 {
     }
 }
 
-/// Returns the kind that a byte stands for.
 pub(super) fn kind_from_byte(byte: u8) -> Result<ItemKind, RecordError> {
     match byte {
         1 => Ok(ItemKind::Mutation),
         2 => Ok(ItemKind::Deletion),
         3 => Ok(ItemKind::Expiration),
-        _ => Err(RecordError("unknown kind")),
+        _ => Err(RecordError("the kind byte of the change is unknown")),
     }
 }
 
 impl<'a> DocumentRecord<'a> {
-    /// Writes the record into `out`, which is cleared first.
+    /// Replaces the contents of `out` by the record.
     ///
     /// # Errors
-    /// When the key is longer than 65,535 bytes; `out` then holds nothing of use.
+    /// Fails if the key is longer than 65,535 bytes; `out` has no useful contents then.
     pub fn encode(&self, vb: VbId, out: &mut Vec<u8>) -> Result<(), RecordError> {
         let meta = &self.head.meta;
-        let key_len = u16::try_from(self.key.len()).map_err(|_| RecordError("key too long"))?;
+        let key_len = u16::try_from(self.key.len())
+            .map_err(|_| RecordError("the key is longer than 65,535 bytes"))?;
         let last = if self.head.is_last_of_checkpoint {
             LAST_OF_CHECKPOINT
         } else {
@@ -92,7 +92,8 @@ impl<'a> DocumentRecord<'a> {
     /// Reads the record stored at `seqno` of `vb`.
     ///
     /// # Errors
-    /// When version, checksum, a length or the kind is not what it should be.
+    /// Fails if the version, the checksum, a length or the kind is wrong, the key is empty, a
+    /// tombstone has a value, or the previous seqno is not below `seqno`.
     pub fn decode(vb: VbId, seqno: Seqno, record: &'a [u8]) -> Result<Self, RecordError> {
         let mut reader = RecordReader::open(record, RecordLocation::Document(vb, &seqno.to_key()))?;
         let kind_byte = reader.u8()?;
@@ -105,16 +106,18 @@ impl<'a> DocumentRecord<'a> {
         let key_len = usize::from(reader.u16()?);
         let key = reader.take(key_len)?;
         let value = reader.rest();
-        let value_len =
-            u32::try_from(value.len()).map_err(|_| RecordError("value longer than 4 GiB"))?;
+        let value_len = u32::try_from(value.len())
+            .map_err(|_| RecordError("the value is longer than 4 GiB"))?;
         if key.is_empty() {
-            return Err(RecordError("empty key"));
+            return Err(RecordError("the key is empty"));
         }
         if !kind.is_live() && value_len != 0 {
-            return Err(RecordError("tombstone with a value"));
+            return Err(RecordError("a tombstone has a value"));
         }
         if prev_seqno >= seqno {
-            return Err(RecordError("previous seqno not below the document's own"));
+            return Err(RecordError(
+                "the previous seqno is not below the document's own",
+            ));
         }
         let meta = ItemMeta {
             seqno,

@@ -1,4 +1,4 @@
-//! The index entry: what the key family holds under each key.
+//! The index entry record: the value under each key in the key family.
 
 use super::document::{kind_from_byte, kind_to_byte};
 use super::{RecordError, RecordLocation, RecordReader, RecordWriter};
@@ -7,12 +7,13 @@ use crate::item::ItemMeta;
 
 const BODY_LEN: usize = 1 + 1 + 4 + 8 + 4 + 8 + 4;
 
-/// A key's newest change: all that a write or a metadata read needs without the document.
+/// The metadata of a key's newest change. A write or a metadata read needs no more, so neither
+/// reads the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexEntry(pub ItemMeta);
 
 impl IndexEntry {
-    /// Writes the record into `out`, which is cleared first.
+    /// Replaces the contents of `out` by the record.
     pub fn encode(&self, vb: VbId, key: &[u8], out: &mut Vec<u8>) {
         let meta = &self.0;
         RecordWriter::new(out, BODY_LEN)
@@ -29,7 +30,7 @@ impl IndexEntry {
     /// Reads the record stored under `key` of `vb`.
     ///
     /// # Errors
-    /// When version, checksum, length or kind is not what it should be, or the seqno is 0.
+    /// Fails if the version, checksum, length or kind is wrong, or the seqno is 0.
     pub fn decode(vb: VbId, key: &[u8], record: &[u8]) -> Result<Self, RecordError> {
         let mut reader = RecordReader::open(record, RecordLocation::Index(vb, key))?;
         let kind = kind_from_byte(reader.u8()?)?;
@@ -41,7 +42,7 @@ impl IndexEntry {
         let value_len = reader.u32()?;
         reader.end()?;
         if seqno == Seqno::ZERO {
-            return Err(RecordError("index entry without a seqno"));
+            return Err(RecordError("the index entry has the seqno 0"));
         }
         Ok(Self(ItemMeta {
             seqno,

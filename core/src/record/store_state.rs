@@ -1,15 +1,14 @@
-//! The record of the whole store.
+//! The state record of the whole store.
 
 use super::{RecordError, RecordLocation, RecordReader, RecordWriter};
 use crate::ids::Cas;
 
-/// What is true of the whole store. A store that was made before there was such a record has the
-/// default.
+/// The state of the whole store. A store created before this record existed has the default state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreState {
-    /// How often the store was opened after an unclean stop.
+    /// Number of times the store was opened after an unclean stop.
     pub unclean_stops: u64,
-    /// No CAS that was taken from the clock is above it.
+    /// Upper limit of every CAS taken from the clock so far.
     pub cas_reserved: Cas,
 }
 
@@ -17,7 +16,7 @@ impl StoreState {
     /// The storage key of the record.
     pub const STORAGE_KEY: &[u8] = b"store";
 
-    /// Writes the record into `out`, which is cleared first.
+    /// Replaces the contents of `out` by the record.
     pub fn encode(&self, out: &mut Vec<u8>) {
         RecordWriter::new(out, 8 * 2)
             .u64(self.unclean_stops)
@@ -28,7 +27,7 @@ impl StoreState {
     /// Reads the record.
     ///
     /// # Errors
-    /// When version, checksum or length is not what it should be.
+    /// Fails if the version, checksum or length is wrong.
     pub fn decode(record: &[u8]) -> Result<Self, RecordError> {
         let mut reader = RecordReader::open(record, RecordLocation::Named(Self::STORAGE_KEY))?;
         let state = Self {

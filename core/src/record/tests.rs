@@ -102,7 +102,7 @@ fn a_state_that_cannot_be_is_refused() {
     state.encode(VB, &mut out);
     assert_eq!(
         VbState::decode(VB, &out),
-        Err(RecordError("purge seqno above the high seqno"))
+        Err(RecordError("the purge seqno is above the high seqno"))
     );
 }
 

@@ -1,22 +1,22 @@
-//! Reading and writing fields with checked lengths, and the envelope around them.
+//! Reads and writes the fields of records with checked lengths, and the envelope around them.
 
 use super::{RECORD_VERSION, RecordError, RecordLocation};
 
 const CRC_LEN: usize = 4;
 
-/// Appends one record to a buffer.
+/// Writes one record into a buffer.
 #[derive(Debug)]
 pub(crate) struct RecordWriter<'a> {
     out: &'a mut Vec<u8>,
 }
 
 impl<'a> RecordWriter<'a> {
-    /// Clears `out` and starts a record in it.
+    /// Clears `out` and starts a record in it. `capacity` is the expected length of the body.
     pub(crate) fn new(out: &'a mut Vec<u8>, capacity: usize) -> Self {
         Self::versioned(out, capacity, RECORD_VERSION)
     }
 
-    /// Clears `out` and starts a record of this version in it.
+    /// Like [`Self::new`], for a record of this version.
     pub(crate) fn versioned(out: &'a mut Vec<u8>, capacity: usize, version: u8) -> Self {
         out.clear();
         out.reserve(capacity + 1 + CRC_LEN);
@@ -54,7 +54,7 @@ impl<'a> RecordWriter<'a> {
     }
 }
 
-/// Reads the fields of one record whose checksum was right.
+/// Reads the fields of one record whose checksum is right.
 #[derive(Debug)]
 pub(crate) struct RecordReader<'a> {
     rest: &'a [u8],
@@ -66,8 +66,8 @@ impl<'a> RecordReader<'a> {
         Self::open_up_to(record, place, RECORD_VERSION).map(|(_, reader)| reader)
     }
 
-    /// Like [`Self::open`], for a record of which there are versions up to `newest`. Returns the
-    /// version too.
+    /// Like [`Self::open`], for a record type that has versions up to `newest`. Returns the
+    /// record's version too.
     pub(crate) fn open_up_to(
         record: &'a [u8],
         place: RecordLocation<'_>,
@@ -76,13 +76,13 @@ impl<'a> RecordReader<'a> {
         let split = record
             .len()
             .checked_sub(CRC_LEN)
-            .ok_or(RecordError("record too short"))?;
+            .ok_or(RecordError("the record is too short"))?;
         let (sealed, crc) = record
             .split_at_checked(split)
-            .ok_or(RecordError("record too short"))?;
+            .ok_or(RecordError("the record is too short"))?;
         let (version, rest) = sealed
             .split_first()
-            .ok_or(RecordError("record too short"))?;
+            .ok_or(RecordError("the record is too short"))?;
         if !(RECORD_VERSION..=newest).contains(version) {
             return Err(RecordError("unknown record version"));
         }
@@ -98,7 +98,7 @@ impl<'a> RecordReader<'a> {
         let (head, rest) = self
             .rest
             .split_at_checked(len)
-            .ok_or(RecordError("field cut short"))?;
+            .ok_or(RecordError("the record ends within a field"))?;
         self.rest = rest;
         Ok(head)
     }
@@ -106,7 +106,7 @@ impl<'a> RecordReader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
         self.take(N)?
             .try_into()
-            .map_err(|_| RecordError("field cut short"))
+            .map_err(|_| RecordError("the record ends within a field"))
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, RecordError> {
@@ -125,17 +125,17 @@ impl<'a> RecordReader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// Takes everything that is left.
+    /// Returns all bytes that are left.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }
 
-    /// Checks that nothing is left.
+    /// Checks that no bytes are left.
     pub(crate) fn end(self) -> Result<(), RecordError> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(RecordError("bytes after the last field"))
+            Err(RecordError("the record has bytes after its last field"))
         }
     }
 }

@@ -47,13 +47,13 @@ fn admit(cell: &VbCell, position: &Position) -> (AdmittedStart, ReaderRegistrati
     }
 }
 
-/// How many readers there are, and the least that one has taken.
+/// Returns the number of readers and the lowest taken seqno.
 fn readers(cell: &VbCell) -> (u64, Option<u64>) {
     let stats = cell.lock().readers.stats();
     (stats.count, stats.lowest_taken.map(Seqno::get))
 }
 
-/// A position at which everything up to `seqno` was taken.
+/// Returns a position at which everything up to `seqno` was taken.
 fn complete_at(seqno: u64) -> Position {
     let seqno = Seqno::new(seqno);
     Position {
@@ -76,7 +76,7 @@ fn a_stream_is_a_reader_from_its_admission_at_what_it_has_taken() {
     assert_eq!(readers(&cell), (1, Some(2)));
     let (_, second) = admit(&cell, &complete_at(1));
     assert_eq!(readers(&cell), (2, Some(1)));
-    // A stream that goes on after a pause is counted already.
+    // A stream that resumes after a pause is counted already.
     let again = cell.readmit(&complete_at(1), filter());
     assert!(matches!(again, Ok(Ok(_))));
     assert_eq!(readers(&cell), (2, Some(1)));
@@ -91,7 +91,7 @@ fn a_request_that_is_refused_leaves_no_reader() {
     let cell = cell();
     append(&cell, "a", Duration::ZERO).wake();
     let activity = ConsumerActivity::new(Duration::ZERO);
-    // Beyond all there is; below its own snapshot; an end below the position.
+    // Above the high seqno; above the end of its own snapshot; with an end below the position.
     let rolled_back = cell.admit(&complete_at(9), filter(), Seqno::MAX, &activity);
     assert!(matches!(rolled_back, Ok(Admission::Refused(_))));
     let malformed = Position {
@@ -127,7 +127,7 @@ fn a_reader_of_a_deleted_generation_does_not_count_for_the_next() {
     append(&cell, "c", Duration::ZERO).wake();
     let (_, new) = admit(&cell, &Position::default());
     new.reader().take(Seqno::new(2));
-    // What the old one does changes nothing here, nor does its end.
+    // The old reader changes nothing here, and neither does dropping it.
     old.reader().take(Seqno::new(1));
     assert_eq!(readers(&cell), (1, Some(2)));
     drop(old);
@@ -172,7 +172,7 @@ fn followers_of_unsynced_changes_seal_once_in_a_flush_interval() {
     assert!(watch(&progress, seconds(1)));
     assert_eq!(append(&cell, "a", seconds(1)).len(), 1);
     assert_eq!(read(&mut progress, seconds(1)), Some(1));
-    // The next ones stay in one open checkpoint, where they replace each other.
+    // The next changes stay in one open checkpoint, where they replace each other.
     assert!(watch(&progress, seconds(2)));
     for _ in 0..5 {
         assert!(append(&cell, "b", seconds(2)).is_empty());
@@ -185,7 +185,7 @@ fn followers_of_unsynced_changes_seal_once_in_a_flush_interval() {
     drop(inner);
     assert_eq!(read(&mut progress, seconds(10)), Some(1));
     assert_eq!(progress.position(), Seqno::new(6));
-    // An interval after the follower sealed, it may again.
+    // One interval after its last seal, the follower may seal again.
     append(&cell, "c", seconds(3)).wake();
     assert!(!watch(&progress, seconds(11)));
     assert_eq!(read(&mut progress, seconds(11)), Some(1));

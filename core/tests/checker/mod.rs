@@ -1,7 +1,7 @@
-//! Runs the tests of the model checker.
+//! Runs a scenario under the model checker.
 //!
-//! A violation prints a schedule. `VBSTORE_SCHEDULE=<it>` replays it in the test that is named with it;
-//! `VBSTORE_SEED` chooses the first schedule tried, `VBSTORE_SCHEDULES` how many.
+//! A violation prints a schedule. `VBSTORE_SCHEDULE=<schedule>` replays it in the test that failed.
+//! `VBSTORE_SEED` selects the first schedule to try, and `VBSTORE_SCHEDULES` their number.
 
 /// Tries `schedules` random interleavings of a scenario.
 pub(crate) fn check(schedules: u64, scenario: impl Fn() + Send + Sync + 'static) {
