@@ -9,6 +9,8 @@ mod files;
 mod imports;
 #[path = "house/manifests.rs"]
 mod manifests;
+#[path = "house/prose.rs"]
+mod prose;
 #[path = "house/sources.rs"]
 mod sources;
 #[path = "house/tokens.rs"]
