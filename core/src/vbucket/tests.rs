@@ -1,7 +1,12 @@
 //! Tests of a vBucket in memory.
 
 use super::*;
+use crate::checkpoint::ReadLimit;
+use crate::filter::FilterDigest;
 use crate::item::{Item, ItemKind, ItemMeta};
+use crate::progress::StreamProgress;
+use crate::readers::{ConsumerActivity, ReaderRegistration};
+use crate::resume::Position;
 use bytes::Bytes;
 use std::sync::Arc;
 
