@@ -190,7 +190,7 @@ impl EngineCloser {
         self.check_memory();
         services.committer.close();
         // Wakes the threads that wait for a durability that will not be reached any more.
-        services.committer.let_all_look()?;
+        let rechecked = services.committer.recheck_waiters();
 
         // Waits for running reads. After this the close alone uses the storage.
         let storage = services.gate.take_storage();
@@ -198,7 +198,7 @@ impl EngineCloser {
             self.close_storage(storage, flushed.is_ok())
         });
         services.store_dir.unlock();
-        flushed.and(closed)
+        flushed.and(rechecked).and(closed)
     }
 
     /// Checks that the memory counted for checkpoints is the memory that they have. Nothing changes

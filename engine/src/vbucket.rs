@@ -301,9 +301,12 @@ impl VBucket {
     pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
         self.services().gate.check_process()?;
         let cell = &self.vb.cell;
-        // ORDER: read the generation first, so that a deletion after that ends the wait.
-        let generation = cell.generation();
-        let high = cell.lock().checkpoints.high_seqno();
+        // Both under one lock: a deletion in between would compare the seqno of one generation with
+        // the high seqno of the next, and answer `Invalid` in place of `VbGone`.
+        let (generation, high) = {
+            let inner = cell.lock();
+            (cell.generation(), inner.checkpoints.high_seqno())
+        };
         if seqno > high {
             return Err(Error::invalid(
                 "seqno",

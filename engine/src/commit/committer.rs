@@ -208,7 +208,7 @@ impl Committer {
 
     /// Waits for the lead and resigns, so that all waiting threads and tickets check their wants
     /// again.
-    pub(crate) fn let_all_look(&self) -> Result<()> {
+    pub(crate) fn recheck_waiters(&self) -> Result<()> {
         self.with_lead(|_| Ok(()))
     }
 
@@ -244,7 +244,7 @@ impl Committer {
         }
     }
 
-    /// Marks the last flush as done. [`Self::let_all_look`] then wakes the threads that still wait.
+    /// Marks the last flush as done. [`Self::recheck_waiters`] then wakes the threads that still wait.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }

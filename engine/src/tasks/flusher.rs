@@ -19,7 +19,7 @@ pub(super) fn step(services: &Services) -> Result<NextRun> {
     if health.is_failed() {
         // Makes the threads in the queue look again, so that they get the error. Perhaps no other
         // thread takes the lead any more.
-        committer.let_all_look()?;
+        committer.recheck_waiters()?;
         return Ok(NextRun::OnSignal);
     }
     let interval = services.tuning.get().flush_interval;

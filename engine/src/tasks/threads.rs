@@ -46,7 +46,7 @@ fn step(task: BackgroundTask, services: &Services) -> Option<NextRun> {
             services.health.fail(cause).run();
             // Makes the threads in the queue look again, so that they get the error. Without the
             // flusher, perhaps no other thread takes the lead any more.
-            if let Err(error) = services.committer.let_all_look() {
+            if let Err(error) = services.committer.recheck_waiters() {
                 tracing::debug!(?task, %error, "cannot wake the waiting threads after the panic");
             }
             None
