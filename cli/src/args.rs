@@ -1,6 +1,7 @@
 //! What the command line says.
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use vbstore::Durability;
@@ -202,7 +203,7 @@ pub(crate) struct Point {
     #[arg(long)]
     pub(crate) dir: PathBuf,
     /// The key.
-    pub(crate) key: String,
+    pub(crate) key: OsString,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -223,9 +224,9 @@ pub(crate) struct Set {
     #[arg(long)]
     pub(crate) cas: Option<u64>,
     /// The key.
-    pub(crate) key: String,
+    pub(crate) key: OsString,
     /// The value.
-    pub(crate) value: String,
+    pub(crate) value: OsString,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -271,6 +272,7 @@ pub(crate) struct Dump {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(group(ArgGroup::new("which").required(true).args(["vb", "all"])))]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Tail {
     /// Answer with JSON, and errors as JSON on standard error.
@@ -282,7 +284,7 @@ pub(crate) struct Tail {
     #[command(flatten)]
     pub(crate) reading: Reading,
     /// One vBucket.
-    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(long)]
     pub(crate) vb: Option<u16>,
     /// All vBuckets.
     #[arg(long)]
@@ -302,7 +304,7 @@ pub(crate) struct Tail {
     pub(crate) keys_only: bool,
     /// Only keys that begin with this.
     #[arg(long, default_value = "")]
-    pub(crate) prefix: String,
+    pub(crate) prefix: OsString,
 }
 
 /// Consumers that follow and check while others write.

@@ -2,20 +2,23 @@
 //! them, however slowly the output is read.
 
 use crate::args::{Dump, Order};
-use crate::output::{DONE, Failure, Out, PROBLEM, Run};
+use crate::output::{DONE, Failure, Out, Run};
 use crate::stop::Stop;
 use crate::{record, store};
 use vbstore::{KeyRange, PageForm, Seqno, SeqnoRange, SliceBudget, SliceEnd, VBucket};
 
 pub(crate) fn run(args: &Dump, out: &mut Out, stop: &Stop) -> Run {
-    let engine = store::open_to_read(&args.dir, args.reading, out)?;
+    let engine = store::open_to_read(&args.dir, args.reading)?;
     for vb in store::vbuckets(&engine, args.vb)? {
         let is_whole = match args.by {
             Order::Seqno => by_seqno(&vb, args.from, out, stop)?,
             Order::Key => by_key(&vb, args.from, out, stop)?,
         };
         if !is_whole {
-            return Ok(PROBLEM);
+            engine.close()?;
+            return Err(Failure::interrupted(
+                "interrupted: not everything was printed",
+            ));
         }
     }
     out.flush()?;
@@ -29,6 +32,9 @@ fn by_seqno(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool,
     loop {
         let slice = vb.scan_slice(range, SliceBudget::default())?;
         for item in slice.items() {
+            if stop.is_asked() {
+                return Ok(false);
+            }
             let prev = Some(item.prev_seqno);
             out.line(record::object(
                 vb.id(),
@@ -42,24 +48,21 @@ fn by_seqno(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool,
         if slice.end() == SliceEnd::Complete {
             return Ok(true);
         }
-        if stop.is_asked() {
-            return Ok(false);
-        }
     }
 }
 
 fn by_key(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool, Failure> {
     let mut next = Some(KeyRange::all());
     while let Some(range) = next {
-        if stop.is_asked() {
-            return Ok(false);
-        }
         let page = vb.range(&range, PageForm::Documents)?;
         for entry in page
             .entries
             .iter()
             .filter(|entry| entry.meta.seqno.get() >= from)
         {
+            if stop.is_asked() {
+                return Ok(false);
+            }
             let value = entry.value.as_deref().unwrap_or_default();
             out.line(record::object(vb.id(), entry.meta, &entry.key, value, None))?;
         }

@@ -4,7 +4,9 @@ use crate::args::{Get, Point, Set};
 use crate::output::{DONE, Failure, Out, PROBLEM, Run};
 use crate::{record, store};
 use serde_json::json;
-use vbstore::{Cas, Change, Written};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use vbstore::{Cas, Change, Error, Written};
 
 pub(crate) fn get(
     Get {
@@ -13,24 +15,14 @@ pub(crate) fn get(
     }: &Get,
     out: &mut Out,
 ) -> Run {
-    let engine = store::open_to_read(&args.dir, *reading, out)?;
-    let vb = engine.for_key(&args.key);
-    let found = vb.get(&args.key)?;
-    let Some(document) = found else {
-        return Err(Failure::new(
-            PROBLEM,
-            "not_found",
-            format!("{:?} has no value", args.key),
-        ));
+    let key = key_of(&args.key)?;
+    let engine = store::open_to_read(&args.dir, *reading)?;
+    let vb = engine.for_key(key);
+    let Some(document) = vb.get(key)? else {
+        return Err(not_found(&args.key));
     };
     if out.is_json {
-        let object = record::object(
-            vb.id(),
-            document.meta,
-            args.key.as_bytes(),
-            &document.value,
-            None,
-        );
+        let object = record::object(vb.id(), document.meta, key, &document.value, None);
         out.line(object)?;
     } else {
         out.bytes(&document.value)?;
@@ -40,13 +32,14 @@ pub(crate) fn get(
     Ok(DONE)
 }
 
-pub(crate) fn set(args: Set, out: &mut Out) -> Run {
+pub(crate) fn set(args: &Set, out: &mut Out) -> Run {
+    let key = key_of(&args.key)?;
     let engine = store::open_or_create(&args.dir, None)?;
-    let mut change = Change::set(&args.key, args.value).expiry(args.expiry);
+    let mut change = Change::set(key, args.value.as_bytes().to_vec()).expiry(args.expiry);
     if let Some(cas) = args.cas {
         change = change.cas(Cas::new(cas));
     }
-    let vb = engine.for_key(&args.key);
+    let vb = engine.for_key(key);
     let written = vb.write(change, args.durability.into())?;
     tell(out, vb.id().get(), written)?;
     engine.close()?;
@@ -54,12 +47,29 @@ pub(crate) fn set(args: Set, out: &mut Out) -> Run {
 }
 
 pub(crate) fn del(args: &Point, out: &mut Out) -> Run {
+    let key = key_of(&args.key)?;
     let engine = store::open(&args.dir)?;
-    let vb = engine.for_key(&args.key);
-    let written = vb.delete(&args.key)?;
+    let vb = engine.for_key(key);
+    let written = match vb.delete(key) {
+        Err(Error::NotFound) => return Err(not_found(&args.key)),
+        written => written?,
+    };
     tell(out, vb.id().get(), written)?;
     engine.close()?;
     Ok(DONE)
+}
+
+/// Returns the error that a key has no value.
+fn not_found(key: &OsStr) -> Failure {
+    Failure::new(PROBLEM, "not_found", format!("{key:?} has no value"))
+}
+
+/// Returns the bytes of a key, which has some.
+fn key_of(key: &OsStr) -> Result<&[u8], Failure> {
+    if key.is_empty() {
+        return Err(Failure::usage("the key is empty"));
+    }
+    Ok(key.as_bytes())
 }
 
 fn tell(out: &mut Out, vb: u16, written: Written) -> Result<(), Failure> {

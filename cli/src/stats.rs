@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use vbstore::{Clock, Engine, Error, Holder, SystemClock, VBucket, VbId};
 
 pub(crate) fn run(args: &args::Stats, out: &mut Out) -> Run {
-    let engine = store::open_to_read(&args.dir, args.reading, out)?;
+    let engine = store::open_to_read(&args.dir, args.reading)?;
     let object = match args.vb {
-        Some(number) => of_vbucket(&engine.vbucket(VbId::new(number))?)?,
+        Some(number) => of_vbucket(&store::vbucket(&engine, number)?)?,
         None => of_engine(&engine)?,
     };
     if out.is_json {

@@ -1,7 +1,7 @@
 //! Opening stores.
 
 use crate::args::Reading;
-use crate::output::{Failure, Out};
+use crate::output::{Failure, USAGE, warn};
 use std::path::Path;
 use vbstore::{Builder, Config, Engine, Error, VBucket, VbId};
 
@@ -11,11 +11,11 @@ pub(crate) fn open(dir: &Path) -> Result<Engine, Failure> {
 }
 
 /// Opens a store that must be there, for a command that only reads.
-pub(crate) fn open_to_read(dir: &Path, reading: Reading, out: &Out) -> Result<Engine, Failure> {
+pub(crate) fn open_to_read(dir: &Path, reading: Reading) -> Result<Engine, Failure> {
     if reading.read_only {
         return open_read_only(dir);
     }
-    open_or_read(dir, Engine::builder(dir).create(false), out)
+    open_or_read(dir, Engine::builder(dir).create(false))
 }
 
 /// Opens a store that must be there without writing anything to it.
@@ -34,12 +34,8 @@ pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine
 }
 
 /// The same for a command that only reads what is there.
-pub(crate) fn open_or_create_to_read(
-    dir: &Path,
-    vbuckets: Option<u16>,
-    out: &Out,
-) -> Result<Engine, Failure> {
-    open_or_read(dir, to_create(dir, vbuckets), out)
+pub(crate) fn open_or_create_to_read(dir: &Path, vbuckets: Option<u16>) -> Result<Engine, Failure> {
+    open_or_read(dir, to_create(dir, vbuckets))
 }
 
 fn to_create(dir: &Path, vbuckets: Option<u16>) -> Builder {
@@ -57,7 +53,7 @@ fn finish(dir: &Path, builder: Builder) -> Result<Engine, Failure> {
 }
 
 /// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says so.
-fn open_or_read(dir: &Path, builder: Builder, out: &Out) -> Result<Engine, Failure> {
+fn open_or_read(dir: &Path, builder: Builder) -> Result<Engine, Failure> {
     let full = match builder.open() {
         Err(full @ Error::DiskFull { .. }) => full,
         opened => return opened.map_err(|error| Failure::opening(&error, dir)),
@@ -65,7 +61,7 @@ fn open_or_read(dir: &Path, builder: Builder, out: &Out) -> Result<Engine, Failu
     match Engine::builder(dir).read_only().open() {
         Ok(engine) => {
             let text = format!("{full}; {} is opened read-only", dir.display());
-            out.warn("disk_full", &text)?;
+            warn("disk_full", &text);
             Ok(engine)
         }
         // It was to be made.
@@ -77,6 +73,16 @@ fn open_or_read(dir: &Path, builder: Builder, out: &Out) -> Result<Engine, Failu
 /// Returns the vBuckets that are meant: one, or all.
 pub(crate) fn vbuckets(engine: &Engine, one: Option<u16>) -> Result<Vec<VBucket>, Failure> {
     let numbers = one.map_or_else(|| (0..engine.vbuckets()).collect(), |number| vec![number]);
-    let vbs = numbers.into_iter().map(|n| engine.vbucket(VbId::new(n)));
-    Ok(vbs.collect::<Result<Vec<VBucket>, _>>()?)
+    numbers.into_iter().map(|n| vbucket(engine, n)).collect()
+}
+
+/// Returns a vBucket by its number.
+pub(crate) fn vbucket(engine: &Engine, number: u16) -> Result<VBucket, Failure> {
+    let count = engine.vbuckets();
+    if number >= count {
+        let last = count.saturating_sub(1);
+        let text = format!("no vBucket {number}: the store has {count} (0 to {last})");
+        return Err(Failure::new(USAGE, "invalid", text));
+    }
+    Ok(engine.vbucket(VbId::new(number))?)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vbstore::{Engine, Problem, VbId, Verification};
 
 pub(crate) fn run(args: &args::Verify, out: &mut Out, stop: &Stop) -> Run {
-    let engine = store::open_to_read(&args.dir, args.reading, out)?;
+    let engine = store::open_to_read(&args.dir, args.reading)?;
     let bar = progress();
     let mut found = engine.verify_shared()?;
     let mut is_whole = true;

@@ -67,7 +67,7 @@ fn on_a_full_disk_what_reads_reads_and_says_so_and_what_writes_says_how_to() {
         assert_eq!(code, 4, "{args:?}: {err}");
         assert!(err.contains("the disk is full"), "{args:?}: {err}");
         assert!(
-            err.contains("--read-only, with get, dump"),
+            err.contains("--read-only, with get, keys, dump"),
             "{args:?}: {err}"
         );
     }

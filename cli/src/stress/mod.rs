@@ -20,6 +20,8 @@ use model::{Model, difference};
 use sampler::Samples;
 use serde_json::{Value, json};
 use slicer::Slicer;
+use std::fs::File;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -33,6 +35,7 @@ use writer::Writer;
 const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
+    let file = report_file(args)?;
     let engine = store::open_or_create(&args.dir, Some(args.vbuckets))?;
     if store::vbuckets(&engine, None)?
         .iter()
@@ -99,7 +102,7 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
         "verify": verify::object(&verification, verification.is_ok()),
         "latencies": findings.latencies(),
     });
-    tell(args, out, &report, is_ok)?;
+    tell(args, file, out, &report, is_ok)?;
     Ok(if is_ok { DONE } else { PROBLEM })
 }
 
@@ -263,7 +266,7 @@ fn check_failure(signals: &Signals, findings: &Findings) -> Result<(), Failure> 
     let checked = signals.check();
     if checked.is_err() {
         for example in &findings.examples {
-            say(format_args!("violation: {example}"))?;
+            say(format_args!("violation: {example}"));
         }
     }
     checked
@@ -380,9 +383,28 @@ fn check_counts(found: &Verification, models: &[Model], findings: &mut Findings)
     }
 }
 
-fn tell(args: &args::Stress, out: &mut Out, report: &Value, is_ok: bool) -> Result<(), Failure> {
-    if let Some(Some(file)) = &args.json {
-        std::fs::write(file, format!("{report:#}\n"))?;
+/// Opens the file that the report goes to, if it goes to one. What it holds stays until then.
+fn report_file(args: &args::Stress) -> Result<Option<File>, Failure> {
+    let Some(Some(path)) = &args.json else {
+        return Ok(None);
+    };
+    let mut options = File::options();
+    let opened = options.write(true).create(true).truncate(false).open(path);
+    let opened = opened.map_err(|error| Failure::file("write", path, &error))?;
+    Ok(Some(opened))
+}
+
+fn tell(
+    args: &args::Stress,
+    file: Option<File>,
+    out: &mut Out,
+    report: &Value,
+    is_ok: bool,
+) -> Result<(), Failure> {
+    if let (Some(Some(path)), Some(file)) = (&args.json, file) {
+        let written = file.set_len(0);
+        let written = written.and_then(|()| writeln!(&file, "{report:#}"));
+        written.map_err(|error| Failure::file("write", path, &error))?;
     }
     if out.is_json {
         return out.line(report);

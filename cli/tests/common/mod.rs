@@ -7,9 +7,12 @@
     reason = "each test binary uses some of it"
 )]
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use vbstore::{Clock, SystemClock};
 
 pub fn vbstore() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vbstore"))
@@ -64,7 +67,9 @@ impl Serving {
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         said.read_line(&mut line).unwrap();
-        let url = line.trim().split_once("figures at ").unwrap().1.to_owned();
+        // With --json it stands in an object.
+        let url = line.trim().split_once("figures at ").unwrap().1;
+        let url = url.trim_end_matches("\"}}").to_owned();
         Self { child, said, url }
     }
 
@@ -78,8 +83,7 @@ impl Serving {
 
     /// Ends it as a service manager would; returns its exit code and all it printed.
     pub fn stop(mut self) -> (i32, String, String) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         let mut stdout = self.child.stdout.take().unwrap();
         stdout.read_to_string(&mut out).unwrap();
@@ -173,6 +177,65 @@ impl Session {
     pub fn end(mut self) {
         drop(self.child.stdin.take());
         assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// A child whose standard output is a pipe that nobody reads.
+pub struct Blocked {
+    pub child: Child,
+    _reader: std::io::PipeReader,
+}
+
+impl Blocked {
+    /// Returns once the pipe is full, so that the child's next write blocks.
+    pub fn start(mut command: Command) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        within("the pipe is full", || {
+            let mut fds = [PollFd::new(&writer, PollFlags::OUT)];
+            poll(&mut fds, Some(&Timespec::default())).unwrap() == 0
+        });
+        Self {
+            child,
+            _reader: reader,
+        }
+    }
+
+    /// Sends a signal; returns the exit code, and what was said on standard error.
+    pub fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        within("the program has ended", || {
+            self.child.try_wait().unwrap().is_some()
+        });
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // After a failed assertion it may still be there.
+        drop(self.child.kill());
+    }
+}
+
+/// Waits until something holds; panics if it does not within 20 s, ample on a busy machine.
+pub fn within(what: &str, mut holds: impl FnMut() -> bool) {
+    within_secs(20, what, &mut holds);
+}
+
+pub fn within_secs(seconds: u64, what: &str, holds: &mut dyn FnMut() -> bool) {
+    let clock = SystemClock::new();
+    while !holds() {
+        assert!(clock.monotonic().as_secs() < seconds, "{what}: not in time");
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
 }
 
