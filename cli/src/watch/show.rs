@@ -1,8 +1,8 @@
 //! The main figures, for people and for programs.
 
 use super::figures::Figures;
+use super::layout::Cell;
 use serde_json::{Map, Value, json};
-use std::fmt::Write;
 use vbstore::metrics::names::{self, Metric};
 
 /// How a figure is found and written.
@@ -35,7 +35,7 @@ const GROUPS: &[(&str, &[Row])] = &[
         &[
             (
                 "snapshots_backfill",
-                "for backfills",
+                "backfills",
                 &names::DB_SNAPSHOTS_OPEN,
                 Find::Of("backfill"),
                 Unit::Count,
@@ -49,7 +49,7 @@ const GROUPS: &[(&str, &[Row])] = &[
             ),
             (
                 "rocksdb_snapshots_open",
-                "RocksDB says",
+                "in RocksDB",
                 &names::ROCKS_SNAPSHOTS_OPEN,
                 Find::Sum,
                 Unit::Count,
@@ -249,7 +249,7 @@ const GROUPS: &[(&str, &[Row])] = &[
             ),
             (
                 "sync_max_lag_seconds",
-                "unsynced for",
+                "unsynced",
                 &names::SYNC_MAX_LAG_SECONDS,
                 Find::Max,
                 Unit::Seconds,
@@ -343,7 +343,8 @@ fn find(row: &Row, figures: &Figures, before: Option<&Figures>) -> Option<f64> {
     }
 }
 
-fn state(figures: &Figures) -> &'static str {
+/// Returns the health that the page tells.
+pub(super) fn state(figures: &Figures) -> &'static str {
     let is = |state| figures.of(&names::HEALTH_STATE, state).unwrap_or(0.0) > 0.0;
     let states = ["failed", "degraded", "read_only", "open"];
     states
@@ -364,21 +365,20 @@ pub(super) fn object(figures: &Figures, before: Option<&Figures>) -> Value {
     Value::Object(object)
 }
 
-/// As a screen full.
-pub(super) fn screen(url: &str, figures: &Figures, before: Option<&Figures>) -> String {
-    let mut text = format!("{url}   {}\n", state(figures));
-    for (group, rows) in GROUPS {
-        let mut line = format!("{group:13}");
-        for row in *rows {
-            let value = find(row, figures, before);
-            let value = value.map_or_else(|| "-".to_owned(), |value| written(value, row.4));
-            // Writing to a string cannot fail.
-            let _ = write!(line, " {:>12} {value:<9}", row.1);
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+/// For people, by group; a dash for what is not known.
+pub(super) fn groups(
+    figures: &Figures,
+    before: Option<&Figures>,
+) -> Vec<(&'static str, Vec<Cell>)> {
+    let cell = |row: &Row| {
+        let value = find(row, figures, before);
+        let value = value.map_or_else(|| "-".to_owned(), |value| written(value, row.4));
+        (row.1, value)
+    };
+    let groups = GROUPS.iter();
+    groups
+        .map(|(name, rows)| (*name, rows.iter().map(cell).collect()))
+        .collect()
 }
 
 fn written(value: f64, unit: Unit) -> String {
@@ -386,7 +386,8 @@ fn written(value: f64, unit: Unit) -> String {
         Unit::Count => scaled(value, 1_000.0, &["", "k", "M", "G"]),
         Unit::Bytes => scaled(value, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
         Unit::PerSecond => format!("{}/s", scaled(value, 1_000.0, &["", "k", "M", "G"])),
-        Unit::Seconds => format!("{value:.3}s"),
+        Unit::Seconds if value < 1_000.0 => format!("{value:.3}s"),
+        Unit::Seconds => format!("{value:.0}s"),
         Unit::Share => format!("{:.0}%", value * 100.0),
     }
 }
@@ -438,9 +439,10 @@ mod tests {
         let figures = Figures::parse(text, Duration::ZERO).unwrap();
         let object = object(&figures, None);
         assert_eq!(object, json!({"health": "open", "cursors_dropped": 3.0}));
-        let screen = screen("http://x/metrics", &figures, None);
-        assert!(screen.starts_with("http://x/metrics   open\n"));
-        assert!(screen.lines().all(|line| line.len() < 140), "{screen}");
+        let groups = groups(&figures, None);
+        let all = groups.iter().flat_map(|(_, cells)| cells);
+        let known = all.filter(|(_, value)| value != "-");
+        assert_eq!(known.collect::<Vec<_>>(), [&("dropped", "3".to_owned())]);
         let names: std::collections::BTreeSet<_> = GROUPS
             .iter()
             .flat_map(|(_, rows)| rows.iter().map(|row| row.0))

@@ -55,9 +55,13 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(args: &[&str], dir: &Path) -> Self {
+        Self::start_at("127.0.0.1:0", args, dir)
+    }
+
+    pub fn start_at(address: &str, args: &[&str], dir: &Path) -> Self {
         let mut child = vbstore()
             .args(args)
-            .args(["--metrics", "127.0.0.1:0"])
+            .args(["--metrics", address])
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
