@@ -5,14 +5,16 @@ use crate::args::{Dump, Order};
 use crate::output::{DONE, Failure, Out, Run};
 use crate::stop::Stop;
 use crate::{record, store};
+use std::os::unix::ffi::OsStrExt;
 use vbstore::{KeyRange, PageForm, Seqno, SeqnoRange, SliceBudget, SliceEnd, VBucket};
 
 pub(crate) fn run(args: &Dump, out: &mut Out, stop: &Stop) -> Run {
+    let prefix = args.prefix.as_bytes();
     let engine = store::open_to_read(&args.dir, args.reading)?;
     for vb in store::vbuckets(&engine, args.vb)? {
         let is_whole = match args.by {
-            Order::Seqno => by_seqno(&vb, args.from, out, stop)?,
-            Order::Key => by_key(&vb, args.from, out, stop)?,
+            Order::Seqno => by_seqno(&vb, args.from, prefix, out, stop)?,
+            Order::Key => by_key(&vb, args.from, prefix, out, stop)?,
         };
         if !is_whole {
             engine.close()?;
@@ -27,13 +29,22 @@ pub(crate) fn run(args: &Dump, out: &mut Out, stop: &Stop) -> Run {
 }
 
 /// Returns whether it was not interrupted.
-fn by_seqno(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool, Failure> {
+fn by_seqno(
+    vb: &VBucket,
+    from: u64,
+    prefix: &[u8],
+    out: &mut Out,
+    stop: &Stop,
+) -> Result<bool, Failure> {
     let mut range = SeqnoRange::above(Seqno::new(from.saturating_sub(1)));
     loop {
         let slice = vb.scan_slice(range, SliceBudget::default())?;
         for item in slice.items() {
             if stop.is_asked() {
                 return Ok(false);
+            }
+            if !item.key.starts_with(prefix) {
+                continue;
             }
             let prev = Some(item.prev_seqno);
             out.line(record::object(
@@ -51,8 +62,14 @@ fn by_seqno(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool,
     }
 }
 
-fn by_key(vb: &VBucket, from: u64, out: &mut Out, stop: &Stop) -> Result<bool, Failure> {
-    let mut next = Some(KeyRange::all());
+fn by_key(
+    vb: &VBucket,
+    from: u64,
+    prefix: &[u8],
+    out: &mut Out,
+    stop: &Stop,
+) -> Result<bool, Failure> {
+    let mut next = Some(KeyRange::prefix(prefix.to_vec()));
     while let Some(range) = next {
         let page = vb.range(&range, PageForm::Documents)?;
         for entry in page

@@ -1,11 +1,15 @@
 //! The program `vbstore`: work on a store from the shell. See `vbstore help`.
 
 mod args;
+mod bytes;
+mod compact;
+mod docs;
 mod dump;
 mod exporting;
 mod follow;
 mod import;
 mod input;
+mod keys;
 mod new_branch;
 mod number;
 mod output;
@@ -22,13 +26,12 @@ mod verify;
 mod watch;
 
 use args::{Args, Command};
-use clap::Parser;
 use output::{Failure, IO, Out, Run};
 use std::process::ExitCode;
 use stop::Stop;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::parse() {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
     output::start_log();
     raise_file_limit();
     match Stop::on_signals() {
-        Ok(stop) => answer(args, stop),
+        Ok(stop) => answer(args, &stop),
         Err(error) => {
             let text = format!("cannot listen for signals: {error}");
             output::report(&Failure::new(IO, "io", text))
@@ -46,9 +49,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn answer(args: Args, stop: Stop) -> ExitCode {
+fn answer(args: Args, stop: &Stop) -> ExitCode {
     let mut out = Out::new(args.is_json(), stop.clone());
-    let ended = run(args.command, &mut out, &stop).and_then(|code| {
+    let ended = run(args.command, &mut out, stop).and_then(|code| {
         out.flush()?;
         Ok(code)
     });
@@ -62,8 +65,9 @@ fn run(command: Command, out: &mut Out, stop: &Stop) -> Run {
     match command {
         Command::Import(args) => import::run(&args, out, stop),
         Command::Get(args) => point::get(&args, out),
-        Command::Set(args) => point::set(&args, out),
+        Command::Set(args) => point::set(&args, out, stop),
         Command::Del(args) => point::del(&args, out),
+        Command::Keys(args) => keys::run(&args, out, stop),
         Command::Stats(args) => stats::run(&args, out),
         Command::Dump(args) => dump::run(&args, out, stop),
         Command::Tail(args) => tail::run(&args, out, stop),
@@ -71,8 +75,11 @@ fn run(command: Command, out: &mut Out, stop: &Stop) -> Run {
         Command::Serve(args) => serve::run(&args, out, stop),
         Command::Watch(args) => watch::run(&args, out, stop),
         Command::NewBranch(args) => new_branch::run(&args, out),
+        Command::Compact(args) => compact::run(&args, out, stop),
         Command::Verify(args) => verify::run(&args, out, stop),
         Command::Stress(args) => stress::run(&args, out, stop),
+        Command::Completions(args) => docs::completions(&args, out),
+        Command::Man(args) => docs::man(&args, out),
     }
 }
 

@@ -1,56 +1,99 @@
 //! `get`, `set`, `del`: one key.
 
-use crate::args::{Get, Point, Set};
-use crate::output::{DONE, Failure, Out, PROBLEM, Run};
-use crate::{record, store};
+use crate::args::{Del, Get, Set};
+use crate::input::Piped;
+use crate::number::u64_from;
+use crate::output::{DONE, Failure, IO, Out, PROBLEM, Run, USAGE};
+use crate::stop::Stop;
+use crate::{bytes, record, store};
 use serde_json::json;
 use std::ffi::OsStr;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use vbstore::{Cas, Change, Error, Written};
 
-pub(crate) fn get(
-    Get {
-        reading,
-        point: args,
-    }: &Get,
-    out: &mut Out,
-) -> Run {
-    let key = key_of(&args.key)?;
-    let engine = store::open_to_read(&args.dir, *reading)?;
-    let vb = engine.for_key(key);
-    let Some(document) = vb.get(key)? else {
+/// More than any value may have: what is longer is refused before the store is opened.
+const STDIN_MAX: usize = 64 << 20;
+
+pub(crate) fn get(args: &Get, out: &mut Out) -> Run {
+    let key = bytes::key(&args.key, args.base64)?;
+    let engine = store::open_to_read(&args.dir, args.reading)?;
+    let vb = engine.for_key(&key);
+    let Some(document) = vb.get(&key)? else {
         return Err(not_found(&args.key));
     };
+    let value = &document.value;
     if out.is_json {
-        let object = record::object(vb.id(), document.meta, key, &document.value, None);
+        let mut object = record::object(vb.id(), document.meta, &key, value, None);
+        if args.base64
+            && let Some(object) = object.as_object_mut()
+        {
+            let encoded = |bytes| json!({"base64": bytes::base64(bytes)});
+            object.insert("key".to_owned(), encoded(&key));
+            object.insert("value".to_owned(), encoded(value));
+        }
         out.line(object)?;
+    } else if args.base64 {
+        out.line(bytes::base64(value))?;
     } else {
-        out.bytes(&document.value)?;
-        out.bytes(b"\n")?;
+        out.bytes(value)?;
+        if Out::is_terminal() && !value.ends_with(b"\n") {
+            out.bytes(b"\n")?;
+        }
     }
     engine.close()?;
     Ok(DONE)
 }
 
-pub(crate) fn set(args: &Set, out: &mut Out) -> Run {
-    let key = key_of(&args.key)?;
+pub(crate) fn set(args: &Set, out: &mut Out, stop: &Stop) -> Run {
+    let key = bytes::key(&args.key, args.base64)?;
+    // Before the store is opened, so that others can use it while the input comes.
+    let value = if args.value == "-" {
+        from_stdin(stop)?
+    } else {
+        bytes::argument("the value", &args.value, args.base64)?
+    };
     let engine = store::open_or_create(&args.dir, None)?;
-    let mut change = Change::set(key, args.value.as_bytes().to_vec()).expiry(args.expiry);
+    let mut change = Change::set(&key, value).expiry(args.expiry);
     if let Some(cas) = args.cas {
         change = change.cas(Cas::new(cas));
     }
-    let vb = engine.for_key(key);
+    let vb = engine.for_key(&key);
     let written = vb.write(change, args.durability.into())?;
     tell(out, vb.id().get(), written)?;
     engine.close()?;
     Ok(DONE)
 }
 
-pub(crate) fn del(args: &Point, out: &mut Out) -> Run {
-    let key = key_of(&args.key)?;
+/// Reads a value from standard input, up to its end.
+fn from_stdin(stop: &Stop) -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    let input = Piped::stdin(stop).map_err(|error| Failure::thread(&error))?;
+    let read = input.take(u64_from(STDIN_MAX + 1)).read_to_end(&mut value);
+    read.map_err(|error| {
+        let text = format!("cannot read standard input: {error}");
+        Failure::new(IO, "io", text)
+    })?;
+    if stop.is_asked() {
+        // What was read may be a part.
+        return Err(Failure::interrupted("interrupted: nothing was set"));
+    }
+    if value.len() > STDIN_MAX {
+        let text = format!("the value on standard input has more than {STDIN_MAX} bytes");
+        return Err(Failure::new(USAGE, "too_large", text));
+    }
+    Ok(value)
+}
+
+pub(crate) fn del(args: &Del, out: &mut Out) -> Run {
+    let key = bytes::key(&args.key, args.base64)?;
     let engine = store::open(&args.dir)?;
-    let vb = engine.for_key(key);
-    let written = match vb.delete(key) {
+    let vb = engine.for_key(&key);
+    let mut change = Change::delete(&key);
+    if let Some(cas) = args.cas {
+        change = change.cas(Cas::new(cas));
+    }
+    let written = match vb.write(change, args.durability.into()) {
         Err(Error::NotFound) => return Err(not_found(&args.key)),
         written => written?,
     };
@@ -61,15 +104,11 @@ pub(crate) fn del(args: &Point, out: &mut Out) -> Run {
 
 /// Returns the error that a key has no value.
 fn not_found(key: &OsStr) -> Failure {
-    Failure::new(PROBLEM, "not_found", format!("{key:?} has no value"))
-}
-
-/// Returns the bytes of a key, which has some.
-fn key_of(key: &OsStr) -> Result<&[u8], Failure> {
-    if key.is_empty() {
-        return Err(Failure::usage("the key is empty"));
-    }
-    Ok(key.as_bytes())
+    Failure::new(
+        PROBLEM,
+        "not_found",
+        format!("{} has no value", bytes::quoted(key.as_bytes())),
+    )
 }
 
 fn tell(out: &mut Out, vb: u16, written: Written) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
-//! `serve`: holds a store open and serves its figures.
+//! `serve`: holds a store open and serves its metrics.
 
 use crate::args;
-use crate::exporting::Exporting;
+use crate::exporting::{Exporting, Listen};
 use crate::output::{DONE, Out, Run};
 use crate::stop::Stop;
 use crate::{record, store};
@@ -13,13 +13,14 @@ use vbstore::{Streams, StreamsConfig};
 const TICK: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &args::Serve, out: &mut Out, stop: &Stop) -> Run {
+    let listen = Listen::resolve(&args.serving)?;
     let engine = if args.read_only {
         store::open_read_only(&args.dir)?
     } else {
         store::open_or_create_to_read(&args.dir, args.vbuckets)?
     };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
-    let exporting = Exporting::start(&args.serving, &engine)?;
+    let exporting = Exporting::start(listen.as_ref(), &args.serving, &engine)?;
     let url = exporting.as_ref().map(Exporting::url);
     let text = format!("{} is open until it is stopped", args.dir.display());
     out.answer(

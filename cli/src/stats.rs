@@ -15,7 +15,9 @@ pub(crate) fn run(args: &args::Stats, out: &mut Out) -> Run {
     if out.is_json {
         out.line(&object)?;
     } else {
-        for (name, value) in object.as_object().into_iter().flatten() {
+        // The metrics are hundreds of values, and for programs.
+        let fields = object.as_object().into_iter().flatten();
+        for (name, value) in fields.filter(|(name, _)| *name != "metrics") {
             out.line(format_args!("{name:24} {value}"))?;
         }
     }

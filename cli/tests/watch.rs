@@ -4,11 +4,8 @@
 
 mod common;
 
-use common::{Serving, code, json, vbstore, within};
+use common::{Serving, code, json, terminal, vbstore, within};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -107,22 +104,7 @@ fn a_terminal_shows_as_much_as_fits_it() {
     let dir = dir.path();
     let serving = Serving::start(&["serve", "--dir", "s", "--vbuckets", "4"], dir);
     for (columns, rows) in [(40, 12), (80, 24), (200, 50)] {
-        let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&control).unwrap();
-        unlockpt(&control).unwrap();
-        let name = ptsname(&control, Vec::new()).unwrap();
-        let terminal = File::options()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        let size = Winsize {
-            ws_col: columns,
-            ws_row: rows,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&terminal, size).unwrap();
+        let (mut control, terminal) = terminal(columns, rows);
         let mut watch = vbstore()
             .args(["watch", "--count", "3", "--interval", "0.05", &serving.url])
             .stdout(terminal)
@@ -132,7 +114,7 @@ fn a_terminal_shows_as_much_as_fits_it() {
         assert!(watch.wait().unwrap().success());
         let mut printed = Vec::new();
         // The end of a terminal whose last program has ended is an error.
-        drop(File::from(control).read_to_end(&mut printed));
+        drop(control.read_to_end(&mut printed));
 
         let printed = String::from_utf8(printed).unwrap();
         let screens: Vec<&str> = printed.split("\u{1b}[H").skip(1).collect();

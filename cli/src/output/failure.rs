@@ -56,7 +56,8 @@ impl Failure {
 
     /// An error of writing to standard output.
     pub(super) fn stdout(error: &io::Error) -> Self {
-        if error.get_ref().is_some_and(|inner| inner.is::<Abandoned>()) {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        if let Some(Abandoned) = inner {
             return Self::interrupted(error.to_string());
         }
         let text = format!("cannot write to standard output: {error}");

@@ -145,7 +145,8 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     fn is_abandoned(error: &io::Error) -> bool {
-        error.get_ref().is_some_and(|inner| inner.is::<Abandoned>())
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        matches!(inner, Some(Abandoned))
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod value;
 mod writer;
 
 use crate::args;
-use crate::exporting::Exporting;
+use crate::exporting::{Exporting, Listen};
 use crate::follow::{self, Ending, Followed, Journal, Signals};
 use crate::number::u64_from;
 use crate::output::{DONE, Failure, Out, PROBLEM, Run, progress, say};
@@ -36,6 +36,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
     let file = report_file(args)?;
+    let listen = Listen::resolve(&args.serving)?;
     let engine = store::open_or_create(&args.dir, Some(args.vbuckets))?;
     if store::vbuckets(&engine, None)?
         .iter()
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &args::Stress, out: &mut Out, stop: &Stop) -> Run {
         followed,
         samples,
         figures,
-    } = churn(&engine, args, stop)?;
+    } = churn(&engine, args, listen.as_ref(), stop)?;
     check_rest(&engine, &mut findings);
     check_followed(&engine, &followed, &mut findings)?;
     figures::check(&figures, &models, &followed, &mut findings);
@@ -120,7 +121,12 @@ struct Churned {
 
 /// Writes, reads and follows until the time is over; then lets everybody who follows catch up. The
 /// first error of any thread ends the run, with that error.
-fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, Failure> {
+fn churn(
+    engine: &Engine,
+    args: &args::Stress,
+    listen: Option<&Listen>,
+    stop: &Stop,
+) -> Result<Churned, Failure> {
     let is_over = AtomicBool::new(false);
     let is_sampled = AtomicBool::new(false);
     let signals = Signals::default();
@@ -133,7 +139,7 @@ fn churn(engine: &Engine, args: &args::Stress, stop: &Stop) -> Result<Churned, F
     };
     let streams = Streams::start(engine, &config)?;
     // After the streams, so that their figures are there when it is said where; given up before them.
-    let exporting = Exporting::start(&args.serving, engine)?;
+    let exporting = Exporting::start(listen, &args.serving, engine)?;
     let (steps, of_slicers) = (AtomicU64::new(0), AtomicU64::new(0));
     let clock = SystemClock::new();
     let mut findings = Findings::default();

@@ -9,6 +9,9 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -70,7 +73,11 @@ impl Serving {
             .unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        said.read_line(&mut line).unwrap();
+        // A warning may come first.
+        while !line.contains("figures at ") {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+        }
         // With --json it stands in an object.
         let url = line.trim().split_once("figures at ").unwrap().1;
         let url = url.trim_end_matches("\"}}").to_owned();
@@ -131,7 +138,7 @@ impl SmallDisk {
     pub fn fill(&self, but: u64) {
         let stat = rustix::fs::statvfs(self.path()).unwrap();
         let size = stat.f_bavail * stat.f_frsize - but;
-        let file = std::fs::File::create(self.ballast()).unwrap();
+        let file = File::create(self.ballast()).unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
     }
 
@@ -230,6 +237,25 @@ impl Drop for Blocked {
     }
 }
 
+/// Makes a terminal of this size. What is written to the second file can be read from the first.
+pub fn terminal(columns: u16, rows: u16) -> (File, File) {
+    let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&control).unwrap();
+    unlockpt(&control).unwrap();
+    let name = ptsname(&control, Vec::new()).unwrap();
+    let mut options = File::options();
+    options.read(true).write(true);
+    let terminal = options.open(name.to_str().unwrap()).unwrap();
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: rows,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&terminal, size).unwrap();
+    (File::from(control), terminal)
+}
+
 /// Waits until something holds; panics if it does not within 20 s, ample on a busy machine.
 pub fn within(what: &str, mut holds: impl FnMut() -> bool) {
     within_secs(20, what, &mut holds);
@@ -244,7 +270,7 @@ pub fn within_secs(seconds: u64, what: &str, holds: &mut dyn FnMut() -> bool) {
 }
 
 pub fn write_lines(path: &Path, lines: impl Iterator<Item = String>) {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    let mut file = std::io::BufWriter::new(File::create(path).unwrap());
     for line in lines {
         writeln!(file, "{line}").unwrap();
     }
