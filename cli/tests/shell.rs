@@ -141,13 +141,14 @@ fn a_value_comes_and_goes_byte_for_byte() {
     assert_eq!(cut.wait().unwrap().code(), Some(1));
     assert!(pipe(&["get", "--dir", "s", "k"], b"", dir).stdout == large);
 
-    // On a terminal the prompt shall not stand behind the value.
+    // On a terminal the prompt shall not stand behind the value. Nothing else is printed there.
     ok(&["set", "--dir", "s", "k", "v"], dir);
     let (mut control, terminal) = terminal(80, 24);
     let mut get = vbstore()
         .args(["get", "--dir", "s", "k"])
         .current_dir(dir)
-        .stdout(terminal)
+        .stdout(terminal.try_clone().unwrap())
+        .stderr(terminal)
         .spawn()
         .unwrap();
     assert!(get.wait().unwrap().success());
@@ -348,4 +349,26 @@ fn compacting_releases_space() {
     ok(&["verify", "--dir", "s"], dir);
     assert_eq!(code(&["compact", "--dir", "none"], dir).0, 3);
     assert_eq!(code(&["compact", "--dir", "s", "--vb", "4"], dir).0, 2);
+}
+
+#[test]
+fn stats_are_short_lines_for_a_person() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    ok(&["set", "--dir", "s", "k", "v"], dir);
+    for _ in 0..10 {
+        ok(&["new-branch", "--dir", "s"], dir);
+    }
+    for args in [
+        &["stats", "--dir", "s"][..],
+        &["stats", "--dir", "s", "--vb", "0"],
+    ] {
+        let said = ok(args, dir);
+        assert!(said.lines().all(|line| line.len() < 80), "{said}");
+        assert!(!said.contains(['{', '"']), "{said}");
+    }
+    let said = ok(&["stats", "--dir", "s"], dir);
+    assert!(said.contains("health                   open\n"), "{said}");
+    let all = json(&ok(&["stats", "--dir", "s", "--json"], dir));
+    assert!(all["metrics"].is_object());
 }

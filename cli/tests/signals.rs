@@ -46,7 +46,8 @@ fn one_signal_ends_what_prints_although_nobody_reads() {
     writeln!(value.stdin.take().unwrap(), "{set}").unwrap();
     assert!(value.wait().unwrap().success());
     let before = branches(dir);
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 8] = [
+        &["keys", "--json"],
         &["dump"],
         &["dump", "--by", "key"],
         &["tail", "--all"],

@@ -13,11 +13,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// Prints warnings and errors from now on.
 pub(crate) fn start() {
-    let is_color_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let subscriber = fmt()
         .with_writer(std::io::stderr)
-        .with_ansi(is_color_wanted && is_terminal)
+        .with_ansi(false)
         .with_max_level(LevelFilter::WARN)
         // Where nobody reads them any more, saying so would panic.
         .log_internal_errors(false);
