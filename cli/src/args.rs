@@ -34,8 +34,8 @@ const DIR: &str = "VBSTORE_DIR";
 /// Works on a vbstore: an embedded, persistent key-value store whose changes can be followed.
 ///
 /// Each command opens the store in --dir, or in the directory that the environment variable
-/// `VBSTORE_DIR` names, does its work and closes it. A store is open in one process at a time, or in
-/// any number of processes with --read-only.
+/// `VBSTORE_DIR` names, does its work and closes it. A store is open in one process at a time, or
+/// in any number of processes with --read-only.
 ///
 /// SIGINT, SIGTERM and SIGHUP end a command early and close the store cleanly; a second signal ends
 /// the program at once.
@@ -79,13 +79,13 @@ pub(crate) enum Command {
     Del(Del),
     /// List keys, in their order over all vBuckets.
     ///
-    /// One key a line. A key that is not UTF-8, that contains control characters, or that begins with
-    /// a quote or a brace is printed as JSON: a string, or `{"base64": "..."}`. So no line can be
-    /// mistaken for another key, and none disturbs a terminal. With --json each line is an object
-    /// with the key and what is known of its document, without the value.
+    /// One key a line. A key that is not UTF-8, that contains control characters, or that begins
+    /// with a quote or a brace is printed as JSON: a string, or `{"base64": "..."}`. So no line can
+    /// be mistaken for another key, and none disturbs a terminal. With --json each line is an
+    /// object with the key and what is known of its document, without the value.
     ///
-    /// Deleted and expired documents are left out. While others write, the list is no snapshot: each
-    /// vBucket is read in pages.
+    /// Deleted and expired documents are left out. While others write, the list is no snapshot:
+    /// each vBucket is read in pages.
     #[command(visible_alias = "ls")]
     Keys(Keys),
     /// Print counts, seqnos, disk space and health.
@@ -103,16 +103,16 @@ pub(crate) enum Command {
     Dump(Dump),
     /// Follow the changes of a store as JSON lines.
     ///
-    /// Each line is an object with a `kind`: `mutation`, `deletion`, `expiration` with the fields of
-    /// `dump`; `snapshot_marker` (`start`, `end`, `source`): once all changes up to `end` are read,
-    /// what was read is the vBucket at that seqno; `seqno_advanced`; `end` with its `reason`.
+    /// Each line is an object with a `kind`: `mutation`, `deletion`, `expiration` with the fields
+    /// of `dump`; `snapshot_marker` (`start`, `end`, `source`): once all changes up to `end` are
+    /// read, what was read is the vBucket at that seqno; `seqno_advanced`; `end` with its `reason`.
     ///
-    /// With --resume the position is kept in a file, written after what it speaks of was printed, so
-    /// that a tail that is killed goes on with no gap (it may repeat what it printed last). The file
-    /// keeps the positions of vBuckets that are not followed this time. It belongs to one --prefix and
-    /// to --keys-only or not: with others the tail refuses to begin (exit code 2). If the store no
-    /// longer holds what was printed, an `end` with the reason `rollback` says to which seqno to go
-    /// back, and the exit code is 1: begin again with a new file, or with --from.
+    /// With --resume the position is kept in a file, written after what it speaks of was printed,
+    /// so that a tail that is killed goes on with no gap (it may repeat what it printed last). The
+    /// file keeps the positions of vBuckets that are not followed this time. It belongs to one
+    /// --prefix and to --keys-only or not: with others the tail refuses to begin (exit code 2). If
+    /// the store no longer holds what was printed, an `end` with the reason `rollback` says to
+    /// which seqno to go back, and the exit code is 1: begin again with a new file, or with --from.
     ///
     /// A store that is written to is open in one process: to follow one that is being written, use
     /// `session` or `import --tail`.
@@ -130,15 +130,15 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Show the main metrics of a running `serve` or `stress --metrics`, again and again.
     ///
-    /// On a terminal each look is drawn in place of the one before it; the last line names what does
-    /// not fit. The exit code is 4 if the first look finds no metrics. If the server goes away later,
-    /// the last values stay in view until it is back.
+    /// On a terminal each look is drawn in place of the one before it; the last line names what
+    /// does not fit. The exit code is 4 if the first look finds no metrics. If the server goes away
+    /// later, the last values stay in view until it is back.
     Watch(Watch),
     /// Begin a new branch of history in every vBucket.
     ///
-    /// For a store that was set back to an earlier state in a way that cannot be noticed, such as by
-    /// putting back the image of a disk: consumers that were further are then told to go back. A store
-    /// that was copied does this by itself when it is opened.
+    /// For a store that was set back to an earlier state in a way that cannot be noticed, such as
+    /// by putting back the image of a disk: consumers that were further are then told to go back. A
+    /// store that was copied does this by itself when it is opened.
     NewBranch(NewBranch),
     /// Compact a store, to release the space of what was deleted and overwritten.
     ///
@@ -172,8 +172,8 @@ impl Args {
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
     }
 
-    /// Whether the answer is to be JSON. `--json` may stand before the command and after it; that of
-    /// `stress` may name a file, and then says nothing about standard output.
+    /// Whether the answer is to be JSON. `--json` may stand before the command and after it; that
+    /// of `stress` may name a file, and then says nothing about standard output.
     pub(crate) fn is_json(&self) -> bool {
         self.json_before
             || match &self.command {

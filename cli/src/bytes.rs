@@ -33,8 +33,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Returns a key as one line that a terminal can show and that stands for no other key: as it is, or
-/// as JSON if it is not UTF-8, has control characters, or looks like such JSON itself.
+/// Returns a key as one line that a terminal can show and that stands for no other key: as it is,
+/// or as JSON if it is not UTF-8, has control characters, or looks like such JSON itself.
 pub(crate) fn line(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if !text.starts_with(['"', '{']) && text.chars().all(is_shown) => text.to_owned(),

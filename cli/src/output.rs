@@ -87,8 +87,8 @@ pub(crate) fn report(failure: &Failure) -> ExitCode {
     ExitCode::from(failure.code)
 }
 
-/// Says what is wrong with the command line, as JSON if `--json` is anywhere on it. Help and version
-/// are no errors.
+/// Says what is wrong with the command line, as JSON if `--json` is anywhere on it. Help and
+/// version are no errors.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let is_json = std::env::args_os()
         .skip(1)

@@ -52,7 +52,8 @@ fn finish(dir: &Path, builder: Builder) -> Result<Engine, Failure> {
         .map_err(|error| Failure::opening(&error, dir))
 }
 
-/// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says so.
+/// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says
+/// so.
 fn open_or_read(dir: &Path, builder: Builder) -> Result<Engine, Failure> {
     let full = match builder.open() {
         Err(full @ Error::DiskFull { .. }) => full,

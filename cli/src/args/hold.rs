@@ -1,5 +1,5 @@
-//! Arguments of the commands that hold a store open, or look at one that is held: `session`, `serve`
-//! and `watch`.
+//! Arguments of the commands that hold a store open, or look at one that is held: `session`,
+//! `serve` and `watch`.
 
 use clap::Args as ClapArgs;
 use clap::builder::NonEmptyStringValueParser;

@@ -70,8 +70,9 @@ impl Figures {
         of.map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 
-    /// Returns how much a counter rose a second since an earlier scrape. A sample that is less than it
-    /// was began again at 0, when its store was opened again; one that was not there counts from now on.
+    /// Returns how much a counter rose a second since an earlier scrape. A sample that is less than
+    /// it was began again at 0, when its store was opened again; one that was not there counts from
+    /// now on.
     pub(super) fn rate(&self, earlier: &Self, metric: &Metric, value: Option<&str>) -> Option<f64> {
         let label = metric.labels.first().map(|label| label.name);
         let is_meant = |labels: &HashMap<String, String>| {

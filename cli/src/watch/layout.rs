@@ -100,8 +100,8 @@ fn cut(line: &str, width: usize) -> String {
     cut
 }
 
-/// Returns lines with what makes a terminal show them in place of what it shows. The cursor stays on
-/// the last line: a line feed behind it would scroll a terminal that is full.
+/// Returns lines with what makes a terminal show them in place of what it shows. The cursor stays
+/// on the last line: a line feed behind it would scroll a terminal that is full.
 pub(super) fn redrawn(lines: &[String]) -> String {
     let (home, clear_line, clear_below) = ("\u{1b}[H", "\u{1b}[2K", "\u{1b}[J");
     let mut text = home.to_owned();
