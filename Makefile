@@ -9,13 +9,17 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup build run test prometheus fmt clippy cargo-test model doc bench dashboards
+.PHONY: help setup build install install-docs run test prometheus fmt clippy cargo-test model doc bench dashboards
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/vbstore/target
 
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vbstore
 # Written by scripts/setup: where libclang is, if it is in no usual place.
 with_env := if [ -f "$(cache)/env" ]; then . "$(cache)/env"; fi;
+
+# Where `make install` puts what it installs; DESTDIR goes before it, for packages.
+PREFIX ?= $(HOME)/.local
+DESTDIR ?=
 
 TEST_FLAGS ?=
 BENCH_FLAGS ?=
@@ -30,6 +34,18 @@ setup: ## install what is missing: g++, libclang
 build: ## build the program vbstore
 	@echo "==> build"
 	@$(with_env) cargo build --release --workspace --locked
+
+install: build install-docs ## install the program, manual pages and completions in PREFIX (~/.local)
+	@install -D "$(CARGO_TARGET_DIR)/release/vbstore" "$(DESTDIR)$(PREFIX)/bin/vbstore"
+
+install-docs: build ## only install the manual pages and completions
+	@echo "==> manual pages and completions in $(DESTDIR)$(PREFIX)/share"
+	@share="$(DESTDIR)$(PREFIX)/share"; program="$(CARGO_TARGET_DIR)/release/vbstore"; \
+	mkdir -p "$$share/bash-completion/completions" "$$share/zsh/site-functions" "$$share/fish/vendor_completions.d"; \
+	"$$program" man "$$share/man/man1"; \
+	"$$program" completions bash > "$$share/bash-completion/completions/vbstore"; \
+	"$$program" completions zsh > "$$share/zsh/site-functions/_vbstore"; \
+	"$$program" completions fish > "$$share/fish/vendor_completions.d/vbstore.fish"
 
 run: setup build ## show it at work: import, stress, verify, in ./run
 	@echo "==> demo"

@@ -1,19 +1,48 @@
 //! What the command line says.
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::net::SocketAddr;
+mod common;
+mod hold;
+mod key;
+mod read;
+mod upkeep;
+
+pub(crate) use common::{DurabilityArg, ReadOnlyArgs};
+pub(crate) use hold::{ServeArgs, ServingArgs, SessionArgs, WatchArgs};
+pub(crate) use key::{Del, GetArgs, Keys, SetArgs};
+pub(crate) use read::{DumpArgs, DumpOrder, StatsArgs, TailArgs, VerifyArgs};
+pub(crate) use upkeep::{Compact, Completions, Man, NewBranchArgs};
+
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use vbstore::Durability;
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 found a problem, was interrupted, or the key has no \
-value; 2 usage; 3 cannot open the store, or it is locked; 4 input or output; 5 corruption or data \
-loss.";
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  found a problem, was interrupted, or the key has no value
+  2  the command line is wrong
+  3  the store cannot be opened, or another process holds it
+  4  input or output failed, or the disk is full
+  5  the store is corrupt or has lost data
 
-/// Works on a vbstore: an embedded, persistent key-value store with changes to follow.
+Examples:
+  vbstore set --dir s greeting hello
+  vbstore get --dir s greeting
+  vbstore help get";
+
+/// The directory of the store, unless `--dir` says another.
+const DIR: &str = "VBSTORE_DIR";
+
+/// Works on a vbstore: an embedded, persistent key-value store whose changes can be followed.
+///
+/// Each command opens the store in --dir, or in the directory that the environment variable
+/// `VBSTORE_DIR` names, does its work and closes it. A store is open in one process at a time, or
+/// in any number of processes with --read-only.
+///
+/// SIGINT, SIGTERM and SIGHUP end a command early and close the store cleanly; a second signal ends
+/// the program at once.
 #[derive(Debug, Parser)]
 #[command(name = "vbstore", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// Answer with one JSON object on standard output, and errors as JSON on standard error.
+    /// Print JSON instead of text, on standard error too.
     #[arg(long = "json")]
     json_before: bool,
     #[command(subcommand)]
@@ -34,67 +63,125 @@ pub(crate) enum Command {
     /// under way when it was killed (at most --window).
     Import(ImportArgs),
     /// Print the value of a key.
+    ///
+    /// The value is printed as it is, with nothing added: what is stored is what a file or a pipe
+    /// gets. On a terminal a line feed follows a value that does not end with one. With --json, an
+    /// object as `dump` prints it. Without a value, nothing is printed and the exit code is 1.
     Get(GetArgs),
-    /// Give a key a value.
+    /// Set the value of a key.
+    ///
+    /// Prints the vBucket that the key belongs to, and the seqno and cas of the change.
     Set(SetArgs),
     /// Delete the document of a key.
-    Del(PointArgs),
-    /// Print counts, seqnos, space and health.
+    ///
+    /// Prints the vBucket that the key belongs to, and the seqno and cas of the deletion. The exit
+    /// code is 1 if the key has no value.
+    Del(Del),
+    /// List keys, in their order over all vBuckets.
+    ///
+    /// One key a line. A key that is not UTF-8, that contains control characters, or that begins
+    /// with a quote or a brace is printed as JSON: a string, or `{"base64": "..."}`. So no line can
+    /// be mistaken for another key, and none disturbs a terminal. With --json each line is an
+    /// object with the key and what is known of its document, without the value.
+    ///
+    /// Deleted and expired documents are left out. While others write, the list is no snapshot:
+    /// each vBucket is read in pages.
+    #[command(visible_alias = "ls")]
+    Keys(Keys),
+    /// Print counts, seqnos, disk space and health.
+    ///
+    /// With --json all metrics are there too.
     Stats(StatsArgs),
     /// Print every change as JSON lines.
     ///
     /// Each line is an object with `vb`, `seqno`, `kind` (mutation, deletion, expiration), `key`,
     /// `value`, `cas`, `expiry`, `prev_seqno` and, where they are not 0, `flags` and `datatype`. A
-    /// key or value that is not UTF-8 is `{"base64": "..."}`. By key, only keys with a value are
-    /// there, and `prev_seqno` is null: the index does not hold it.
+    /// key or value that is not UTF-8 is `{"base64": "..."}`. With --by key, only keys with a value
+    /// are printed, and `prev_seqno` is null: the index does not hold it.
+    ///
+    /// `import --format dump` reads the lines back.
     Dump(DumpArgs),
     /// Follow the changes of a store as JSON lines.
     ///
-    /// Each line is an object with a `kind`: `mutation`, `deletion`, `expiration` with the fields of
-    /// `dump`; `snapshot_marker` (`start`, `end`, `source`): once all changes up to `end` are read,
-    /// what was read is the vBucket at that seqno; `seqno_advanced`; `end` with its `reason`.
+    /// Each line is an object with a `kind`: `mutation`, `deletion`, `expiration` with the fields
+    /// of `dump`; `snapshot_marker` (`start`, `end`, `source`): once all changes up to `end` are
+    /// read, what was read is the vBucket at that seqno; `seqno_advanced`; `end` with its `reason`.
     ///
-    /// With --resume the position is kept in a file, written after what it speaks of was printed, so
-    /// that a tail that is killed goes on with no gap (it may repeat what it printed last). The file
-    /// keeps the positions of vBuckets that are not followed this time. It belongs to one --prefix and
-    /// to --keys-only or not: with others the tail refuses to begin (exit code 2). If the store no
-    /// longer holds what was printed, an `end` with the reason `rollback` says to which seqno to go
-    /// back, and the exit code is 1: begin again with a new file, or with --from. A store
-    /// that is written to is open in one process: to follow one that is being written, use `session` or
-    /// `import --tail`.
+    /// With --resume the position is kept in a file, written after what it speaks of was printed,
+    /// so that a tail that is killed goes on with no gap (it may repeat what it printed last). The
+    /// file keeps the positions of vBuckets that are not followed this time. It belongs to one
+    /// --prefix and to --keys-only or not: with others the tail refuses to begin (exit code 2). If
+    /// the store no longer holds what was printed, an `end` with the reason `rollback` says to
+    /// which seqno to go back, and the exit code is 1: begin again with a new file, or with --from.
+    ///
+    /// A store that is written to is open in one process: to follow one that is being written, use
+    /// `session` or `import --tail`.
     Tail(TailArgs),
     /// Hold a store open and take JSON commands on standard input, one a line.
     ///
     /// Each answer is one line: `{"ok":true,...}` or `{"ok":false,"error":{...}}`; an `id` is sent
-    /// back. `{"op":"help"}` lists the commands. The end of the input closes the store.
+    /// back. `{"op":"help"}` lists the commands and their fields; a field that a command does not
+    /// take is refused. The end of the input closes the store.
     Session(SessionArgs),
-    /// Hold a store open and serve its figures to Prometheus, until it is stopped.
+    /// Hold a store open and serve its metrics to Prometheus, until a signal comes.
+    ///
+    /// Pages: /metrics, /healthz (status 503 with the reason while writes are refused), and with
+    /// --per-vbucket /metrics/vbuckets.
     Serve(ServeArgs),
-    /// Show the main figures of a running `serve` or `stress --metrics`, again and again.
+    /// Show the main metrics of a running `serve` or `stress --metrics`, again and again.
+    ///
+    /// On a terminal each look is drawn in place of the one before it; the last line names what
+    /// does not fit. The exit code is 4 if the first look finds no metrics. If the server goes away
+    /// later, the last values stay in view until it is back.
     Watch(WatchArgs),
     /// Begin a new branch of history in every vBucket.
     ///
-    /// For a store that was set back to an earlier state in a way that cannot be noticed, such as by
-    /// putting back the image of a disk: consumers that were further are then told to go back. A store
-    /// that was copied does this by itself when it is opened.
+    /// For a store that was set back to an earlier state in a way that cannot be noticed, such as
+    /// by putting back the image of a disk: consumers that were further are then told to go back. A
+    /// store that was copied does this by itself when it is opened.
     NewBranch(NewBranchArgs),
+    /// Compact a store, to release the space of what was deleted and overwritten.
+    ///
+    /// RocksDB does this by itself, but not at once. Prints the disk space before and after. Needs
+    /// free space for the largest vBucket once more. A signal ends it after the vBucket under way;
+    /// what was compacted until then stays so.
+    Compact(Compact),
     /// Check everything that can be checked on disk, and name what is wrong.
+    ///
+    /// The exit code is 0 for a sound store, and 1 if a problem was found. Changes nothing.
     Verify(VerifyArgs),
     /// Write, read, delete and check under load; then open again and compare with what should be
     /// there. Needs a new or an empty store.
+    #[command(after_help = "Examples:
+  vbstore stress --dir new --seconds 30
+  vbstore stress --dir new --streams 8 --frozen 1 --reconnect-every 500 --json report.json")]
     Stress(StressArgs),
+    /// Print a script that completes commands and options in a shell.
+    Completions(Completions),
+    /// Print the manual page, or write the pages of all commands to a directory.
+    Man(Man),
 }
 
 impl Args {
-    /// Whether the answer is to be JSON. `--json` may stand before the command and after it; that of
-    /// `stress` may name a file, and then says nothing about standard output.
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// It is wrong, or asks for help or the version: the error has the text.
+    pub(crate) fn parse() -> Result<Self, clap::Error> {
+        let matches = command().try_get_matches()?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+    }
+
+    /// Whether the answer is to be JSON. `--json` may stand before the command and after it; that
+    /// of `stress` may name a file, and then says nothing about standard output.
     pub(crate) fn is_json(&self) -> bool {
         self.json_before
             || match &self.command {
                 Command::Import(args) => args.json,
-                Command::Get(args) => args.point.json,
-                Command::Del(args) => args.json,
+                Command::Get(args) => args.json,
                 Command::Set(args) => args.json,
+                Command::Del(args) => args.json,
+                Command::Keys(args) => args.json,
                 Command::Stats(args) => args.json,
                 Command::Dump(args) => args.json,
                 Command::Tail(args) => args.json,
@@ -102,27 +189,34 @@ impl Args {
                 Command::Serve(args) => args.json,
                 Command::Watch(args) => args.json,
                 Command::NewBranch(args) => args.json,
+                Command::Compact(args) => args.json,
                 Command::Verify(args) => args.json,
                 Command::Stress(args) => args.json == Some(None),
+                Command::Completions(_) | Command::Man(_) => false,
             }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DurabilityArg {
-    Memory,
-    Logged,
-    Synced,
-}
-
-impl From<DurabilityArg> for Durability {
-    fn from(arg: DurabilityArg) -> Self {
-        match arg {
-            DurabilityArg::Memory => Self::Memory,
-            DurabilityArg::Logged => Self::Logged,
-            DurabilityArg::Synced => Self::Synced,
+/// Returns the command line's grammar: that of [`Args`], and what all commands have in common.
+pub(crate) fn command() -> clap::Command {
+    // An empty variable counts as none.
+    let has_dir = std::env::var_os(DIR).is_none_or(|dir| !dir.is_empty());
+    Args::command().mut_subcommands(|command| {
+        let names: Vec<String> = command
+            .get_arguments()
+            .map(|arg| arg.get_id().to_string())
+            .collect();
+        let has = |name: &str| names.iter().any(|known| known == name);
+        let mut command = command;
+        if has("dir") && has_dir && command.get_name() != "man" {
+            command = command.mut_arg("dir", |arg| arg.env(DIR).hide_env_values(true));
         }
-    }
+        if has("json") && command.get_name() != "stress" {
+            let help = "Print JSON instead of text, on standard error too";
+            command = command.mut_arg("json", |arg| arg.help(help));
+        }
+        command
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -176,135 +270,6 @@ pub(crate) struct ImportArgs {
     pub(crate) file: PathBuf,
 }
 
-/// How a store is opened by a command that only reads.
-#[derive(Clone, Copy, Debug, ClapArgs)]
-pub(crate) struct ReadOnlyArgs {
-    /// Open the store without writing anything to its directory, and beside others that do the same:
-    /// on a full disk, or on a read-only file system. On a full disk it is opened so in any case.
-    #[arg(long)]
-    pub(crate) read_only: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct GetArgs {
-    #[command(flatten)]
-    pub(crate) reading: ReadOnlyArgs,
-    #[command(flatten)]
-    pub(crate) point: PointArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct PointArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    /// The key.
-    pub(crate) key: String,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct SetArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store; made if there is none.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    /// How durable the value is before this returns.
-    #[arg(long, value_enum, default_value = "synced")]
-    pub(crate) durability: DurabilityArg,
-    /// The second since 1970 at which it expires; 0 for never.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) expiry: u32,
-    /// Refuse unless the key has this cas.
-    #[arg(long)]
-    pub(crate) cas: Option<u64>,
-    /// The key.
-    pub(crate) key: String,
-    /// The value.
-    pub(crate) value: String,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct StatsArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    #[command(flatten)]
-    pub(crate) reading: ReadOnlyArgs,
-    /// One vBucket only, with its seqnos and branches.
-    #[arg(long)]
-    pub(crate) vb: Option<u16>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DumpOrder {
-    Seqno,
-    Key,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct DumpArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    #[command(flatten)]
-    pub(crate) reading: ReadOnlyArgs,
-    /// One vBucket only.
-    #[arg(long)]
-    pub(crate) vb: Option<u16>,
-    /// In which order.
-    #[arg(long, value_enum, default_value = "seqno")]
-    pub(crate) by: DumpOrder,
-    /// The first seqno of interest.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) from: u64,
-}
-
-#[derive(Debug, ClapArgs)]
-#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
-pub(crate) struct TailArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    #[command(flatten)]
-    pub(crate) reading: ReadOnlyArgs,
-    /// One vBucket.
-    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
-    pub(crate) vb: Option<u16>,
-    /// All vBuckets.
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// The first seqno of interest.
-    #[arg(long, conflicts_with = "resume")]
-    pub(crate) from: Option<u64>,
-    /// Go on from the position in this file, and keep it there; begin at the beginning if there is
-    /// no such file, or no position of a vBucket in it.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) resume: Option<PathBuf>,
-    /// End when everything that is there now was printed.
-    #[arg(long)]
-    pub(crate) until_high: bool,
-    /// Leave values out; `value_len` says how long they are.
-    #[arg(long)]
-    pub(crate) keys_only: bool,
-    /// Only keys that begin with this.
-    #[arg(long, default_value = "")]
-    pub(crate) prefix: String,
-}
-
 /// Consumers that follow and check while others write.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct FollowArgs {
@@ -327,107 +292,11 @@ pub(crate) struct FollowArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct SessionArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store; made if there is none.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    /// vBuckets of a store that is made: a power of two up to 1024.
-    #[arg(long)]
-    pub(crate) vbuckets: Option<u16>,
-    /// Open the store without writing anything to its directory; commands that would are refused.
-    #[arg(long, conflicts_with = "vbuckets")]
-    pub(crate) read_only: bool,
-}
-
-/// Where figures are served.
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct ServingArgs {
-    /// Serve the figures at this address, for Prometheus: /metrics. Port 0 lets the system choose.
-    #[arg(long = "metrics", value_name = "ADDR:PORT")]
-    pub(crate) address: Option<SocketAddr>,
-    /// Allow an address that other machines can reach. There is no TLS and no password.
-    #[arg(long, requires = "address")]
-    pub(crate) allow_remote: bool,
-    /// Also serve figures of every single vBucket, at /metrics/vbuckets.
-    #[arg(long, requires = "address")]
-    pub(crate) per_vbucket: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ServeArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store; made if there is none.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    /// vBuckets of a store that is made: a power of two up to 1024.
-    #[arg(long)]
-    pub(crate) vbuckets: Option<u16>,
-    /// Open the store without writing anything to its directory, and beside others that do the same:
-    /// on a full disk, or on a read-only file system. On a full disk it is opened so in any case.
-    #[arg(long, conflicts_with = "vbuckets")]
-    pub(crate) read_only: bool,
-    #[command(flatten)]
-    pub(crate) serving: ServingArgs,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct WatchArgs {
-    /// One JSON object for each look.
-    #[arg(long)]
-    json: bool,
-    /// Seconds from one look to the next.
-    #[arg(long, default_value_t = 1.0, value_parser = seconds)]
-    pub(crate) interval: f64,
-    /// End after so many looks.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) count: Option<u64>,
-    /// Where the figures are: an address, or the whole URL.
-    #[arg(default_value = "127.0.0.1:9184")]
-    pub(crate) url: String,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "no number".to_owned())?;
-    if (0.05..=3_600.0).contains(&seconds) {
-        Ok(seconds)
-    } else {
-        Err("between 0.05 and 3600".to_owned())
-    }
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct NewBranchArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct VerifyArgs {
-    /// Answer with JSON, and errors as JSON on standard error.
-    #[arg(long)]
-    json: bool,
-    /// The store.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    #[command(flatten)]
-    pub(crate) reading: ReadOnlyArgs,
-}
-
-#[derive(Debug, ClapArgs)]
 pub(crate) struct StressArgs {
-    /// The store; made if there is none.
+    /// The store's directory; it must be new or empty.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// How long to go on.
+    /// How many seconds to write.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
     /// Decides what is written and in which mix.
@@ -436,27 +305,29 @@ pub(crate) struct StressArgs {
     /// Threads that write and read back.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) writers: u16,
-    /// Threads that read slices all the while.
+    /// Threads that read slices meanwhile.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) slicers: u16,
-    /// Threads that read slices for the consumers: at most so many db snapshots are open for them.
+    /// Threads that read slices for the consumers; each has at most one db snapshot open.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
-    /// Their niceness: the higher it is, the less they disturb writers and the longer a db snapshot is
-    /// held where processors are short. The library's default if not said.
+    /// Niceness of these threads; the library's default if not given.
+    ///
+    /// The higher it is, the less they disturb writers, and the longer a db snapshot is held where
+    /// processors are short.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub(crate) workers_nice: Option<u8>,
     #[command(flatten)]
     pub(crate) follow: FollowArgs,
     #[command(flatten)]
     pub(crate) serving: ServingArgs,
-    /// Memory for recent changes, in MiB: the less there is, the more consumers read the disk.
+    /// Memory for recent changes, in MiB; with less of it, consumers read the disk more.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) memory_mib: u64,
-    /// vBuckets of a store that is made: a power of two up to 1024.
+    /// vBuckets of the store: a power of two from 1 to 1024.
     #[arg(long, default_value_t = 64)]
     pub(crate) vbuckets: u16,
-    /// Keys of each writer.
+    /// Number of keys of each writer.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) keys: u32,
     /// Longest value, in bytes.

@@ -2,20 +2,25 @@
 //! them, however slowly the output is read.
 
 use crate::args::{DumpArgs, DumpOrder};
-use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM};
+use crate::output::{CommandError, CommandResult, DONE, Output};
 use crate::stop::StopFlag;
 use crate::{record, store};
+use std::os::unix::ffi::OsStrExt;
 use vbstore::{KeyRange, PageForm, Seqno, SeqnoRange, SliceBudget, SliceEnd, VBucket};
 
 pub(crate) fn run(args: &DumpArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
-    let engine = store::open_to_read(&args.dir, args.reading, out)?;
+    let prefix = args.prefix.as_bytes();
+    let engine = store::open_to_read(&args.dir, args.reading)?;
     for vb in store::vbuckets(&engine, args.vb)? {
         let is_whole = match args.by {
-            DumpOrder::Seqno => by_seqno(&vb, args.from, out, stop)?,
-            DumpOrder::Key => by_key(&vb, args.from, out, stop)?,
+            DumpOrder::Seqno => by_seqno(&vb, args.from, prefix, out, stop)?,
+            DumpOrder::Key => by_key(&vb, args.from, prefix, out, stop)?,
         };
         if !is_whole {
-            return Ok(PROBLEM);
+            engine.close()?;
+            return Err(CommandError::interrupted(
+                "interrupted: not everything was printed",
+            ));
         }
     }
     out.flush()?;
@@ -27,6 +32,7 @@ pub(crate) fn run(args: &DumpArgs, out: &mut Output, stop: &StopFlag) -> Command
 fn by_seqno(
     vb: &VBucket,
     from: u64,
+    prefix: &[u8],
     out: &mut Output,
     stop: &StopFlag,
 ) -> Result<bool, CommandError> {
@@ -34,6 +40,12 @@ fn by_seqno(
     loop {
         let slice = vb.scan_slice(range, SliceBudget::default())?;
         for item in slice.items() {
+            if stop.is_asked() {
+                return Ok(false);
+            }
+            if !item.key.starts_with(prefix) {
+                continue;
+            }
             let prev = Some(item.prev_seqno);
             out.line(record::object(
                 vb.id(),
@@ -47,29 +59,27 @@ fn by_seqno(
         if slice.end() == SliceEnd::Complete {
             return Ok(true);
         }
-        if stop.is_asked() {
-            return Ok(false);
-        }
     }
 }
 
 fn by_key(
     vb: &VBucket,
     from: u64,
+    prefix: &[u8],
     out: &mut Output,
     stop: &StopFlag,
 ) -> Result<bool, CommandError> {
-    let mut next = Some(KeyRange::all());
+    let mut next = Some(KeyRange::prefix(prefix.to_vec()));
     while let Some(range) = next {
-        if stop.is_asked() {
-            return Ok(false);
-        }
         let page = vb.range(&range, PageForm::Documents)?;
         for entry in page
             .entries
             .iter()
             .filter(|entry| entry.meta.seqno.get() >= from)
         {
+            if stop.is_asked() {
+                return Ok(false);
+            }
             let value = entry.value.as_deref().unwrap_or_default();
             out.line(record::object(vb.id(), entry.meta, &entry.key, value, None))?;
         }

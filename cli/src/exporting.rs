@@ -1,11 +1,50 @@
-//! Serving the figures of an engine while a command runs.
+//! Serving the metrics of an engine while a command runs.
 
 use crate::args;
 use crate::output::{CommandError, IO, say};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use vbstore::Engine;
 use vbstore::metrics::{Registration, Registry};
 use vbstore_exporter::{Endpoints, Exporter, ExporterConfig, HealthReport};
+
+/// Addresses to listen on: the first that can be had is taken.
+#[derive(Debug)]
+pub(crate) struct Listen(Vec<SocketAddr>);
+
+impl Listen {
+    /// Looks up where the command line says to listen, if it does. Made before a store is opened: a
+    /// mistake here should cost nothing.
+    ///
+    /// # Errors
+    /// The host is unknown, or one of its addresses can be reached by other machines, which is not
+    /// allowed.
+    pub(crate) fn resolve(args: &args::ServingArgs) -> Result<Option<Self>, CommandError> {
+        let Some(address) = &args.address else {
+            return Ok(None);
+        };
+        let failed = |why: String| {
+            let text = format!("--metrics: cannot resolve {address}: {why}");
+            CommandError::new(IO, "io", text)
+        };
+        let resolved = address.to_socket_addrs();
+        let mut resolved: Vec<SocketAddr> = resolved.map_err(|e| failed(e.to_string()))?.collect();
+        // Who asks for localhost mostly means 127.0.0.1.
+        resolved.sort_by_key(SocketAddr::is_ipv6);
+        if resolved.is_empty() {
+            return Err(failed("it has no address".to_owned()));
+        }
+        let remote = resolved.iter().find(|found| !found.ip().is_loopback());
+        if let Some(remote) = remote.filter(|_| !args.allow_remote) {
+            return Err(CommandError::usage(format!(
+                "--metrics: {} is not of the loopback interface, so other machines could reach it; \
+                 --allow-remote allows it",
+                remote.ip()
+            )));
+        }
+        Ok(Some(Self(resolved)))
+    }
+}
 
 /// Serves until it is dropped, which must be before the engine is closed.
 pub(crate) struct RunningExporter {
@@ -14,12 +53,13 @@ pub(crate) struct RunningExporter {
 }
 
 impl RunningExporter {
-    /// Serves if the command line says where, and says so on standard error.
+    /// Serves if there is a place to, and says where on standard error.
     pub(crate) fn start(
+        listen: Option<&Listen>,
         args: &args::ServingArgs,
         engine: &Engine,
     ) -> Result<Option<Self>, CommandError> {
-        let Some(address) = args.address else {
+        let Some(Listen(addresses)) = listen else {
             return Ok(None);
         };
         let by_vbucket = args.per_vbucket.then(Registry::new);
@@ -39,27 +79,32 @@ impl RunningExporter {
                 }
             }),
         };
-        let config = ExporterConfig {
-            address,
-            allow_remote: args.allow_remote,
-        };
-        let exporter = Exporter::start(&config, pages).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::InvalidInput {
-                CommandError::usage(format!("--metrics: {error}; --allow-remote allows it"))
-            } else {
-                CommandError::new(IO, "io", format!("cannot listen on {address}: {error}"))
+        let mut exporter = None;
+        let mut refused = String::new();
+        for address in addresses.iter().copied() {
+            let config = ExporterConfig {
+                address,
+                allow_remote: args.allow_remote,
+            };
+            match Exporter::start(&config, pages.clone()) {
+                Ok(started) => {
+                    exporter = Some(started);
+                    break;
+                }
+                Err(error) => refused = format!("cannot listen on {address}: {error}"),
             }
-        })?;
+        }
+        let exporter = exporter.ok_or_else(|| CommandError::new(IO, "io", refused))?;
         let exporting = Self {
             exporter,
             _vbuckets: registration,
         };
-        // With port 0 nobody else knows.
-        say(format_args!("figures at {}", exporting.url()))?;
+        // With port 0 only this line tells.
+        say(format_args!("figures at {}", exporting.url()));
         Ok(Some(exporting))
     }
 
-    /// Where the figures are.
+    /// Where the metrics are.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/metrics", self.exporter.address())
     }

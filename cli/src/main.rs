@@ -1,11 +1,15 @@
 //! The program `vbstore`: work on a store from the shell. See `vbstore help`.
 
 mod args;
+mod bytes;
+mod compact;
+mod docs;
 mod dump;
 mod exporting;
 mod follow;
 mod import;
 mod input;
+mod keys;
 mod new_branch;
 mod number;
 mod output;
@@ -22,19 +26,32 @@ mod verify;
 mod watch;
 
 use args::{Args, Command};
-use clap::Parser;
-use output::{CommandError, CommandResult, Output};
+use output::{CommandError, CommandResult, IO, Output};
 use std::process::ExitCode;
+use stop::StopFlag;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Args::parse() {
         Ok(args) => args,
         Err(error) => return output::usage(&error),
     };
+    if args.is_json() {
+        output::be_json();
+    }
+    output::start_log();
     raise_file_limit();
-    init_log();
-    let mut out = Output::new(args.is_json());
-    let ended = run(args.command, &mut out).and_then(|code| {
+    match StopFlag::on_signals() {
+        Ok(stop) => answer(args, &stop),
+        Err(error) => {
+            let text = format!("cannot listen for signals: {error}");
+            output::report(&CommandError::new(IO, "io", text))
+        }
+    }
+}
+
+fn answer(args: Args, stop: &StopFlag) -> ExitCode {
+    let mut out = Output::new(args.is_json(), stop.clone());
+    let ended = run(args.command, &mut out, stop).and_then(|code| {
         out.flush()?;
         Ok(code)
     });
@@ -44,22 +61,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, out: &mut Output) -> CommandResult {
-    let stop = stop::StopFlag::on_signals().map_err(CommandError::from)?;
+fn run(command: Command, out: &mut Output, stop: &StopFlag) -> CommandResult {
     match command {
-        Command::Import(args) => import::run(&args, out, &stop),
+        Command::Import(args) => import::run(&args, out, stop),
         Command::Get(args) => point::get(&args, out),
-        Command::Set(args) => point::set(args, out),
+        Command::Set(args) => point::set(&args, out, stop),
         Command::Del(args) => point::del(&args, out),
+        Command::Keys(args) => keys::run(&args, out, stop),
         Command::Stats(args) => stats::run(&args, out),
-        Command::Dump(args) => dump::run(&args, out, &stop),
-        Command::Tail(args) => tail::run(&args, out, &stop),
-        Command::Session(args) => session::run(&args, out, &stop),
-        Command::Serve(args) => serve::run(&args, out, &stop),
-        Command::Watch(args) => watch::run(&args, out, &stop),
+        Command::Dump(args) => dump::run(&args, out, stop),
+        Command::Tail(args) => tail::run(&args, out, stop),
+        Command::Session(args) => session::run(&args, out, stop),
+        Command::Serve(args) => serve::run(&args, out, stop),
+        Command::Watch(args) => watch::run(&args, out, stop),
         Command::NewBranch(args) => new_branch::run(&args, out),
-        Command::Verify(args) => verify::run(&args, out, &stop),
-        Command::Stress(args) => stress::run(&args, out, &stop),
+        Command::Compact(args) => compact::run(&args, out, stop),
+        Command::Verify(args) => verify::run(&args, out, stop),
+        Command::Stress(args) => stress::run(&args, out, stop),
+        Command::Completions(args) => docs::completions(&args, out),
+        Command::Man(args) => docs::man(&args, out),
     }
 }
 
@@ -78,16 +98,4 @@ fn raise_file_limit() {
     if let Err(error) = raised {
         tracing::debug!(%error, "file limit not raised");
     }
-}
-
-/// Warnings of the library go to standard error.
-fn init_log() {
-    let is_color_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(is_color_wanted && std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
-        // Where nobody reads them any more, saying so would panic.
-        .log_internal_errors(false);
-    drop(subscriber.try_init());
 }

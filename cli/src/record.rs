@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use vbstore::{Cas, Change, ItemKind, ItemMeta, Seqno, VbId};
 
 /// Bytes as a JSON string, or as `{"base64": ...}` if they are not UTF-8.
@@ -11,6 +13,11 @@ pub(crate) fn text(bytes: &[u8]) -> Value {
         Ok(text) => Value::from(text),
         Err(_) => json!({"base64": STANDARD.encode(bytes)}),
     }
+}
+
+/// A path, as [`text`] gives its bytes.
+pub(crate) fn path(path: &Path) -> Value {
+    text(path.as_os_str().as_bytes())
 }
 
 /// The bytes that `text` was given.

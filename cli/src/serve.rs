@@ -1,10 +1,10 @@
-//! `serve`: holds a store open and serves its figures.
+//! `serve`: holds a store open and serves its metrics.
 
 use crate::args;
-use crate::exporting::RunningExporter;
+use crate::exporting::{Listen, RunningExporter};
 use crate::output::{CommandResult, DONE, Output};
 use crate::stop::StopFlag;
-use crate::store;
+use crate::{record, store};
 use serde_json::json;
 use std::time::Duration;
 use vbstore::{Streams, StreamsConfig};
@@ -13,16 +13,20 @@ use vbstore::{Streams, StreamsConfig};
 const TICK: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &args::ServeArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
+    let listen = Listen::resolve(&args.serving)?;
     let engine = if args.read_only {
         store::open_read_only(&args.dir)?
     } else {
-        store::open_or_create_to_read(&args.dir, args.vbuckets, out)?
+        store::open_or_create_to_read(&args.dir, args.vbuckets)?
     };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
-    let exporting = RunningExporter::start(&args.serving, &engine)?;
+    let exporting = RunningExporter::start(listen.as_ref(), &args.serving, &engine)?;
     let url = exporting.as_ref().map(RunningExporter::url);
     let text = format!("{} is open until it is stopped", args.dir.display());
-    out.answer(&json!({"dir": args.dir, "metrics": url}), text)?;
+    out.answer(
+        &json!({"dir": record::path(&args.dir), "metrics": url}),
+        text,
+    )?;
     out.flush()?;
     while !stop.is_asked() {
         std::thread::park_timeout(TICK);

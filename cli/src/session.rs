@@ -1,8 +1,10 @@
 //! `session`: holds a store open and takes JSON commands, one a line.
 
+mod fields;
+
 use crate::args;
 use crate::input::{PipeReader, read_line};
-use crate::output::{CommandError, CommandResult, DONE, Output};
+use crate::output::{CommandError, CommandResult, DONE, IO, Output};
 use crate::record::{bytes, text};
 use crate::stop::StopFlag;
 use crate::{record, stats, store, tail, verify};
@@ -11,38 +13,8 @@ use std::time::Duration;
 use vbstore::{
     Cas, Change, Clock, ConsumerConfig, Durability, Engine, KeyRange, OpenOutcome, PageForm,
     Position, Seqno, SliceBudget, StreamOptions, StreamRequest, Streams, StreamsConfig,
-    SystemClock, VBucket, VbId, WriteReceipt,
+    SystemClock, VBucket, WriteReceipt,
 };
-
-const COMMANDS: [(&str, &str); 21] = [
-    ("set", "key, value, durability?, expiry?, flags?, cas?"),
-    ("add", "key, value, durability?, expiry?, flags?"),
-    ("replace", "key, value, durability?, expiry?, flags?, cas?"),
-    ("del", "key, durability?, cas?"),
-    ("touch", "key, expiry, durability?, cas?"),
-    ("batch", "vb, changes: [{op, key, ...}], durability?"),
-    ("get", "key"),
-    ("get_meta", "key"),
-    ("get_many", "vb, keys"),
-    (
-        "prefix",
-        "vb, prefix, limit?, from?: go on at the \"next\" of an earlier answer",
-    ),
-    ("range", "vb, from?, to?, limit?"),
-    ("stats", "vb?"),
-    ("seqnos", "vb"),
-    ("failover_log", "vb"),
-    ("wait_synced", "vb, seqno, timeout_ms?"),
-    ("flush", ""),
-    ("compact", "vb"),
-    (
-        "tail",
-        "vb, position? or from?, limit?, timeout_ms?, prefix?, keys_only?: events after a position",
-    ),
-    ("verify", ""),
-    ("delete_vbucket", "vb"),
-    ("quit", ""),
-];
 
 pub(crate) fn run(args: &args::SessionArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = if args.read_only {
@@ -51,12 +23,16 @@ pub(crate) fn run(args: &args::SessionArgs, out: &mut Output, stop: &StopFlag) -
         store::open_or_create(&args.dir, args.vbuckets)?
     };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
-    let mut input = PipeReader::stdin(stop)?;
+    let mut input = PipeReader::stdin(stop).map_err(|error| CommandError::thread(&error))?;
     let mut line = Vec::new();
     loop {
         line.clear();
         // Once a stop is asked for the line may be cut; it is not answered.
-        if read_line(&mut input, &mut line)? == 0 || stop.is_asked() {
+        let read = read_line(&mut input, &mut line).map_err(|error| {
+            let text = format!("cannot read standard input: {error}");
+            CommandError::new(IO, "io", text)
+        })?;
+        if read == 0 || stop.is_asked() {
             break;
         }
         if line.trim_ascii().is_empty() {
@@ -84,18 +60,17 @@ fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
             false,
         ),
         Ok(command) => {
-            let op = command
-                .get("op")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
-            let outcome = SessionCommand {
-                engine,
-                streams,
-                fields: &command,
-            }
-            .run(&op);
-            (command.get("id").cloned(), outcome, op == "quit")
+            let checked = fields::check(&command);
+            let is_quit = checked.as_ref().is_ok_and(|op| *op == "quit");
+            let outcome = checked.and_then(|op| {
+                SessionCommand {
+                    engine,
+                    streams,
+                    fields: &command,
+                }
+                .run(op)
+            });
+            (command.get("id").cloned(), outcome, is_quit)
         }
     };
     let mut object = match outcome {
@@ -189,10 +164,7 @@ impl SessionCommand<'_> {
                 let found = verify::all(self.engine)?;
                 Ok(json!({"verification": verify::object(&found, found.is_ok())}))
             }
-            "help" => Ok(COMMANDS
-                .iter()
-                .map(|(op, fields)| ((*op).to_owned(), json!(fields)))
-                .collect()),
+            "help" => Ok(fields::help()),
             "quit" => Ok(json!({})),
             other => Err(CommandError::usage(format!(
                 "unknown op {other:?}; try {{\"op\":\"help\"}}"
@@ -330,7 +302,7 @@ impl SessionCommand<'_> {
         let number = self.number("vb")?;
         let number =
             u16::try_from(number).map_err(|_| CommandError::usage("\"vb\" is too large"))?;
-        Ok(self.engine.vbucket(VbId::new(number))?)
+        store::vbucket(self.engine, number)
     }
 
     fn durability(&self) -> Result<Durability, CommandError> {

@@ -7,20 +7,45 @@ use serde_json::{Value, json};
 use vbstore::{Clock, DbSnapshotHolder, Engine, Error, SystemClock, VBucket, VbId};
 
 pub(crate) fn run(args: &args::StatsArgs, out: &mut Output) -> CommandResult {
-    let engine = store::open_to_read(&args.dir, args.reading, out)?;
+    let engine = store::open_to_read(&args.dir, args.reading)?;
     let object = match args.vb {
-        Some(number) => of_vbucket(&engine.vbucket(VbId::new(number))?)?,
+        Some(number) => of_vbucket(&store::vbucket(&engine, number)?)?,
         None => of_engine(&engine)?,
     };
     if out.is_json {
         out.line(&object)?;
     } else {
-        for (name, value) in object.as_object().into_iter().flatten() {
-            out.line(format_args!("{name:24} {value}"))?;
+        // The metrics are hundreds of values, and for programs.
+        let fields = object.as_object().into_iter().flatten();
+        for (name, value) in fields.filter(|(name, _)| *name != "metrics") {
+            for (at, line) in written(value).iter().enumerate() {
+                let name = if at == 0 { name } else { "" };
+                out.line(format_args!("{name:24} {line}"))?;
+            }
         }
     }
     engine.close()?;
     Ok(DONE)
+}
+
+/// Returns a value for a person: one line, or one for each element of an array.
+fn written(value: &Value) -> Vec<String> {
+    let fields = |object: &serde_json::Map<String, Value>| {
+        let fields = object.iter();
+        let fields: Vec<String> = fields
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        fields.join(", ")
+    };
+    match value {
+        Value::Null => vec!["-".to_owned()],
+        Value::String(text) => vec![text.clone()],
+        Value::Object(object) => vec![fields(object)],
+        Value::Array(elements) if !elements.is_empty() => {
+            elements.iter().flat_map(written).collect()
+        }
+        other => vec![other.to_string()],
+    }
 }
 
 /// A whole engine as one JSON object.

@@ -1,5 +1,6 @@
-//! SIGINT and SIGTERM: finish what is under way, close cleanly, say what was done.
+//! SIGINT, SIGTERM and SIGHUP: finish what is under way, close cleanly, say what was done.
 
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// Listens for SIGINT and SIGTERM.
+    /// Listens for SIGINT, SIGTERM and, unless it is ignored, for SIGHUP.
     pub(crate) fn on_signals() -> io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // `nohup` ignores it so that the program outlives its terminal.
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
             // ORDER: the shutdown first, so that it acts on the second signal, not on the first.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
@@ -32,5 +35,38 @@ impl StopFlag {
     #[cfg(test)]
     pub(crate) fn ask(&self) {
         self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Whether the process was started with a signal ignored. A signal counts as not ignored where the
+/// system does not say.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    is_in_mask(&status, signal)
+}
+
+/// Looks a signal up in the line `SigIgn:` of a process's status: a mask in hexadecimal digits, in
+/// which the lowest bit is signal 1.
+fn is_in_mask(status: &str, signal: i32) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let bit = u32::try_from(signal - 1)
+        .ok()
+        .and_then(|at| 1_u64.checked_shl(at));
+    matches!((mask, bit), (Some(mask), Some(bit)) if mask & bit != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_found_in_the_mask() {
+        let status = "SigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\nSigCgt:\t0\n";
+        assert!(is_in_mask(status, SIGHUP));
+        assert!(!is_in_mask(status, SIGINT));
+        assert!(!is_in_mask(status, SIGTERM));
+        assert!(!is_in_mask("", SIGHUP));
+        assert!(!is_in_mask(status, 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Opening stores.
 
 use crate::args::ReadOnlyArgs;
-use crate::output::{CommandError, Output};
+use crate::output::{CommandError, USAGE, warn};
 use std::path::Path;
 use vbstore::{Builder, Config, Engine, Error, VBucket, VbId};
 
@@ -11,15 +11,11 @@ pub(crate) fn open(dir: &Path) -> Result<Engine, CommandError> {
 }
 
 /// Opens a store that must be there, for a command that only reads.
-pub(crate) fn open_to_read(
-    dir: &Path,
-    reading: ReadOnlyArgs,
-    out: &Output,
-) -> Result<Engine, CommandError> {
+pub(crate) fn open_to_read(dir: &Path, reading: ReadOnlyArgs) -> Result<Engine, CommandError> {
     if reading.read_only {
         return open_read_only(dir);
     }
-    open_or_read(dir, Engine::builder(dir).create(false), out)
+    open_or_read(dir, Engine::builder(dir).create(false))
 }
 
 /// Opens a store that must be there without writing anything to it.
@@ -41,9 +37,8 @@ pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine
 pub(crate) fn open_or_create_to_read(
     dir: &Path,
     vbuckets: Option<u16>,
-    out: &Output,
 ) -> Result<Engine, CommandError> {
-    open_or_read(dir, to_create(dir, vbuckets), out)
+    open_or_read(dir, to_create(dir, vbuckets))
 }
 
 fn to_create(dir: &Path, vbuckets: Option<u16>) -> Builder {
@@ -60,8 +55,9 @@ fn finish(dir: &Path, builder: Builder) -> Result<Engine, CommandError> {
         .map_err(|error| CommandError::opening(&error, dir))
 }
 
-/// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says so.
-fn open_or_read(dir: &Path, builder: Builder, out: &Output) -> Result<Engine, CommandError> {
+/// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says
+/// so.
+fn open_or_read(dir: &Path, builder: Builder) -> Result<Engine, CommandError> {
     let full = match builder.open() {
         Err(full @ Error::DiskFull { .. }) => full,
         opened => return opened.map_err(|error| CommandError::opening(&error, dir)),
@@ -69,7 +65,7 @@ fn open_or_read(dir: &Path, builder: Builder, out: &Output) -> Result<Engine, Co
     match Engine::builder(dir).read_only().open() {
         Ok(engine) => {
             let text = format!("{full}; {} is opened read-only", dir.display());
-            out.warn("disk_full", &text)?;
+            warn("disk_full", &text);
             Ok(engine)
         }
         // It was to be made.
@@ -81,6 +77,16 @@ fn open_or_read(dir: &Path, builder: Builder, out: &Output) -> Result<Engine, Co
 /// Returns the vBuckets that are meant: one, or all.
 pub(crate) fn vbuckets(engine: &Engine, one: Option<u16>) -> Result<Vec<VBucket>, CommandError> {
     let numbers = one.map_or_else(|| (0..engine.vbuckets()).collect(), |number| vec![number]);
-    let vbs = numbers.into_iter().map(|n| engine.vbucket(VbId::new(n)));
-    Ok(vbs.collect::<Result<Vec<VBucket>, _>>()?)
+    numbers.into_iter().map(|n| vbucket(engine, n)).collect()
+}
+
+/// Returns a vBucket by its number.
+pub(crate) fn vbucket(engine: &Engine, number: u16) -> Result<VBucket, CommandError> {
+    let count = engine.vbuckets();
+    if number >= count {
+        let last = count.saturating_sub(1);
+        let text = format!("no vBucket {number}: the store has {count} (0 to {last})");
+        return Err(CommandError::new(USAGE, "invalid", text));
+    }
+    Ok(engine.vbucket(VbId::new(number))?)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vbstore::{Engine, Problem, VbId, Verification};
 
 pub(crate) fn run(args: &args::VerifyArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
-    let engine = store::open_to_read(&args.dir, args.reading, out)?;
+    let engine = store::open_to_read(&args.dir, args.reading)?;
     let bar = progress();
     let mut found = engine.verify_shared()?;
     let mut is_whole = true;

@@ -21,7 +21,7 @@ fn exit_codes_say_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     ok(&["set", "--dir", "s", "k", "v"], dir);
-    assert_eq!(ok(&["get", "--dir", "s", "k"], dir), "v\n");
+    assert_eq!(ok(&["get", "--dir", "s", "k"], dir), "v");
     assert_eq!(code(&["get", "--dir", "s", "none"], dir).0, 1);
     assert_eq!(
         code(&["set", "--dir", "s", "--cas", "1", "k", "w"], dir).0,
@@ -70,7 +70,7 @@ fn a_store_that_is_open_elsewhere_names_the_process() {
     assert_eq!(exit, 3);
     assert!(said.contains(&format!("process {pid}")), "{said}");
     session.end();
-    assert_eq!(ok(&["get", "--dir", "s", "k"], dir.path()), "v\n");
+    assert_eq!(ok(&["get", "--dir", "s", "k"], dir.path()), "v");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn bad_lines_are_counted_and_stop_only_a_strict_import() {
     let (exit, said) = code(&["import", "--dir", "t", "--strict", "in.jsonl"], dir);
     assert_eq!(exit, 1);
     assert!(said.contains("line 2"), "{said}");
-    assert_eq!(ok(&["get", "--dir", "t", "a"], dir), "{\"key\":\"a\"}\n");
+    assert_eq!(ok(&["get", "--dir", "t", "a"], dir), "{\"key\":\"a\"}");
     std::fs::write(dir.join("in.csv"), "name,id\n\"a,b\",1\n").unwrap();
     ok(
         &[
@@ -200,7 +200,7 @@ fn bad_lines_are_counted_and_stop_only_a_strict_import() {
         ],
         dir,
     );
-    assert_eq!(ok(&["get", "--dir", "u", "a,b"], dir), "\"a,b\",1\n");
+    assert_eq!(ok(&["get", "--dir", "u", "a,b"], dir), "\"a,b\",1");
 }
 
 #[test]

@@ -210,7 +210,15 @@ fn stress(dir: &Path) -> (Running, String) {
         .unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
     let url = said
-        .find_map(|line| Some(line.unwrap().split_once("figures at ")?.1.to_owned()))
+        .find_map(|line| {
+            Some(
+                line.unwrap()
+                    .split_once("figures at ")?
+                    .1
+                    .trim_end_matches("\"}}")
+                    .to_owned(),
+            )
+        })
         .unwrap();
     // Read to its end: what it says later must find a reader, and room.
     let rest = std::thread::Builder::new().name("stderr".to_owned());

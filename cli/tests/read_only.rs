@@ -12,8 +12,9 @@ use std::path::Path;
 use std::process::Output;
 
 /// The commands that only read, and what is in the answer of each.
-const READING: [(&[&str], &str); 6] = [
-    (&["get", "--dir", "s", "k"], "v\n"),
+const READING: [(&[&str], &str); 7] = [
+    (&["keys", "--dir", "s"], "k\n"),
+    (&["get", "--dir", "s", "k"], "v"),
     (&["dump", "--dir", "s"], r#""key":"k""#),
     (&["dump", "--dir", "s", "--by", "key"], r#""key":"k""#),
     (&["stats", "--dir", "s"], "read_only"),
@@ -59,6 +60,7 @@ fn on_a_full_disk_what_reads_reads_and_says_so_and_what_writes_says_how_to() {
         &["set", "--dir", "s", "k", "w"][..],
         &["del", "--dir", "s", "k"],
         &["new-branch", "--dir", "s"],
+        &["compact", "--dir", "s"],
         &["import", "--dir", "s", "/dev/null"],
         &["session", "--dir", "s"],
         &["stress", "--dir", "s", "--seconds", "1"],
@@ -67,7 +69,7 @@ fn on_a_full_disk_what_reads_reads_and_says_so_and_what_writes_says_how_to() {
         assert_eq!(code, 4, "{args:?}: {err}");
         assert!(err.contains("the disk is full"), "{args:?}: {err}");
         assert!(
-            err.contains("--read-only, with get, dump"),
+            err.contains("--read-only, with get, keys, dump"),
             "{args:?}: {err}"
         );
     }
@@ -79,7 +81,7 @@ fn on_a_full_disk_what_reads_reads_and_says_so_and_what_writes_says_how_to() {
 
     disk.make_room();
     let (code, out, err) = said(&run(&["get", "--dir", "s", "k"], dir));
-    assert_eq!((code, out.as_str(), err.as_str()), (0, "v\n", ""));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "v", ""));
     ok(&["set", "--dir", "s", "k", "w"], dir);
 }
 
@@ -138,7 +140,7 @@ fn read_only_holds_the_store_beside_others_that_read_and_refuses_changes() {
     assert!(page.lines().any(is_read_only), "{page}");
     assert_eq!(serving.stop().0, 0);
     session.end();
-    assert_eq!(ok(&["get", "--dir", "s", "k"], dir), "v\n");
+    assert_eq!(ok(&["get", "--dir", "s", "k"], dir), "v");
     assert_eq!(branches(dir), 1, "every stop was a clean one");
     for command in ["session", "serve"] {
         let both = [command, "--dir", "s", "--read-only", "--vbuckets", "4"];

@@ -53,7 +53,8 @@ pub(crate) fn start<'scope, 'env: 'scope>(
         };
         let work = move || Follower::new(streams, plan, journal).run(signals);
         let thread = Builder::new().name(format!("follower-{number}"));
-        threads.push(thread.spawn_scoped(scope, work)?);
+        let thread = thread.spawn_scoped(scope, work);
+        threads.push(thread.map_err(|error| CommandError::thread(&error))?);
     }
     Ok(RunningFollowers { threads })
 }

@@ -9,7 +9,7 @@ mod value;
 mod writer;
 
 use crate::args;
-use crate::exporting::RunningExporter;
+use crate::exporting::{Listen, RunningExporter};
 use crate::follow::{self, FinishOnDrop, FollowControl, FollowerReport, Journal};
 use crate::number::u64_from;
 use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM, progress, say};
@@ -20,6 +20,8 @@ use model::{Model, difference};
 use sampler::DbSnapshotSamples;
 use serde_json::{Value, json};
 use slicer::StressSlicer;
+use std::fs::File;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use std::time::Duration;
@@ -33,6 +35,8 @@ use writer::StressWriter;
 const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &args::StressArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
+    let file = report_file(args)?;
+    let listen = Listen::resolve(&args.serving)?;
     let engine = store::open_or_create(&args.dir, Some(args.vbuckets))?;
     if store::vbuckets(&engine, None)?
         .iter()
@@ -55,7 +59,7 @@ pub(crate) fn run(args: &args::StressArgs, out: &mut Output, stop: &StopFlag) ->
         followed,
         samples,
         metrics,
-    } = churn(&engine, args, stop)?;
+    } = churn(&engine, args, listen.as_ref(), stop)?;
     check_rest(&engine, &mut findings);
     check_followed(&engine, &followed, &mut findings)?;
     metrics::check(&metrics, &models, &followed, &mut findings);
@@ -99,7 +103,7 @@ pub(crate) fn run(args: &args::StressArgs, out: &mut Output, stop: &StopFlag) ->
         "verify": verify::object(&verification, verification.is_ok()),
         "latencies": findings.latencies(),
     });
-    tell(args, out, &report, is_ok)?;
+    tell(args, file, out, &report, is_ok)?;
     Ok(if is_ok { DONE } else { PROBLEM })
 }
 
@@ -120,6 +124,7 @@ struct RunOutcome {
 fn churn(
     engine: &Engine,
     args: &args::StressArgs,
+    listen: Option<&Listen>,
     stop: &StopFlag,
 ) -> Result<RunOutcome, CommandError> {
     let is_over = AtomicBool::new(false);
@@ -134,7 +139,7 @@ fn churn(
     };
     let streams = Streams::start(engine, &config)?;
     // After the streams, so that their figures are there when it is said where; given up before them.
-    let exporting = RunningExporter::start(&args.serving, engine)?;
+    let exporting = RunningExporter::start(listen, &args.serving, engine)?;
     let (steps, of_slicers) = (AtomicU64::new(0), AtomicU64::new(0));
     let clock = SystemClock::new();
     let mut findings = Findings::default();
@@ -267,7 +272,7 @@ fn check_failure(signals: &FollowControl, findings: &Findings) -> Result<(), Com
     let checked = signals.check();
     if checked.is_err() {
         for example in &findings.examples {
-            say(format_args!("violation: {example}"))?;
+            say(format_args!("violation: {example}"));
         }
     }
     checked
@@ -388,14 +393,28 @@ fn check_counts(found: &Verification, models: &[Model], findings: &mut Findings)
     }
 }
 
+/// Opens the file that the report goes to, if it goes to one. What it holds stays until then.
+fn report_file(args: &args::StressArgs) -> Result<Option<File>, CommandError> {
+    let Some(Some(path)) = &args.json else {
+        return Ok(None);
+    };
+    let mut options = File::options();
+    let opened = options.write(true).create(true).truncate(false).open(path);
+    let opened = opened.map_err(|error| CommandError::file("write", path, &error))?;
+    Ok(Some(opened))
+}
+
 fn tell(
     args: &args::StressArgs,
+    file: Option<File>,
     out: &mut Output,
     report: &Value,
     is_ok: bool,
 ) -> Result<(), CommandError> {
-    if let Some(Some(file)) = &args.json {
-        std::fs::write(file, format!("{report:#}\n"))?;
+    if let (Some(Some(path)), Some(file)) = (&args.json, file) {
+        let written = file.set_len(0);
+        let written = written.and_then(|()| writeln!(&file, "{report:#}"));
+        written.map_err(|error| CommandError::file("write", path, &error))?;
     }
     if out.is_json {
         return out.line(report);

@@ -5,7 +5,7 @@ use crate::output::{CommandError, PROBLEM};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use vbstore::{
@@ -18,8 +18,13 @@ const POLL: Duration = Duration::from_millis(50);
 /// One file for each vBucket.
 pub(crate) struct VbFiles {
     consumer: Consumer,
-    writers: BTreeMap<VbId, BufWriter<File>>,
+    writers: BTreeMap<VbId, Writing>,
     vbs: Vec<VBucket>,
+}
+
+struct Writing {
+    path: PathBuf,
+    file: BufWriter<File>,
 }
 
 impl VbFiles {
@@ -29,12 +34,14 @@ impl VbFiles {
         streams: &Streams,
         vbs: Vec<VBucket>,
     ) -> Result<Self, CommandError> {
-        fs::create_dir_all(dir)?;
+        fs::create_dir_all(dir).map_err(|e| CommandError::file("make the directory", dir, &e))?;
         let mut consumer = streams.consumer("import", &ConsumerConfig::default())?;
         let mut writers = BTreeMap::new();
         for vb in &vbs {
-            let name = format!("{}.jsonl", vb.id());
-            writers.insert(vb.id(), BufWriter::new(File::create(dir.join(name))?));
+            let path = dir.join(format!("{}.jsonl", vb.id()));
+            let file = File::create(&path).map_err(|e| CommandError::file("write", &path, &e))?;
+            let file = BufWriter::new(file);
+            writers.insert(vb.id(), Writing { path, file });
             if let OpenOutcome::Rollback { .. } =
                 consumer.open(&StreamRequest::from_start(vb.id()))?
             {
@@ -64,16 +71,19 @@ impl VbFiles {
                 Err(TryRecv::Ended) => break,
             };
             events = events.saturating_add(1);
-            if let Some(file) = self.writers.get_mut(&event.vb) {
-                writeln!(file, "{}", object(event.vb, &event.event, false))?;
+            if let Some(writing) = self.writers.get_mut(&event.vb) {
+                let line = object(event.vb, &event.event, false);
+                let written = writeln!(writing.file, "{line}");
+                written.map_err(|e| CommandError::file("write", &writing.path, &e))?;
             }
             if let Event::End(reason) = &event.event {
                 let what = format!("the stream of {} ended: {}", event.vb, reason.name());
                 return Err(CommandError::new(PROBLEM, "stream", what));
             }
         }
-        for file in self.writers.values_mut() {
-            file.flush()?;
+        for Writing { path, file } in self.writers.values_mut() {
+            file.flush()
+                .map_err(|e| CommandError::file("write", path, &e))?;
         }
         Ok(events)
     }

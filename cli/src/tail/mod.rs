@@ -13,6 +13,7 @@ use crate::stop::StopFlag;
 use crate::store;
 use serde_json::json;
 use state::TailStateFile;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 use vbstore::{
@@ -27,7 +28,7 @@ const POLL: Duration = Duration::from_millis(100);
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &TailArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
-    let engine = store::open_to_read(&args.dir, args.reading, out)?;
+    let engine = store::open_to_read(&args.dir, args.reading)?;
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let consumer = streams.consumer("tail", &ConsumerConfig::default())?;
     let state = args
@@ -88,6 +89,10 @@ impl TailRun {
             None => None,
         };
         self.saved = saved.clone().unwrap_or_default();
+        if let Some(state) = &self.state {
+            // A file that cannot be written is found before anything is printed.
+            state.save(&self.saved)?;
+        }
         for vb in store::vbuckets(engine, args.vb)? {
             let position = match (&saved, args.from) {
                 (Some(positions), _) => positions.0.get(&vb.id()).copied().unwrap_or_default(),
@@ -95,7 +100,7 @@ impl TailRun {
                 (None, None) => Position::default(),
             };
             let options = StreamOptions {
-                prefix: args.prefix.clone().into(),
+                prefix: args.prefix.as_bytes().to_vec().into(),
                 is_keys_only: args.keys_only,
                 ..StreamOptions::default()
             };

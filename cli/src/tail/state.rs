@@ -32,7 +32,7 @@ impl TailStateFile {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(CommandError::file("read", &self.path, &error)),
         };
         let refused = |what: String| {
             let text = format!("{}: {what}", self.path.display());
@@ -55,9 +55,10 @@ impl TailStateFile {
         let mut new = self.path.as_os_str().to_owned();
         new.push(".new");
         let new = PathBuf::from(new);
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(&state)?)?;
-        fs::rename(&new, &self.path)?;
-        Ok(())
+        let failed = |error: io::Error| CommandError::file("write", &self.path, &error);
+        let bytes = serde_json::to_vec(&state)?;
+        let mut file = File::create(&new).map_err(failed)?;
+        file.write_all(&bytes).map_err(failed)?;
+        fs::rename(&new, &self.path).map_err(failed)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::time::Duration;
-use vbstore::metrics::names::Metric;
+use vbstore::metrics::names::{self, Metric};
 
 /// Labels and a value.
 type LabelledValue = (HashMap<String, String>, f64);
@@ -15,10 +15,11 @@ pub(super) struct ScrapedMetrics {
 }
 
 impl ScrapedMetrics {
-    /// Reads Prometheus' text format. Sums and counts of histograms are samples like others.
-    pub(super) fn parse(text: &str, at: Duration) -> std::io::Result<Self> {
+    /// Reads Prometheus' text format. Sums and counts of histograms are samples like others. `None`
+    /// for a page that does not tell the health of a store: it is not one of ours.
+    pub(super) fn parse(text: &str, at: Duration) -> Option<Self> {
         let lines = text.lines().map(|line| Ok(line.to_owned()));
-        let scrape = prometheus_parse::Scrape::parse(lines)?;
+        let scrape = prometheus_parse::Scrape::parse(lines).ok()?;
         let mut samples: HashMap<String, Vec<LabelledValue>> = HashMap::new();
         for sample in scrape.samples {
             use prometheus_parse::Value;
@@ -37,7 +38,8 @@ impl ScrapedMetrics {
                 .or_default()
                 .push((labels, value));
         }
-        Ok(Self { at, samples })
+        let is_ours = samples.contains_key(names::HEALTH_STATE.name);
+        is_ours.then_some(Self { at, samples })
     }
 
     /// Returns the sum of a metric over all its samples; `None` if there is none.
@@ -68,29 +70,44 @@ impl ScrapedMetrics {
         of.map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 
-    /// Returns how much a counter rose a second since an earlier scrape.
+    /// Returns how much a counter rose a second since an earlier scrape. A sample that is less than
+    /// it was began again at 0, when its store was opened again; one that was not there counts from
+    /// now on.
     pub(super) fn rate(&self, earlier: &Self, metric: &Metric, value: Option<&str>) -> Option<f64> {
-        let of = |scraped: &Self| match value {
-            Some(value) => scraped.of(metric, value),
-            None => scraped.sum(metric),
+        let label = metric.labels.first().map(|label| label.name);
+        let is_meant = |labels: &HashMap<String, String>| {
+            value.is_none_or(|value| {
+                label.is_some_and(|label| labels.get(label).is_some_and(|v| v == value))
+            })
         };
         let seconds = self.at.saturating_sub(earlier.at).as_secs_f64();
-        let rose = of(self)? - of(earlier)?;
-        // A counter that fell began again.
-        (seconds > 0.0 && rose >= 0.0).then(|| rose / seconds)
+        let before = earlier.samples.get(metric.name)?;
+        let now = self.samples.get(metric.name)?;
+        let rises = now.iter().filter(|(labels, _)| is_meant(labels));
+        let rises = rises.map(|(labels, now)| {
+            let before = before.iter().find(|(of, _)| of == labels);
+            match before {
+                None => 0.0,
+                Some((_, before)) if now < before => *now,
+                Some((_, before)) => now - before,
+            }
+        });
+        let rose = rises.reduce(|a, b| a + b)?;
+        (seconds > 0.0).then(|| rose / seconds)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vbstore::metrics::names;
 
     #[test]
     fn sums_and_rates_are_over_all_stores() {
         let scrape = |at, a, b| {
             let text = format!(
-                "# TYPE vbstore_stream_items_total counter\n\
+                "# TYPE vbstore_health gauge\n\
+                 vbstore_health{{state=\"open\",store=\"a\"}} 1\n\
+                 # TYPE vbstore_stream_items_total counter\n\
                  vbstore_stream_items_total{{source=\"disk\",store=\"a\"}} {a}\n\
                  vbstore_stream_items_total{{source=\"disk\",store=\"b\"}} {b}\n\
                  vbstore_stream_items_total{{source=\"memory\",store=\"b\"}} 1\n"
@@ -106,5 +123,38 @@ mod tests {
         assert_eq!(second.rate(&first, items, Some("memory")), Some(0.0));
         assert_eq!(first.rate(&second, items, None), None);
         assert_eq!(first.sum(&names::ITEMS), None);
+    }
+
+    #[test]
+    fn a_counter_that_went_back_began_again() {
+        let scrape = |at, of_a: u32, of_b: u32| {
+            let text = format!(
+                "# TYPE vbstore_health gauge\n\
+                 vbstore_health{{state=\"open\",store=\"a\"}} 1\n\
+                 # TYPE vbstore_stream_items_total counter\n\
+                 vbstore_stream_items_total{{source=\"disk\",store=\"a\"}} {of_a}\n\
+                 vbstore_stream_items_total{{source=\"disk\",store=\"b\"}} {of_b}\n"
+            );
+            ScrapedMetrics::parse(&text, Duration::from_secs(at)).unwrap()
+        };
+        let (before, after) = (scrape(0, 1_000, 10), scrape(2, 6, 20));
+        let items = &names::STREAM_ITEMS;
+        assert_eq!(after.rate(&before, items, None), Some(8.0));
+        assert_eq!(after.rate(&before, items, Some("disk")), Some(8.0));
+    }
+
+    #[test]
+    fn a_page_of_something_else_is_none() {
+        for page in [
+            "",
+            "<html><body>It works</body></html>",
+            "# TYPE up gauge\nup 1\n",
+            "# TYPE vbstore_vb_items gauge\nvbstore_vb_items{vb=\"0\"} 1\n",
+        ] {
+            assert!(
+                ScrapedMetrics::parse(page, Duration::ZERO).is_none(),
+                "{page}"
+            );
+        }
     }
 }

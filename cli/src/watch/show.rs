@@ -1,8 +1,8 @@
 //! The main figures, for people and for programs.
 
+use super::layout::Cell;
 use super::scraped::ScrapedMetrics;
 use serde_json::{Map, Value, json};
-use std::fmt::Write;
 use vbstore::metrics::names::{self, Metric};
 
 /// How a figure is found and written.
@@ -41,7 +41,7 @@ const GROUPS: &[(&str, &[MetricRow])] = &[
         &[
             (
                 "snapshots_backfill",
-                "for backfills",
+                "backfills",
                 &names::DB_SNAPSHOTS_OPEN,
                 MetricQuery::Of("backfill"),
                 DisplayUnit::Count,
@@ -55,7 +55,7 @@ const GROUPS: &[(&str, &[MetricRow])] = &[
             ),
             (
                 "rocksdb_snapshots_open",
-                "RocksDB says",
+                "in RocksDB",
                 &names::ROCKS_SNAPSHOTS_OPEN,
                 MetricQuery::Sum,
                 DisplayUnit::Count,
@@ -255,7 +255,7 @@ const GROUPS: &[(&str, &[MetricRow])] = &[
             ),
             (
                 "sync_max_lag_seconds",
-                "unsynced for",
+                "unsynced",
                 &names::SYNC_MAX_LAG_SECONDS,
                 MetricQuery::Max,
                 DisplayUnit::Seconds,
@@ -349,7 +349,8 @@ fn find(row: &MetricRow, scraped: &ScrapedMetrics, before: Option<&ScrapedMetric
     }
 }
 
-fn state(scraped: &ScrapedMetrics) -> &'static str {
+/// Returns the health that the page tells.
+pub(super) fn state(scraped: &ScrapedMetrics) -> &'static str {
     let is = |state| scraped.of(&names::HEALTH_STATE, state).unwrap_or(0.0) > 0.0;
     let states = ["failed", "degraded", "read_only", "open"];
     states
@@ -370,25 +371,20 @@ pub(super) fn object(scraped: &ScrapedMetrics, before: Option<&ScrapedMetrics>) 
     Value::Object(object)
 }
 
-/// As a screen full.
-pub(super) fn screen(
-    url: &str,
+/// For people, by group; a dash for what is not known.
+pub(super) fn groups(
     scraped: &ScrapedMetrics,
     before: Option<&ScrapedMetrics>,
-) -> String {
-    let mut text = format!("{url}   {}\n", state(scraped));
-    for (group, rows) in GROUPS {
-        let mut line = format!("{group:13}");
-        for row in *rows {
-            let value = find(row, scraped, before);
-            let value = value.map_or_else(|| "-".to_owned(), |value| written(value, row.4));
-            // Writing to a string cannot fail.
-            let _ = write!(line, " {:>12} {value:<9}", row.1);
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+) -> Vec<(&'static str, Vec<Cell>)> {
+    let cell = |row: &MetricRow| {
+        let value = find(row, scraped, before);
+        let value = value.map_or_else(|| "-".to_owned(), |value| written(value, row.4));
+        (row.1, value)
+    };
+    let groups = GROUPS.iter();
+    groups
+        .map(|(name, rows)| (*name, rows.iter().map(cell).collect()))
+        .collect()
 }
 
 fn written(value: f64, unit: DisplayUnit) -> String {
@@ -396,7 +392,8 @@ fn written(value: f64, unit: DisplayUnit) -> String {
         DisplayUnit::Count => scaled(value, 1_000.0, &["", "k", "M", "G"]),
         DisplayUnit::Bytes => scaled(value, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
         DisplayUnit::PerSecond => format!("{}/s", scaled(value, 1_000.0, &["", "k", "M", "G"])),
-        DisplayUnit::Seconds => format!("{value:.3}s"),
+        DisplayUnit::Seconds if value < 1_000.0 => format!("{value:.3}s"),
+        DisplayUnit::Seconds => format!("{value:.0}s"),
         DisplayUnit::Share => format!("{:.0}%", value * 100.0),
     }
 }
@@ -448,9 +445,10 @@ mod tests {
         let scraped = ScrapedMetrics::parse(text, Duration::ZERO).unwrap();
         let object = object(&scraped, None);
         assert_eq!(object, json!({"health": "open", "cursors_dropped": 3.0}));
-        let screen = screen("http://x/metrics", &scraped, None);
-        assert!(screen.starts_with("http://x/metrics   open\n"));
-        assert!(screen.lines().all(|line| line.len() < 140), "{screen}");
+        let groups = groups(&scraped, None);
+        let all = groups.iter().flat_map(|(_, cells)| cells);
+        let known = all.filter(|(_, value)| value != "-");
+        assert_eq!(known.collect::<Vec<_>>(), [&("dropped", "3".to_owned())]);
         let names: std::collections::BTreeSet<_> = GROUPS
             .iter()
             .flat_map(|(_, rows)| rows.iter().map(|row| row.0))

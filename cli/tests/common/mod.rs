@@ -7,9 +7,15 @@
     reason = "each test binary uses some of it"
 )]
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use vbstore::{Clock, SystemClock};
 
 pub fn vbstore() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vbstore"))
@@ -52,9 +58,13 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(args: &[&str], dir: &Path) -> Self {
+        Self::start_at("127.0.0.1:0", args, dir)
+    }
+
+    pub fn start_at(address: &str, args: &[&str], dir: &Path) -> Self {
         let mut child = vbstore()
             .args(args)
-            .args(["--metrics", "127.0.0.1:0"])
+            .args(["--metrics", address])
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -63,8 +73,14 @@ impl Serving {
             .unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        let url = line.trim().split_once("figures at ").unwrap().1.to_owned();
+        // A warning may come first.
+        while !line.contains("figures at ") {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+        }
+        // With --json it stands in an object.
+        let url = line.trim().split_once("figures at ").unwrap().1;
+        let url = url.trim_end_matches("\"}}").to_owned();
         Self { child, said, url }
     }
 
@@ -78,8 +94,7 @@ impl Serving {
 
     /// Ends it as a service manager would; returns its exit code and all it printed.
     pub fn stop(mut self) -> (i32, String, String) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let (mut out, mut err) = (String::new(), String::new());
         let mut stdout = self.child.stdout.take().unwrap();
         stdout.read_to_string(&mut out).unwrap();
@@ -123,7 +138,7 @@ impl SmallDisk {
     pub fn fill(&self, but: u64) {
         let stat = rustix::fs::statvfs(self.path()).unwrap();
         let size = stat.f_bavail * stat.f_frsize - but;
-        let file = std::fs::File::create(self.ballast()).unwrap();
+        let file = File::create(self.ballast()).unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
     }
 
@@ -176,8 +191,86 @@ impl Session {
     }
 }
 
+/// A child whose standard output is a pipe that nobody reads.
+pub struct Blocked {
+    pub child: Child,
+    _reader: std::io::PipeReader,
+}
+
+impl Blocked {
+    /// Returns once the pipe is full, so that the child's next write blocks.
+    pub fn start(mut command: Command) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        within("the pipe is full", || {
+            let mut fds = [PollFd::new(&writer, PollFlags::OUT)];
+            poll(&mut fds, Some(&Timespec::default())).unwrap() == 0
+        });
+        Self {
+            child,
+            _reader: reader,
+        }
+    }
+
+    /// Sends a signal; returns the exit code, and what was said on standard error.
+    pub fn end(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        within("the program has ended", || {
+            self.child.try_wait().unwrap().is_some()
+        });
+        let mut said = String::new();
+        let mut stderr = self.child.stderr.take().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        // After a failed assertion it may still be there.
+        drop(self.child.kill());
+    }
+}
+
+/// Makes a terminal of this size. What is written to the second file can be read from the first.
+pub fn terminal(columns: u16, rows: u16) -> (File, File) {
+    let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&control).unwrap();
+    unlockpt(&control).unwrap();
+    let name = ptsname(&control, Vec::new()).unwrap();
+    let mut options = File::options();
+    options.read(true).write(true);
+    let terminal = options.open(name.to_str().unwrap()).unwrap();
+    let size = Winsize {
+        ws_col: columns,
+        ws_row: rows,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&terminal, size).unwrap();
+    (File::from(control), terminal)
+}
+
+/// Waits until something holds; panics if it does not within 20 s, ample on a busy machine.
+pub fn within(what: &str, mut holds: impl FnMut() -> bool) {
+    within_secs(20, what, &mut holds);
+}
+
+pub fn within_secs(seconds: u64, what: &str, holds: &mut dyn FnMut() -> bool) {
+    let clock = SystemClock::new();
+    while !holds() {
+        assert!(clock.monotonic().as_secs() < seconds, "{what}: not in time");
+        std::thread::park_timeout(std::time::Duration::from_millis(5));
+    }
+}
+
 pub fn write_lines(path: &Path, lines: impl Iterator<Item = String>) {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    let mut file = std::io::BufWriter::new(File::create(path).unwrap());
     for line in lines {
         writeln!(file, "{line}").unwrap();
     }

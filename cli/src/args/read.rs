@@ -1,0 +1,112 @@
+//! Arguments of the commands that read a whole store: `stats`, `dump`, `tail` and `verify`.
+
+use super::common::Reading;
+use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  vbstore stats --dir s
+  vbstore stats --dir s --vb 7
+  vbstore stats --dir s --json | jq .items")]
+pub(crate) struct Stats {
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The store's directory.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    /// One vBucket only, with its seqnos and its failover log.
+    #[arg(long)]
+    pub(crate) vb: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    /// In the order of the changes, deletions included.
+    Seqno,
+    /// In the order of the keys; only keys with a value.
+    Key,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  vbstore dump --dir s > all.jsonl
+  vbstore dump --dir s --prefix user:: --by key | jq -r .key
+  vbstore import --dir copy --format dump all.jsonl")]
+pub(crate) struct Dump {
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The store's directory.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    /// One vBucket only.
+    #[arg(long)]
+    pub(crate) vb: Option<u16>,
+    /// The order within each vBucket.
+    #[arg(long, value_enum, default_value = "seqno")]
+    pub(crate) by: Order,
+    /// Only changes with this seqno or a higher one.
+    #[arg(long, default_value_t = 1, value_name = "SEQNO")]
+    pub(crate) from: u64,
+    /// Only keys that begin with this.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(group(ArgGroup::new("which").required(true).args(["vb", "all"])))]
+#[command(after_help = "Examples:
+  vbstore tail --dir s --all --until-high
+  vbstore tail --dir s --vb 7 --from 100
+  vbstore tail --dir s --all --resume position.json >> changes.jsonl")]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+pub(crate) struct Tail {
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The store's directory.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+    /// Follow one vBucket.
+    #[arg(long)]
+    pub(crate) vb: Option<u16>,
+    /// Follow all vBuckets.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only changes with this seqno or a higher one.
+    #[arg(long, conflicts_with = "resume", value_name = "SEQNO")]
+    pub(crate) from: Option<u64>,
+    /// Go on from the position in this file, and keep it there.
+    ///
+    /// Begins at the beginning if there is no such file, or no position of a vBucket in it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
+    /// End once everything that is there now was printed.
+    #[arg(long)]
+    pub(crate) until_high: bool,
+    /// Leave values out; `value_len` tells how long they are.
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// Only keys that begin with this.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:
+  vbstore verify --dir s && echo sound")]
+pub(crate) struct Verify {
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The store's directory.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}

@@ -1,0 +1,91 @@
+//! Asking the exporter, on a thread of its own: an answer may take seconds, and a signal does not.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// A scrape takes no longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A thread that asks for a page each time it is told to.
+pub(super) struct Scraper {
+    asks: SyncSender<()>,
+    answers: Receiver<Result<String, String>>,
+}
+
+impl Scraper {
+    pub(super) fn start(url: &str) -> io::Result<Self> {
+        let agent: ureq::Agent = ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .into();
+        let (asks, asked) = sync_channel::<()>(1);
+        let (sender, answers) = sync_channel(1);
+        let url = url.to_owned();
+        // Never joined: it may be waiting for an answer, and ends with the process.
+        std::thread::Builder::new()
+            .name("vbstore-scrape".to_owned())
+            .spawn(move || {
+                for () in asked {
+                    if sender.send(scrape(&agent, &url)).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { asks, answers })
+    }
+
+    /// Asks for the page. The answer to the previous call must have been taken.
+    pub(super) fn ask(&self) {
+        // The thread is there as long as this is; if it panicked, no answer comes.
+        let _ = self.asks.try_send(());
+    }
+
+    /// Waits for the page, or for why there is none.
+    pub(super) fn answer(&self, timeout: Duration) -> Option<Result<String, String>> {
+        self.answers.recv_timeout(timeout).ok()
+    }
+}
+
+fn scrape(agent: &ureq::Agent, url: &str) -> Result<String, String> {
+    let mut answer = agent.get(url).call().map_err(|error| match error {
+        ureq::Error::StatusCode(status) => format!("HTTP status {status}"),
+        ureq::Error::Io(error) => format!("no answer: {error}"),
+        error => format!("no answer: {error}"),
+    })?;
+    let page = answer.body_mut().read_to_string();
+    page.map_err(|error| format!("no answer: {error}"))
+}
+
+/// Completes what was typed: `127.0.0.1:9184` is enough.
+pub(super) fn url_of(typed: &str) -> String {
+    let url = if typed.contains("://") {
+        typed.to_owned()
+    } else {
+        format!("http://{typed}")
+    };
+    let has_path = url
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.contains('/'));
+    if has_path {
+        url
+    } else {
+        format!("{url}/metrics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::url_of;
+
+    #[test]
+    fn an_address_is_completed() {
+        for (typed, url) in [
+            ("127.0.0.1:9184", "http://127.0.0.1:9184/metrics"),
+            ("http://h:1", "http://h:1/metrics"),
+            ("http://h:1/other", "http://h:1/other"),
+        ] {
+            assert_eq!(url_of(typed), url);
+        }
+    }
+}
