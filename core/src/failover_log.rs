@@ -111,7 +111,7 @@ impl FailoverLog {
                 .is_some_and(|newer| newer.seqno < entry.seqno)
             {
                 return Err(RecordError(
-                    "the failover log entries are not in descending order of seqno",
+                    "a newer failover log entry has a lower seqno than an older one",
                 ));
             }
             entries.push(entry);
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(
             FailoverLog::decode(VB, &out),
             Err(RecordError(
-                "the failover log entries are not in descending order of seqno"
+                "a newer failover log entry has a lower seqno than an older one"
             ))
         );
         log.entries.clear();

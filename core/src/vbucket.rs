@@ -5,27 +5,24 @@
 //! without the lock. They are changed only with the flush lead or under the lock.
 //!
 //! - The leader raises `persisted` and `synced` after the write or the sync has returned. It stores
-//!   `persisted` under the lock, together with the state that belongs to it. It stores `synced`
-//!   before it takes the lock, as nothing under the lock belongs to that.
+//!   `persisted` under the lock, with the state that belongs to it, and `synced` before it takes
+//!   the lock, as nothing under the lock belongs to that.
 //! - No wake-up is lost. A publisher stores the seqno and then looks for watches under the lock;
-//!   [`VbCell::watch`] looks at the seqno and registers under the same lock. If the publisher comes
-//!   first, the watcher finds the new seqno. If the watcher comes first, the publisher finds the
-//!   watch.
-//! - A deletion changes `generation` under the lock: first the generation, and then it sets both
-//!   seqnos to 0. So a thread that reads a seqno and *then* finds the generation unchanged has a
-//!   seqno of that generation.
+//!   [`VbCell::watch`] looks at the seqno and registers under the same lock. Either the publisher
+//!   is first, and the watcher finds the new seqno, or the publisher finds the watch.
+//! - A deletion changes `generation` under the lock, and then sets both seqnos to 0. So a thread
+//!   that reads a seqno and *then* finds the generation unchanged has a seqno of that generation.
 //! - `is_branch_due` changes once, from true to false, under the lock and after the branch is on
 //!   disk. A writer that still reads true takes the lead and looks again. One that reads false
 //!   continues, and a seqno is assigned under the lock.
 //! - A stream is admitted, joins memory and reads memory under the lock. So no failover entry,
 //!   purge or deletion comes in between, and what it announces from memory is sealed before the
-//!   lock is released. Its admission registers it as a reader in the same critical section;
-//!   `core/src/readers.rs` says why.
+//!   lock is released. Its admission also registers it as a reader; `core/src/readers.rs` says why.
 //! - A stream that accepts changes from memory sees sealed checkpoints only. Sealing at each of its
 //!   reads would end group commit and de-duplication. So such streams seal the open checkpoint at
-//!   most once in a flush interval, all streams of a vBucket together. Otherwise they wait until a
-//!   flush seals it, at most one flush interval later. The thread that seals for a flush fires the
-//!   watches.
+//!   most once in a flush interval, all streams of a vBucket together. Otherwise they wait for a
+//!   flush to seal it, at most one flush interval later. The thread that seals for a flush fires
+//!   the watches.
 //! - Wakers are called after the lock is released.
 //! - `core/src/branch.rs` says how a due branch begins.
 
@@ -62,7 +59,6 @@ impl Visibility {
     /// Every value, the most durable first.
     pub const ALL: [Self; 3] = [Self::Synced, Self::Persisted, Self::Memory];
 
-    /// Returns the index of this value in [`Self::ALL`].
     pub(crate) const fn index(self) -> usize {
         match self {
             Self::Synced => 0,
@@ -89,14 +85,11 @@ pub struct Gone;
 pub struct VbCell {
     /// The id of the vBucket.
     pub id: VbId,
-    /// Everything up to this seqno is in RocksDB's log.
     persisted: AtomicU64,
-    /// Everything up to this seqno is synced.
     synced: AtomicU64,
     /// Number of deletions since the engine was opened.
     generation: AtomicU64,
-    /// Whether a branch must begin before the next change. Changed under the lock; once false it
-    /// stays false.
+    /// Whether a branch must begin before the next change. Changed once, to false, under the lock.
     is_branch_due: AtomicBool,
     lock: Mutex<VbInner>,
 }
@@ -118,7 +111,7 @@ pub struct VbInner {
     pub generation_end: Option<GenerationEnd>,
     /// Whether the vBucket is on the dirty list.
     pub is_dirty: bool,
-    /// The branch that is being written, from [`VbCell::prepare_branch`] until it is published.
+    /// The branch that is prepared and not published yet.
     beginning: Option<Beginning>,
     watches: Watches,
     /// The earliest time at which a follower that accepts unsynced changes may seal the open
@@ -149,8 +142,7 @@ impl Fired {
         self.0.append(&mut others.0);
     }
 
-    /// Calls the wakers. Catches a panic in one of them, so that the others are still called and
-    /// the caller is not affected.
+    /// Calls the wakers. Catches a panic in one of them, so that the others are still called.
     pub fn wake(self) {
         for waker in self.0.into_iter().flat_map(FiredWatches::into_wakers) {
             drop(catch_unwind(AssertUnwindSafe(|| waker.wake())));
@@ -174,8 +166,7 @@ pub struct Start {
     pub progress: Progress,
     /// The generation of the vBucket that the stream belongs to.
     pub generation: u64,
-    /// The stream's cursor, if memory holds everything above its position. Such a stream begins
-    /// without reading the disk.
+    /// The stream's cursor, if memory holds everything above its position.
     pub cursor: Option<CursorId>,
 }
 
@@ -228,18 +219,15 @@ impl VbCell {
         self
     }
 
-    /// Returns whether a branch must begin before the next change. Takes no lock. Once it has
-    /// returned false it always does.
+    /// Returns whether a branch must begin before the next change. Takes no lock. False is final.
     #[must_use]
     pub fn is_branch_due(&self) -> bool {
         self.is_branch_due.load(Ordering::Acquire)
     }
 
-    /// Prepares the branch that is due, if any, and keeps it until [`Self::publish_branch`].
-    /// Returns the records to write in one synced batch, or `None` if no branch is due.
-    ///
-    /// `uuid` names the branch, unless an earlier attempt that failed has named it already. Called
-    /// with the flush lead.
+    /// Prepares the branch that is due and keeps it until [`Self::publish_branch`]. Returns the
+    /// records to write in one synced batch, or `None` if no branch is due. `uuid` names the
+    /// branch, unless a failed attempt has named it already. Called with the flush lead.
     ///
     /// # Panics
     /// Panics if a change was assigned before the branch began.
@@ -269,8 +257,7 @@ impl VbCell {
         Some((beginning.state(state), beginning.failover_log().clone()))
     }
 
-    /// Begins the prepared branch in memory, after its records are on disk and synced. Called with
-    /// the flush lead.
+    /// Begins the prepared branch in memory. Called with the flush lead, after its batch is synced.
     pub fn publish_branch(&self) {
         self.apply_beginning(&mut self.lock());
     }
@@ -346,17 +333,14 @@ impl VbCell {
         self.lock().fire(self, None)
     }
 
-    /// Takes out every watch, whatever it waits for, because the health has changed or the engine
-    /// closes.
+    /// Takes out every watch, because the health has changed or the engine closes.
     pub fn fire_all(&self) -> Fired {
         Fired(self.lock().watches.take_all())
     }
 
-    /// Begins a new generation of the vBucket, empty and on a new branch.
-    ///
-    /// `inner` is the state under this cell's lock, which the caller has held since before it
-    /// deleted the contents from disk. Returns the previous contents, to be dropped after the lock
-    /// is released, and every watch.
+    /// Begins a new, empty generation of the vBucket on a new branch. `inner` is the state of this
+    /// cell; the caller has held the lock since before it deleted the contents from disk. Returns
+    /// the previous contents, to be dropped after the lock is released, and every watch.
     pub fn begin_generation(
         &self,
         inner: &mut VbInner,
@@ -394,11 +378,10 @@ impl VbCell {
         }
     }
 
-    /// Registers `waker` to be called when a change above `above` becomes visible. It is also
-    /// called when the vBucket is deleted and by [`Self::fire_all`].
-    ///
-    /// Returns false, and registers nothing, if such a change is visible or the vBucket was deleted
-    /// already. `now` is the time on the engine's monotonic clock.
+    /// Registers `waker` to be called when a change above `above` becomes visible, when the vBucket
+    /// is deleted, and by [`Self::fire_all`]. Returns false, and registers nothing, if such a
+    /// change is visible or the vBucket was deleted already. `now` is the time on the engine's
+    /// monotonic clock.
     pub fn watch(
         &self,
         generation: u64,
@@ -407,8 +390,7 @@ impl VbCell {
         waker: &Waker,
         now: Duration,
     ) -> bool {
-        // Cloning or dropping a waker can run the embedder's code, which must not run under the
-        // lock.
+        // Cloning or dropping a waker can run the embedder's code: never under the lock.
         let waker = waker.clone();
         let mut inner = self.lock();
         if self.generation() != generation || self.visible(&inner, visibility, Some(now)) > above {
@@ -433,11 +415,9 @@ impl VbCell {
         self.lock().watches.len()
     }
 
-    /// Answers a request for a stream. Decides whether the consumer may continue, gives it a cursor
-    /// if memory holds everything above its position, and registers it as a reader.
-    ///
-    /// All of this happens in one critical section, so that no failover entry and no purge comes in
-    /// between.
+    /// Answers a request for a stream: decides whether the consumer may continue, gives it a cursor
+    /// if memory serves it, and registers it as a reader. All of this is one critical section, so
+    /// that no failover entry and no purge comes in between.
     ///
     /// # Errors
     /// [`Malformed`] if the position has impossible bounds, or if the consumer may continue but
@@ -473,11 +453,10 @@ impl VbCell {
         self.lock().start(self, position, filter, Seqno::MAX)
     }
 
-    /// Returns whether `vb_uuid`, read from disk, is a branch of this generation of the vBucket.
-    ///
-    /// If it is the branch that is being written, its batch is on disk, so the branch is published
-    /// first. Blocks while a deletion holds the vBucket's lock: by then it may have changed the
-    /// disk but not the generation.
+    /// Returns whether `vb_uuid`, read from disk, is a branch of this generation of the vBucket. If
+    /// it is the branch that is being written, its batch is on disk, so the branch is published
+    /// first. Blocks while a deletion holds the lock: it may have changed the disk, but not yet the
+    /// generation.
     #[must_use]
     pub fn has_branch(&self, generation: u64, vb_uuid: VbUuid) -> bool {
         let mut inner = self.lock();
@@ -590,10 +569,9 @@ impl VbInner {
         }))
     }
 
-    /// Registers a cursor for a stream at `position`.
-    ///
-    /// Refuses a position below the purge seqno, as memory could miss deletions there. Such a
-    /// stream reads the disk first, where the view says what was purged.
+    /// Registers a cursor for a stream at `position`. Refuses a position below the purge seqno, as
+    /// memory could miss deletions there: such a stream reads the disk first, where the view says
+    /// what was purged.
     fn join(&mut self, position: Seqno) -> Result<CursorId, NotInMemory> {
         if position < self.state.purge_seqno {
             return Err(NotInMemory);
@@ -602,10 +580,9 @@ impl VbInner {
     }
 
     /// Takes out the watches that are fulfilled now. `cell` owns this state. The cost does not
-    /// depend on the number of watches, unless only some of one visibility are fulfilled.
-    ///
-    /// A writer that has just appended passes `now`, so that followers which may seal its change
-    /// are woken too.
+    /// depend on the number of watches, unless only some of one visibility are fulfilled. A writer
+    /// that has just appended passes `now`, so that followers which may seal its change are woken
+    /// too.
     pub fn fire(&mut self, cell: &VbCell, now: Option<Duration>) -> Fired {
         if self.watches.is_empty() {
             return Fired::default();
