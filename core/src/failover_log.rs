@@ -113,7 +113,7 @@ impl FailoverLog {
                 .is_some_and(|newer| newer.seqno < entry.seqno)
             {
                 return Err(RecordError(
-                    "the failover log entries are not in descending order of seqno",
+                    "a newer failover log entry has a lower seqno than an older one",
                 ));
             }
             entries.push(entry);
@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(
             FailoverLog::decode(VB, &out),
             Err(RecordError(
-                "the failover log entries are not in descending order of seqno"
+                "a newer failover log entry has a lower seqno than an older one"
             ))
         );
         log.entries.clear();
