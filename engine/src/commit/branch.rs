@@ -4,15 +4,15 @@
 //! # CAS values after a crash
 //! A change that a crash loses must not share its CAS with a later change, even if the clock is
 //! behind by then. A CAS is the clock's time, or one more than the vBucket's largest CAS if that is
-//! larger. So an upper bound for the clock's part is reserved on disk, an hour ahead. A branch that
-//! begins after an unclean stop starts above that bound, and above as many changes as can be lost
-//! ([`Cas::above_lost`]).
+//! larger. So an upper bound for the clock's part is reserved on disk, an hour ahead. The CAS
+//! values of a branch that begins after an unclean stop start above that bound. They also start
+//! above every CAS that lost changes could have reached by counting up ([`Cas::above_lost`]).
 //!
-//! A jump by some margin alone would not do, because a clock may be behind by any amount. One
-//! reservation serves the whole store, because one sync an hour costs nothing. CAS values that a
+//! Adding a fixed margin to the clock would not be enough, because a clock may be behind by any
+//! amount. One reservation serves the whole store. It costs one sync an hour. CAS values that a
 //! caller restored are not covered: the caller is responsible for them.
 //!
-//! A model checker runs this very source (`core/tests/branches.rs`).
+//! A model checker also compiles and runs this file (`core/tests/branches.rs`).
 
 use super::committer::Committer;
 use super::lead::Lead;
@@ -36,14 +36,14 @@ const RESERVED_MICROS: u64 = 3_600_000_000;
 /// branch.
 const RENEWED_MICROS: u64 = RESERVED_MICROS / 2;
 
-/// Returns the clock's time in microseconds, capped at what can be reserved: a clock may be far
-/// off.
+/// Returns the clock's time in microseconds, capped at the largest CAS that can be reserved. A
+/// clock that is far in the future would exceed it.
 fn micros_of(clock: &dyn Clock) -> u64 {
     clock.wall_micros().min(Cas::RESTORED_MAX.get())
 }
 
-/// Returns the largest CAS that a store opened now may take from its clock. A clock that is beyond
-/// the range reserves all of it.
+/// Returns the largest CAS that a store opened now may take from its clock. If the clock is beyond
+/// the range of CAS values, that is the end of the range.
 pub(crate) fn reserved_at(clock: &dyn Clock) -> Cas {
     Cas::new(micros_of(clock) + RESERVED_MICROS).min(Cas::RESTORED_MAX)
 }
@@ -126,7 +126,8 @@ impl Branches {
             // A previous leader may have taken this vBucket off the list, and then failed.
             let mut waiting = std::mem::take(&mut *self.waiting.lock());
             waiting.insert(vb.id(), Arc::clone(vb));
-            // These errors are not recorded in the health: they come from it or from a close.
+            // These errors are not recorded in the health, because they come from the health itself
+            // or from a close.
             let storage = self.gate.acquire()?;
             self.health.check()?;
             self.begin(lead, &storage, &waiting).inspect_err(|error| {
@@ -154,8 +155,8 @@ impl Branches {
             let stops = self.unclean_stops;
             let Some((state, log)) = vb.cell.prepare_branch(uuid, stops, self.cas_reserved())
             else {
-                // It waits for CAS values only, or its branch has begun, or it was deleted
-                // meanwhile.
+                // No branch is due: the vBucket waits for CAS values only, its branch has begun, or
+                // it was deleted meanwhile.
                 continue;
             };
             batch.put_state(*id, &state)?;

@@ -1,12 +1,12 @@
 //! Building one batch from checkpoints.
 //!
-//! Each vBucket's part is planned first, and put into the batch second. Planning can fail for one
-//! vBucket alone, and then the batch contains nothing of it.
+//! Each vBucket's part is planned first, and put into the batch second. If planning fails for a
+//! vBucket, the batch contains nothing of that vBucket, and everything of the others.
 
 use super::retire::{PreviousNeededBy, retire_previous};
 use crate::error::{Error, Result};
 use crate::failpoint::{MaybeFailpoints, place};
-use crate::numbers::count as number_of;
+use crate::numbers::count as to_u64;
 use crate::storage::{RecordBatch, Storage};
 use crate::vbuckets::Vb;
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ pub(super) struct FlushUnit {
     pub(super) vb: Arc<Vb>,
     /// Its checkpoints after the persistence cursor, oldest first.
     pub(super) taken: Vec<Arc<SealedCheckpoint>>,
-    /// The vBucket's state: as of before the flush at first, as of after it once built.
+    /// The vBucket's state. [`build`] replaces the state before the flush by the state after it.
     pub(super) state: VbState,
 }
 
@@ -85,7 +85,7 @@ pub(super) fn build<'s>(
         match planned {
             Ok(plan) => {
                 put(&mut built.batch, unit, &plan)?;
-                built.items += number_of(plan.rows.len());
+                built.items += to_u64(plan.rows.len());
                 built.replaced += plan.replaced;
                 unit.state = plan.state;
             }
@@ -105,8 +105,9 @@ fn plan(unit: &FlushUnit, looked_up: Vec<Option<ItemMeta>>) -> Result<UnitPlan<'
     let mut rows = Vec::new();
     let mut replaced = 0;
     let newest = newest_of_each_key(unit);
-    // By key: what the unwritten changes so far would have replaced on disk.
-    let mut passed_on: HashMap<&[u8], Option<ItemMeta>> = HashMap::new();
+    // For each key whose older changes in this unit are not written: the change on disk that the
+    // oldest of them would have replaced.
+    let mut inherited: HashMap<&[u8], Option<ItemMeta>> = HashMap::new();
     for (entry, is_last_of_checkpoint) in unit.entries() {
         let previous = if may_be_purged(entry, unit.state.purge_seqno) {
             next_looked_up(&mut looked_up)
@@ -115,9 +116,9 @@ fn plan(unit: &FlushUnit, looked_up: Vec<Option<ItemMeta>>) -> Result<UnitPlan<'
         };
         let item = &entry.item;
         let seqno = item.meta.seqno;
-        let previous = passed_on.remove(&*item.key).unwrap_or(previous);
+        let previous = inherited.remove(&*item.key).unwrap_or(previous);
         if newest.get(&*item.key).is_some_and(|newest| *newest > seqno) {
-            passed_on.insert(&item.key, previous);
+            inherited.insert(&item.key, previous);
             replaced += 1;
             continue;
         }
@@ -130,7 +131,7 @@ fn plan(unit: &FlushUnit, looked_up: Vec<Option<ItemMeta>>) -> Result<UnitPlan<'
             return Err(disagreement(unit, detail));
         }
         state.counts =
-            count(state.counts, item.key.len(), previous, item.meta).ok_or_else(|| {
+            counts_after(state.counts, item.key.len(), previous, item.meta).ok_or_else(|| {
                 disagreement(
                     unit,
                     format!("the counts are too low for the change at seqno {seqno}"),
@@ -150,8 +151,8 @@ fn plan(unit: &FlushUnit, looked_up: Vec<Option<ItemMeta>>) -> Result<UnitPlan<'
     })
 }
 
-/// Returns the newest change of each key; empty if each key has one change only, as in one
-/// checkpoint.
+/// Returns the seqno of each key's newest change. Returns an empty map for one checkpoint, which
+/// has only one change per key.
 fn newest_of_each_key(unit: &FlushUnit) -> HashMap<&[u8], Seqno> {
     if unit.taken.len() < 2 {
         return HashMap::new();
@@ -165,7 +166,7 @@ fn newest_of_each_key(unit: &FlushUnit) -> HashMap<&[u8], Seqno> {
 /// Adds the plan of a unit to the batch.
 fn put(batch: &mut RecordBatch<'_>, unit: &FlushUnit, plan: &UnitPlan<'_>) -> Result<()> {
     let vb = unit.vb.id();
-    let needed_by = PreviousNeededBy::Nobody;
+    let needed_by = PreviousNeededBy::Nothing;
     for row in &plan.rows {
         let item = &row.entry.item;
         let head = DocumentHead {
@@ -187,8 +188,8 @@ fn put(batch: &mut RecordBatch<'_>, unit: &FlushUnit, plan: &UnitPlan<'_>) -> Re
     batch.put_state(vb, &plan.state)
 }
 
-/// Returns the looked-up change for the next entry that needs one. The results are in the order of
-/// those entries.
+/// Returns the next result of [`look_up_purged`]. The results are in the order of the entries that
+/// needed a look-up.
 #[expect(
     clippy::expect_used,
     reason = "each entry whose previous change may be purged was looked up"
@@ -222,19 +223,19 @@ fn look_up_purged(
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    metrics.previous_lookups.add(number_of(keys.len()));
+    metrics.previous_lookups.add(to_u64(keys.len()));
     failpoints.pass(place::FLUSH_LOOK_UP)?;
     storage.index_entries(unit.vb.id(), &keys)
 }
 
-/// Returns the counts after a change, or `None` if they were wrong before it.
-fn count(
+/// Returns the counts after a change, or `None` if `counts` are too low to be right.
+fn counts_after(
     counts: Counts,
     key_len: usize,
     previous: Option<ItemMeta>,
     new: ItemMeta,
 ) -> Option<Counts> {
-    let bytes = |meta: ItemMeta| number_of(key_len) + u64::from(meta.value_len);
+    let bytes = |meta: ItemMeta| to_u64(key_len) + u64::from(meta.value_len);
     let mut after = counts;
     match previous {
         None => {}

@@ -2,27 +2,29 @@
 //!
 //! # Protocol
 //! There is one *lead*. It is a role, not a mutex: only the thread that holds it, the leader, may
-//! flush, sync or delete a vBucket. A thread wants one of these: its change persisted or synced,
-//! room in memory, or the lead itself. Holding no lock, it does this:
+//! flush, sync or delete a vBucket. A thread waits for one of these conditions: its change is
+//! persisted or synced, memory has room, or the thread has the lead itself. Holding no lock, it
+//! does this:
 //!
-//! 1. It checks whether its want is settled (fulfilled, or failed). If so, it is done.
+//! 1. It checks whether its condition is settled: met, or impossible to meet after a failure. If
+//!    so, it is done.
 //! 2. Under the queue's lock it checks again. If there is no leader it becomes the leader, flushes
 //!    once, resigns, and starts over. Otherwise it joins the queue.
-//! 3. It parks until the leader wakes it: because its want is settled, or to hand it the lead.
+//! 3. It parks until the leader wakes it: because its condition is settled, or to hand it the lead.
 //!
 //! A leader resigns after its flush has been published. Under the queue's lock it removes every
-//! waiter whose want is settled. Then it hands the lead to the first thread that is left, if any.
-//! Wakers may run the program's own code, and freeing changes takes time. So the leader collects
-//! both and runs them after it has resigned, when it holds nothing.
+//! waiter whose condition is settled. Then it hands the lead to the first thread that is left, if
+//! any. Wakers may run the program's own code, and freeing changes takes time. So the leader
+//! collects both, and runs them after it has resigned and holds no lock.
 //!
 //! Why no wake-up is lost: the flush publishes *before* the leader takes the queue's lock, and a
 //! thread checks *after* it has taken that lock. Either the thread sees what was published, or the
 //! leader sees the thread in the queue. A thread that times out leaves under the queue's lock. If
 //! it was handed the lead at the same moment, it resigns at once and so passes the lead on.
 //!
-//! A change is on the dirty list, and so in the next flush, before its writer gets here: the list
-//! is filled under the vBucket's lock when the change is appended. A flush that fails puts back
-//! what it took, so the next flush takes it again.
+//! A writer never waits for a change that no flush will take. Its vBucket was put onto the dirty
+//! list when the change was appended, under the vBucket's lock, and so before the writer waits
+//! here. A flush that fails puts back what it took, so the next flush takes it again.
 
 use super::flush::{Flush, FlushOutcome};
 use super::lead::{Lead, LeadCandidate};
@@ -53,7 +55,8 @@ pub(crate) struct Committer {
     health: Arc<Health>,
     memory: Arc<Memory>,
     tuning: Arc<CurrentTuning>,
-    /// Set after the last flush: what is not durable then never will be by this engine.
+    /// Set after the last flush. A change that is not durable by then does not become durable in
+    /// this engine any more.
     is_closed: AtomicBool,
 }
 
@@ -79,10 +82,11 @@ impl Committer {
         }
     }
 
-    /// Returns the outcome of a want once it is settled: fulfilled, or failed. Returns `None` while
-    /// the caller must keep waiting. Takes no locks except leaves.
-    fn look(&self, want: &WaitCondition) -> Option<Result<()>> {
-        match want {
+    /// Returns the outcome of a condition once it is settled: `Ok` if it is met, the error if it
+    /// cannot be met. Returns `None` while the caller must keep waiting. Takes no locks except
+    /// leaves.
+    fn outcome_of(&self, condition: &WaitCondition) -> Option<Result<()>> {
+        match condition {
             WaitCondition::Durable {
                 vb,
                 generation,
@@ -111,7 +115,8 @@ impl Committer {
                 }
             }
         }
-        // Checked after the want itself: what was durable before a failure is still acknowledged.
+        // Checked after the condition itself: a change that became durable before a failure is
+        // still acknowledged.
         if let Err(unhealthy) = self.health.check() {
             return Some(Err(unhealthy));
         }
@@ -119,49 +124,54 @@ impl Committer {
         is_closed.then_some(Err(Error::Closed))
     }
 
-    /// Like [`Self::look`], for a caller that does not wait in the queue. Fails in a forked
+    /// Like [`Self::outcome_of`], for a caller that does not wait in the queue. Fails in a forked
     /// process.
-    pub(super) fn poll(&self, want: &WaitCondition) -> Option<Result<()>> {
+    pub(super) fn poll(&self, condition: &WaitCondition) -> Option<Result<()>> {
         match self.gate.check_process() {
-            Ok(()) => self.look(want),
+            Ok(()) => self.outcome_of(condition),
             Err(forked) => Some(Err(forked)),
         }
     }
 
-    fn is_settled(&self, want: &WaitCondition) -> bool {
-        self.look(want).is_some()
+    fn is_settled(&self, condition: &WaitCondition) -> bool {
+        self.outcome_of(condition).is_some()
     }
 
-    /// Blocks until the want is fulfilled. `timeout` is real time. May flush on this thread. The
+    /// Blocks until the condition is met. `timeout` is real time. May flush on this thread. The
     /// caller holds no lock.
     ///
     /// # Errors
-    /// The reason why the want cannot be fulfilled. When the time is over,
-    /// [`Error::NotYetDurable`], or [`Error::Busy`] for room in memory. [`Error::Forked`].
-    pub(crate) fn wait(&self, want: &WaitCondition, timeout: Option<Duration>) -> Result<()> {
+    /// The reason why the condition cannot be met. When the time is over, [`Error::NotYetDurable`],
+    /// or [`Error::Busy`] for room in memory. [`Error::Forked`].
+    pub(crate) fn wait(&self, condition: &WaitCondition, timeout: Option<Duration>) -> Result<()> {
         assert_none_held();
         self.gate.check_process()?;
         let deadline = timeout.map(|timeout| self.queue.now().saturating_add(timeout));
         loop {
-            if let Some(answer) = self.look(want) {
+            if let Some(answer) = self.outcome_of(condition) {
                 return answer;
             }
             let candidate = LeadCandidate::new();
-            match self.queue.join(Some(want), |want| self.is_settled(want)) {
+            match self
+                .queue
+                .join(Some(condition), |condition| self.is_settled(condition))
+            {
                 JoinOutcome::Fulfilled => {}
                 JoinOutcome::Leads => {
                     // Read before the flush, so that a release during the flush is not missed
                     // below.
                     let seen = self.memory.releases();
-                    let flushed = self.flush_as_leader(candidate, want);
+                    let flushed = self.flush_as_leader(candidate, condition);
                     let is_idle = flushed.is_ok_and(|flushed| flushed.is_idle());
-                    let is_stuck = is_idle && matches!(want, WaitCondition::Room { .. });
-                    // Another flush would free nothing. Room can only come from reservations that
-                    // end.
-                    if is_stuck && self.look(want).is_none() {
+                    let is_stuck = is_idle && matches!(condition, WaitCondition::Room { .. });
+                    // The flush found nothing to do, so another one would free nothing. Room can
+                    // only come from reservations that end.
+                    if is_stuck && self.outcome_of(condition).is_none() {
                         let left = deadline.map(|at| at.saturating_sub(self.queue.now()));
                         if !self.memory.wait_for_release(seen, left) {
-                            return self.look(want).unwrap_or(Err(want.timeout_error()));
+                            return self
+                                .outcome_of(condition)
+                                .unwrap_or(Err(condition.timeout_error()));
                         }
                     }
                 }
@@ -170,19 +180,23 @@ impl Committer {
                         // The lead may have been handed over between the time-out and the
                         // departure. It must be passed on, or no thread would lead any more.
                         if self.queue.leave(&slot) {
-                            let is_settled = |want: &WaitCondition| self.is_settled(want);
+                            let is_settled = |condition: &WaitCondition| self.is_settled(condition);
                             drop(candidate.lead(&self.queue, &is_settled));
                         }
-                        return self.look(want).unwrap_or(Err(want.timeout_error()));
+                        return self
+                            .outcome_of(condition)
+                            .unwrap_or(Err(condition.timeout_error()));
                     }
                     if slot.was_handed_lead() {
-                        // The error is recorded in the health, where `look` finds it.
-                        drop(self.flush_as_leader(candidate, want));
+                        // The error is recorded in the health, where `outcome_of` finds it.
+                        drop(self.flush_as_leader(candidate, condition));
                     }
                 }
             }
             if deadline.is_some_and(|deadline| self.queue.now() >= deadline) {
-                return self.look(want).unwrap_or(Err(want.timeout_error()));
+                return self
+                    .outcome_of(condition)
+                    .unwrap_or(Err(condition.timeout_error()));
             }
         }
     }
@@ -206,8 +220,8 @@ impl Committer {
         Ok(flushed.vbuckets)
     }
 
-    /// Waits for the lead and resigns, so that all waiting threads and tickets check their wants
-    /// again.
+    /// Waits for the lead and resigns. That makes all waiting threads and tickets check their
+    /// conditions again.
     pub(crate) fn recheck_waiters(&self) -> Result<()> {
         self.with_lead(|_| Ok(()))
     }
@@ -223,9 +237,9 @@ impl Committer {
             .vbs
             .iter()
             .map(|vb| {
-                // ORDER: read the generation first, so that the seqno is of that generation or a
-                // later one. If it is of a later one, the wait ends because the generation has
-                // changed.
+                // ORDER: read the generation first. The seqno then belongs to that generation or to
+                // a later one. In the second case the loop below sees that the generation has
+                // changed, and does not wait for the seqno.
                 let generation = vb.cell.generation();
                 (vb, generation, vb.cell.lock().checkpoints.high_seqno())
             })
@@ -244,8 +258,9 @@ impl Committer {
         }
     }
 
-    /// Marks the last flush as done. [`Self::recheck_waiters`] then wakes the threads that still wait.
-    pub(crate) fn close(&self) {
+    /// Marks the last flush as done. [`Self::recheck_waiters`] then wakes the threads that still
+    /// wait.
+    pub(crate) fn mark_closed(&self) {
         self.is_closed.store(true, Ordering::Release);
     }
 
@@ -254,11 +269,12 @@ impl Committer {
         self.gate.check_process().is_err()
     }
 
-    /// Registers a ticket's waker in place of its previous one. Returns false if the want is
+    /// Registers a ticket's waker in place of its previous one. Returns false if the condition is
     /// settled.
-    pub(super) fn register(&self, ticket: u64, want: &WaitCondition, waker: &Waker) -> bool {
-        self.queue
-            .register(ticket, want, waker, |want| self.is_settled(want))
+    pub(super) fn register(&self, ticket: u64, condition: &WaitCondition, waker: &Waker) -> bool {
+        self.queue.register(ticket, condition, waker, |condition| {
+            self.is_settled(condition)
+        })
     }
 
     /// Removes a ticket's waker from the queue.
@@ -269,10 +285,11 @@ impl Committer {
     fn flush_as_leader(
         &self,
         candidate: LeadCandidate,
-        want: &WaitCondition,
+        condition: &WaitCondition,
     ) -> Result<FlushOutcome> {
         self.lead(candidate, |lead| {
-            self.flush.run(lead, want.wants_sync(), want.room())
+            self.flush
+                .run(lead, condition.wants_sync(), condition.room())
         })
     }
 
@@ -282,7 +299,7 @@ impl Committer {
         candidate: LeadCandidate,
         work: impl FnOnce(&mut Lead<'_>) -> Result<R>,
     ) -> Result<R> {
-        let is_settled = |want: &WaitCondition| self.is_settled(want);
+        let is_settled = |condition: &WaitCondition| self.is_settled(condition);
         let mut lead = candidate.lead(&self.queue, &is_settled);
         let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut lead)));
         outcome.unwrap_or_else(|panic| {

@@ -2,8 +2,8 @@
 //!
 //! # Protocol
 //! 1. One synced batch deletes everything on disk.
-//! 2. Then memory and readers follow: the generation changes under the vBucket's lock, which has
-//!    been held since before the batch.
+//! 2. Then the vBucket's memory is dropped and its streams end: a new generation begins. The
+//!    vBucket's lock is held from before the batch until then.
 //! 3. Still with the lead, the files that hold only deleted data are removed as a whole. No flush
 //!    runs meanwhile, so no file has anything of the new generation. A reader with an older view
 //!    may miss data that was in those files. It checks the generation after it has read, and finds
@@ -83,15 +83,15 @@ impl Deleter {
         };
         let (forgotten, streams) =
             cell.begin_generation(&mut inner, state, failover_log, GenerationEnd::Deleted);
-        // The changes that could not be flushed are gone.
+        // The changes that could not be flushed are deleted, so the vBucket works again.
         vb.heal();
         self.memory.subtract(forgotten.memory());
         drop(inner);
         lead.wake_after(streams);
         lead.forget_after(forgotten);
 
-        // The vBucket's older writes precede this batch in the log, so it counts as the oldest
-        // there.
+        // The log has older batches of this vBucket, from before the deletion. With position 0 the
+        // vBucket counts as the one with the oldest data, so the pacer flushes it early.
         vb.note_logged(0);
         // The sync covered every earlier batch too.
         if let Err(error) = self.syncs.record(lead, sequence) {

@@ -20,8 +20,8 @@ impl Demand {
         }
     }
 
-    /// Asks the flusher to flush soon. The holder of a ticket may not be waiting, so its own thread
-    /// cannot be relied on to flush.
+    /// Asks the flusher to flush soon. Needed for tickets: no thread may be waiting for a ticket,
+    /// so no thread would flush.
     pub(crate) fn flush(&self) {
         if !self.flush.swap(true, Ordering::AcqRel) {
             self.signals.flusher.wake();

@@ -30,7 +30,7 @@ pub(super) struct FlushOutcome {
     pub(super) vbuckets: usize,
     /// Whether any changes were taken, whether written or left out.
     has_taken: bool,
-    /// Whether memory was freed, or a cursor was dropped so that memory can be.
+    /// Whether memory was freed, or a cursor was dropped so that memory can be freed later.
     has_recovered: bool,
 }
 
@@ -63,7 +63,8 @@ impl Flush {
     /// flush.
     pub(super) fn run(&self, lead: &mut Lead<'_>, sync: bool, room: u64) -> Result<FlushOutcome> {
         let storage = self.gate.acquire_while_closing()?;
-        // A full disk does not stop a flush: a flush that succeeds is what ends that state.
+        // A full disk (the state `Degraded`) does not stop a flush: only a flush that succeeds ends
+        // that state.
         if self.health.is_failed() {
             self.health.check()?;
         }
@@ -72,7 +73,8 @@ impl Flush {
             clock: &*self.clock,
             units: self.take(lead),
         };
-        // True if changes were left out, too: those that did not fit need another flush.
+        // Computed before `write_units` removes the units that it leaves out. A flush that took any
+        // changes is not idle, because changes that did not fit need another flush.
         let has_taken = !taken.units.is_empty();
         let sync = sync || lead.is_sync_awaited() || taken.is_sync_wanted();
         let done = if has_taken {
@@ -141,15 +143,16 @@ impl Flush {
         has_left |= !dirty.vbs.is_empty();
         self.dirty.put_back(dirty);
         if has_left {
-            // The flusher may have found the list empty during this call, and gone to sleep. A
-            // demanded flush also covers what did not fit.
+            // While this call held the list, the flusher may have found it empty and gone to sleep.
+            // A caller that demanded a flush also expects the changes that did not fit to be
+            // flushed.
             self.demand.flush();
         }
         units
     }
 
-    /// Writes what was taken. Returns false if every unit was left out, so that nothing was
-    /// written.
+    /// Writes the taken units. Returns false if nothing was written, because every unit was left
+    /// out.
     fn write_units(
         &self,
         lead: &mut Lead<'_>,
@@ -169,7 +172,7 @@ impl Flush {
         }
         taken.units.retain(|unit| !unit.vb.has_failed());
         if taken.units.is_empty() {
-            // A waiter may want a sync of what earlier flushes wrote.
+            // A waiter may still need a sync of the batches of earlier flushes.
             if sync {
                 self.syncs.sync(lead, storage)?;
             }
@@ -187,7 +190,7 @@ impl Flush {
             self.metrics.write_micros.observe_time(took);
         }
         // From here on the units are on disk: they must not be taken again, whatever fails below.
-        // If the witness fails they are persisted but not synced.
+        // If recording the witness fails, the units are persisted but not synced.
         let vbs = taken.units.iter().map(|unit| &unit.vb);
         let now = self.clock.monotonic();
         let is_first_unsynced = self.syncs.ledger.note_written(vbs, batch_bytes, now);
@@ -200,7 +203,8 @@ impl Flush {
         } else {
             Ok(())
         };
-        // Errors of both are returned only after publishing: see above.
+        // The errors of both are returned only after publishing, because the units are on disk in
+        // any case.
         let passed = self.failpoints.pass(place::FLUSH_PUBLISH);
         for unit in &mut taken.units {
             lead.wake_after(unit.vb.cell.publish_persisted(unit.state));
@@ -246,7 +250,7 @@ impl Flush {
     /// out whether a full disk has space again.
     fn probe(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
         let mut batch = RecordBatch::new(storage);
-        batch.put_nothing()?;
+        batch.put_probe()?;
         self.failpoints.pass(place::FLUSH_WRITE)?;
         let sequence = storage.write(batch, true)?;
         self.syncs.record(lead, sequence)?;
@@ -255,8 +259,8 @@ impl Flush {
     }
 }
 
-/// The units that a flush has taken. When dropped, also by a panic, it puts back what is not on
-/// disk.
+/// The units that a flush has taken. Dropping this, even during a panic, puts back the units that
+/// are not on disk.
 struct TakenUnits<'a> {
     dirty: &'a DirtyList,
     clock: &'a dyn Clock,

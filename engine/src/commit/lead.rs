@@ -8,8 +8,8 @@ use vbstore_core::lock_order::{LockRank, RankGuard};
 use vbstore_core::vbucket::FiredWakers;
 use vbstore_core::{Checkpoints, SealedCheckpoint};
 
-/// The lead. Dropping it resigns. Only after that the collected work runs: calling wakers and
-/// freeing changes ([`crate::deferred`]).
+/// The lead. Dropping it resigns, and then runs the collected work: calling wakers and freeing
+/// changes ([`crate::deferred`]).
 pub(crate) struct Lead<'a> {
     queue: &'a CommitQueue,
     is_settled: &'a dyn Fn(&WaitCondition) -> bool,

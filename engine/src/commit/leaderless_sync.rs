@@ -1,21 +1,21 @@
-//! Syncing beside the lead.
+//! Syncing the log without holding the lead during the sync.
 //!
-//! A stream that has read unsynced changes needs a sync and nothing else. So does a batch that has
-//! been unsynced for the sync interval. Writers of `Logged` changes must not wait for such a sync.
-//! So the syncer holds the lead only before and after the sync:
+//! Some syncs come without a flush: a stream waits for changes that it has read to be synced, or a
+//! batch has been unsynced for the sync interval. Writers of `Logged` changes must not wait for
+//! such a sync. So the syncer holds the lead only before and after the sync:
 //!
 //! 1. With the lead, it notes RocksDB's last sequence number and, for each vBucket that is not
 //!    synced, its generation and persisted seqno. No other thread writes to RocksDB then, so
 //!    everything noted is in the log at or below that number.
 //! 2. Without the lead and without a lock, it syncs the log. Other threads go on flushing. The sync
-//!    may or may not cover what they write meanwhile, so that does not count as synced.
+//!    may or may not cover what they write meanwhile, so those writes do not count as synced.
 //! 3. With the lead again, it records the noted number in the witness, unless a leader has recorded
 //!    a newer one meanwhile. Only then it publishes the noted seqnos. It skips a vBucket whose
 //!    generation has changed. Resigning wakes the threads that wait.
 //!
 //! If the engine is unhealthy when the syncer has the lead again, it publishes nothing. A sync by
 //! the leader may have failed meanwhile, and the kernel reports an fsync error to only one of two
-//! callers, so our own success proves nothing. What was noted stays unsynced.
+//! callers, so the success of this sync proves nothing. The noted changes stay unsynced.
 //!
 //! Synced seqnos never go backwards: they are published with the lead only, and never below the
 //! published value.
@@ -43,7 +43,7 @@ pub(crate) struct LeaderlessSync {
     pub(crate) failpoints: MaybeFailpoints,
 }
 
-/// What a sync beside the lead covers.
+/// The sequence number and the vBuckets that a running sync covers.
 struct PendingSync {
     /// RocksDB's last sequence number.
     sequence: u64,
@@ -76,7 +76,7 @@ impl LeaderlessSync {
 
     /// Step 1. Returns `None` if everything is synced.
     fn note(&self) -> Result<Option<PendingSync>> {
-        let vbs = self.syncs.ledger.note_unsynced();
+        let vbs = self.syncs.ledger.unsynced_vbs();
         if vbs.is_empty() {
             return Ok(None);
         }

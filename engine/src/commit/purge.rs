@@ -1,12 +1,13 @@
 //! Removing tombstones for good.
 //!
 //! # Protocol
-//! The leader does it, so that no flush of the vBucket runs at the same time. It scans the key
+//! The flush leader purges, so that no flush of the vBucket runs at the same time. It scans the key
 //! family for tombstones: one found there is its key's newest change. One batch then holds the
 //! deletions in both families, the counts and the raised purge seqno.
 //!
-//! Meanwhile memory may hold a newer change of such a key, noted as replacing the tombstone. For
-//! what is at or below the purge seqno the flush therefore reads the disk again (`build`).
+//! Memory may hold a newer change of such a key, which was recorded as the replacement of the
+//! tombstone. So for every change that replaces a tombstone at or below the purge seqno, the flush
+//! reads the disk again (`build`).
 //!
 //! The caller decides *which* tombstones to remove. There is no purge policy yet: only tests call
 //! this.
@@ -82,7 +83,7 @@ impl Purger<'_> {
         let written = storage.write(batch, true);
         let recorded = written.and_then(|sequence| {
             self.syncs.count(start);
-            // On disk from here on, even if the witness fails.
+            // The deletions are on disk from here on, even if recording the witness fails.
             cell.lock().state = state;
             self.syncs.record(lead, sequence)
         });

@@ -34,8 +34,8 @@ thread_local! {
 impl ParkSlot {
     fn new() -> Arc<Self> {
         let own = PARKER.try_with(|parker| parker.borrow().unparker().clone());
-        // The thread-local is gone when the destructor of another thread-local writes at thread
-        // exit.
+        // At thread exit the thread-local may be destroyed already. A destructor of another
+        // thread-local may still write then.
         let (unparker, parker) = own.map_or_else(
             |_| {
                 let parker = Parker::new();
@@ -55,8 +55,8 @@ impl ParkSlot {
     /// first.
     pub(super) fn park(&self, deadline: Option<Duration>, queue: &CommitQueue) -> bool {
         loop {
-            // Checked before each park: the token of an earlier wait may be left over, and makes a
-            // park return at once.
+            // Checked before each park, because `park` may return at once: the token of an earlier
+            // wait may be left over.
             if self.state.load(Ordering::Acquire) != WAITING {
                 return true;
             }
@@ -92,57 +92,58 @@ impl ParkSlot {
 
 /// A thread that waits in the queue.
 struct WaitingThread {
-    /// `None` if the thread wants the lead itself.
-    want: Option<WaitCondition>,
+    /// `None` if the thread waits for the lead itself.
+    condition: Option<WaitCondition>,
     slot: Arc<ParkSlot>,
 }
 
 impl WaitingThread {
     fn is_settled(&self, is_settled: impl Fn(&WaitCondition) -> bool) -> bool {
-        self.want.as_ref().is_some_and(is_settled)
+        self.condition.as_ref().is_some_and(is_settled)
     }
 }
 
 /// A ticket that waits in the queue.
 struct WaitingTicket {
-    want: WaitCondition,
+    condition: WaitCondition,
     waker: Waker,
 }
 
 /// The waiting threads and tickets. A program may have many thousand tickets in flight. So
-/// registering a ticket again, or dropping it, must not visit all of them; a flush visits each
-/// once, when the leader resigns.
+/// registering or dropping one ticket must not visit the others. Only a leader that resigns visits
+/// all of them, once per flush.
 #[derive(Default)]
 struct CommitQueueState {
-    is_led: bool,
+    has_leader: bool,
     /// In order of arrival.
     threads: VecDeque<WaitingThread>,
     /// By ticket number.
-    tasks: BTreeMap<u64, WaitingTicket>,
+    tickets: BTreeMap<u64, WaitingTicket>,
     wanted: WantedTotals,
 }
 
-/// Counts what all waiters in the queue want, so that a flush need not visit them.
+/// The sums of the conditions of all waiters in the queue, so that a flush need not visit the
+/// waiters.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct WantedTotals {
     /// The number of waiters that want a sync.
     syncs: usize,
-    /// Bytes of room to the number of waiters that want that much.
+    /// For each amount of room, in bytes, the number of waiters that want it.
     rooms: BTreeMap<u64, usize>,
 }
 
 impl WantedTotals {
-    fn add(&mut self, want: &WaitCondition) {
-        self.syncs += usize::from(want.wants_sync());
-        if let WaitCondition::Room { bytes } = want {
+    fn add(&mut self, condition: &WaitCondition) {
+        self.syncs += usize::from(condition.wants_sync());
+        if let WaitCondition::Room { bytes } = condition {
             *self.rooms.entry(*bytes).or_insert(0) += 1;
         }
     }
 
-    /// Subtracts a want that was added before.
-    fn remove(&mut self, want: &WaitCondition) {
-        self.syncs -= usize::from(want.wants_sync());
-        if let WaitCondition::Room { bytes } = want {
+    /// Subtracts a condition that was added before.
+    fn remove(&mut self, condition: &WaitCondition) {
+        self.syncs -= usize::from(condition.wants_sync());
+        if let WaitCondition::Room { bytes } = condition {
             let left = self
                 .rooms
                 .remove(bytes)
@@ -157,23 +158,23 @@ impl WantedTotals {
 
 impl CommitQueueState {
     fn put_thread(&mut self, thread: WaitingThread) {
-        if let Some(want) = &thread.want {
-            self.wanted.add(want);
+        if let Some(condition) = &thread.condition {
+            self.wanted.add(condition);
         }
         self.threads.push_back(thread);
     }
 
-    fn put_task(&mut self, id: u64, task: WaitingTicket) {
-        self.wanted.add(&task.want);
-        let before = self.tasks.insert(id, task);
+    fn put_ticket(&mut self, id: u64, ticket: WaitingTicket) {
+        self.wanted.add(&ticket.condition);
+        let before = self.tickets.insert(id, ticket);
         assert!(before.is_none(), "ticket {id} is in the queue already");
     }
 
     /// Removes a ticket from the queue.
-    fn take_task(&mut self, id: u64) -> Option<WaitingTicket> {
-        let task = self.tasks.remove(&id)?;
-        self.wanted.remove(&task.want);
-        Some(task)
+    fn take_ticket(&mut self, id: u64) -> Option<WaitingTicket> {
+        let ticket = self.tickets.remove(&id)?;
+        self.wanted.remove(&ticket.condition);
+        Some(ticket)
     }
 
     /// Removes the threads for which `is_taken` returns true.
@@ -184,8 +185,8 @@ impl CommitQueueState {
         let all = std::mem::take(&mut self.threads);
         let (taken, left): (VecDeque<_>, _) = all.into_iter().partition(is_taken);
         self.threads = left;
-        for want in taken.iter().filter_map(|thread| thread.want.as_ref()) {
-            self.wanted.remove(want);
+        for condition in taken.iter().filter_map(|thread| thread.condition.as_ref()) {
+            self.wanted.remove(condition);
         }
         taken
     }
@@ -193,7 +194,7 @@ impl CommitQueueState {
 
 /// The result of joining the queue.
 pub(super) enum JoinOutcome {
-    /// The want is settled: fulfilled, or it cannot be.
+    /// The condition is settled: it is met, or it cannot be met any more.
     Fulfilled,
     /// The caller is now the leader.
     Leads,
@@ -206,7 +207,7 @@ pub(super) struct CommitQueue {
     queue: Mutex<CommitQueueState>,
     wakers: Wakers,
     /// Time-outs are in real time, whatever clock the engine was given.
-    real: SystemClock,
+    real_clock: SystemClock,
 }
 
 impl CommitQueue {
@@ -214,7 +215,7 @@ impl CommitQueue {
         Self {
             queue: Mutex::new(LockRank::Queue, CommitQueueState::default()),
             wakers,
-            real: SystemClock::new(),
+            real_clock: SystemClock::new(),
         }
     }
 
@@ -224,54 +225,54 @@ impl CommitQueue {
     }
 
     pub(super) fn now(&self) -> Duration {
-        self.real.monotonic()
+        self.real_clock.monotonic()
     }
 
-    /// Joins the queue: step 2 of the protocol. Without a want, the caller waits for the lead
-    /// itself.
+    /// Joins the queue: step 2 of the protocol. With the condition `None`, the caller waits for the
+    /// lead itself.
     pub(super) fn join(
         &self,
-        want: Option<&WaitCondition>,
+        condition: Option<&WaitCondition>,
         is_settled: impl Fn(&WaitCondition) -> bool,
     ) -> JoinOutcome {
         let mut queue = self.queue.lock();
-        if want.is_some_and(is_settled) {
+        if condition.is_some_and(is_settled) {
             return JoinOutcome::Fulfilled;
         }
-        if !queue.is_led {
-            queue.is_led = true;
+        if !queue.has_leader {
+            queue.has_leader = true;
             return JoinOutcome::Leads;
         }
         let slot = ParkSlot::new();
         queue.put_thread(WaitingThread {
-            want: want.cloned(),
+            condition: condition.cloned(),
             slot: Arc::clone(&slot),
         });
         JoinOutcome::Waits(slot)
     }
 
-    /// Puts a ticket's waker into the queue in place of its previous one. Returns false if the want
-    /// is settled, in which case nothing is registered.
+    /// Registers a ticket's waker in the queue in place of its previous one. Returns false, and
+    /// registers nothing, if the condition is settled.
     pub(super) fn register(
         &self,
         id: u64,
-        want: &WaitCondition,
+        condition: &WaitCondition,
         waker: &Waker,
         is_settled: impl Fn(&WaitCondition) -> bool,
     ) -> bool {
         // Cloning and dropping a waker runs the program's code, which must not run under the lock.
-        let task = WaitingTicket {
-            want: want.clone(),
+        let ticket = WaitingTicket {
+            condition: condition.clone(),
             waker: waker.clone(),
         };
         let mut queue = self.queue.lock();
-        let replaced = queue.take_task(id);
-        let must_wait = !is_settled(want);
+        let replaced = queue.take_ticket(id);
+        let must_wait = !is_settled(condition);
         let refused = if must_wait {
-            queue.put_task(id, task);
+            queue.put_ticket(id, ticket);
             None
         } else {
-            Some(task)
+            Some(ticket)
         };
         drop(queue);
         drop((replaced, refused));
@@ -280,7 +281,7 @@ impl CommitQueue {
 
     /// Removes a ticket's waker from the queue.
     pub(super) fn unregister(&self, id: u64) {
-        let taken = self.queue.lock().take_task(id);
+        let taken = self.queue.lock().take_ticket(id);
         drop(taken);
     }
 
@@ -292,37 +293,38 @@ impl CommitQueue {
         slot.was_handed_lead()
     }
 
-    /// Resigns the lead: wakes every thread whose want is settled, and hands the lead to the first
-    /// thread that is left. Returns the wakers of settled tickets, to be called once the caller
-    /// holds no lock.
+    /// Resigns the lead: wakes every thread whose condition is settled, and hands the lead to the
+    /// first thread that is left. Returns the wakers of settled tickets, to be called once the
+    /// caller holds no lock.
     pub(super) fn resign(&self, is_settled: impl Fn(&WaitCondition) -> bool) -> TicketWakers {
         let mut queue = self.queue.lock();
-        assert!(queue.is_led, "resigned without the lead");
+        assert!(queue.has_leader, "resigned without the lead");
         let woken = queue.take_threads(|thread| thread.is_settled(&is_settled));
-        let tasks = queue.tasks.iter();
-        let settled: Vec<u64> = tasks
-            .filter(|(_, task)| is_settled(&task.want))
+        let tickets = queue.tickets.iter();
+        let settled: Vec<u64> = tickets
+            .filter(|(_, ticket)| is_settled(&ticket.condition))
             .map(|(id, _)| *id)
             .collect();
-        let tasks: Vec<WaitingTicket> = settled
+        let tickets: Vec<WaitingTicket> = settled
             .into_iter()
-            .filter_map(|id| queue.take_task(id))
+            .filter_map(|id| queue.take_ticket(id))
             .collect();
-        let heir = queue.threads.pop_front();
-        queue.is_led = heir.is_some();
-        if let Some(heir) = heir {
-            if let Some(want) = &heir.want {
-                queue.wanted.remove(want);
+        let next_leader = queue.threads.pop_front();
+        queue.has_leader = next_leader.is_some();
+        if let Some(next_leader) = next_leader {
+            if let Some(condition) = &next_leader.condition {
+                queue.wanted.remove(condition);
             }
-            // Set under the lock, so that a thread that leaves cannot miss it.
-            heir.slot.set(LEADS);
+            // Set under the lock, so that a thread that leaves the queue meanwhile sees that it
+            // leads.
+            next_leader.slot.set(LEADS);
         }
         drop(queue);
         for thread in woken {
             thread.slot.set(WOKEN);
         }
         TicketWakers {
-            wakers: tasks.into_iter().map(|task| task.waker).collect(),
+            wakers: tickets.into_iter().map(|ticket| ticket.waker).collect(),
             calls: self.wakers.clone(),
         }
     }
@@ -375,27 +377,30 @@ mod tests {
         }
     }
 
-    /// Counts the wants of all waiters one by one.
+    /// Counts the conditions of all waiters one by one.
     fn counted(queue: &CommitQueue) -> WantedTotals {
         let queue = queue.queue.lock();
         let mut wanted = WantedTotals::default();
-        let threads = queue.threads.iter().filter_map(|t| t.want.as_ref());
-        threads.for_each(|want| wanted.add(want));
-        queue.tasks.values().for_each(|task| wanted.add(&task.want));
+        let threads = queue.threads.iter().filter_map(|t| t.condition.as_ref());
+        threads.for_each(|condition| wanted.add(condition));
+        queue
+            .tickets
+            .values()
+            .for_each(|ticket| wanted.add(&ticket.condition));
         wanted
     }
 
     #[test]
-    fn what_is_wanted_is_what_those_in_the_queue_want() {
+    fn the_totals_match_the_waiters_in_the_queue() {
         let queue = CommitQueue::new(Wakers::inline());
         let waker = Waker::noop();
         // The highest synced seqno.
         let synced = Cell::new(0);
-        let is_settled = |want: &WaitCondition| match want {
+        let is_settled = |condition: &WaitCondition| match condition {
             WaitCondition::Durable { seqno, .. } => seqno.get() <= synced.get(),
             WaitCondition::Room { .. } => false,
         };
-        let wants = [
+        let conditions = [
             durable(1, Durability::Synced),
             durable(2, Durability::Logged),
             durable(3, Durability::Synced),
@@ -407,9 +412,9 @@ mod tests {
             assert_eq!(queue.1.is_sync_awaited(), syncs > 0);
         };
         assert!(matches!(queue.join(None, is_settled), JoinOutcome::Leads));
-        for (id, want) in (0..).zip(&wants) {
-            assert!(queue.register(id, want, waker, is_settled));
-            assert!(queue.register(id, want, waker, is_settled), "again");
+        for (id, condition) in (0..).zip(&conditions) {
+            assert!(queue.register(id, condition, waker, is_settled));
+            assert!(queue.register(id, condition, waker, is_settled), "again");
         }
         check(2, 0);
         let rooms =
@@ -430,7 +435,10 @@ mod tests {
         queue.resign(is_settled).wake();
         assert!(first.was_handed_lead(), "the first to arrive leads next");
         check(1, 30);
-        assert!(!queue.register(0, &wants[0], waker, is_settled), "settled");
+        assert!(
+            !queue.register(0, &conditions[0], waker, is_settled),
+            "settled"
+        );
         queue.unregister(2);
         queue.unregister(2);
         check(0, 30);
@@ -439,7 +447,7 @@ mod tests {
         check(0, 0);
         synced.set(2);
         queue.resign(is_settled).wake();
-        assert_eq!(queue.queue.lock().tasks.len(), 0);
+        assert_eq!(queue.queue.lock().tickets.len(), 0);
         assert!(matches!(queue.join(None, is_settled), JoinOutcome::Leads));
     }
 }

@@ -1,20 +1,20 @@
 //! Freeing memory.
 //!
-//! Recovery starts above the high mark and continues down to the low mark. It also frees as much as
-//! a waiter for room needs. It first frees checkpoints that are on disk and that every stream has
-//! read. If that is not enough, it drops the stream cursor that lags most (in bytes, over all
-//! vBuckets), one at a time. The stream of a dropped cursor continues from disk. The persistence
-//! cursor is never dropped. Nor is a stream cursor that has read at least as far as the persistence
-//! cursor, since dropping it would free nothing.
+//! Recovery starts above the high mark and continues down to the low mark. If a writer waits for
+//! room, recovery also frees as much as that writer needs. It first frees checkpoints that are on
+//! disk and that every stream has read. If that is not enough, it drops the stream cursor that lags
+//! most (in bytes, over all vBuckets), one at a time. The stream of a dropped cursor continues from
+//! disk. The persistence cursor is never dropped. Nor is a stream cursor that has read at least as
+//! far as the persistence cursor, since dropping it would free nothing.
 //!
 //! # Protocol
 //! The leader recovers memory in turns. A turn frees at most [`TURN_CHANGES`] changes, or one
 //! checkpoint, because every writer waits meanwhile. The progress is kept for the next turn, which
 //! the flusher is asked to run. A writer that waits for room leads turns of its own.
 //!
-//! Each turn first visits all vBuckets for checkpoints that every stream has read, since streams
-//! have read on since the previous turn. The lagging cursors are listed once. After that, dropping
-//! a cursor costs only one visit to its own vBucket. The list may be outdated: before a cursor is
+//! Each turn first visits all vBuckets for checkpoints that every stream has read, because streams
+//! go on reading between two turns. The lagging cursors are listed once. After that, dropping a
+//! cursor costs only one visit to its own vBucket. The list may be outdated: before a cursor is
 //! dropped its lag is read again, and a cursor that has read on is put back into the list with its
 //! new lag. A list from an earlier turn is made again when it is used up.
 
@@ -66,7 +66,7 @@ impl Default for RecoveryProgress {
     }
 }
 
-/// What a turn may still do.
+/// The changes and cursors that a turn may still free and drop.
 struct RecoveryTurn {
     changes: usize,
     cursors: usize,
@@ -134,8 +134,8 @@ impl MemoryRecovery {
         has_progressed
     }
 
-    /// Frees all memory that every stream has read; with `drops_cursors` also what they have not.
-    /// For tests.
+    /// Frees all persisted checkpoints that every stream has read. With `drops_cursors`, drops the
+    /// cursors of the other streams and frees the rest too. For tests.
     #[cfg(feature = "testing")]
     pub(crate) fn forget(&self, lead: &mut Lead<'_>, drops_cursors: bool) {
         let mut turn = RecoveryTurn {
@@ -155,7 +155,7 @@ impl MemoryRecovery {
         target: u64,
     ) -> bool {
         let is_over = |turn: &RecoveryTurn| self.memory.used() <= target || turn.changes == 0;
-        self.free_read(lead, progress, turn, target);
+        self.free_fully_read(lead, progress, turn, target);
         let mut is_listed = false;
         while !is_over(turn) {
             let Some((bytes, id)) = progress.lagging.pop() else {
@@ -173,14 +173,14 @@ impl MemoryRecovery {
             }
             let vb = self.vbs.at(id);
             self.drop_lowest(vb, progress, turn, bytes);
-            while !is_over(turn) && self.free_one(lead, vb, turn) {}
+            while !is_over(turn) && self.free_oldest_of(lead, vb, turn) {}
         }
         self.memory.used() <= target
     }
 
     /// Frees checkpoints that every stream has read, one per vBucket and round, so that memory is
     /// not taken from one vBucket only.
-    fn free_read(
+    fn free_fully_read(
         &self,
         lead: &mut Lead<'_>,
         progress: &mut RecoveryProgress,
@@ -192,7 +192,7 @@ impl MemoryRecovery {
         while misses < count && self.memory.used() > target && turn.changes > 0 {
             let vb = self.vbs.at(progress.next);
             progress.next = self.vbs.after(progress.next);
-            if self.free_one(lead, vb, turn) {
+            if self.free_oldest_of(lead, vb, turn) {
                 misses = 0;
             } else {
                 misses += 1;
@@ -201,7 +201,7 @@ impl MemoryRecovery {
     }
 
     /// Frees the oldest checkpoint of a vBucket. Returns false if it may not be freed.
-    fn free_one(&self, lead: &mut Lead<'_>, vb: &Vb, turn: &mut RecoveryTurn) -> bool {
+    fn free_oldest_of(&self, lead: &mut Lead<'_>, vb: &Vb, turn: &mut RecoveryTurn) -> bool {
         let mut inner = vb.cell.lock();
         let Some(sealed) = inner.checkpoints.free_oldest() else {
             return false;
@@ -226,9 +226,9 @@ impl MemoryRecovery {
         }
     }
 
-    /// Drops the cursor that lags most in a vBucket, if its lag is still at least `listed` or that
-    /// of every other vBucket. Puts the vBucket back into the list if it has another cursor to
-    /// drop.
+    /// Drops the cursor that lags most in a vBucket, unless it has read on so far that another
+    /// vBucket's cursor lags more. `listed` is its lag when it was listed. Puts the vBucket back
+    /// into the list if it still has a cursor that may be dropped.
     fn drop_lowest(
         &self,
         vb: &Vb,

@@ -1,15 +1,15 @@
-//! What happens to a document that is replaced.
+//! What happens to a replaced document: the flush deletes or keeps it.
 
 use crate::error::Result;
 use crate::storage::RecordBatch;
 use vbstore_core::{Seqno, VbId};
 
-/// What may still need the previous document of a key once the batch that replaces it is written.
-/// The leader determines it when it begins to build the batch.
+/// The readers that may still need a key's previous document after the batch that replaces it is
+/// written. Determined by the leader when it begins to build the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PreviousNeededBy {
-    /// Nothing: streams do not read changes that a newer change has replaced.
-    Nobody,
+    /// No reader needs it: streams do not read changes that a newer change has replaced.
+    Nothing,
 }
 
 /// Deletes or keeps the document at `previous`, which `by` replaces in the same batch. This is the
@@ -29,6 +29,6 @@ pub(super) fn retire_previous(
         "seqno {by} of {vb} cannot replace seqno {previous}"
     );
     match needed_by {
-        PreviousNeededBy::Nobody => batch.delete_document(vb, previous),
+        PreviousNeededBy::Nothing => batch.delete_document(vb, previous),
     }
 }

@@ -1,5 +1,5 @@
-//! What the leader keeps from one flush to the next: which vBuckets are unsynced, and how long the
-//! log has grown.
+//! The leader's records from one flush to the next: the unsynced vBuckets, and the bytes written to
+//! the log.
 
 use crate::vbuckets::Vb;
 use std::collections::BTreeMap;
@@ -9,7 +9,8 @@ use vbstore_core::lock_order::LockRank;
 use vbstore_core::sync::Mutex;
 use vbstore_core::{Seqno, VbId};
 
-/// Changed by the leader only. Any thread may read it.
+/// Records which vBuckets are unsynced and how many bytes were logged. Changed by the leader only.
+/// Any thread may read it.
 pub(crate) struct SyncLedger(Mutex<LedgerState>);
 
 #[derive(Default)]
@@ -34,21 +35,21 @@ impl SyncLedger {
         Self(Mutex::new(LockRank::Leaf, LedgerState::default()))
     }
 
-    /// Notes that a batch of `bytes` bytes changed these vBuckets. Returns whether it is the only
-    /// unsynced batch.
+    /// Notes that a batch of `bytes` bytes changed these vBuckets. Returns true if everything
+    /// before this batch is synced.
     pub(super) fn note_written<'a>(
         &self,
         vbs: impl Iterator<Item = &'a Arc<Vb>>,
         bytes: u64,
         now: Duration,
     ) -> bool {
-        let mut entries = self.0.lock();
-        let position = entries.log_position;
-        entries.log_position += bytes;
-        let is_first_unsynced = entries.unsynced_since.is_none();
-        entries.unsynced_since.get_or_insert(now);
+        let mut state = self.0.lock();
+        let position = state.log_position;
+        state.log_position += bytes;
+        let is_first_unsynced = state.unsynced_since.is_none();
+        state.unsynced_since.get_or_insert(now);
         for vb in vbs {
-            entries.unsynced.insert(vb.id(), Arc::clone(vb));
+            state.unsynced.insert(vb.id(), Arc::clone(vb));
             vb.note_logged(position);
         }
         is_first_unsynced
@@ -57,15 +58,15 @@ impl SyncLedger {
     /// Takes the list of unsynced vBuckets. Called when a sync that covers all of them has
     /// succeeded.
     pub(super) fn take_unsynced(&self) -> BTreeMap<VbId, Arc<Vb>> {
-        let mut entries = self.0.lock();
-        entries.unsynced_since = None;
-        std::mem::take(&mut entries.unsynced)
+        let mut state = self.0.lock();
+        state.unsynced_since = None;
+        std::mem::take(&mut state.unsynced)
     }
 
     /// Returns each unsynced vBucket with its persisted seqno.
-    pub(super) fn note_unsynced(&self) -> Vec<PersistedVb> {
-        let entries = self.0.lock();
-        let noted = entries.unsynced.values().map(|vb| PersistedVb {
+    pub(super) fn unsynced_vbs(&self) -> Vec<PersistedVb> {
+        let state = self.0.lock();
+        let noted = state.unsynced.values().map(|vb| PersistedVb {
             vb: Arc::clone(vb),
             generation: vb.cell.generation(),
             persisted: vb.cell.persisted(),
@@ -73,15 +74,15 @@ impl SyncLedger {
         noted.collect()
     }
 
-    /// Removes these vBuckets from the list of unsynced ones. What is unsynced after that was
-    /// written after `noted_at`.
+    /// Removes these vBuckets from the list of unsynced ones. The sync covered all batches that
+    /// were written before `noted_at`, so the oldest unsynced batch is newer than that.
     pub(super) fn note_synced(&self, vbs: &[VbId], noted_at: Duration) {
-        let mut entries = self.0.lock();
+        let mut state = self.0.lock();
         for vb in vbs {
-            entries.unsynced.remove(vb);
+            state.unsynced.remove(vb);
         }
-        entries.unsynced_since = match entries.unsynced_since {
-            Some(since) if !entries.unsynced.is_empty() => Some(since.max(noted_at)),
+        state.unsynced_since = match state.unsynced_since {
+            Some(since) if !state.unsynced.is_empty() => Some(since.max(noted_at)),
             _ => None,
         };
     }

@@ -51,14 +51,14 @@ impl Syncs {
     pub(super) fn record(&self, _: &Lead<'_>, sequence: u64) -> Result<()> {
         self.failpoints.pass(place::FLUSH_WITNESS)?;
         self.witness.lock().record(sequence, 0)?;
-        // Its own task syncs the witness once a second: a power cut loses at most the last second
-        // of it.
+        // A background task syncs the witness file once a second, so a power cut loses at most the
+        // records of the last second.
         self.signals.witness.wake();
         Ok(())
     }
 
-    /// Publishes everything persisted as synced. That holds because only the leader persists, and
-    /// it has just synced.
+    /// Publishes everything persisted as synced. The caller has just synced, and no other thread
+    /// persists changes while it leads.
     pub(super) fn publish_all(&self, lead: &mut Lead<'_>) {
         for vb in self.ledger.take_unsynced().values() {
             lead.wake_after(vb.cell.publish_synced());

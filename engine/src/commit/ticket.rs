@@ -17,15 +17,15 @@ use std::time::Duration;
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// A write that has its seqno and waits to become durable. Dropping the ticket does not cancel the
-/// write. It is also a `Future`, and needs no runtime.
+/// write. A ticket is also a `Future`, which works in any async runtime.
 ///
 /// A ticket that fails with [`crate::Error::DiskFull`] has no final outcome: the write stays in
 /// memory. Once the disk has space again the same ticket may be waited for again.
-#[must_use = "a ticket says when the write is as durable as asked"]
+#[must_use = "wait for the ticket to learn when the write is durable"]
 pub struct Ticket {
     committer: Arc<Committer>,
     demand: Arc<Demand>,
-    want: WaitCondition,
+    condition: WaitCondition,
     written: WriteReceipt,
     /// The number under which its waker is registered, if it ever was.
     id: Option<u64>,
@@ -34,7 +34,7 @@ pub struct Ticket {
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
-            .field("want", &self.want)
+            .field("condition", &self.condition)
             .field("written", &self.written)
             .finish_non_exhaustive()
     }
@@ -46,10 +46,10 @@ impl Ticket {
     pub(crate) fn new(
         committer: Arc<Committer>,
         demand: Arc<Demand>,
-        want: WaitCondition,
+        condition: WaitCondition,
         written: WriteReceipt,
     ) -> Self {
-        let level = match &want {
+        let level = match &condition {
             WaitCondition::Durable { level, .. } => *level,
             WaitCondition::Room { .. } => Durability::Memory,
         };
@@ -59,7 +59,7 @@ impl Ticket {
         Self {
             committer,
             demand,
-            want,
+            condition,
             written,
             id: None,
         }
@@ -80,7 +80,9 @@ impl Ticket {
     /// [`crate::Error::Closed`]: the outcome is unknown. [`crate::Error::VbGone`]: the vBucket was
     /// deleted.
     pub fn wait(&self) -> Result<WriteReceipt> {
-        self.committer.wait(&self.want, None).map(|()| self.written)
+        self.committer
+            .wait(&self.condition, None)
+            .map(|()| self.written)
     }
 
     /// Like [`Self::wait`], for at most `timeout`. If this call leads a flush, it finishes that
@@ -91,7 +93,7 @@ impl Ticket {
     /// been made, and the ticket may be waited for again.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<WriteReceipt> {
         self.committer
-            .wait(&self.want, Some(timeout))
+            .wait(&self.condition, Some(timeout))
             .map(|()| self.written)
     }
 
@@ -99,7 +101,7 @@ impl Ticket {
     #[must_use]
     pub fn poll(&self) -> Option<Result<WriteReceipt>> {
         self.committer
-            .poll(&self.want)
+            .poll(&self.condition)
             .map(|outcome| outcome.map(|()| self.written))
     }
 }
@@ -117,7 +119,10 @@ impl Future for Ticket {
         let id = *this
             .id
             .get_or_insert_with(|| NEXT_ID.fetch_add(1, Ordering::Relaxed));
-        if this.committer.register(id, &this.want, context.waker()) {
+        if this
+            .committer
+            .register(id, &this.condition, context.waker())
+        {
             this.demand.flush();
             return Poll::Pending;
         }
@@ -127,8 +132,8 @@ impl Future for Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // Remove the waker, if it is still in the queue: its future no longer exists. In a forked
-        // process the queue may be locked forever.
+        // Removes the ticket's waker from the queue, because its future no longer exists. Not in a
+        // forked process, where the queue may be locked forever.
         if let Some(id) = self.id.filter(|_| !self.committer.is_in_other_process()) {
             self.committer.unregister(id);
         }

@@ -31,7 +31,7 @@ impl WaitCondition {
         )
     }
 
-    /// Returns the room that is wanted, in bytes; 0 if none is.
+    /// Returns the bytes of room to wait for; 0 for another condition.
     pub(super) fn room(&self) -> u64 {
         match self {
             Self::Room { bytes } => *bytes,
@@ -50,7 +50,7 @@ impl WaitCondition {
                 wanted: *level,
             },
             Self::Room { .. } => Error::Busy {
-                what: "memory quota",
+                what: "no room in memory_quota",
             },
         }
     }
