@@ -11,7 +11,7 @@
 //! - code that the close itself runs, such as a waker in an engine without threads. That close is
 //!   running already.
 //!
-//! Both get [`Error::Busy`], and the store is closed without them.
+//! Both get [`Error::Busy`] at once. The running close, or the deferred one, then closes the store.
 
 use crate::engine_thread;
 use crate::error::{Error, Result};
@@ -28,8 +28,8 @@ use std::thread::{JoinHandle, ThreadId};
 use vbstore_core::VbId;
 use vbstore_core::lock_order::assert_none_held;
 
-/// The number of vBuckets moved to files between two checks of the time-out.
-const VBUCKETS_AT_ONCE: usize = 16;
+/// The number of vBuckets whose memtables are flushed between two checks of the time-out.
+const VBUCKETS_PER_FLUSH: usize = 16;
 
 /// Closes one engine, once.
 pub(crate) struct EngineCloser {
@@ -49,14 +49,14 @@ enum CloseState {
 /// The close that is running. Sets the outcome when dropped, also after a panic, so that no caller
 /// waits forever.
 struct RunningClose<'a> {
-    closing: &'a EngineCloser,
+    closer: &'a EngineCloser,
     outcome: Result<()>,
 }
 
 impl Drop for RunningClose<'_> {
     fn drop(&mut self) {
-        *self.closing.state.lock() = CloseState::Done(self.outcome.clone());
-        self.closing.changed.notify_all();
+        *self.closer.state.lock() = CloseState::Done(self.outcome.clone());
+        self.closer.changed.notify_all();
     }
 }
 
@@ -83,7 +83,7 @@ impl EngineCloser {
     /// The error of the last flush; [`Error::Busy`] for the two callers that cannot wait;
     /// [`Error::Forked`].
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
-        if !engine_thread::is_engine_thread() {
+        if !engine_thread::is_in_step() {
             assert_none_held();
         }
         self.services.gate.opener().check_id()?;
@@ -94,14 +94,15 @@ impl EngineCloser {
                 CloseState::Done(outcome) => return outcome.clone(),
                 CloseState::Running(by) if *by == me => {
                     return Err(Error::Busy {
-                        what: "the engine is being closed, and its close runs this code",
+                        what: "the engine is being closed, and the close itself called this code",
                     });
                 }
-                CloseState::Open | CloseState::Running(_) if engine_thread::is_engine_thread() => {
+                CloseState::Open | CloseState::Running(_) if engine_thread::is_in_step() => {
                     drop(state);
                     self.defer();
                     return Err(Error::Busy {
-                        what: "a thread of the engine runs this code, and closes the engine later",
+                        what: "this code runs on a thread of the engine, which closes the engine after its \
+                               current step",
                     });
                 }
                 CloseState::Running(_) => self.changed.wait(&mut state),
@@ -117,15 +118,15 @@ impl EngineCloser {
     /// begun by then.
     fn defer(self: &Arc<Self>) {
         self.services.gate.begin_closing();
-        let closing = Arc::clone(self);
+        let closer = Arc::clone(self);
         engine_thread::defer(Box::new(move || {
-            let mut state = closing.state.lock();
+            let mut state = closer.state.lock();
             if !matches!(*state, CloseState::Open) {
                 return;
             }
             *state = CloseState::Running(std::thread::current().id());
             drop(state);
-            if let Err(error) = closing.run() {
+            if let Err(error) = closer.run() {
                 tracing::error!(%error, "the store was not closed cleanly");
             }
         }));
@@ -139,10 +140,10 @@ impl EngineCloser {
 
     /// Runs the close on this thread. The caller has set the state to `Running`.
     fn run(&self) -> Result<()> {
-        // The outcome until the close has one of its own: the guard reports it if the close panics.
+        // If the close panics, the guard reports this as the outcome.
         let panicked = Error::failed("the close panicked");
         let mut running = RunningClose {
-            closing: self,
+            closer: self,
             outcome: Err(panicked),
         };
         running.outcome = self.stop_and_close();
@@ -154,17 +155,17 @@ impl EngineCloser {
         services.gate.begin_closing();
         self.samples.unregister();
         // Streams that wait wake up, find the engine closing, and end.
-        services.health.all_streams().run();
+        services.health.all_stream_wakes().run();
         // ORDER: the threads are stopped before the last flush, so that nothing runs beside it; see
         // `tasks`.
         services.signals.stop_all();
         let me = std::thread::current().id();
-        // The lock is not held while threads are joined: a fork made meanwhile takes it in
-        // `leak_threads`.
+        // Releases the lock before the threads are joined. A process forked meanwhile would find it
+        // locked, and would block in `leak_threads`.
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            // This may itself be a background thread that closes the engine after its step. It ends
-            // right after.
+            // This thread may be one of them: a background thread that closes the engine after its
+            // step. It cannot join itself, and ends right after the close.
             if thread.thread().id() != me && thread.join().is_err() {
                 services.health.fail("a background thread panicked").run();
             }
@@ -188,8 +189,9 @@ impl EngineCloser {
         });
         #[cfg(debug_assertions)]
         self.check_memory();
-        services.committer.close();
-        // Wakes the threads that wait for a durability that will not be reached any more.
+        services.committer.mark_closed();
+        // Wakes the threads that still wait for durability. Their changes will not become durable
+        // any more.
         let rechecked = services.committer.recheck_waiters();
 
         // Waits for running reads. After this the close alone uses the storage.
@@ -201,9 +203,9 @@ impl EngineCloser {
         flushed.and(rechecked).and(closed)
     }
 
-    /// Checks that the memory counted for checkpoints is the memory that they have. Nothing changes
-    /// either any more: every operation has left, and the last flush is done. Only a late write may
-    /// still reserve memory until the gate refuses it; while one does, nothing is checked.
+    /// Checks that the memory counted for checkpoints is what the checkpoints hold. Both are final:
+    /// every operation has left the gate, and the last flush is done. Only a late write may still
+    /// reserve memory until the gate refuses it. If one does, the check is skipped.
     #[cfg(debug_assertions)]
     fn check_memory(&self) {
         let memory = |vb: &Arc<Vb>| vb.cell.lock().checkpoints.memory();
@@ -225,11 +227,11 @@ impl EngineCloser {
             tracing::info!("the read-only store is closed");
             return Ok(());
         }
-        let moved = if is_flushed {
+        let memtables_flushed = if is_flushed {
             services
                 .store_dir
                 .check()
-                .and_then(|()| self.move_to_files(&storage))
+                .and_then(|()| self.flush_memtables(&storage))
         } else {
             Ok(())
         };
@@ -240,9 +242,9 @@ impl EngineCloser {
             // Not recorded as a clean close: the next open recovers from the log.
             return Ok(());
         }
-        // Returned only now, so that RocksDB is closed in any case.
-        moved?;
-        // Checked again: the directory may have been replaced since `move_to_files` began.
+        // An error of the flush is returned only now, so that RocksDB is closed in any case.
+        memtables_flushed?;
+        // Checked again: the directory may have been replaced since `flush_memtables` began.
         services.store_dir.check()?;
         // ORDER: the digest is taken after RocksDB has closed its files, and is synced before the
         // lock is released.
@@ -257,9 +259,9 @@ impl EngineCloser {
         Ok(())
     }
 
-    /// Moves RocksDB's memory to files until the time-out. The rest stays in RocksDB's log, from
-    /// which the next open recovers it.
-    fn move_to_files(&self, storage: &Storage) -> Result<()> {
+    /// Flushes RocksDB's memtables to files until the time-out. The data of the others stays in
+    /// RocksDB's log, from which the next open recovers it.
+    fn flush_memtables(&self, storage: &Storage) -> Result<()> {
         let services = &self.services;
         let deadline = services
             .clock
@@ -268,17 +270,17 @@ impl EngineCloser {
         let in_memory: Vec<VbId> = services
             .vbs
             .iter()
-            .filter(|vb| vb.logged_since().is_some())
+            .filter(|vb| vb.oldest_log_position().is_some())
             .map(|vb| vb.id())
             .collect();
-        for some in in_memory.chunks(VBUCKETS_AT_ONCE) {
+        for chunk in in_memory.chunks(VBUCKETS_PER_FLUSH) {
             if services.clock.monotonic() >= deadline {
                 tracing::warn!(
-                    "close_timeout is over: the next open recovers the rest from the log"
+                    "close_timeout has passed: the next open recovers the rest from the log"
                 );
                 return Ok(());
             }
-            storage.rocks_flush(some.iter().copied())?;
+            storage.rocks_flush(chunk.iter().copied())?;
         }
         storage.rocks_flush_records()
     }

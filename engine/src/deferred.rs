@@ -1,8 +1,8 @@
 //! Work that is deferred until a thread holds no lock: calling wakers and freeing changes.
 //!
 //! A waker may take locks of its own and of the engine. Freeing changes runs no code of the
-//! program. But a checkpoint has thousands of changes, and no other thread should wait for that
-//! under a lock or for the lead.
+//! program, but a checkpoint has thousands of changes. Freeing them under a lock or in the lead
+//! would make other threads wait.
 
 use crate::wakers::Wakers;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl DeferredWork {
     }
 
     /// Adds the change that a newer one has replaced, if any.
-    pub(crate) fn replace(&mut self, replaced: Option<Arc<Item>>) {
+    pub(crate) fn free_replaced(&mut self, replaced: Option<Arc<Item>>) {
         self.replaced.extend(replaced);
     }
 

@@ -3,9 +3,9 @@
 //! A close joins the engine's threads. A thread of the engine must not run a close in the middle of
 //! a step, because the close would wait for that very thread. But program code may run there and
 //! close the engine or drop its last handle: a `tracing` subscriber, for example one that shuts
-//! down after an error. (Wakers run on another thread, and values are copied, so their destructors
-//! do not run there.) What must not run inside the step is deferred until the step is over. The
-//! thread holds no lock then.
+//! down after an error. (Other code of the program does not run there: wakers run on another
+//! thread, and the engine copies values, so their destructors run in the caller.) So a close that
+//! begins in a step is deferred until the step is over, when the thread holds no lock.
 
 use std::cell::{Cell, RefCell};
 
@@ -13,28 +13,28 @@ type DeferredCall = Box<dyn FnOnce()>;
 
 thread_local! {
     static IS_IN_STEP: Cell<bool> = const { Cell::new(false) };
-    static PUT_OFF: RefCell<Vec<DeferredCall>> = const { RefCell::new(Vec::new()) };
+    static DEFERRED: RefCell<Vec<DeferredCall>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs one step of a background task on its thread, and then the work that was deferred meanwhile.
 pub(crate) fn step<R>(step: impl FnOnce() -> R) -> R {
     IS_IN_STEP.set(true);
     let result = step();
-    // Before the deferred work, which may be a close: a close refuses to run in a step.
+    // Cleared before the deferred work, which may be a close: a close refuses to run in a step.
     IS_IN_STEP.set(false);
-    for work in PUT_OFF.take() {
+    for work in DEFERRED.take() {
         work();
     }
     result
 }
 
 /// Returns whether this thread is in the middle of a step of a background task.
-pub(crate) fn is_engine_thread() -> bool {
+pub(crate) fn is_in_step() -> bool {
     IS_IN_STEP.get()
 }
 
 /// Defers work until the current step of this thread is over. Must be called in a step.
 pub(crate) fn defer(work: DeferredCall) {
-    debug_assert!(is_engine_thread(), "work deferred outside a step");
-    PUT_OFF.with_borrow_mut(|defer| defer.push(work));
+    debug_assert!(is_in_step(), "work deferred outside a step");
+    DEFERRED.with_borrow_mut(|defer| defer.push(work));
 }

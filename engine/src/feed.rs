@@ -46,8 +46,8 @@ pub struct CursorGuard {
     opener: OpenerProcess,
 }
 
-/// Registers a stream with its vBucket as a reader, until it is dropped. It keeps neither the
-/// engine nor the stream alive. Dropping it takes the vBucket's lock.
+/// Keeps a stream registered as a reader of its vBucket. Keeps neither the engine nor the stream
+/// alive. Dropping it unregisters the stream, and takes the vBucket's lock.
 #[derive(Debug)]
 pub struct ReaderGuard {
     guard: vbstore_core::ReaderRegistration,
@@ -65,7 +65,7 @@ pub struct StreamStart {
     pub cursor: Option<CursorGuard>,
 }
 
-/// The answer to a request for a stream.
+/// The decision about a request for a stream.
 #[derive(Debug)]
 pub enum StreamAdmission {
     /// The stream may continue.
@@ -75,7 +75,7 @@ pub enum StreamAdmission {
         /// Keeps the stream registered as a reader of the vBucket.
         reader: ReaderGuard,
     },
-    /// The consumer must roll back first, as the answer says.
+    /// The consumer must first roll back. The decision says how far, and why.
     Rollback(ResumeDecision),
 }
 
@@ -84,7 +84,7 @@ pub enum StreamAdmission {
 pub enum FeedRead {
     /// Changes with the end of their snapshot, and the branch that they belong to.
     Changes(MemoryRead, VbUuid),
-    /// There is nothing new of the durability asked for.
+    /// There is no new change of the requested visibility.
     CaughtUp,
     /// The cursor was dropped to free memory: the stream must read the disk.
     Dropped,
@@ -92,23 +92,24 @@ pub enum FeedRead {
 
 impl Drop for CursorGuard {
     fn drop(&mut self) {
-        // In a fork the vBucket's lock may have been held at the fork, and then stays locked.
-        if !self.opener.is_other() {
+        // In a forked process the vBucket's lock stays locked forever if another thread held it at
+        // the fork.
+        if !self.opener.is_fork() {
             self.vb.cell.leave(self.id);
         }
     }
 }
 
 impl ReaderGuard {
-    /// Takes a reader that was registered by this process.
+    /// Takes over a registration that this process has made.
     #[cfg(feature = "testing")]
     pub(crate) fn new(guard: vbstore_core::ReaderRegistration) -> Result<Self> {
-        let opener = OpenerProcess::this()?;
+        let opener = OpenerProcess::current()?;
         Ok(Self { guard, opener })
     }
 
-    /// Returns where the consumer records the seqno that it has taken. Keeping the `Arc` does not
-    /// keep the stream registered.
+    /// Returns the reader, in which the consumer records the seqno up to which it has taken
+    /// changes. Keeping the `Arc` does not keep the stream registered.
     #[must_use]
     pub fn reader(&self) -> &Arc<Reader> {
         self.guard.reader()
@@ -117,8 +118,9 @@ impl ReaderGuard {
 
 impl Drop for ReaderGuard {
     fn drop(&mut self) {
-        if self.opener.is_other() {
-            // As above: unregistering takes the lock.
+        if self.opener.is_fork() {
+            // Unregistering takes the vBucket's lock, which may be locked forever here; see
+            // `CursorGuard`.
             self.guard.leave_registered();
         }
     }
@@ -146,13 +148,13 @@ impl Engine {
         })
     }
 
-    /// Reads slices for streams, one for each of `asks`, through one db snapshot. The db snapshot
-    /// is opened by this call and released before it returns.
+    /// Reads slices for streams, one for each of `requests`, through one db snapshot. The db
+    /// snapshot is opened by this call and released before it returns.
     ///
-    /// All slices share the budget. Its time begins when the db snapshot is open. Only the first
-    /// item of the first slice may exceed it. The next slice is read only if all slices so far have
-    /// reached the end of their vBuckets, so the result may be shorter than `asks`. It has at least
-    /// one entry unless `asks` is empty.
+    /// All slices share the budget, whose time begins when the db snapshot is open. Only the first
+    /// item of the first slice may exceed the budget. The next slice is read only if all slices so
+    /// far have reached the end of their vBuckets, so the result may be shorter than `requests`. It
+    /// has at least one entry unless `requests` is empty.
     ///
     /// An entry is an error if reading that slice failed or panicked ([`Error::StreamPanicked`]),
     /// or if its vBucket was deleted meanwhile ([`Error::VbGone`]). The other entries are not
@@ -161,17 +163,23 @@ impl Engine {
     /// # Errors
     /// [`Error::Invalid`] for a vBucket that the store does not have, or a budget out of bounds;
     /// [`Error::Closed`].
-    pub fn scan(&self, asks: &[SliceRequest], budget: SliceBudget) -> Result<Vec<Result<Slice>>> {
+    pub fn scan(
+        &self,
+        requests: &[SliceRequest],
+        budget: SliceBudget,
+    ) -> Result<Vec<Result<Slice>>> {
         let services = self.services();
         budget.validate()?;
-        asks.iter()
-            .try_for_each(|ask| services.vbs.get(ask.vb).map(drop))?;
+        requests
+            .iter()
+            .try_for_each(|request| services.vbs.get(request.vb).map(drop))?;
         services
             .slices
-            .read_many(DbSnapshotHolder::Backfill, asks, budget)
+            .read_many(DbSnapshotHolder::Backfill, requests, budget)
     }
 
-    /// Returns what calls the program's wakers. Called by the crate `vbstore-backfill`.
+    /// Returns the queue through which the program's wakers are called. Called by the crate
+    /// `vbstore-backfill`.
     #[must_use]
     pub fn wakers(&self) -> Wakers {
         self.services().wakers.clone()
@@ -221,9 +229,9 @@ impl Feed {
         self.vb.id()
     }
 
-    /// Answers a request for a stream of the consumer that `activity` belongs to. If the stream may
-    /// continue, this registers it as a reader, and gives it a cursor if memory has everything from
-    /// its start. Takes the vBucket's lock.
+    /// Decides whether a stream may continue from the position in `request`. `activity` is that of
+    /// the stream's consumer. If the stream may continue, it is registered as a reader. It also
+    /// gets a cursor if memory has all changes from its start on. Takes the vBucket's lock.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the name of a field that contradicts the others; [`Error::ReadOnly`]
@@ -237,7 +245,8 @@ impl Feed {
     ) -> Result<StreamAdmission> {
         drop(self.services().gate.acquire()?);
         if self.services().has_branches_to_begin {
-            // The positions of the original cannot be told from this store's own until then.
+            // Until then, a position in the original looks like a position in this store, although
+            // the two may have different changes.
             let refused =
                 "a stream of a copied store, whose vBuckets must begin new branches first,";
             return Err(Error::ReadOnly { refused });
@@ -255,9 +264,9 @@ impl Feed {
         })
     }
 
-    /// Answers a stream that resumes from the position its consumer has taken, after its buffers
-    /// were dropped. The inner error is the answer that the consumer must roll back. The stream
-    /// stays registered as a reader, and is not registered again.
+    /// Decides how a stream continues after its buffers were dropped. `position` is what its
+    /// consumer has taken. The inner error means that the consumer must roll back. The stream stays
+    /// registered as a reader, and is not registered again.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -284,7 +293,8 @@ impl Feed {
     }
 
     /// Keeps the changes that are not yet persisted in memory, until the guard is dropped or memory
-    /// runs short. A stream calls this before it reads the disk, so that it can join memory after.
+    /// runs short. A stream calls this before it reads the disk, so that it can continue from
+    /// memory afterwards.
     ///
     /// # Errors
     /// [`Error::VbGone`].
@@ -324,7 +334,7 @@ impl Feed {
 
     /// Calls `waker` once changes above `above` have the given visibility, or once the stream must
     /// check its state for another reason: a deletion, a failure, or the close. Returns false if
-    /// that is the case already; the watch may be registered then all the same.
+    /// one of these holds already. Even then the watch may have been registered.
     #[must_use]
     pub fn watch(
         &self,
@@ -388,7 +398,7 @@ impl Feed {
         self.services().failpoints.pass(place)
     }
 
-    /// Asks the syncer to sync soon what is persisted. Does not block.
+    /// Asks the syncer to sync soon everything that is persisted. Does not block.
     pub fn demand_sync(&self) {
         self.services().demand.sync();
     }

@@ -78,8 +78,8 @@ impl Gate {
     /// [`Error::Closed`] once the close has taken the storage.
     pub(crate) fn acquire_while_closing(&self) -> Result<StorageGuard<'_>> {
         let held = RankGuard::take(LockRank::Gate);
-        // A recursive read: an operation may borrow twice, and a close that waits for the write
-        // side between the two must not deadlock with it.
+        // A recursive read lock, because an operation may acquire the storage twice. If a close
+        // waits for the write lock between the two, a plain read lock would deadlock.
         let storage = RwLockReadGuard::try_map(self.storage.read_recursive(), Option::as_ref)
             .map_err(|_| Error::Closed)?;
         Ok(StorageGuard {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(crate) struct EngineHandle {
     pub(crate) services: Arc<Services>,
     pub(crate) samples: Arc<MetricSources>,
-    closing: Arc<EngineCloser>,
+    closer: Arc<EngineCloser>,
 }
 
 impl EngineHandle {
@@ -28,24 +28,24 @@ impl EngineHandle {
     ) -> Result<Arc<Self>> {
         let services = Arc::new(services);
         let samples = Arc::new(MetricSources::new(&services, registrations));
-        let closing = Arc::new(EngineCloser::new(
+        let closer = Arc::new(EngineCloser::new(
             Arc::clone(&services),
             Arc::clone(&samples),
         ));
         let handle = Arc::new(Self {
             services,
             samples,
-            closing,
+            closer,
         });
         if with_threads && !handle.services.health.is_read_only() {
-            tasks::start(&handle.services, |thread| handle.closing.add_thread(thread))
+            tasks::start(&handle.services, |thread| handle.closer.add_thread(thread))
                 .map_err(|e| Error::io("start a background thread", e))?;
         }
         Ok(handle)
     }
 
     pub(crate) fn close(&self) -> Result<()> {
-        self.closing.close()
+        self.closer.close()
     }
 }
 
@@ -55,11 +55,11 @@ impl Drop for EngineHandle {
             // This is a fork, and the store belongs to the parent: nothing is closed, unlocked or
             // deleted here. Leaked, because dropping the samples would take the registry's lock,
             // which a scrape may have held at the fork.
-            self.closing.leak_threads();
+            self.closer.leak_threads();
             Box::leak(Box::new((
                 Arc::clone(&self.services),
                 Arc::clone(&self.samples),
-                Arc::clone(&self.closing),
+                Arc::clone(&self.closer),
             )));
             return;
         }

@@ -78,7 +78,7 @@ const READ_ONLY: u8 = 3;
 /// The health of one engine.
 ///
 /// `level` mirrors `state`, so that the common check takes no lock. It is stored while the lock of
-/// `state` is held, so the two cannot end up different.
+/// `state` is held, so the two always end up equal.
 pub(crate) struct Health {
     /// Whether the engine was opened to read. Never changes.
     is_read_only: bool,
@@ -197,11 +197,12 @@ impl Health {
         self.signals.flusher.wake();
         // After a failure streams end. While the disk is full, streams that wait for a sync must
         // let other streams run.
-        self.all_streams()
+        self.all_stream_wakes()
     }
 
-    /// Returns the wakes of all streams that wait, so that they check the health and the close.
-    pub(crate) fn all_streams(&self) -> DeferredWork {
+    /// Returns the wake-ups of all streams that wait. Once awake, they check the health and whether
+    /// the engine is closing.
+    pub(crate) fn all_stream_wakes(&self) -> DeferredWork {
         let mut deferred = DeferredWork::default();
         for vb in &*self.vbs {
             deferred.wake(vb.cell.fire_all());
@@ -240,7 +241,7 @@ impl Health {
     }
 
     /// Enters `Failed`, and returns whether the state changed. A store that was opened to read does
-    /// not enter it: no error there makes what it reads doubtful.
+    /// not enter it: no error of such a store makes its data doubtful.
     fn enter_failed(&self, cause: impl Into<Arc<str>>) -> bool {
         let mut state = self.state.lock();
         if matches!(

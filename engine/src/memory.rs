@@ -3,9 +3,9 @@
 //! # Protocol
 //! A write reserves room before its work, holding no lock. Under the vBucket's lock it settles the
 //! reservation to what it has appended. A write that is refused releases its reservation. So the
-//! sum never exceeds the quota, whatever the threads do, except by one write that is larger than
-//! the quota. Such a write passes while the sum is at or below the quota, and no other write does
-//! until the sum is below it again.
+//! sum never exceeds the quota, except by one write that is larger than the quota. Such a write
+//! passes while the sum is at or below the quota, and no other write does until the sum is below it
+//! again.
 //!
 //! A thread that finds no room flushes and frees memory ([`crate::commit`]). If that frees nothing,
 //! room can only come from reservations in progress: [`Memory::wait_for_release`] waits for one to
@@ -34,7 +34,7 @@ pub(crate) struct Memory {
     lock: Mutex<()>,
     released: Condvar,
     /// Time-outs are in real time, whatever clock the engine was given.
-    real: SystemClock,
+    real_clock: SystemClock,
 }
 
 /// Reserved room. Dropping it releases the room.
@@ -53,7 +53,7 @@ impl Memory {
             waiting: AtomicUsize::new(0),
             lock: Mutex::new(()),
             released: Condvar::new(),
-            real: SystemClock::new(),
+            real_clock: SystemClock::new(),
         }
     }
 
@@ -82,7 +82,8 @@ impl Memory {
 
     /// Reserves `bytes`, or returns `None` if there is no room.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: u64, quota: u64) -> Option<MemoryReservation> {
-        // ORDER: count it as reserved first, so that a waiter that sees no room also sees why.
+        // ORDER: count the bytes as reserved first. A waiter that finds no room because of them
+        // then also finds a reservation to wait for.
         self.reserved.fetch_add(bytes, Ordering::SeqCst);
         let room = MemoryReservation {
             memory: Arc::clone(self),
@@ -109,7 +110,7 @@ impl Memory {
     /// false if none has ended, because none is in progress or the time is over. `timeout` is real
     /// time. The caller holds no lock.
     pub(crate) fn wait_for_release(&self, seen: u64, timeout: Option<Duration>) -> bool {
-        let deadline = timeout.map(|timeout| self.real.monotonic().saturating_add(timeout));
+        let deadline = timeout.map(|timeout| self.real_clock.monotonic().saturating_add(timeout));
         let mut held = self.lock.lock();
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let has_released = loop {
@@ -125,7 +126,7 @@ impl Memory {
                 self.released.wait(&mut held);
                 continue;
             };
-            let left = deadline.saturating_sub(self.real.monotonic());
+            let left = deadline.saturating_sub(self.real_clock.monotonic());
             if left.is_zero() {
                 break false;
             }
@@ -144,7 +145,8 @@ impl Memory {
         assert!(before >= bytes, "{bytes} bytes freed, {before} in use");
     }
 
-    /// Ends a reservation, and counts it: it released room, or filled memory that can be flushed.
+    /// Ends a reservation and counts its end, because a waiter can use it: it either released room,
+    /// or filled memory that can be flushed.
     fn end_reservation(&self, bytes: u64) {
         self.releases.fetch_add(1, Ordering::SeqCst);
         self.unreserve(bytes);
@@ -184,8 +186,8 @@ impl MemoryReservation {
         self.memory.end_reservation(bytes);
     }
 
-    /// Ends a reservation that found no room. Not counted: it releases nothing that a waiter could
-    /// use.
+    /// Ends a reservation that found no room. Its end is not counted, because it releases no room
+    /// that a waiter could use.
     fn withdraw(mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         self.memory.unreserve(bytes);
@@ -211,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quota_is_passed_by_one_reservation_that_is_larger_and_by_no_other() {
+    fn only_one_reservation_larger_than_the_quota_may_exceed_it() {
         let memory = Arc::new(Memory::new());
         let first = memory.reserve(60, 100).unwrap();
         assert!(memory.reserve(41, 100).is_none());
@@ -233,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_is_told_of_each_end_and_never_waits_for_none() {
+    fn a_waiter_wakes_at_each_end_and_never_waits_without_a_reservation() {
         let memory = Arc::new(Memory::new());
         let seen = memory.releases();
         assert!(!memory.wait_for_release(seen, None), "nothing is reserved");

@@ -12,8 +12,8 @@ use forkguard::Guard;
 #[derive(Clone, Debug)]
 pub(crate) struct OpenerProcess {
     id: u32,
-    /// Detects a fork by a handler that the C library calls in the child, so that the check is one
-    /// load. Asking for the pid is a system call, which costs twice as much as a read from memory.
+    /// Detects a fork. The C library calls a handler in the child, so a check is only one load.
+    /// Asking for the pid is a system call, which costs twice as much as a read from memory.
     forks: Guard,
 }
 
@@ -22,7 +22,7 @@ impl OpenerProcess {
     ///
     /// # Errors
     /// [`Error::Io`] if the C library has no memory for the handler.
-    pub(crate) fn this() -> Result<Self> {
+    pub(crate) fn current() -> Result<Self> {
         let forks = Guard::try_new().map_err(|error| {
             let code = std::io::Error::from_raw_os_error(error.code().get());
             Error::io("watch for forks", code)
@@ -33,18 +33,20 @@ impl OpenerProcess {
         })
     }
 
-    /// Returns whether the current process is another one. Costs one load.
-    pub(crate) fn is_other(&self) -> bool {
-        // Asked on a clone: a guard reports each fork only once, and this must stay true.
+    /// Returns whether the current process is a fork of the one that opened the store. Costs one
+    /// load.
+    pub(crate) fn is_fork(&self) -> bool {
+        // Checks a clone, because a guard reports each fork only once, and this method must go on
+        // returning true.
         self.forks.clone().detected_fork()
     }
 
-    /// Fails in every other process. Costs one load.
+    /// Fails unless the current process opened the store. Costs one load.
     ///
     /// # Errors
     /// [`Error::Forked`].
     pub(crate) fn check(&self) -> Result<()> {
-        if self.is_other() {
+        if self.is_fork() {
             return Err(self.refusal());
         }
         Ok(())

@@ -214,7 +214,7 @@ impl Services {
             tuning: Arc::clone(&tuning),
             signals: Arc::clone(&signals),
             clock: Arc::clone(&clock),
-            real: SystemClock::new(),
+            real_clock: SystemClock::new(),
             metrics: Arc::clone(&metrics),
             failpoints: failpoints.clone(),
             wakers: wakers.clone(),

@@ -206,8 +206,8 @@ impl VBucket {
     ) -> Result<Vec<WriteReceipt>> {
         let services = self.services();
         let start = services.clock.monotonic();
-        let (written, want) = services.writes.write(&self.vb, changes, durability)?;
-        services.committer.wait(&want, None)?;
+        let (written, condition) = services.writes.write(&self.vb, changes, durability)?;
+        services.committer.wait(&condition, None)?;
         let waits = &services.metrics.durable_wait;
         let waits = match durability {
             Durability::Memory => &waits.memory,
@@ -225,10 +225,10 @@ impl VBucket {
     /// As [`Self::batch`], except for the errors of waiting.
     pub fn batch_nowait(&self, changes: &[Change], durability: Durability) -> Result<Ticket> {
         let services = self.services();
-        let (written, want) = services.writes.write(&self.vb, changes, durability)?;
+        let (written, condition) = services.writes.write(&self.vb, changes, durability)?;
         let committer = Arc::clone(&services.committer);
         let demand = Arc::clone(&services.demand);
-        Ok(Ticket::new(committer, demand, want, last(&written)))
+        Ok(Ticket::new(committer, demand, condition, last(&written)))
     }
 
     /// Sets the value of a key, with the engine's default durability.
@@ -301,8 +301,9 @@ impl VBucket {
     pub fn wait_synced(&self, seqno: Seqno, timeout: Duration) -> Result<()> {
         self.services().gate.check_process()?;
         let cell = &self.vb.cell;
-        // Both under one lock: a deletion in between would compare the seqno of one generation with
-        // the high seqno of the next, and answer `Invalid` in place of `VbGone`.
+        // Reads both under one lock. Otherwise a deletion in between would make this compare the
+        // seqno of one generation with the high seqno of the next, and return `Invalid` instead of
+        // `VbGone`.
         let (generation, high) = {
             let inner = cell.lock();
             (cell.generation(), inner.checkpoints.high_seqno())
@@ -314,13 +315,13 @@ impl VBucket {
             ));
         }
         let level = Durability::Synced;
-        let want = WaitCondition::Durable {
+        let condition = WaitCondition::Durable {
             vb: Arc::clone(&self.vb),
             generation,
             seqno,
             level,
         };
-        self.services().committer.wait(&want, Some(timeout))
+        self.services().committer.wait(&condition, Some(timeout))
     }
 
     /// Returns the vBucket's high, persisted, synced and purge seqnos. Does not read the disk.

@@ -17,7 +17,7 @@ pub(crate) struct Vb {
     pub(crate) cell: VbCell,
     /// The log position of the oldest batch that RocksDB may hold in memory only, plus 1; 0 if
     /// there is none. A position counts the bytes written since the engine was opened.
-    logged_since: AtomicU64,
+    oldest_log_position: AtomicU64,
     pub(crate) stripes: Stripes,
     /// Why the vBucket's changes cannot be flushed; `None` while they can. `has_failed` mirrors it,
     /// so that the common case takes no lock.
@@ -31,7 +31,7 @@ impl Vb {
     pub(crate) fn new(cell: VbCell) -> Self {
         Self {
             cell,
-            logged_since: AtomicU64::new(0),
+            oldest_log_position: AtomicU64::new(0),
             stripes: Stripes::new(),
             failure: Mutex::new(LockRank::Leaf, None),
             has_failed: AtomicBool::new(false),
@@ -75,7 +75,8 @@ impl Vb {
         self.is_uncompacted.swap(false, Ordering::AcqRel)
     }
 
-    /// Returns an error if the vBucket's changes cannot be flushed. Takes a leaf lock only then.
+    /// Returns an error if the vBucket's changes cannot be flushed. Takes a leaf lock only to
+    /// return the error.
     ///
     /// # Errors
     /// [`Error::VbFailed`].
@@ -89,7 +90,7 @@ impl Vb {
     /// Records that a batch at this log position changed the vBucket.
     pub(crate) fn note_logged(&self, position: u64) {
         // Does nothing if an older batch is recorded: the oldest one is the one that counts.
-        let _ = self.logged_since.compare_exchange(
+        let _ = self.oldest_log_position.compare_exchange(
             0,
             position + 1,
             Ordering::AcqRel,
@@ -98,19 +99,22 @@ impl Vb {
     }
 
     /// Returns the log position of the oldest batch that RocksDB may hold in memory only.
-    pub(crate) fn logged_since(&self) -> Option<u64> {
-        self.logged_since.load(Ordering::Acquire).checked_sub(1)
+    pub(crate) fn oldest_log_position(&self) -> Option<u64> {
+        self.oldest_log_position
+            .load(Ordering::Acquire)
+            .checked_sub(1)
     }
 
-    /// Clears the log position, since everything is about to be moved to files. A batch written
-    /// meanwhile records its own.
-    pub(crate) fn forget_logged(&self) {
-        self.logged_since.store(0, Ordering::Release);
+    /// Clears the log position. Called before the vBucket's memtables are flushed to files. A batch
+    /// written meanwhile records its own position.
+    pub(crate) fn clear_logged(&self) {
+        self.oldest_log_position.store(0, Ordering::Release);
     }
 
-    /// Restores the log position after the move to files has failed.
+    /// Restores the log position after the flush to files has failed.
     pub(crate) fn restore_logged(&self, position: u64) {
-        self.logged_since.store(position + 1, Ordering::Release);
+        self.oldest_log_position
+            .store(position + 1, Ordering::Release);
     }
 }
 

@@ -7,10 +7,11 @@
 //!    keys.
 //! 3. Read the vBucket's generation, and then the newest change of every key, from the checkpoints
 //!    or from disk. Even an unconditional change needs it, because the flush has to know what it
-//!    replaces. A read that fails refuses the write before it has a seqno, so nothing is changed.
-//!    In the flush the same failure would stop changes that were acknowledged.
-//!    If a branch is due, or no CAS is reserved, release everything, make the vBucket ready, and
-//!    start again at 1. So only a change whose condition holds begins a branch.
+//!    replaces. If the read fails, the write is refused before it has a seqno, and nothing is
+//!    changed. The same failure in a flush would block changes that were already acknowledged. If a
+//!    branch is due, or no CAS is reserved, release everything, make the vBucket ready, and start
+//!    again at 1. The conditions were checked before that, so a change that is refused never begins
+//!    a branch.
 //! 4. Take the vBucket's lock, for the assignment only. If the generation is still that of step 3,
 //!    assign seqno and CAS, append, and put the vBucket onto the dirty list.
 //! 5. Release everything. The caller then waits for durability.
@@ -39,7 +40,7 @@ use vbstore_core::{
 };
 use vbstore_metrics::EngineMetrics;
 
-/// A change that may be made. Its condition holds as long as its key's stripe is held.
+/// A change whose condition was checked and holds. It still holds while the key's stripe is held.
 struct AdmittedChange {
     kind: ItemKind,
     key: Box<[u8]>,
@@ -69,7 +70,7 @@ enum WriteAttempt {
 }
 
 /// Keys looked up in memory per hold of the vBucket's lock. Readers wait for that lock.
-const KEYS_IN_A_TURN: usize = 256;
+const KEYS_PER_LOCK: usize = 256;
 
 /// The write path: admits changes, assigns their seqnos and appends them in memory.
 pub(crate) struct Writes {
@@ -84,7 +85,7 @@ pub(crate) struct Writes {
     pub(crate) signals: Arc<TaskSignals>,
     pub(crate) clock: Arc<dyn Clock>,
     /// Time-outs are in real time, whatever clock the engine was given.
-    pub(crate) real: SystemClock,
+    pub(crate) real_clock: SystemClock,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
     pub(crate) wakers: Wakers,
@@ -109,7 +110,7 @@ impl Writes {
                 Error::Busy { .. } => refusals.memory.add(1),
                 Error::VbFailed { .. } => refusals.vb_failed.add(1),
                 Error::Corruption { .. } | Error::Io { .. } => refusals.unreadable.add(1),
-                // Its condition did not hold, or the engine is closed: not the engine's fault.
+                // Not counted: the condition of the change did not hold, or the engine is closed.
                 _ => {}
             })
     }
@@ -128,7 +129,7 @@ impl Writes {
             vb.check()?;
             let room = self.reserve(bytes)?;
             match self.write_within(vb, changes, durability, room)? {
-                WriteAttempt::Written(written, want) => return Ok((written, want)),
+                WriteAttempt::Written(written, condition) => return Ok((written, condition)),
                 WriteAttempt::NeedsRoom(needed) => bytes = needed,
                 WriteAttempt::NeedsBranch => self.branches.make_ready(vb)?,
             }
@@ -141,9 +142,9 @@ impl Writes {
         if let Some(room) = self.memory.reserve(bytes, tuning.memory_quota) {
             return Ok(room);
         }
-        let start = self.real.monotonic();
+        let start = self.real_clock.monotonic();
         loop {
-            let waited = self.real.monotonic().saturating_sub(start);
+            let waited = self.real_clock.monotonic().saturating_sub(start);
             let left = tuning.busy_timeout.saturating_sub(waited);
             self.committer
                 .wait(&WaitCondition::Room { bytes }, Some(left))?;
@@ -153,7 +154,7 @@ impl Writes {
             }
             if left.is_zero() {
                 return Err(Error::Busy {
-                    what: "memory quota",
+                    what: "no room in memory_quota",
                 });
             }
         }
@@ -168,9 +169,10 @@ impl Writes {
         room: MemoryReservation,
     ) -> Result<WriteAttempt> {
         let cell = &vb.cell;
-        // Copied before anything is locked, so that a kept value has memory of its own. A small
-        // part of a large buffer would keep all of the buffer alive, unseen by the quota. And the
-        // buffer's destructor is the program's code, which must not run under a lock.
+        // Copies the values, before anything is locked, for two reasons. A `Bytes` may be a small
+        // part of a large buffer, and keeping it would keep the whole buffer alive, which the quota
+        // does not count. And dropping the caller's buffer may run the program's code, which must
+        // not happen under a lock.
         let values: Vec<Bytes> = changes
             .iter()
             .map(|change| Bytes::copy_from_slice(&change.value))
@@ -181,15 +183,16 @@ impl Writes {
             let generation = cell.generation();
             let current = self.read_current(&storage, cell, changes)?;
             // A touch keeps the old value, whose size was unknown until now.
-            let of_each = changes.iter().zip(&current);
-            let needed: u64 = of_each
+            let pairs = changes.iter().zip(&current);
+            let needed: u64 = pairs
                 .map(|(change, current)| memory_of(change, current.meta))
                 .sum();
             if needed > room.bytes() {
                 return Ok(WriteAttempt::NeedsRoom(needed));
             }
             let admitted = self.admit(&storage, cell, changes, current, &values)?;
-            // If the vBucket was deleted meanwhile, what was read is outdated: read again.
+            // If the vBucket was deleted meanwhile, the changes that were read are outdated: read
+            // again.
             if cell.generation() == generation {
                 break (admitted, generation);
             }
@@ -228,7 +231,7 @@ impl Writes {
 
     fn check_limits(&self, changes: &[Change]) -> Result<()> {
         let config = &self.config;
-        let at_most = |field, size: usize, max: u64| {
+        let check_at_most = |field, size: usize, max: u64| {
             let size = count(size);
             if size > max {
                 Err(Error::TooLarge { field, size, max })
@@ -237,16 +240,16 @@ impl Writes {
             }
         };
         if changes.is_empty() {
-            return Err(Error::invalid("batch", "must contain at least one change"));
+            return Err(Error::invalid("batch", "the batch is empty"));
         }
-        at_most("batch", changes.len(), config.batch_items_max)?;
+        check_at_most("batch", changes.len(), config.batch_items_max)?;
         let mut bytes = 0_usize;
         for change in changes {
             if change.key.is_empty() {
-                return Err(Error::invalid("key", "must not be empty"));
+                return Err(Error::invalid("key", "the key is empty"));
             }
-            at_most("key", change.key.len(), config.key_bytes_max)?;
-            at_most("value", change.value.len(), config.value_bytes_max)?;
+            check_at_most("key", change.key.len(), config.key_bytes_max)?;
+            check_at_most("value", change.value.len(), config.value_bytes_max)?;
             bytes += change.key.len() + change.value.len();
             if let ChangeOp::Restore(kind, cas) = change.op {
                 if !kind.is_live() && !change.value.is_empty() {
@@ -265,10 +268,13 @@ impl Writes {
             }
         }
         if changes.len() > 1 {
-            at_most("batch bytes", bytes, config.batch_bytes_max)?;
+            check_at_most("batch bytes", bytes, config.batch_bytes_max)?;
             let keys: HashSet<&[u8]> = changes.iter().map(Change::key).collect();
             if keys.len() != changes.len() {
-                return Err(Error::invalid("batch", "must not contain a key twice"));
+                return Err(Error::invalid(
+                    "batch",
+                    "the batch has two changes of one key",
+                ));
             }
         }
         Ok(())
@@ -293,8 +299,8 @@ impl Writes {
 
     /// Reads the newest change of each key: from memory first, and the rest from disk in one
     /// batched read. The caller holds the keys' stripes, so none of the keys changes meanwhile. A
-    /// change found in memory may be freed before the assignment; it is then the newest one on
-    /// disk.
+    /// change found in memory may be flushed and freed before the assignment. It is still the key's
+    /// newest change then, but on disk.
     #[expect(
         clippy::indexing_slicing,
         reason = "each missing key is stored with its index among the changes"
@@ -307,9 +313,9 @@ impl Writes {
     ) -> Result<Vec<CurrentVersion>> {
         let mut found = Vec::with_capacity(changes.len());
         let mut missing: Vec<(usize, &[u8])> = Vec::new();
-        for some in changes.chunks(KEYS_IN_A_TURN) {
+        for chunk in changes.chunks(KEYS_PER_LOCK) {
             let inner = cell.lock();
-            for change in some {
+            for change in chunk {
                 let item = inner.checkpoints.get(&change.key);
                 if item.is_none() {
                     missing.push((found.len(), &change.key));
@@ -325,14 +331,14 @@ impl Writes {
         }
         self.metrics.previous_lookups.add(count(missing.len()));
         self.failpoints.pass(place::WRITE_LOOK_UP)?;
-        if let [(number, key)] = *missing {
-            found[number].meta = storage.index_entry(cell.id, key)?;
+        if let [(index, key)] = *missing {
+            found[index].meta = storage.index_entry(cell.id, key)?;
             return Ok(found);
         }
         let keys: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
         let metas = storage.index_entries(cell.id, &keys)?;
-        for ((number, _), meta) in missing.into_iter().zip(metas) {
-            found[number].meta = meta;
+        for ((index, _), meta) in missing.into_iter().zip(metas) {
+            found[index].meta = meta;
         }
         Ok(found)
     }
@@ -385,7 +391,7 @@ impl Writes {
                 .checkpoints
                 .append(Arc::new(item), previous, sync, now);
             added_sum += added;
-            deferred.replace(replaced);
+            deferred.free_replaced(replaced);
             removed_sum += removed;
             self.metrics.replaced_items.add(u64::from(removed > 0));
             written.push(WriteReceipt {
@@ -404,8 +410,9 @@ impl Writes {
                 self.signals.flusher.wake_unless_timed();
             }
         }
-        // ORDER: dirty list first, settle second. A writer that finds neither room nor anything to
-        // flush then still finds this reservation, and waits for it to end.
+        // ORDER: dirty list first, settle second. A writer that finds no room looks first for
+        // something to flush, and then for reservations in progress. With this order it finds one
+        // of the two. Otherwise it could fail with `Busy` although a flush would make room.
         room.settle(added_sum);
         self.memory.subtract(removed_sum);
         Ok((written, deferred))
@@ -426,7 +433,8 @@ fn item_of(
         kind: admitted.kind,
         cas,
         flags: admitted.flags,
-        // For a tombstone this is the time of its deletion: its age counts from there.
+        // A tombstone has no expiry. It stores the time of its deletion here, from which its age
+        // counts.
         expiry: if admitted.kind.is_live() || is_restored {
             change.expiry
         } else {
@@ -442,8 +450,8 @@ fn item_of(
     }
 }
 
-/// Returns the memory of a change in bytes. `current` is the newest change of its key, whose value
-/// a touch keeps.
+/// Returns the memory that a change takes, in bytes. `current` is the newest change of its key,
+/// whose value a touch keeps.
 fn memory_of(change: &Change, current: Option<ItemMeta>) -> u64 {
     let value = match change.op {
         ChangeOp::Touch => current.map_or(0, |meta| u64::from(meta.value_len)),

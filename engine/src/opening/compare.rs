@@ -27,7 +27,7 @@ pub(super) struct Comparison {
     pub(super) begins_branches: bool,
 }
 
-/// What the names, sizes and inodes of the files show, before RocksDB is opened.
+/// The results of comparing the names, sizes and inodes of the files, before RocksDB is opened.
 pub(super) struct FilesFound {
     /// The files are not the ones that the last engine recorded.
     pub(super) is_copy: bool,
@@ -41,7 +41,7 @@ pub(super) struct FilesFound {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub(super) fn look_at_files(store_dir: &StoreDir, newest: Witness) -> Result<FilesFound> {
+pub(super) fn inspect_files(store_dir: &StoreDir, newest: Witness) -> Result<FilesFound> {
     let is_copy = store_dir.files_digest()?.is_copy(newest.files_digest);
     let files = data_files(&store_dir.db())?;
     let is_as_closed = newest.clean_digest == files.digest;
@@ -71,15 +71,15 @@ pub(super) fn compare(
     vbuckets: u16,
     options: &FamilyOptions,
 ) -> Result<Comparison> {
-    let look = |reach| {
+    let inspect = |scope| {
         let clock = Arc::clone(&request.clock);
-        Storage::open_read_only(&store_dir.db(), options, vbuckets, reach, clock)
+        Storage::open_read_only(&store_dir.db(), options, vbuckets, scope, clock)
     };
     let witness = match WitnessFile::open(&store_dir.witness(), store, Access::Write) {
         Ok(witness) => witness,
         Err(error @ Error::Corruption { .. }) if request.accept_data_loss => {
-            // Damage that goes beyond the witness fails here, before anything is written.
-            load(&look(OpenScope::Everything)?, vbuckets)?;
+            // If the records are corrupt too, this fails before anything is written.
+            load(&inspect(OpenScope::Everything)?, vbuckets)?;
             tracing::warn!(%error, "data loss accepted: a new witness is written");
             return without_witness(store_dir, store);
         }
@@ -90,7 +90,7 @@ pub(super) fn compare(
         is_copy,
         is_as_closed,
         is_log_empty,
-    } = look_at_files(store_dir, newest)?;
+    } = inspect_files(store_dir, newest)?;
     if is_copy {
         tracing::warn!(
             %store,
@@ -99,28 +99,28 @@ pub(super) fn compare(
     }
     // After a clean close with an empty log there is nothing to recover. Then only the records are
     // read here, so that not all column families are opened twice.
-    let reach = if is_as_closed && is_log_empty {
+    let scope = if is_as_closed && is_log_empty {
         OpenScope::Records
     } else {
         OpenScope::Everything
     };
-    let seen = look(reach)?;
-    let found = seen.rocks_sequence();
+    let inspected = inspect(scope)?;
+    let found = inspected.rocks_sequence();
     let expected = newest.rocks_sequence;
-    let is_short = found < expected;
-    if is_short && !request.accept_data_loss {
+    let has_lost_data = found < expected;
+    if has_lost_data && !request.accept_data_loss {
         return Err(Error::DataLoss { expected, found });
     }
-    // Corrupt records fail here, before an open to write changes anything.
-    load(&seen, vbuckets)?;
-    if is_short {
+    // If a record is corrupt, this fails before the open changes anything.
+    load(&inspected, vbuckets)?;
+    if has_lost_data {
         tracing::warn!(
             expected,
             found,
             "data loss accepted: less is recovered than was synced"
         );
     }
-    let last_stop = if is_as_closed && !is_short {
+    let last_stop = if is_as_closed && !has_lost_data {
         LastStop::Clean
     } else {
         LastStop::Unclean
@@ -129,7 +129,7 @@ pub(super) fn compare(
         witness,
         last_stop,
         is_copy,
-        begins_branches: is_copy || is_short || request.new_branch,
+        begins_branches: is_copy || has_lost_data || request.new_branch,
     })
 }
 

@@ -34,14 +34,14 @@ pub(super) fn create(
     let clock = Arc::clone(&request.clock);
     let storage = Storage::create(&store_dir.db(), &options, vbuckets, snapshots, clock)?;
 
-    let made = LoadedRecords {
+    let records = LoadedRecords {
         store: StoreState {
             unclean_stops: 0,
             cas_reserved: reserved_at(&*request.clock),
         },
         vbs: (0..vbuckets).map(VbId::new).map(make).collect(),
     };
-    let sequence = made.write(&storage)?;
+    let sequence = records.write(&storage)?;
     let mut witness = WitnessFile::create(&store_dir.witness(), store)?;
     witness.record(sequence, 0)?;
     witness.sync()?;
@@ -58,13 +58,13 @@ pub(super) fn create(
     witness.record(sequence, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, "the store is created");
-    Ok(request.opened(ReadyStore {
+    Ok(request.into_opened(ReadyStore {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,
         store_dir,
         storage,
         witness,
-        loaded: made,
+        loaded: records,
         has_branches_to_begin: false,
     }))
 }

@@ -27,12 +27,13 @@ pub(super) fn open(
         is_copy,
         begins_branches,
     } = compare(&request, &store_dir, store, vbuckets, &options)?;
-    // Before anything is recorded, since a copy made of hard links shares the old file.
+    // Replaced before the first record is written, because a copy made of hard links shares the old
+    // file.
     let mut witness = witness.renew(&store_dir.witness())?;
     store_dir.sync()?;
     if !is_copy {
-        // RocksDB replaces its CURRENT and MANIFEST before the next record can be made, so they are
-        // left out of this one. A copy is recorded as a store of its own only after its branches
+        // RocksDB replaces its CURRENT and MANIFEST before the next record of the witness, so this
+        // record leaves them out. A copy is recorded as a store of its own only after its branches
         // have begun.
         let found = witness.newest();
         witness.note_files(store_dir.files_digest()?.while_opening());
@@ -40,11 +41,18 @@ pub(super) fn open(
         witness.sync()?;
     }
     if last_stop == LastStop::Unclean || begins_branches {
-        let what = RecoveryNeeds {
+        let needs = RecoveryNeeds {
             is_unclean: last_stop == LastStop::Unclean,
             begins_branches,
         };
-        recover(&request, &store_dir, vbuckets, &options, &mut witness, what)?;
+        recover(
+            &request,
+            &store_dir,
+            vbuckets,
+            &options,
+            &mut witness,
+            needs,
+        )?;
     }
     let expected = witness.newest().rocks_sequence;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
@@ -56,13 +64,13 @@ pub(super) fn open(
         return Err(Error::DataLoss { expected, found });
     }
     let loaded = load(&storage, vbuckets)?;
-    // From here on the data files are not as the last close left them: the record is of an open
-    // store.
+    // RocksDB has changed the data files since the last close. The clean digest of 0 records that
+    // the store is open.
     witness.note_files(store_dir.files_digest()?);
     witness.record(expected, 0)?;
     witness.sync()?;
     tracing::info!(%store, vbuckets, ?last_stop, "the store is open");
-    Ok(request.opened(ReadyStore {
+    Ok(request.into_opened(ReadyStore {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,
         store_dir,
@@ -74,8 +82,8 @@ pub(super) fn open(
 }
 
 /// Keeps a cleanly closed store clean after a failed open, for example on a full disk. RocksDB may
-/// have left new files, but no change was made. So the digest of the files as they are now is
-/// recorded.
+/// have left new files, but the data did not change. So this records the digest of the files as
+/// they are now.
 fn keep_clean(store_dir: &StoreDir, witness: &mut WitnessFile) {
     let newest = witness.newest();
     if newest.clean_digest == 0 {

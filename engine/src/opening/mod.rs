@@ -5,8 +5,9 @@
 //! 3. *Resources*: check the limit of file descriptors, and size RocksDB's memory.
 //! 4. To *create*: write everything under the marker "creating", then replace it by "ready".
 //! 5. To *open*: compare what would be recovered with the witness, before anything is written.
-//!    After an unclean stop, let RocksDB recover its log; new branches are due then. In a copied
-//!    store they begin at once. Only then open the store for use.
+//!    After an unclean stop, let RocksDB recover its log; every vBucket must then begin a new
+//!    branch before its next change. In a copied store the new branches begin at once. Only then
+//!    open the store for use.
 //! 6. To *read*: compare in the same way. Nothing is ever written.
 
 mod compare;

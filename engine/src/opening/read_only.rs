@@ -11,18 +11,18 @@
 //! - *The branch is the same.* After an unclean stop, a branch is due: it begins with the next
 //!   change of a vBucket, at its recovered high seqno (see the module `branch` of
 //!   [`vbstore_core`]). A position reached here belongs to the branch before, at or below that
-//!   seqno. That is common history, so the consumer continues. A consumer that was further before
-//!   the stop is rolled back, here and later to the same seqno.
+//!   seqno. That is common history, so the consumer continues. A consumer that was beyond that
+//!   seqno before the stop is rolled back to the same seqno, in this open and in a later one.
 //! - *If the disk loses data that it reported as synced*, less is recovered later. If the witness
 //!   records that data as synced, the open fails with [`Error::DataLoss`]. Otherwise the stop was
-//!   unclean: the branch begins below the position, and the consumer is rolled back. A disk on
-//!   which the previous engine's sync failed, and on which this sync succeeds, is such a disk.
+//!   unclean: the branch begins below the position, and the consumer is rolled back. One example is
+//!   a disk on which the last sync of the previous engine failed, although this sync succeeds.
 //!
-//! None of this holds in a copy. The original may have continued on the same branch, and its
-//! positions cannot be told from those of the copy. The new branches that would tell them apart
-//! cannot be written. So streams of a copy are refused.
+//! None of this holds in a copy. The original may have continued on the same branch with other
+//! changes, so one position can belong to two histories. New branches would tell the histories
+//! apart, but cannot be written here. So streams of a copy are refused.
 
-use super::compare::{FilesFound, look_at_files};
+use super::compare::{FilesFound, inspect_files};
 use super::request::{OpenRequest, ReadyStore};
 use super::resources::Resources;
 use super::states::load;
@@ -52,7 +52,7 @@ pub(super) fn open(
         is_copy,
         is_as_closed,
         ..
-    } = look_at_files(&store_dir, witness.newest())?;
+    } = inspect_files(&store_dir, witness.newest())?;
     request.failpoints.pass(place::OPEN_SYNC)?;
     sync_logs(&store_dir.db())?;
     let snapshots = Arc::clone(&request.metrics.db_snapshots);
@@ -70,7 +70,7 @@ pub(super) fn open(
         );
     }
     tracing::info!(%store, vbuckets, is_as_closed, "the store is open to read");
-    Ok(request.opened(ReadyStore {
+    Ok(request.into_opened(ReadyStore {
         store,
         write_buffer_bytes: resources.write_buffer_bytes,
         store_dir,

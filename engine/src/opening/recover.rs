@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// What must be written before the store is opened for use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecoveryNeeds {
-    /// The last stop was unclean. It is counted, which makes a branch due in every vBucket: a
+    /// The last stop was unclean. The stop is counted, which makes a branch due in every vBucket: a
     /// consumer may have seen changes above the recovered high seqno that are lost.
     pub(super) is_unclean: bool,
     /// Every vBucket begins a new branch now.
@@ -33,7 +33,7 @@ pub(super) fn recover(
     vbuckets: u16,
     options: &FamilyOptions,
     witness: &mut WitnessFile,
-    what: RecoveryNeeds,
+    needs: RecoveryNeeds,
 ) -> Result<()> {
     let clock = Arc::clone(&request.clock);
     let storage = Storage::open_to_recover(&store_dir.db(), options, vbuckets, clock)?;
@@ -47,18 +47,18 @@ pub(super) fn recover(
     let store = &mut loaded.store;
     // Never lowered: CAS values below the reservation may have been used before the stop.
     store.cas_reserved = store.cas_reserved.max(reserved_at(&*request.clock));
-    if what.is_unclean {
+    if needs.is_unclean {
         store.unclean_stops += 1;
         let stops = store.unclean_stops;
         tracing::info!(stops, "unclean stop: new branches are due");
     }
-    let sequence = if what.begins_branches {
+    let sequence = if needs.begins_branches {
         loaded.begin_branches(&storage)?
     } else {
         loaded.write_store(&storage)?
     };
-    // ORDER: after the branches are synced. From here on a copy counts as a store of its own, and
-    // an open that is interrupted before this must detect the copy again.
+    // ORDER: recorded after the branches are synced. From here on a copy counts as a store of its
+    // own. If the open is interrupted before this, the next one must detect the copy again.
     witness.note_files(store_dir.files_digest()?.while_opening());
     witness.record(sequence, 0)?;
     witness.sync()

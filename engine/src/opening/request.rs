@@ -43,7 +43,7 @@ pub(super) struct ReadyStore {
 
 impl OpenRequest {
     /// Adds the options to an opened store.
-    pub(super) fn opened(self, ready: ReadyStore) -> OpenedStore {
+    pub(super) fn into_opened(self, ready: ReadyStore) -> OpenedStore {
         OpenedStore {
             store: ready.store,
             config: self.config,

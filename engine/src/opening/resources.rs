@@ -9,7 +9,7 @@ use crate::storage::StorageConfig;
 const DESCRIPTORS_BASE: u64 = 128;
 /// The number of data files kept open if the configuration does not set one.
 const OPEN_FILES_DEFAULT: u64 = 4_096;
-/// The least write buffer memory, in bytes, over all column families and for each of them.
+/// The minimum of the default for write buffer memory, in bytes: in total, and per column family.
 const WRITE_BUFFER_MIN: u64 = 256 << 20;
 const WRITE_BUFFER_FAMILY: u64 = 512 << 10;
 

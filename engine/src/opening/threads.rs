@@ -1,7 +1,7 @@
 //! Checks that the process may start the threads that an engine needs.
 //!
-//! RocksDB aborts the process if the system refuses it a thread. This check returns an error
-//! before.
+//! If the system refuses RocksDB a thread, RocksDB aborts the process. This check runs before, and
+//! returns an error instead.
 
 use crate::error::{Error, Result};
 use crate::storage::background_jobs;

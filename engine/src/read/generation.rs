@@ -1,8 +1,8 @@
 //! Reads of an index entry and its document that a deletion of the vBucket may disturb.
 //!
-//! Deleting a vBucket removes files that lie wholly in it at once, even while a view is open. So a
-//! view may still show an index entry whose document is gone. That is not corruption, and only the
-//! vBucket's generation tells the two cases apart.
+//! Deleting a vBucket at once removes the files that hold only its data, even while a view is open.
+//! So a view may still show an index entry whose document is gone. That is not corruption, and only
+//! the vBucket's generation tells the two cases apart.
 
 use crate::error::{Error, Result};
 use crate::vbuckets::Vb;
@@ -10,7 +10,7 @@ use crate::vbuckets::Vb;
 /// The number of deletions during one read after which it gives up.
 const TRIES_MAX: usize = 3;
 
-/// Calls `read`, and again if it failed while the vBucket was deleted.
+/// Calls `read`. Calls it again if it failed while the vBucket was being deleted.
 ///
 /// # Errors
 /// Those of `read`, if the vBucket was not deleted meanwhile; [`Error::VbGone`] if it was deleted

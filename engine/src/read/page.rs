@@ -7,12 +7,13 @@
 //! 1. Under the vBucket's lock, collect the newest changes in memory of the first keys of the
 //!    range. H is the high seqno of that moment. The page's budget bounds how much is collected,
 //!    whatever is in memory.
-//! 2. Open the view and read no further than the collected keys go. It shows everything up to a
-//!    boundary E.
+//! 2. Open the view, and read no further than the last collected key. The view shows everything up
+//!    to a boundary E.
 //!
 //! If E >= H, the view contains all collected changes or newer ones, and the page is the vBucket at
 //! E. Otherwise the changes between E and H were in memory, and nothing above H is on disk, so the
-//! page is the vBucket at H. Either way the newer of the two changes of a key is the right one.
+//! page is the vBucket at H. In both cases, if memory and disk have a change of one key, the newer
+//! change belongs on the page.
 //!
 //! There is one exception. A change above H may have been a deletion whose tombstone has been
 //! purged since. Then the purge seqno is above H, and the page is read again.
@@ -181,7 +182,7 @@ impl PageReads {
             in_memory.retain(|item| *item.key < **next);
         }
         let merged = merge(scan.rows, in_memory, with_values);
-        // With the changes from memory the page may exceed the budget again.
+        // Each source respects the budget, but both together may exceed it.
         let mut rest = next;
         let (mut items, mut bytes) = (0_usize, 0_usize);
         let now = self.clock.wall_seconds();
@@ -226,11 +227,11 @@ impl PageReads {
             let memory_next = memory_next.map(|item| Bytes::copy_from_slice(&item.key));
             let to = memory_next.as_ref().or(range.to.as_ref());
             let to = to.map(|to| &**to);
-            let seam = || self.failpoints.pass(place::PAGE_VIEW);
-            let scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget, seam);
+            let test_hook = || self.failpoints.pass(place::PAGE_VIEW);
+            let scan = storage.scan_page(vb.id(), &range.from, to, with_values, budget, test_hook);
             if vb.cell.generation() != generation {
                 // Deleted meanwhile: memory and view are of different generations, and the view may
-                // lack documents that its index has; see `read::life`.
+                // lack documents that its index has; see `read::generation`.
                 continue;
             }
             let mut scan = scan?;

@@ -30,10 +30,10 @@ impl SliceReads {
         range: SeqnoRange,
         budget: SliceBudget,
     ) -> Result<Slice> {
-        let seam = || self.failpoints.pass(place::SLICE_VIEW);
+        let test_hook = || self.failpoints.pass(place::SLICE_VIEW);
         let storage = self.gate.acquire()?;
         let generation = vb.cell.generation();
-        let slice = storage.scan_slice(holder, vb.id(), range, budget, seam)?;
+        let slice = storage.scan_slice(holder, vb.id(), range, budget, test_hook)?;
         let checked = vb.cell.check_generation(generation);
         checked.map_err(|_| Error::VbGone { vb: vb.id() })?;
         Ok(slice)
@@ -43,20 +43,20 @@ impl SliceReads {
     pub(crate) fn read_many(
         &self,
         holder: DbSnapshotHolder,
-        asks: &[SliceRequest],
+        requests: &[SliceRequest],
         budget: SliceBudget,
     ) -> Result<Vec<Result<Slice>>> {
-        let seam = || self.failpoints.pass(place::SLICE_VIEW);
+        let test_hook = || self.failpoints.pass(place::SLICE_VIEW);
         let storage = self.gate.acquire()?;
-        let generations: Vec<u64> = asks
+        let generations: Vec<u64> = requests
             .iter()
-            .map(|ask| self.vbs.at(ask.vb).cell.generation())
+            .map(|request| self.vbs.at(request.vb).cell.generation())
             .collect();
-        let slices = storage.scan_slices(holder, asks, budget, seam);
-        let of_each = slices.into_iter().zip(asks).zip(generations);
-        let checked = of_each.map(|((slice, ask), generation)| {
-            let still = self.vbs.at(ask.vb).cell.check_generation(generation);
-            still.map_err(|_| Error::VbGone { vb: ask.vb })?;
+        let slices = storage.scan_slices(holder, requests, budget, test_hook);
+        let of_each = slices.into_iter().zip(requests).zip(generations);
+        let checked = of_each.map(|((slice, request), generation)| {
+            let still = self.vbs.at(request.vb).cell.check_generation(generation);
+            still.map_err(|_| Error::VbGone { vb: request.vb })?;
             slice
         });
         Ok(checked.collect())

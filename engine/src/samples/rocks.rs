@@ -14,13 +14,13 @@ use vbstore_metrics::{MetricsSnapshot, SampleSource, names};
 
 /// How long expensive values are cached: the properties of 2,050 families and the sizes of all
 /// files.
-const KEPT_FOR: Duration = Duration::from_secs(15);
+const CACHED_FOR: Duration = Duration::from_secs(15);
 
 pub(super) struct RocksSource {
     services: Arc<Services>,
     /// Held while the values are read, so that of two concurrent scrapes one reads and the other
     /// waits. A leaf: reading takes no other lock, and the gate is entered before.
-    kept: Mutex<Option<CachedRocksStats>>,
+    cached: Mutex<Option<CachedRocksStats>>,
 }
 
 /// The values that are cached between scrapes.
@@ -28,26 +28,27 @@ pub(super) struct RocksSource {
 struct CachedRocksStats {
     at: Duration,
     sums: RocksFamilyStats,
-    /// The bytes of all files, and of the log's. There may be thousands of files to stat.
+    /// The bytes of all files, and of the log's. Cached, because thousands of files may have to be
+    /// examined for them.
     disk: u64,
     log: u64,
 }
 
 impl RocksSource {
     pub(super) fn new(services: Arc<Services>) -> Self {
-        let kept = Mutex::new(LockRank::Leaf, None);
-        Self { services, kept }
+        let cached = Mutex::new(LockRank::Leaf, None);
+        Self { services, cached }
     }
 
     /// Returns the cached values. Reads them first if they are too old.
-    fn kept(&self, storage: &Storage) -> Result<CachedRocksStats> {
-        let mut kept = self.kept.lock();
+    fn cached(&self, storage: &Storage) -> Result<CachedRocksStats> {
+        let mut cached = self.cached.lock();
         let now = self.services.clock.monotonic();
-        let is_fresh = |kept: &CachedRocksStats| now.saturating_sub(kept.at) < KEPT_FOR;
-        if let Some(kept) = (*kept).filter(is_fresh) {
-            return Ok(kept);
+        let is_fresh = |cached: &CachedRocksStats| now.saturating_sub(cached.at) < CACHED_FOR;
+        if let Some(cached) = (*cached).filter(is_fresh) {
+            return Ok(cached);
         }
-        let sums = storage.rocks_sums()?;
+        let sums = storage.rocks_family_stats()?;
         let files = data_files(&self.services.store_dir.db())?;
         let fresh = CachedRocksStats {
             at: now,
@@ -55,13 +56,13 @@ impl RocksSource {
             disk: files.bytes,
             log: files.log_bytes,
         };
-        *kept = Some(fresh);
+        *cached = Some(fresh);
         Ok(fresh)
     }
 
     pub(super) fn put(&self, into: &mut MetricsSnapshot) -> Result<()> {
         let storage = self.services.gate.acquire()?;
-        let now = storage.rocks_now()?;
+        let now = storage.rocks_stats()?;
         into.put(&names::ROCKS_SNAPSHOTS_OPEN, now.snapshots);
         if now.oldest_time > 0 {
             into.put(&names::ROCKS_OLDEST_SNAPSHOT, now.oldest_time);
@@ -82,14 +83,14 @@ impl RocksSource {
         into.put(&names::ROCKS_BUFFER_BYTES, u64_from(now.buffers));
         into.put(&names::ROCKS_BUFFER_LIMIT, u64_from(now.buffers_limit));
 
-        if let Some(counts) = storage.rocks_counts() {
+        if let Some(counts) = storage.rocks_counters() {
             put_counts(into, &counts);
         }
-        let kept = self.kept(&storage)?;
-        put_sums(into, &kept.sums);
-        into.put(&names::ROCKS_LOG_BYTES, kept.log);
-        into.put(&names::ROCKS_DISK_BYTES, kept.disk);
-        let age = self.services.clock.monotonic().saturating_sub(kept.at);
+        let cached = self.cached(&storage)?;
+        put_sums(into, &cached.sums);
+        into.put(&names::ROCKS_LOG_BYTES, cached.log);
+        into.put(&names::ROCKS_DISK_BYTES, cached.disk);
+        let age = self.services.clock.monotonic().saturating_sub(cached.at);
         into.put_float(&names::ROCKS_SUMS_AGE, age.as_secs_f64());
         Ok(())
     }

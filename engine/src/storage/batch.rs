@@ -10,7 +10,7 @@ use rocksdb::{WriteBatch, WriteOptions};
 use vbstore_core::record::{DocumentRecord, IndexEntry, StoreState, VbState};
 use vbstore_core::{FailoverLog, ItemMeta, Seqno, VbId};
 
-/// A key that no record has, to probe the disk with.
+/// A key that no record has. A flush deletes it to find out whether a full disk has space again.
 const PROBE_KEY: &[u8] = b"probe";
 
 /// Collects the records of one write.
@@ -56,8 +56,8 @@ impl<'s> RecordBatch<'s> {
         Ok(())
     }
 
-    /// Deletes the document at a seqno. Not with RocksDB's `SingleDelete`, which needs keys that
-    /// are written only once: rollback reuses seqnos.
+    /// Deletes the document at a seqno. Does not use RocksDB's `SingleDelete`, which requires that
+    /// a key is written only once: a seqno is written again after a rollback.
     pub(crate) fn delete_document(&mut self, vb: VbId, seqno: Seqno) -> Result<()> {
         self.inner
             .delete_cf(self.storage.seqno_family(vb)?, seqno.to_key());
@@ -106,16 +106,17 @@ impl<'s> RecordBatch<'s> {
         Ok(())
     }
 
-    /// Puts a deletion of a record that no store has, which changes nothing.
-    pub(crate) fn put_nothing(&mut self) -> Result<()> {
+    /// Puts the deletion of a record that no store has. The batch then writes to the log without
+    /// changing any data.
+    pub(crate) fn put_probe(&mut self) -> Result<()> {
         self.inner
             .delete_cf(self.storage.family(DEFAULT)?, PROBE_KEY);
         Ok(())
     }
 
     /// Deletes every document and every index entry of a vBucket. Reads nothing, because the data
-    /// may be damaged. Searching for the vBucket's last key would also take longer the more was
-    /// deleted before.
+    /// may be damaged, and because a search for the vBucket's last key slows down with each earlier
+    /// deletion.
     pub(crate) fn clear_vbucket(&mut self, vb: VbId) -> Result<()> {
         let storage = self.storage;
         let begin: &[u8] = &[];

@@ -86,13 +86,14 @@ impl Storage {
 
     fn names(&self, vb: VbId) -> Result<&FamilyNames> {
         self.names.get(vb.index()).ok_or_else(|| {
-            let (number, count) = (vb.get(), self.names.len());
-            Error::invalid("vb", format!("no vBucket {number}: the store has {count}"))
+            let (number, count, last) = (vb.get(), self.names.len(), self.names.len() - 1);
+            let detail = format!("no vBucket {number}: the store has {count} (0 to {last})");
+            Error::invalid("vb", detail)
         })
     }
 
-    /// Syncs the log: everything written before this call survives a power cut. Returns the
-    /// sequence number that the sync covers at least.
+    /// Syncs the log: everything written before this call survives a power cut. Returns a sequence
+    /// number up to which the sync covers everything.
     pub(crate) fn sync(&self) -> Result<u64> {
         let covered = self.rocks_sequence();
         // ORDER: read the sequence number first; what is written after it may not be covered.
@@ -107,7 +108,7 @@ impl Storage {
         self.db.latest_sequence_number()
     }
 
-    /// Flushes the memtables of these vBuckets to files, and waits for that.
+    /// Flushes the memtables of these vBuckets to files. Blocks until that is done.
     pub(crate) fn rocks_flush(&self, vbuckets: impl Iterator<Item = VbId>) -> Result<()> {
         let mut families = Vec::new();
         for vb in vbuckets {

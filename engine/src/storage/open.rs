@@ -40,11 +40,11 @@ impl Storage {
         db_snapshots: Arc<DbSnapshots>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let mut of_database = options.database();
-        Statistics::enable(&mut of_database);
-        let db = Db::open_cf_descriptors(&of_database, path, options.families())
+        let mut database_options = options.database();
+        Statistics::enable(&mut database_options);
+        let db = Db::open_cf_descriptors(&database_options, path, options.families())
             .map_err(|e| map(&e, "open the database"))?;
-        let statistics = Some(Statistics::of(of_database));
+        let statistics = Some(Statistics::of(database_options));
         Ok(Self {
             statistics,
             ..Self::new(db, options, vbuckets, db_snapshots, clock)
@@ -69,17 +69,17 @@ impl Storage {
     /// recovered into memory only. With [`OpenScope::Records`] only the family of the state records
     /// is opened, which is cheap for any number of vBuckets.
     ///
-    /// The options must be those of every other open. RocksDB records its log files in the
-    /// MANIFEST, and a read-only open without that option dereferences a null pointer (seen in
-    /// 11.8.1).
+    /// The options must be the same as for every other open. With
+    /// `track_and_verify_wals_in_manifest` RocksDB records its log files in the MANIFEST. A
+    /// read-only open without that option then dereferences a null pointer (seen in 11.8.1).
     pub(crate) fn open_read_only(
         path: &Path,
         options: &FamilyOptions,
         vbuckets: u16,
-        reach: OpenScope,
+        scope: OpenScope,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let families = options.families().take(match reach {
+        let families = options.families().take(match scope {
             OpenScope::Records => 1,
             OpenScope::Everything => usize::MAX,
         });
@@ -98,12 +98,12 @@ impl Storage {
         db_snapshots: Arc<DbSnapshots>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let mut of_database = options.database();
-        Statistics::enable(&mut of_database);
+        let mut database_options = options.database();
+        Statistics::enable(&mut database_options);
         let families = options.families();
-        let db = Db::open_cf_descriptors_read_only(&of_database, path, families, false)
+        let db = Db::open_cf_descriptors_read_only(&database_options, path, families, false)
             .map_err(|e| map(&e, "open the database read-only"))?;
-        let statistics = Some(Statistics::of(of_database));
+        let statistics = Some(Statistics::of(database_options));
         Ok(Self {
             statistics,
             ..Self::new(db, options, vbuckets, db_snapshots, clock)

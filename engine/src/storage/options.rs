@@ -81,8 +81,8 @@ impl FamilyOptions {
     pub fn new(config: StorageConfig) -> Self {
         Self {
             cache: Cache::new_lru_cache(config.block_cache_bytes),
-            // `false`: never stall writes. The log's cap and RocksDB's own flushes bound the
-            // memory.
+            // `false`: writes are never stalled. The cap of the log and RocksDB's own flushes bound
+            // the memory.
             buffers: WriteBufferManager::new_write_buffer_manager(config.write_buffer_bytes, false),
             config,
         }
@@ -94,15 +94,16 @@ impl FamilyOptions {
         let mut options = Options::default();
         options.set_paranoid_checks(true);
         // Recovers the longest readable prefix of the log. The witness decides whether that is long
-        // enough. TolerateCorruptedTailRecords would refuse what a power cut may legally leave.
+        // enough. TolerateCorruptedTailRecords would refuse some logs that a power cut can leave
+        // without any fault of the disk.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size(bytes(self.config.write_buffer_bytes));
         options.set_write_buffer_manager(&self.buffers);
         options.set_max_background_jobs(i32::try_from(background_jobs()).unwrap_or(i32::MAX));
         options.set_max_open_files(self.config.open_files_max);
-        // RocksDB does not check whether these threads can be started. Where a thread cannot be
-        // started, more than one hangs or aborts the process.
+        // RocksDB does not check whether these threads can be started. If the system refuses one of
+        // them, a number above 1 makes RocksDB hang or abort the process.
         options.set_max_file_opening_threads(1);
         options.set_skip_stats_update_on_db_open(true);
         options.set_bytes_per_sync(bytes(MIB));

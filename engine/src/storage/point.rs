@@ -1,8 +1,8 @@
 //! Point reads, which take no db snapshot.
 //!
 //! Reading a document takes two steps, first the index entry and then the document. A flush may
-//! replace both in between. The reader notices: the document is gone, or it has another key. Then
-//! it starts over. After a few rounds it reads both through one view, where this cannot happen.
+//! replace both in between. Then the document is gone, or has another key, and the read starts
+//! over. After a few attempts it reads both through one view, where this cannot happen.
 
 use super::database::Storage;
 use super::error_map::map;
@@ -13,7 +13,7 @@ use rocksdb::ReadOptions;
 use vbstore_core::{ItemMeta, Seqno, VbId};
 use vbstore_metrics::DbSnapshotHolder;
 
-/// Rounds of a read that races with writers, before it takes a view.
+/// The number of attempts of a read that races with writers, before it opens a view.
 const ROUNDS_MAX: usize = 3;
 
 /// A document as it is on disk.

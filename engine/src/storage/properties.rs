@@ -54,7 +54,7 @@ const FILES: [&str; 7] = [
 
 impl Storage {
     /// Returns the properties of the whole database.
-    pub(crate) fn rocks_now(&self) -> Result<RocksStats> {
+    pub(crate) fn rocks_stats(&self) -> Result<RocksStats> {
         let of = |name| Ok(self.property(name)?.unwrap_or(0));
         let shared = &self.shared;
         Ok(RocksStats {
@@ -77,12 +77,12 @@ impl Storage {
     }
 
     /// Returns RocksDB's statistics; `None` if the database was not opened for an engine.
-    pub(crate) fn rocks_counts(&self) -> Option<RocksCounters> {
+    pub(crate) fn rocks_counters(&self) -> Option<RocksCounters> {
         self.statistics.as_ref().map(Statistics::read)
     }
 
     /// Returns the sums over all families. Reads the properties of each family.
-    pub(crate) fn rocks_sums(&self) -> Result<RocksFamilyStats> {
+    pub(crate) fn rocks_family_stats(&self) -> Result<RocksFamilyStats> {
         let mut sums = RocksFamilyStats::default();
         for name in self.family_names() {
             let family = self.family(name)?;

@@ -13,10 +13,11 @@ use vbstore_core::record::DocumentRecord;
 use vbstore_core::{Clock, ItemMeta, Seqno, VbId};
 use vbstore_metrics::DbSnapshotHolder;
 
-/// The number of seqnos that one iterator covers. A seek over a long run of deletions can hold a
-/// view for 0.1 to 0.4 s, and no budget stops it. So a hold can exceed its budget by one window.
-/// Where nothing was compacted, a window of 65,536 seqnos took 4 to 12 ms, and this one takes 1 to
-/// 2 ms (measured, tests/tests/holds.rs).
+/// The number of seqnos that one iterator covers. A seek over a long run of deletions can keep a
+/// view open for 0.1 to 0.4 s, and the budget is not checked during a seek. So a view can stay open
+/// longer than the budget, by the time of one window. In an uncompacted vBucket, a window of 65,536
+/// seqnos took 4 to 12 ms, and a window of this size takes 1 to 2 ms (measured,
+/// tests/tests/holds.rs).
 const WINDOW_SEQNOS: u64 = 8_192;
 
 /// Tracks what is left of a budget.
@@ -58,50 +59,55 @@ impl<'a> BudgetMeter<'a> {
 }
 
 impl Storage {
-    /// Reads one slice. The time of the budget counts from the moment the view is open. `seam` is
-    /// called with the view open: a test may block there, and nothing else may.
+    /// Reads one slice. The time of the budget counts from the moment the view is open. `test_hook`
+    /// is called while the view is open. Only a test may block in it.
     pub(crate) fn scan_slice(
         &self,
         holder: DbSnapshotHolder,
         vb: VbId,
         range: SeqnoRange,
         budget: SliceBudget,
-        seam: impl Fn() -> Result<()>,
+        test_hook: impl Fn() -> Result<()>,
     ) -> Result<Slice> {
         let clock = &*self.clock;
         self.with_records(holder, |records| {
-            seam()?;
+            test_hook()?;
             let mut meter = BudgetMeter::start(budget, clock);
             read_slice(records, vb, range, &mut meter)
         })
         .map(UnpackedSlice::pack)
     }
 
-    /// Reads slices for several requests through one view; see [`crate::Engine::scan`]. Holds the
-    /// view no longer than for one slice: the time of the budget plus one window.
+    /// Reads slices for several requests through one view; see [`crate::Engine::scan`]. Keeps the
+    /// view open no longer than one slice does: the time of the budget plus one window.
     pub(crate) fn scan_slices(
         &self,
         holder: DbSnapshotHolder,
-        asks: &[SliceRequest],
+        requests: &[SliceRequest],
         budget: SliceBudget,
-        seam: impl Fn() -> Result<()>,
+        test_hook: impl Fn() -> Result<()>,
     ) -> Vec<Result<Slice>> {
         let clock = &*self.clock;
         let slices = self.with_records(holder, |records| {
             // One meter for all: the requests share the budget.
             let mut meter = BudgetMeter::start(budget, clock);
-            let mut slices: Vec<Result<UnpackedSlice>> = Vec::with_capacity(asks.len());
-            for ask in asks {
+            let mut slices: Vec<Result<UnpackedSlice>> = Vec::with_capacity(requests.len());
+            for request in requests {
                 // The first request is always answered, so that its stream makes progress.
                 if !slices.is_empty() && meter.is_late() {
                     break;
                 }
                 let read = || {
-                    seam()?;
-                    read_slice(records, ask.vb, SeqnoRange::above(ask.after), &mut meter)
+                    test_hook()?;
+                    read_slice(
+                        records,
+                        request.vb,
+                        SeqnoRange::above(request.after),
+                        &mut meter,
+                    )
                 };
                 // A panic is the outcome of its own request, and must not lose the other slices.
-                let panicked = Err(Error::StreamPanicked { vb: ask.vb });
+                let panicked = Err(Error::StreamPanicked { vb: request.vb });
                 let slice = catch_unwind(AssertUnwindSafe(read)).unwrap_or(panicked);
                 let is_cut = |slice: &UnpackedSlice| slice.slice.end == SliceEnd::Budget;
                 let is_cut = slice.as_ref().is_ok_and(is_cut);
@@ -269,7 +275,7 @@ fn append(data: &mut Vec<u8>, bytes: &[u8]) -> std::ops::Range<usize> {
     start..data.len()
 }
 
-/// One key of a page, as the disk has it.
+/// One key of a page, read from disk.
 pub(crate) struct PageRow {
     pub(crate) meta: ItemMeta,
     pub(crate) key: Bytes,
@@ -277,8 +283,7 @@ pub(crate) struct PageRow {
     pub(crate) value: Option<Bytes>,
 }
 
-/// A page, as the disk has it: every key from the start of the range to `next`, tombstones
-/// included.
+/// A page read from disk: every key from the start of the range to `next`, tombstones included.
 pub(crate) struct PageScan {
     pub(crate) rows: Vec<PageRow>,
     pub(crate) persisted_seqno: Seqno,
@@ -288,8 +293,8 @@ pub(crate) struct PageScan {
 }
 
 impl Storage {
-    /// Reads the keys with `from <= key < to` through one view, up to the budget. `seam` is called
-    /// with the view open, at the first key: a test may block there, and nothing else may.
+    /// Reads the keys with `from <= key < to` through one view, up to the budget. `test_hook` is
+    /// called while the view is open, at the first key. Only a test may block in it.
     pub(crate) fn scan_page(
         &self,
         vb: VbId,
@@ -297,7 +302,7 @@ impl Storage {
         to: Option<&[u8]>,
         with_values: bool,
         budget: SliceBudget,
-        seam: impl Fn() -> Result<()>,
+        test_hook: impl Fn() -> Result<()>,
     ) -> Result<PageScan> {
         let clock = &*self.clock;
         self.with_records(DbSnapshotHolder::Page, |records| {
@@ -307,7 +312,7 @@ impl Storage {
             let mut next = None;
             records.index_records(vb, from, to, |key, record| {
                 if rows.is_empty() {
-                    seam()?;
+                    test_hook()?;
                 }
                 let meta = decode_index_entry(vb, key, record)?;
                 let value_len = if with_values { meta.value_len } else { 0 };

@@ -2,7 +2,8 @@
 //!
 //! The db snapshot is a local variable of [`with_view`], which opens it first and releases it
 //! before it returns. The view cannot leave the closure: the closure must accept a view of *any*
-//! lifetime, so its result cannot borrow from it. Compile-fail tests check each way out.
+//! lifetime, so its result cannot borrow from the view. Compile-fail tests check each way in which
+//! a view could leave.
 
 use rocksdb::{
     ColumnFamily, DBRawIteratorWithThreadMode, DBWithThreadMode, ReadOptions, SingleThreaded,

@@ -2,10 +2,11 @@
 //!
 //! After a clean close with an empty log there is nothing to recover. An open can then skip the
 //! comparison with the witness through a read-only open, which takes a second for 1,024 vBuckets.
-//! This requires that the files are those that the close left. Otherwise RocksDB could take a
-//! truncated MANIFEST for an older state, and would delete the files that it does not name.
+//! This requires that the files are those that the close left. A truncated MANIFEST, for example,
+//! looks to RocksDB like an older state, and RocksDB would delete the data files that this state
+//! does not have.
 
-use super::names::shown;
+use super::names::display_path;
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -38,7 +39,7 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
         files.sort();
         Ok(files)
     };
-    let files = list().map_err(|e| Error::io(format!("list {}", shown(db)), e))?;
+    let files = list().map_err(|e| Error::io(format!("list {}", display_path(db)), e))?;
     let mut hasher = crc32fast::Hasher::new();
     let (mut log_bytes, mut bytes) = (0_u64, 0_u64);
     for (name, len) in &files {
@@ -52,7 +53,7 @@ pub(crate) fn data_files(db: &Path) -> Result<DataFiles> {
         hasher.update(name.as_bytes());
         hasher.update(&len.to_be_bytes());
     }
-    // The bit above the checksum keeps the digest from being 0.
+    // Sets the bit above the checksum, so that the digest is never 0.
     let digest = u64::from(hasher.finalize()) | (1 << 32);
     Ok(DataFiles {
         digest,

@@ -3,7 +3,7 @@
 use super::identity::{FilesDigest, files_digest};
 use super::lock::{Access, DirLock};
 use super::marker::StoreMarker;
-use super::names::{DB, LOCK, MARKER, MARKER_NEW, OURS, WITNESS, shown};
+use super::names::{DB, LOCK, MARKER, MARKER_NEW, STORE_FILES, WITNESS, display_path};
 use super::witness_file::write_synced;
 use crate::error::{Error, Result};
 use crate::process::OpenerProcess;
@@ -23,9 +23,9 @@ use vbstore_metrics::number;
 /// first. So the engine touches no file of another directory if this one is moved, replaced or
 /// removed meanwhile.
 pub(crate) struct StoreDir {
-    /// For messages, and to check that it still leads to this directory.
+    /// The path as it was opened: for messages, and to check that it still leads to this directory.
     path: PathBuf,
-    /// A path that leads to this directory even after its own path has changed.
+    /// A path through the descriptor, which leads to this directory even after it was moved.
     inside: PathBuf,
     identity: (u64, u64),
     /// `None` once the engine is closed.
@@ -62,7 +62,7 @@ impl StoreDir {
         // From here on nothing is reached by `path`, which may lead elsewhere at any time.
         let inside = path_through(&descriptor, identity).unwrap_or_else(|| path.clone());
         refuse_foreign(&inside, &path)?;
-        let opener = OpenerProcess::this()?;
+        let opener = OpenerProcess::current()?;
         let lock = DirLock::take(identity, &inside.join(LOCK), access, &opener)?;
         Ok(Self {
             path,
@@ -144,8 +144,8 @@ impl StoreDir {
         files_digest(&self.inside, &self.db())
     }
 
-    /// Returns the marker, or `None` if the directory is new. A new directory holds at most what a
-    /// creation leaves that was interrupted before it wrote its marker.
+    /// Returns the marker, or `None` if the directory is new. A directory also counts as new if it
+    /// holds only what a creation leaves when it is interrupted before it writes the marker.
     pub(crate) fn marker(&self) -> Result<Option<StoreMarker>> {
         match fs::read(self.inside.join(MARKER)) {
             Ok(bytes) => StoreMarker::decode(&bytes).map(Some),
@@ -160,7 +160,7 @@ impl StoreDir {
         }
     }
 
-    /// Replaces the marker. Synced, and its name too, when this returns.
+    /// Replaces the marker. When this returns, the marker and its directory entry are synced.
     pub(crate) fn put_marker(&self, marker: &StoreMarker) -> Result<()> {
         let new = self.inside.join(MARKER_NEW);
         write_synced(&new, &marker.encode())?;
@@ -213,7 +213,7 @@ fn make_directory(path: &Path) -> Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(path).map_err(|e| match e.kind() {
-        // In a recursive creation these mean that a file is in the place of one of the directories.
+        // With `recursive` these errors mean that one component of the path is a file.
         ErrorKind::AlreadyExists | ErrorKind::NotADirectory => not_a_directory(path),
         _ => Error::io(format!("make {}", path.display()), e),
     })
@@ -223,7 +223,7 @@ fn make_directory(path: &Path) -> Result<()> {
 /// has no `/proc`.
 fn path_through(descriptor: &File, identity: (u64, u64)) -> Option<PathBuf> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
-    // Compared, in case something else than the usual `/proc` is there.
+    // Checked, in case `/proc` is not the usual file system.
     let found = fs::metadata(&path).ok()?;
     ((found.dev(), found.ino()) == identity).then_some(path)
 }
@@ -235,8 +235,8 @@ fn not_a_directory(path: &Path) -> Error {
     )
 }
 
-/// Fails if the directory holds files but no store, before anything is written to it. `path` is its
-/// name for the error.
+/// Fails if the directory holds files but no store. Called before anything is written to it. `path`
+/// is the directory's path for the error text.
 fn refuse_foreign(dir: &Path, path: &Path) -> Result<()> {
     if dir.join(MARKER).exists() {
         return Ok(());
@@ -244,7 +244,7 @@ fn refuse_foreign(dir: &Path, path: &Path) -> Result<()> {
     let context = || format!("list {}", path.display());
     for entry in fs::read_dir(dir).map_err(|e| Error::io(context(), e))? {
         let name = entry.map_err(|e| Error::io(context(), e))?.file_name();
-        if !OURS.iter().any(|our| name == OsStr::new(our)) {
+        if !STORE_FILES.iter().any(|our| name == OsStr::new(our)) {
             let detail = format!(
                 "the path {} is a directory that is not empty and holds no store",
                 path.display()
@@ -258,5 +258,5 @@ fn refuse_foreign(dir: &Path, path: &Path) -> Result<()> {
 fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(|e| Error::io(format!("sync {}", shown(dir)), e))
+        .map_err(|e| Error::io(format!("sync {}", display_path(dir)), e))
 }

@@ -1,23 +1,23 @@
 //! A digest that identifies the files of a store, so that a copy of the store is detected.
 //!
 //! A copy holds the same bytes. Its consumers may have followed the original further, so it must
-//! begin new branches. A copy cannot have the inodes of the original. If the file system reuses the
-//! inode numbers, it cannot have the times of birth. The digest covers the inodes and times of
-//! birth of:
+//! begin new branches. A copy has other inodes than the original. If the file system reuses inode
+//! numbers, the copy still has other creation times. The digest covers the inodes and creation
+//! times of:
 //! - the store's directory and RocksDB's, which even a copy made of hard links has of its own;
 //! - the marker, which stays the same file as long as the store exists;
 //! - RocksDB's CURRENT and the MANIFEST that it names, which every open replaces. A copy that is
-//!   written into the existing files of its original has to make these two anew.
+//!   written into the existing files of its original still has to create these two.
 //!
 //! CURRENT and the MANIFEST have their own half of the digest. It is 0 while the store is being
 //! opened: an interrupted open may or may not have replaced them, and must not make the store
 //! look like a copy.
 //!
 //! Renaming a directory changes none of these. Device numbers are left out, because they change
-//! when a machine is restarted. If a file system has no times of birth, only the inodes are
+//! when a machine is restarted. If a file system has no creation times, only the inodes are
 //! compared.
 
-use super::names::{MARKER, shown};
+use super::names::{MARKER, display_path};
 use crate::error::{Error, Result};
 use crc32fast::Hasher;
 use std::fs;
@@ -54,8 +54,8 @@ impl FilesDigest {
     }
 }
 
-/// Returns the digest of the store in `dir` with RocksDB's directory `db`. A missing file also has
-/// a place in the digest.
+/// Returns the digest of the store in `dir` with RocksDB's directory `db`. A missing file is part
+/// of the digest, too.
 pub(super) fn files_digest(dir: &Path, db: &Path) -> Result<FilesDigest> {
     let mut ours = Hasher::new();
     for path in [dir, db, &dir.join(MARKER)] {
@@ -66,7 +66,7 @@ pub(super) fn files_digest(dir: &Path, db: &Path) -> Result<FilesDigest> {
     add(&mut database, &current)?;
     match fs::read_to_string(&current) {
         Ok(manifest) => add(&mut database, &db.join(manifest.trim()))?,
-        // RocksDB reports what is wrong with this file.
+        // Not an error here: opening RocksDB reports what is wrong with this file.
         Err(e)
             if matches!(
                 e.kind(),
@@ -79,7 +79,7 @@ pub(super) fn files_digest(dir: &Path, db: &Path) -> Result<FilesDigest> {
     Ok(FilesDigest((half(ours) << 32) | half(database)))
 }
 
-/// Adds the inode and the time of birth of a file.
+/// Adds the inode and the creation time of a file.
 fn add(hasher: &mut Hasher, path: &Path) -> Result<()> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
@@ -87,7 +87,12 @@ fn add(hasher: &mut Hasher, path: &Path) -> Result<()> {
             hasher.update(&[0]);
             return Ok(());
         }
-        Err(e) => return Err(Error::io(format!("read the inode of {}", shown(path)), e)),
+        Err(e) => {
+            return Err(Error::io(
+                format!("read the inode of {}", display_path(path)),
+                e,
+            ));
+        }
     };
     hasher.update(&metadata.ino().to_be_bytes());
     let born = metadata.created().ok();

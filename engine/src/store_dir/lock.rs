@@ -3,8 +3,8 @@
 //! RocksDB's own lock is not enough: it admits the same process again through a symlink, and
 //! another process after its LOCK file was unlinked (measured). This lock is an flock on a file of
 //! the store, and a table of the directories that this process has open. The table uses device and
-//! inode, so it holds even if the lock file was unlinked. One hole is left: another process, after
-//! a user has unlinked the lock file.
+//! inode, so it holds even if the lock file was unlinked. One case is not covered: if a user
+//! unlinks the lock file, another process can open the store.
 //!
 //! An engine that writes takes the flock exclusively, and writes its pid to the file. An engine
 //! that reads takes it shared, on a descriptor opened for reading. It writes nothing, so the pid in
@@ -34,7 +34,7 @@ pub(crate) enum Access {
     Read,
 }
 
-/// How this process has a directory open.
+/// How this process has opened a directory.
 #[derive(Debug)]
 enum ProcessLock {
     ToWrite,
@@ -44,7 +44,7 @@ enum ProcessLock {
 
 /// The directories that this process has open, by device and inode. Global, because it must cover
 /// all engines of the process.
-static OPEN_HERE: Mutex<BTreeMap<(u64, u64), ProcessLock>> = Mutex::new(BTreeMap::new());
+static OPEN_DIRECTORIES: Mutex<BTreeMap<(u64, u64), ProcessLock>> = Mutex::new(BTreeMap::new());
 
 /// Holds the lock of a store until it is dropped.
 #[derive(Debug)]
@@ -66,9 +66,10 @@ impl DirLock {
         access: Access,
         opener: &OpenerProcess,
     ) -> Result<Self> {
-        // Held until the end, so that two threads cannot both find the directory not open.
-        let mut open_here = OPEN_HERE.lock();
-        let readers = match (open_here.get(&identity), access) {
+        // Locked until this returns, so that two threads cannot both find the directory missing
+        // from the table.
+        let mut open_directories = OPEN_DIRECTORIES.lock();
+        let readers = match (open_directories.get(&identity), access) {
             (None, _) => 0,
             (Some(ProcessLock::ToRead(readers)), Access::Read) => *readers,
             (Some(_), _) => {
@@ -81,7 +82,7 @@ impl DirLock {
             Access::Write => (lock_to_write(lock_file)?, ProcessLock::ToWrite),
             Access::Read => (lock_to_read(lock_file)?, ProcessLock::ToRead(readers + 1)),
         };
-        open_here.insert(identity, entry);
+        open_directories.insert(identity, entry);
         Ok(Self {
             file,
             identity,
@@ -98,8 +99,8 @@ fn lock_to_write(lock_file: &Path) -> Result<File> {
     if links.map_err(|e| Error::io(format!("read the number of links of {LOCK}"), e))? > 1 {
         // A copy of the store made of hard links has the same lock file. Each of the two gets a
         // file of its own. No other process can have locked the old or the new file meanwhile,
-        // because this process has both locked. A process that opened the old file before gets its
-        // lock later, and then finds that the file is not at the path any more.
+        // because this process has both locked. A process that has opened the old file may lock it
+        // later. `lock_in_place` then finds that another file is at the path.
         let new = lock_file.with_file_name(LOCK_NEW);
         let mut own = open(&new, true)?;
         flock_now(&mut own, Access::Write)?;
@@ -194,11 +195,12 @@ fn flock_now(file: &mut File, access: Access) -> Result<()> {
 /// possible, only readers have it, and the pid in the file is that of an older engine.
 fn holder(file: &mut File) -> Option<u32> {
     if flock(&*file, FlockOperation::NonBlockingLockShared).is_ok() {
-        // Unlocked at once rather than when the file is closed, as in `DirLock::drop`.
+        // Unlocked explicitly, for the reason given in `DirLock::drop`.
         let _ = flock(&*file, FlockOperation::Unlock);
         return None;
     }
-    // No pid if the holder is just writing it: it is for the message only.
+    // `None` if the holder is just writing its pid. That is harmless, because only the error text
+    // uses it.
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
@@ -216,17 +218,18 @@ impl Drop for DirLock {
             // In a fork. The flock is shared with the process that opened the store, and must stay.
             return;
         }
-        // Unlocked before the file is closed: a child process that another thread is just starting
-        // has a copy of the descriptor until it executes its program, and would keep the flock.
+        // Unlocked explicitly, because closing the file may not be enough. While another thread
+        // starts a child process, the child has a copy of the descriptor until it executes its
+        // program, and would keep the flock.
         if let Err(error) = flock(&self.file, FlockOperation::Unlock) {
             tracing::warn!(%error, "cannot unlock the store: its lock is released with the file");
         }
-        // ORDER: after the unlock, so that a thread that finds the table empty finds the file
-        // unlocked.
-        let mut open_here = OPEN_HERE.lock();
-        match open_here.get_mut(&self.identity) {
+        // ORDER: removed from the table after the unlock, so that a thread that does not find the
+        // directory in the table finds the file unlocked.
+        let mut open_directories = OPEN_DIRECTORIES.lock();
+        match open_directories.get_mut(&self.identity) {
             Some(ProcessLock::ToRead(readers)) if *readers > 1 => *readers -= 1,
-            _ => drop(open_here.remove(&self.identity)),
+            _ => drop(open_directories.remove(&self.identity)),
         }
     }
 }

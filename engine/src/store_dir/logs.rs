@@ -1,7 +1,7 @@
 //! Syncs RocksDB's log without opening the database to write.
 
 use super::digest::is_log;
-use super::names::shown;
+use super::names::display_path;
 use crate::error::{Error, Result};
 use rustix::fs::StatVfsMountFlags;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Io`] if a log file cannot be opened, or its sync fails.
 pub(crate) fn sync_logs(db: &Path) -> Result<()> {
-    let context = || format!("list {}", shown(db));
+    let context = || format!("list {}", display_path(db));
     for entry in fs::read_dir(db).map_err(|e| Error::io(context(), e))? {
         let entry = entry.map_err(|e| Error::io(context(), e))?;
         if is_log(&entry.file_name().to_string_lossy()) {
@@ -28,18 +28,18 @@ pub(crate) fn sync_logs(db: &Path) -> Result<()> {
 /// Syncs a file or a directory. A read-only file system, such as that of an image, has nothing to
 /// sync and may not support the call. Its error is ignored then.
 fn sync(path: &Path) -> Result<()> {
-    let context = || format!("sync {}", shown(path));
+    let context = || format!("sync {}", display_path(path));
     let file = File::open(path).map_err(|e| Error::io(context(), e))?;
     let Err(error) = file.sync_all() else {
         return Ok(());
     };
-    let has_no_call = matches!(
+    let is_unsupported = matches!(
         error.kind(),
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::ReadOnlyFilesystem
     );
     let is_read_only = rustix::fs::fstatvfs(&file)
         .is_ok_and(|space| space.f_flag.contains(StatVfsMountFlags::RDONLY));
-    if has_no_call && is_read_only {
+    if is_unsupported && is_read_only {
         return Ok(());
     }
     Err(Error::io(context(), error))

@@ -6,9 +6,9 @@
 //! DIR/WITNESS        how much was synced, and whether the last close was clean
 //! DIR/db/            RocksDB's files
 //! ```
-//! The marker alone decides whether a store is created or opened. RocksDB's "create if missing" is
-//! never set for a directory that holds files: if CURRENT and the log are missing, RocksDB opens an
-//! empty database and deletes every data file (measured).
+//! Only the marker decides whether a store is created or opened. RocksDB's option
+//! `create_if_missing` is never set for a directory that holds files: if CURRENT and the log are
+//! missing, RocksDB opens an empty database and deletes every data file (measured).
 
 mod digest;
 mod directory;

@@ -18,11 +18,12 @@ pub(super) const LOCK_NEW: &str = "VBSTORE.lock.new";
 pub(super) const DB: &str = "db";
 
 /// The names of all files that a store's directory may hold.
-pub(super) const OURS: [&str; 7] = [MARKER, MARKER_NEW, LOCK, LOCK_NEW, WITNESS, WITNESS_NEW, DB];
+pub(super) const STORE_FILES: [&str; 7] =
+    [MARKER, MARKER_NEW, LOCK, LOCK_NEW, WITNESS, WITNESS_NEW, DB];
 
-/// Returns a path as a message shows it: relative to the store's directory if it goes through the
-/// descriptor of that directory, because a user cannot know `/proc/self/fd/5/WITNESS`.
-pub(super) fn shown(path: &Path) -> String {
+/// Returns a path as messages show it. A path through the descriptor of the store's directory is
+/// shown relative to that directory, because `/proc/self/fd/5/WITNESS` means nothing to a user.
+pub(super) fn display_path(path: &Path) -> String {
     let path = path.to_string_lossy();
     match path.strip_prefix("/proc/self/fd/") {
         None => path.into_owned(),

@@ -1,8 +1,8 @@
-//! The witness file: two slots, overwritten in place and in turn.
+//! The witness file: two slots, which are overwritten in place, alternately.
 
 use super::identity::FilesDigest;
 use super::lock::Access;
-use super::names::{WITNESS, WITNESS_NEW, shown};
+use super::names::{WITNESS, WITNESS_NEW, display_path};
 use crate::error::{Error, Result};
 use crate::numbers::count;
 use std::fs::{self, File, OpenOptions};
@@ -23,7 +23,8 @@ pub(crate) struct WitnessFile {
     synced: u64,
 }
 
-/// A record that is not synced yet. Syncing it blocks no thread that makes the next record.
+/// A record that is not synced yet. Syncing it needs no access to the [`WitnessFile`], so another
+/// thread can write the next record meanwhile.
 #[derive(Debug)]
 pub(crate) struct UnsyncedRecord {
     file: Arc<File>,
@@ -60,7 +61,7 @@ impl WitnessFile {
         Ok(Self::synced(file, newest))
     }
 
-    /// Takes a file whose whole content is synced.
+    /// Wraps a file whose whole content is synced.
     fn synced(file: File, newest: Witness) -> Self {
         Self {
             file: Arc::new(file),
@@ -166,7 +167,7 @@ impl WitnessFile {
 
 /// Writes a file with mode 0600, and syncs it.
 pub(super) fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let context = || format!("write {}", shown(path));
+    let context = || format!("write {}", display_path(path));
     OpenOptions::new()
         .write(true)
         .create(true)

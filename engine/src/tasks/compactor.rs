@@ -11,8 +11,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Compacts one deleted vBucket. The deletion has removed the largest files, so what is left is
 /// small, including the deletion itself. A failed compaction does not fail the engine. The space
-/// stays in use until RocksDB compacts by itself, and a write that cannot be made reports its own
-/// error.
+/// stays in use until RocksDB compacts by itself. If writes fail as well, they report their own
+/// errors.
 pub(super) fn step(services: &Services) -> Result<NextRun> {
     // A compaction needs free space before it releases any.
     if services.health.is_degraded() {

@@ -6,7 +6,7 @@ use crate::services::Services;
 use crate::signals::NextRun;
 
 /// Flushes if a flush was demanded, or if a change has been in memory for the flush interval. While
-/// the disk is full, it retries with a sync.
+/// the disk is full, retries with a sync.
 pub(super) fn step(services: &Services) -> Result<NextRun> {
     let Services {
         health,
@@ -17,8 +17,9 @@ pub(super) fn step(services: &Services) -> Result<NextRun> {
         ..
     } = services;
     if health.is_failed() {
-        // Makes the threads in the queue look again, so that they get the error. Perhaps no other
-        // thread takes the lead any more.
+        // Makes the threads in the queue check their conditions again, so that they get the error.
+        // Without this call, they might wait forever, because possibly no other thread takes the
+        // lead any more.
         committer.recheck_waiters()?;
         return Ok(NextRun::OnSignal);
     }

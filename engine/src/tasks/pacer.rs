@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// vBuckets flushed in one step: enough to keep up, few enough not to delay a batch.
-const VBUCKETS_AT_ONCE: usize = 4;
+const VBUCKETS_PER_STEP: usize = 4;
 /// How often the length of the log is checked.
 const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -28,7 +28,7 @@ pub(super) fn step(services: &Services) -> Result<NextRun> {
     let mut waiting: Vec<(u64, &Arc<Vb>)> = services
         .vbs
         .iter()
-        .filter_map(|vb| Some((vb.logged_since()?, vb)))
+        .filter_map(|vb| Some((vb.oldest_log_position()?, vb)))
         // A vBucket that was first written to just now has a newer position.
         .filter(|(since, _)| position.saturating_sub(*since) > allowed)
         .collect();
@@ -36,7 +36,7 @@ pub(super) fn step(services: &Services) -> Result<NextRun> {
         return Ok(NextRun::In(INTERVAL));
     }
     waiting.sort_unstable_by_key(|(since, vb)| (*since, vb.id()));
-    waiting.truncate(VBUCKETS_AT_ONCE);
+    waiting.truncate(VBUCKETS_PER_STEP);
     services
         .store_dir
         .check()
@@ -44,14 +44,14 @@ pub(super) fn step(services: &Services) -> Result<NextRun> {
     let storage = services.gate.acquire_while_closing()?;
     for (_, vb) in &waiting {
         // ORDER: clear first, flush second. A batch written meanwhile records its own position.
-        vb.forget_logged();
+        vb.clear_logged();
     }
-    let moved = storage
+    let flushed = storage
         .rocks_flush(waiting.iter().map(|(_, vb)| vb.id()))
         // Every batch writes state records, which would keep the oldest log file in use.
         .and_then(|()| storage.rocks_flush_records());
     drop(storage);
-    if let Err(error) = moved {
+    if let Err(error) = flushed {
         for (since, vb) in waiting {
             vb.restore_logged(since);
         }

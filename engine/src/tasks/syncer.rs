@@ -1,4 +1,4 @@
-//! Syncs the log beside the lead, for changes that no writer syncs.
+//! Syncs changes that no writer syncs, without holding the lead during the sync.
 
 use super::retry::RETRY;
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::services::Services;
 use crate::signals::NextRun;
 
 /// Syncs if a stream requested it, or if a batch has been unsynced for the sync interval. While the
-/// disk is full the flusher does it, whose retries sync too.
+/// disk is full it does nothing, because the retries of the flusher sync too.
 pub(super) fn step(services: &Services) -> Result<NextRun> {
     let Services {
         health,

@@ -11,7 +11,7 @@ use crate::signals::{NextRun, TaskSignal};
 pub enum BackgroundTask {
     /// Flushes changes that no thread waits for, and retries while the disk is full.
     Flusher,
-    /// Syncs what streams wait for, and what no writer asked to sync.
+    /// Syncs changes that streams wait for, and changes that no writer asked to sync.
     Syncer,
     /// Syncs the witness once a second.
     WitnessSyncer,

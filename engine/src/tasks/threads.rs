@@ -44,8 +44,8 @@ fn step(task: BackgroundTask, services: &Services) -> Option<NextRun> {
         Err(_) => {
             let cause = format!("{} panicked", task.thread_name());
             services.health.fail(cause).run();
-            // Makes the threads in the queue look again, so that they get the error. Without the
-            // flusher, perhaps no other thread takes the lead any more.
+            // Makes the threads in the queue check their conditions again, so that they get the
+            // error. Without the flusher, possibly no other thread takes the lead any more.
             if let Err(error) = services.committer.recheck_waiters() {
                 tracing::debug!(?task, %error, "cannot wake the waiting threads after the panic");
             }

@@ -261,7 +261,7 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
             matches!(
                 refused,
                 Err(Error::Busy {
-                    what: "memory quota"
+                    what: "no room in memory_quota"
                 })
             ),
             "{refused:?}"
