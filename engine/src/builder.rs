@@ -156,11 +156,10 @@ impl Builder {
     /// and metrics. A call that would change the store fails with [`Error::ReadOnly`]. Default:
     /// off.
     ///
-    /// Any number of engines, in one process or several, may have a store open to read. None of
-    /// them may have it open while an engine has it open to write, and the other way round. The
-    /// lock file must exist and be readable. A copy made of hard links shares the lock file until
-    /// one of the two stores is opened to write. Until then a reader of one keeps the other from
-    /// being opened to write.
+    /// Any number of engines, in one process or several, may have a store open to read. But no
+    /// engine may have it open to read while another has it open to write. The lock file must exist
+    /// and be readable. A copy made of hard links shares the lock file until one of the two stores
+    /// is opened to write. Until then a reader of one keeps the other from being opened to write.
     ///
     /// After an unclean stop, each such open replays RocksDB's log into memory. It syncs the log
     /// first, so that no crash takes back what streams deliver. The position of a consumer stays
@@ -203,8 +202,8 @@ impl Builder {
     ///
     /// # Errors
     /// - [`Error::Invalid`]: a field of the configuration is out of bounds, options contradict each
-    ///   other, the registry already has an engine of this name, the path is a file or a directory
-    ///   of something else, or the process may not open enough files.
+    ///   other, the registry already has an engine of this name, the path is a file, or a directory
+    ///   that holds something other than a store, or the process may not open enough files.
     /// - [`Error::Locked`]: another engine has the store open.
     /// - [`Error::NoStore`]: there is no store, and none may be created.
     /// - [`Error::Corruption`], [`Error::DataLoss`], [`Error::FormatTooNew`]: the data files were

@@ -113,7 +113,7 @@ impl Change {
     }
 
     /// Sets when the document expires, in seconds since 1970. Default: 0, which means never. For a
-    /// restored deletion or expiration it is the time when that was made.
+    /// restored deletion or expiration, this is the time when it was made.
     #[must_use]
     pub fn expiry(mut self, second: u32) -> Self {
         self.expiry = second;
@@ -128,8 +128,8 @@ impl Change {
         self
     }
 
-    /// Sets 8 bits that are stored with the document and that the engine does not interpret: how
-    /// programs read the value. Default: 0.
+    /// Sets 8 bits that are stored with the document and that the engine does not interpret:
+    /// programs can use them to record how to read the value. Default: 0.
     #[must_use]
     pub fn datatype(mut self, datatype: u8) -> Self {
         self.datatype = datatype;

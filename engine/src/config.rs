@@ -50,9 +50,9 @@ pub struct Config {
     /// The number of files that RocksDB keeps open (`max_open_files`), at least 16. Default:
     /// `None`, which means min(4,096, half the limit of file descriptors).
     pub open_files_max: Option<u32>,
-    /// How long a close may take to move RocksDB's memory to files; may be 0. Default: 10 s. The
-    /// next open recovers the rest from the log, and takes longer. The limit does not cover what
-    /// the close waits for first: running operations, and the compaction of a deleted vBucket.
+    /// How long a close may take to flush RocksDB's memtables to files; may be 0. Default: 10 s.
+    /// The next open recovers the rest from the log, and takes longer. The limit does not cover
+    /// what the close waits for first: running operations, and the compaction of a deleted vBucket.
     pub close_timeout: Duration,
     /// The settings that can be changed while the engine is open.
     pub tuning: Tuning,

@@ -183,7 +183,7 @@ impl Engine {
     /// # Errors
     /// [`crate::Error::Invalid`] if the engine already has streams; [`crate::Error::Closed`].
     pub fn register_streams(&self) -> Result<Arc<Registration>> {
-        // Dropped at once: it only checks that the engine is open and this process is not a fork.
+        // Acquired only to check that the engine is open and that this process is not a fork.
         drop(self.services().gate.acquire()?);
         self.handle.samples.register_streams()
     }
@@ -203,8 +203,8 @@ impl Engine {
         self.services().health.state()
     }
 
-    /// Returns the memory that changes in checkpoints take, in bytes, with what running writes have
-    /// reserved.
+    /// Returns the memory that changes in checkpoints take, in bytes, including the memory that
+    /// running writes have reserved.
     #[must_use]
     pub fn checkpoint_memory(&self) -> u64 {
         self.services().memory.used()
@@ -307,10 +307,10 @@ impl Engine {
         task.step(self.services()).map(drop)
     }
 
-    /// Closes the engine: refuses new operations, waits for running ones, syncs every change, moves
-    /// RocksDB's memory to files for up to [`Config::close_timeout`], and records a clean close. An
-    /// engine that only reads leaves the directory unchanged. Other clones then fail with
-    /// [`crate::Error::Closed`].
+    /// Closes the engine: refuses new operations, waits for running ones, syncs every change,
+    /// flushes RocksDB's memtables to files for up to [`Config::close_timeout`], and records a
+    /// clean close. An engine that only reads leaves the directory unchanged. Other clones then
+    /// fail with [`crate::Error::Closed`].
     ///
     /// Every call blocks until the store is closed and returns the same outcome, from any clone and
     /// any thread. Dropping the last handle also closes the engine.

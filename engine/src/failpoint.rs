@@ -155,9 +155,9 @@ impl Drop for Arrival<'_> {
 #[derive(Debug)]
 struct ArmedFailpoint {
     action: Action,
-    /// How many hits pass before the action is taken.
+    /// The number of hits that still pass without the action.
     skip: u64,
-    /// At how many hits after those it is taken.
+    /// The number of hits after those at which the action is still taken.
     times: u64,
 }
 
@@ -240,8 +240,8 @@ impl Failpoints {
             Action::Fail(error) => Err(error),
             Action::Panic => panic!("failpoint {place}"),
             Action::Abort => std::process::abort(),
-            Action::Wait(gate) => {
-                gate.pass();
+            Action::Wait(latch) => {
+                latch.pass();
                 Ok(())
             }
         }

@@ -2,8 +2,8 @@
 //! the engine itself takes only under pressure. Not part of the public interface, and may change.
 //!
 //! Cargo unifies the features of a workspace, so the program `vbstore` is built with this too when
-//! it is built beside the tests. That is harmless: nothing else calls these functions, and no code
-//! outside this module and the functions that it calls depends on the feature.
+//! it is built beside the tests. That is harmless: only benches and tests call these functions, and
+//! the feature only adds code that they use.
 
 pub use crate::storage::{FamilyOptions, ReadHeld, StorageConfig, key_family, seqno_family};
 

@@ -19,7 +19,8 @@ pub(crate) enum NextRun {
 #[derive(Debug, Default)]
 struct SignalState {
     is_signalled: bool,
-    /// Set while the task waits with [`NextRun::In`], so that it wakes by itself.
+    /// Set while the task waits with [`NextRun::In`]. It then wakes by itself when the time is
+    /// over.
     is_timed: bool,
     is_stopped: bool,
 }
@@ -40,9 +41,9 @@ impl TaskSignal {
         }
     }
 
-    /// Wakes the task, unless it will wake by itself after a time. Meant for events that only begin
-    /// an interval: the task looks again at its end. The first write after a flush calls this, so
-    /// it must not cost a context switch.
+    /// Wakes the task, unless it waits with a time-out and so wakes by itself. For events that only
+    /// begin an interval, because the task checks for them when it wakes. The first write after a
+    /// flush calls this, so it must not cost a context switch.
     pub(crate) fn wake_unless_timed(&self) {
         let is_timed = self.state.lock().is_timed;
         if !is_timed {

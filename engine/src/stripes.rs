@@ -1,8 +1,8 @@
 //! Key stripes: locks that admit one writer of a key at a time.
 //!
 //! Every write reads the current state of its key, first from the checkpoints and then from disk.
-//! It holds the key's stripe meanwhile, so that no other change of that key comes in between. So it
-//! needs the vBucket's lock only to assign the seqno.
+//! It holds the key's stripe until it has its seqno, so no other write changes the key in between.
+//! It needs the vBucket's lock only to assign the seqno.
 //!
 //! Each vBucket has its own stripes. A batch of many keys takes most of them, and holds them while
 //! it reads the disk. Writers of other vBuckets must not wait for that.
@@ -13,8 +13,8 @@ use std::hash::{Hash, Hasher};
 use vbstore_core::lock_order::{LockRank, RankGuard};
 
 /// Stripes per vBucket. With 64 writers of one vBucket, two collide by chance in 1 of 16 writes. A
-/// stripe is one byte, which makes 1 MiB for 1,024 vBuckets. That stripes share cache lines does
-/// not matter, because the writers of a vBucket share its lock anyway.
+/// stripe is one byte, which makes 1 MiB for 1,024 vBuckets. Several stripes share a cache line.
+/// That does not matter, because the writers of a vBucket share its lock anyway.
 const STRIPES: usize = 1_024;
 
 /// The stripes of the keys of one vBucket.

@@ -82,7 +82,8 @@ impl Engine {
             };
             check.found.vbuckets = 1;
             if let Err(error) = check.run(records) {
-                // Ends this check, but is a problem like the others: the caller wants them all.
+                // The error ends this check. It is reported as a problem, together with those found
+                // before it.
                 check.note_error(&error);
             }
             check.found
@@ -126,7 +127,7 @@ impl Engine {
     }
 }
 
-/// What the check remembers of a document.
+/// The part of a document that the check keeps in memory.
 struct VisitedDocument {
     meta: ItemMeta,
     is_last_of_checkpoint: bool,
@@ -224,7 +225,7 @@ impl VbCheck {
         records.index_records(vb, &[], None, |key, record| {
             let meta = match decode_index_entry(vb, key, record) {
                 Ok(meta) => meta,
-                // Its document will be reported, too: no valid entry refers to it.
+                // The document of this entry is reported, too, because no valid entry refers to it.
                 Err(error) => {
                     self.note(None, Some(key), error.to_string());
                     return Ok(true);

@@ -3,8 +3,8 @@
 //! A waker that a program passes in runs the program's code. It may write, wait for durability,
 //! block, panic, or drop the last handle of an engine. So no such waker is called while a lock or
 //! the lead of the commit queue is held, nor on a thread that other threads depend on. The wakers
-//! of streams belong to this crate and are short. But there may be thousands of them, and no writer
-//! should spend time on that.
+//! of streams belong to this crate and are short. But there may be thousands of them, and calling
+//! them would delay a writer.
 //!
 //! # Protocol
 //! There are two lanes. Each has its own thread, which the first job starts. One lane runs
@@ -22,8 +22,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use vbstore_core::vbucket::FiredWakers;
 
-/// Up to this many stream wakers are called where they fire: waking a thread for them costs more.
-const FEW: usize = 16;
+/// Up to this many stream wakers are called on the thread that fires them, because waking another
+/// thread would cost more.
+const FEW_WAKERS: usize = 16;
 
 /// Calls wakers. Cheap to clone. Does not keep the engine open.
 #[derive(Clone, Debug)]
@@ -163,7 +164,7 @@ impl WakerJob {
     fn is_short(&self) -> bool {
         match self {
             Self::Program(_) => false,
-            Self::Streams(fired) => fired.iter().map(FiredWakers::len).sum::<usize>() <= FEW,
+            Self::Streams(fired) => fired.iter().map(FiredWakers::len).sum::<usize>() <= FEW_WAKERS,
         }
     }
 
@@ -188,9 +189,9 @@ mod tests {
     use std::thread::ThreadId;
     use std::time::Duration;
 
-    struct Tell(SyncSender<ThreadId>, bool);
+    struct RecordsThread(SyncSender<ThreadId>, bool);
 
-    impl Wake for Tell {
+    impl Wake for RecordsThread {
         fn wake(self: Arc<Self>) {
             self.0.send(std::thread::current().id()).unwrap();
             assert!(!self.1, "planted");
@@ -202,7 +203,7 @@ mod tests {
         let (sent, received) = sync_channel(16);
         let wakers = Wakers::threaded();
         for panics in [false, true, false] {
-            wakers.post(Waker::from(Arc::new(Tell(sent.clone(), panics))));
+            wakers.post(Waker::from(Arc::new(RecordsThread(sent.clone(), panics))));
         }
         let threads: Vec<ThreadId> = (0..3)
             .map(|_| received.recv_timeout(Duration::from_secs(60)).unwrap())
@@ -214,7 +215,7 @@ mod tests {
         );
         assert_ne!(threads.first(), Some(&std::thread::current().id()));
         // The last job still runs after the handle is dropped.
-        wakers.post(Waker::from(Arc::new(Tell(sent, false))));
+        wakers.post(Waker::from(Arc::new(RecordsThread(sent, false))));
         drop(wakers);
         received.recv_timeout(Duration::from_secs(60)).unwrap();
     }
@@ -222,7 +223,7 @@ mod tests {
     #[test]
     fn without_a_thread_they_are_called_at_once() {
         let (sent, received) = sync_channel(1);
-        Wakers::inline().post(Waker::from(Arc::new(Tell(sent, true))));
+        Wakers::inline().post(Waker::from(Arc::new(RecordsThread(sent, true))));
         assert_eq!(received.try_recv().unwrap(), std::thread::current().id());
     }
 }
