@@ -1,6 +1,6 @@
 //! `compact`: releases the space of what was deleted and overwritten.
 
-use crate::args::Compact;
+use crate::args::CompactArgs;
 use crate::output::{CommandResult, DONE, Output, PROBLEM, progress};
 use crate::stop::StopFlag;
 use crate::store;

@@ -2,7 +2,7 @@
 //!
 //! Each vBucket is read in pages. A heap has the next key of each, and gives the least of them.
 
-use crate::args::Keys;
+use crate::args::KeysArgs;
 use crate::output::{CommandError, CommandResult, DONE, Output};
 use crate::stop::StopFlag;
 use crate::{bytes, record, store};
