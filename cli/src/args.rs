@@ -8,9 +8,9 @@ mod upkeep;
 
 pub(crate) use common::{DurabilityArg, ReadOnlyArgs};
 pub(crate) use hold::{ServeArgs, ServingArgs, SessionArgs, WatchArgs};
-pub(crate) use key::{Del, GetArgs, Keys, SetArgs};
+pub(crate) use key::{DelArgs, GetArgs, KeysArgs, SetArgs};
 pub(crate) use read::{DumpArgs, DumpOrder, StatsArgs, TailArgs, VerifyArgs};
-pub(crate) use upkeep::{Compact, Completions, Man, NewBranchArgs};
+pub(crate) use upkeep::{CompactArgs, CompletionsArgs, ManArgs, NewBranchArgs};
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     ///
     /// Prints the vBucket that the key belongs to, and the seqno and cas of the deletion. The exit
     /// code is 1 if the key has no value.
-    Del(Del),
+    Del(DelArgs),
     /// List keys, in their order over all vBuckets.
     ///
     /// One key a line. A key that is not UTF-8, that contains control characters, or that begins
@@ -87,7 +87,7 @@ pub(crate) enum Command {
     /// Deleted and expired documents are left out. While others write, the list is no snapshot:
     /// each vBucket is read in pages.
     #[command(visible_alias = "ls")]
-    Keys(Keys),
+    Keys(KeysArgs),
     /// Print counts, seqnos, disk space and health.
     ///
     /// With --json all metrics are there too.
@@ -145,7 +145,7 @@ pub(crate) enum Command {
     /// RocksDB does this by itself, but not at once. Prints the disk space before and after. Needs
     /// free space for the largest vBucket once more. A signal ends it after the vBucket under way;
     /// what was compacted until then stays so.
-    Compact(Compact),
+    Compact(CompactArgs),
     /// Check everything that can be checked on disk, and name what is wrong.
     ///
     /// The exit code is 0 for a sound store, and 1 if a problem was found. Changes nothing.
@@ -157,9 +157,9 @@ pub(crate) enum Command {
   vbstore stress --dir new --streams 8 --frozen 1 --reconnect-every 500 --json report.json")]
     Stress(StressArgs),
     /// Print a script that completes commands and options in a shell.
-    Completions(Completions),
+    Completions(CompletionsArgs),
     /// Print the manual page, or write the pages of all commands to a directory.
-    Man(Man),
+    Man(ManArgs),
 }
 
 impl Args {

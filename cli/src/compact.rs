@@ -1,12 +1,12 @@
 //! `compact`: releases the space of what was deleted and overwritten.
 
-use crate::args::Compact;
+use crate::args::CompactArgs;
 use crate::output::{CommandResult, DONE, Output, PROBLEM, progress};
 use crate::stop::StopFlag;
 use crate::store;
 use serde_json::json;
 
-pub(crate) fn run(args: &Compact, out: &mut Output, stop: &StopFlag) -> CommandResult {
+pub(crate) fn run(args: &CompactArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = store::open(&args.dir)?;
     let vbs = store::vbuckets(&engine, args.vb)?;
     let before = engine.disk_usage()?;

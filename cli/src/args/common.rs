@@ -25,7 +25,7 @@ impl From<DurabilityArg> for Durability {
 
 /// How a store is opened by a command that only reads.
 #[derive(Clone, Copy, Debug, ClapArgs)]
-pub(crate) struct Reading {
+pub(crate) struct ReadOnlyArgs {
     /// Open the store read-only: nothing is written to its directory.
     ///
     /// Any number of programs may hold a store read-only at the same time. Works on a full disk and

@@ -10,7 +10,7 @@ use std::path::PathBuf;
   echo '{\"op\":\"help\"}' | vbstore session --dir s
   echo '{\"op\":\"set\",\"key\":\"k\",\"value\":\"v\",\"durability\":\"memory\"}' |
       vbstore session --dir s")]
-pub(crate) struct Session {
+pub(crate) struct SessionArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory; the store is made if there is none.
@@ -26,7 +26,7 @@ pub(crate) struct Session {
 
 /// Where metrics are served.
 #[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct Serving {
+pub(crate) struct ServingArgs {
     /// Serve the metrics for Prometheus here, at /metrics: localhost:9184.
     ///
     /// A host name or an IP address, and a port; port 0 lets the system choose, and the address is
@@ -54,7 +54,7 @@ fn host_and_port(text: &str) -> Result<String, String> {
 #[command(after_help = "Examples:
   vbstore serve --dir s --metrics localhost:9184
   curl http://localhost:9184/metrics")]
-pub(crate) struct Serve {
+pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory; the store is made if there is none.
@@ -70,14 +70,14 @@ pub(crate) struct Serve {
     #[arg(long, conflicts_with = "vbuckets")]
     pub(crate) read_only: bool,
     #[command(flatten)]
-    pub(crate) serving: Serving,
+    pub(crate) serving: ServingArgs,
 }
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   vbstore watch localhost:9184
   vbstore watch --json --count 10 localhost:9184 | jq .writes_per_second")]
-pub(crate) struct Watch {
+pub(crate) struct WatchArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// Seconds from one look to the next, from 0.05 to 3600.

@@ -1,6 +1,6 @@
 //! Arguments of the commands on keys: `get`, `set`, `del` and `keys`.
 
-use super::common::{DurabilityArg, Reading};
+use super::common::{DurabilityArg, ReadOnlyArgs};
 use clap::Args as ClapArgs;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use std::path::PathBuf;
   vbstore get --dir s user::17
   vbstore get --dir s photo::3 > photo.jpg
   vbstore get --dir s --json user::17 | jq .cas")]
-pub(crate) struct Get {
+pub(crate) struct GetArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// Take the key and print the value in base64.
     #[arg(long)]
     pub(crate) base64: bool,
@@ -30,7 +30,7 @@ pub(crate) struct Get {
   vbstore set --dir s user::17 '{\"name\": \"Ada\"}'
   vbstore set --dir s photo::3 - < photo.jpg
   vbstore set --dir s --base64 /w8= aGVsbG8=")]
-pub(crate) struct Set {
+pub(crate) struct SetArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory; the store is made if there is none.
@@ -60,7 +60,7 @@ pub(crate) struct Set {
 #[command(after_help = "Examples:
   vbstore del --dir s user::17
   vbstore del --dir s --cas 1795657526368773 user::17")]
-pub(crate) struct Del {
+pub(crate) struct DelArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
@@ -84,14 +84,14 @@ pub(crate) struct Del {
   vbstore keys --dir s --prefix user:: --limit 20
   vbstore ls --dir s --from user::17 --limit 20
   vbstore keys --dir s --json | jq -r .value_len")]
-pub(crate) struct Keys {
+pub(crate) struct KeysArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// Only keys that begin with this.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) prefix: OsString,

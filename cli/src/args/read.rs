@@ -1,6 +1,6 @@
 //! Arguments of the commands that read a whole store: `stats`, `dump`, `tail` and `verify`.
 
-use super::common::Reading;
+use super::common::ReadOnlyArgs;
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,21 +10,21 @@ use std::path::PathBuf;
   vbstore stats --dir s
   vbstore stats --dir s --vb 7
   vbstore stats --dir s --json | jq .items")]
-pub(crate) struct Stats {
+pub(crate) struct StatsArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// One vBucket only, with its seqnos and its failover log.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Order {
+pub(crate) enum DumpOrder {
     /// In the order of the changes, deletions included.
     Seqno,
     /// In the order of the keys; only keys with a value.
@@ -36,20 +36,20 @@ pub(crate) enum Order {
   vbstore dump --dir s > all.jsonl
   vbstore dump --dir s --prefix user:: --by key | jq -r .key
   vbstore import --dir copy --format dump all.jsonl")]
-pub(crate) struct Dump {
+pub(crate) struct DumpArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// One vBucket only.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
     /// The order within each vBucket.
     #[arg(long, value_enum, default_value = "seqno")]
-    pub(crate) by: Order,
+    pub(crate) by: DumpOrder,
     /// Only changes with this seqno or a higher one.
     #[arg(long, default_value_t = 1, value_name = "SEQNO")]
     pub(crate) from: u64,
@@ -65,14 +65,14 @@ pub(crate) struct Dump {
   vbstore tail --dir s --vb 7 --from 100
   vbstore tail --dir s --all --resume position.json >> changes.jsonl")]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
-pub(crate) struct Tail {
+pub(crate) struct TailArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
     /// Follow one vBucket.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
@@ -101,12 +101,12 @@ pub(crate) struct Tail {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:
   vbstore verify --dir s && echo sound")]
-pub(crate) struct Verify {
+pub(crate) struct VerifyArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
     #[arg(long)]
     pub(crate) dir: PathBuf,
     #[command(flatten)]
-    pub(crate) reading: Reading,
+    pub(crate) reading: ReadOnlyArgs,
 }

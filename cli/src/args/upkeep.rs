@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:
   vbstore new-branch --dir s")]
-pub(crate) struct NewBranch {
+pub(crate) struct NewBranchArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
@@ -19,7 +19,7 @@ pub(crate) struct NewBranch {
 #[command(after_help = "Examples:
   vbstore compact --dir s
   vbstore compact --dir s --vb 7")]
-pub(crate) struct Compact {
+pub(crate) struct CompactArgs {
     #[arg(long)]
     pub(super) json: bool,
     /// The store's directory.
@@ -34,7 +34,7 @@ pub(crate) struct Compact {
 #[command(after_help = "Examples:
   source <(vbstore completions bash)
   vbstore completions fish > ~/.config/fish/completions/vbstore.fish")]
-pub(crate) struct Completions {
+pub(crate) struct CompletionsArgs {
     /// The shell.
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
@@ -44,7 +44,7 @@ pub(crate) struct Completions {
 #[command(after_help = "Examples:
   vbstore man | man -l -
   vbstore man ~/.local/share/man/man1")]
-pub(crate) struct Man {
+pub(crate) struct ManArgs {
     /// Write a page for the program and one for each command to this directory, which is made if
     /// there is none.
     pub(crate) dir: Option<PathBuf>,

@@ -60,7 +60,7 @@ fn the_rule_on_words_finds_what_breaks_it() {
         assert!(found[0].starts_with(&format!("x.rs:{line}: ")), "{found:?}");
     }
     for right in [
-        "// It was written. But for loops see above.",
+        "// All but one. For the others see above.",
         "a configured value",
         "// given. Back to",
         "let given = back;",
