@@ -101,8 +101,7 @@ impl EngineCloser {
                     drop(state);
                     self.defer();
                     return Err(Error::Busy {
-                        what: "this code runs on a thread of the engine, which closes the engine after its \
-                               current step",
+                        what: "this thread closes the engine after its current step",
                     });
                 }
                 CloseState::Running(_) => self.changed.wait(&mut state),

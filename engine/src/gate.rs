@@ -49,7 +49,7 @@ impl Gate {
         &self.opener
     }
 
-    /// Fails in every process except the one that opened the store. Takes no lock.
+    /// Returns an error in every process except the one that opened the store. Takes no lock.
     ///
     /// # Errors
     /// [`Error::Forked`].
@@ -71,8 +71,9 @@ impl Gate {
         Ok(lent)
     }
 
-    /// Lends the storage to the close itself and to what the close waits for: background tasks and
-    /// the flush leader. These are known to run in the process that opened the store.
+    /// Lends the storage to the close itself, and to the threads that the close waits for:
+    /// background tasks and the flush leader. These are known to run in the process that opened the
+    /// store.
     ///
     /// # Errors
     /// [`Error::Closed`] once the close has taken the storage.

@@ -121,7 +121,8 @@ impl Health {
         self.is_read_only
     }
 
-    /// Fails in an engine that was opened to read. `refused` names the refused operation.
+    /// Returns an error in an engine that was opened to read. `refused` names the refused
+    /// operation.
     ///
     /// # Errors
     /// [`Error::ReadOnly`].
@@ -140,7 +141,7 @@ impl Health {
         self.level.load(Ordering::Acquire) == FAILED
     }
 
-    /// Fails unless the engine takes writes. Takes no lock while it does.
+    /// Returns an error unless the engine takes writes. Takes a lock only to return the error.
     pub(crate) fn check(&self) -> Result<()> {
         if self.level.load(Ordering::Acquire) == OPEN {
             return Ok(());

@@ -33,7 +33,7 @@ pub(crate) struct Memory {
     /// A leaf in the lock order.
     lock: Mutex<()>,
     released: Condvar,
-    /// Time-outs are in real time, whatever clock the engine was given.
+    /// For time-outs, which are in real time even if the engine was given another clock.
     real_clock: SystemClock,
 }
 

@@ -41,7 +41,7 @@ impl OpenerProcess {
         self.forks.clone().detected_fork()
     }
 
-    /// Fails unless the current process opened the store. Costs one load.
+    /// Returns an error unless the current process opened the store. Costs one load.
     ///
     /// # Errors
     /// [`Error::Forked`].

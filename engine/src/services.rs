@@ -51,7 +51,7 @@ pub(crate) struct Services {
     pub(crate) failpoints: MaybeFailpoints,
     pub(crate) signals: Arc<TaskSignals>,
     pub(crate) wakers: Wakers,
-    /// The limit of RocksDB's memory for data that is not yet in files, in bytes.
+    /// The limit of all memtables of RocksDB together, in bytes.
     pub(crate) write_buffer_bytes: u64,
     /// Whether the store is a copy that was opened to read. Its vBuckets could not begin their new
     /// branches, so streams are refused: they would announce the branches of the original.
@@ -81,7 +81,7 @@ pub(crate) struct Services {
     pub(crate) slices: SliceReads,
 }
 
-/// A store that was opened, and the options of the engine: what [`Services::new`] needs.
+/// A store that was opened, with the options of its engine. The input of [`Services::new`].
 pub(crate) struct OpenedStore {
     pub(crate) store: StoreUuid,
     pub(crate) config: Config,

@@ -25,7 +25,7 @@ use vbstore_metrics::DbSnapshotHolder;
 /// Reads see every change that has a seqno, whether or not it is durable yet. So a crash may lose a
 /// change that was read. That can happen even if every write is [`Durability::Synced`], because a
 /// reader can be faster than the sync that the writer waits for. [`VBucket::wait_synced`] blocks
-/// until what was read is synced.
+/// until the changes that were read are synced.
 ///
 /// Whether a document has expired is decided once per call, and for a conditional change when its
 /// condition is checked. The document may expire before the call returns.

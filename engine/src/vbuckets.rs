@@ -89,7 +89,8 @@ impl Vb {
 
     /// Records that a batch at this log position changed the vBucket.
     pub(crate) fn note_logged(&self, position: u64) {
-        // Does nothing if an older batch is recorded: the oldest one is the one that counts.
+        // Does nothing if an older batch is recorded, because the position of the oldest batch is
+        // kept.
         let _ = self.oldest_log_position.compare_exchange(
             0,
             position + 1,

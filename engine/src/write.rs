@@ -6,12 +6,12 @@
 //! 2. Enter the gate and take the stripes of all keys. From here on no other write changes these
 //!    keys.
 //! 3. Read the vBucket's generation, and then the newest change of every key, from the checkpoints
-//!    or from disk. Even an unconditional change needs it, because the flush has to know what it
-//!    replaces. If the read fails, the write is refused before it has a seqno, and nothing is
-//!    changed. The same failure in a flush would block changes that were already acknowledged. If a
-//!    branch is due, or no CAS is reserved, release everything, make the vBucket ready, and start
-//!    again at 1. The conditions were checked before that, so a change that is refused never begins
-//!    a branch.
+//!    or from disk. Even an unconditional change needs this read, because the flush has to know
+//!    which change it replaces. If the read fails, the write is refused before it has a seqno, and
+//!    nothing is changed. The same failure in a flush would block changes that were already
+//!    acknowledged. If a branch is due, or no CAS is reserved, release everything, make the vBucket
+//!    ready, and start again at 1. The conditions were checked before that, so a change that is
+//!    refused never begins a branch.
 //! 4. Take the vBucket's lock, for the assignment only. If the generation is still that of step 3,
 //!    assign seqno and CAS, append, and put the vBucket onto the dirty list.
 //! 5. Release everything. The caller then waits for durability.
@@ -61,7 +61,7 @@ struct CurrentVersion {
 
 /// The result of one attempt to write.
 enum WriteAttempt {
-    /// The changes were made. Contains what to wait for.
+    /// The changes were made. Contains the condition to wait for.
     Written(Vec<WriteReceipt>, WaitCondition),
     /// Nothing was changed: the changes need this many bytes of memory.
     NeedsRoom(u64),
@@ -84,7 +84,7 @@ pub(crate) struct Writes {
     pub(crate) tuning: Arc<CurrentTuning>,
     pub(crate) signals: Arc<TaskSignals>,
     pub(crate) clock: Arc<dyn Clock>,
-    /// Time-outs are in real time, whatever clock the engine was given.
+    /// For time-outs, which are in real time even if the engine was given another clock.
     pub(crate) real_clock: SystemClock,
     pub(crate) metrics: Arc<EngineMetrics>,
     pub(crate) failpoints: MaybeFailpoints,
@@ -92,8 +92,9 @@ pub(crate) struct Writes {
 }
 
 impl Writes {
-    /// Makes all changes or none. Returns their seqnos and what to wait for. The caller holds no
-    /// lock. May block for room in memory, for reads from disk, and for the sync of a new branch.
+    /// Makes all changes or none. Returns their receipts and the condition to wait for. The caller
+    /// holds no lock. May block for room in memory, for reads from disk, and for the sync of a new
+    /// branch.
     pub(crate) fn write(
         &self,
         vb: &Arc<Vb>,
@@ -359,7 +360,7 @@ impl Writes {
         if last.is_none_or(|last| last == Seqno::MAX.get()) {
             return Err(Error::invalid(
                 "vb",
-                format!("{} has no seqnos left", vb.id()),
+                format!("vBucket {} has no seqnos left", vb.id().get()),
             ));
         }
         assert!(

@@ -1,5 +1,6 @@
-//! What must be on disk before a change gets its seqno and CAS: the branch it belongs to, if one is
-//! due (the protocol is in [`vbstore_core`]'s module `branch`), and an upper bound for CAS values.
+//! Writes two things to disk before a change gets its seqno and CAS. One is the branch that the
+//! change belongs to, if a branch is due (the protocol is in [`vbstore_core`]'s module `branch`).
+//! The other is an upper bound for CAS values.
 //!
 //! # CAS values after a crash
 //! A change that a crash loses must not share its CAS with a later change, even if the clock is

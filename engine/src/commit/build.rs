@@ -57,7 +57,7 @@ struct BatchRow<'u> {
     previous: Option<ItemMeta>,
 }
 
-/// What the batch will contain of one unit.
+/// One unit's part of the batch.
 struct UnitPlan<'u> {
     rows: Vec<BatchRow<'u>>,
     /// The number of changes that a newer change of the same key replaces.
@@ -66,7 +66,7 @@ struct UnitPlan<'u> {
     state: VbState,
 }
 
-/// Builds the batch, and updates the state of each unit in it to the one after the flush.
+/// Builds the batch. Replaces the state of each unit in it by the state after the flush.
 pub(super) fn build<'s>(
     storage: &'s Storage,
     units: &mut [FlushUnit],
@@ -95,8 +95,8 @@ pub(super) fn build<'s>(
     Ok(built)
 }
 
-/// Decides what the batch will contain of a unit. If several checkpoints of the unit change a key,
-/// only the newest change is written. On disk it replaces what the oldest of them would have
+/// Plans a unit's part of the batch. If several checkpoints of the unit change a key, only the
+/// newest change is written. On disk it replaces the change that the oldest of them would have
 /// replaced. That is correct because the disk shows the unit as a whole or not at all, and at its
 /// end only the newest change of a key is left.
 fn plan(unit: &FlushUnit, looked_up: Vec<Option<ItemMeta>>) -> Result<UnitPlan<'_>> {

@@ -6,9 +6,9 @@
 //!    vBucket's lock is held from before the batch until then.
 //! 3. Still with the lead, the files that hold only deleted data are removed as a whole. No flush
 //!    runs meanwhile, so no file has anything of the new generation. A reader with an older view
-//!    may miss data that was in those files. It checks the generation after it has read, and finds
-//!    it changed.
-//! 4. A background task later compacts what is left: small files and the deletion itself. Without
+//!    may miss data that was in those files. Such a reader checks the generation after it has read,
+//!    and finds that it has changed.
+//! 4. A background task later compacts the rest: small files and the range deletion itself. Without
 //!    it, range deletions would accumulate and slow down each later deletion and each read of the
 //!    vBucket.
 

@@ -39,7 +39,8 @@ impl DirtyList {
         std::mem::take(&mut *self.0.lock())
     }
 
-    /// Puts what did not fit into the flush back in front of what was added meanwhile.
+    /// Puts the vBuckets that did not fit into the flush back, in front of those that were added
+    /// meanwhile.
     pub(super) fn put_back(&self, rest: DirtyVbs) {
         if rest.vbs.is_empty() {
             return;

@@ -70,12 +70,15 @@ impl Purger<'_> {
         if purged == 0 {
             return Ok(0);
         }
-        let tombstones = state.counts.tombstones.checked_sub(purged);
+        let counted = state.counts.tombstones;
+        let tombstones = counted.checked_sub(purged);
         state.counts.tombstones = tombstones.ok_or_else(|| {
             Error::corrupt_record(
                 id,
                 None,
-                format!("{purged} tombstones found, more than counted"),
+                format!(
+                    "{purged} tombstones were found, but the state record counts only {counted}"
+                ),
             )
         })?;
         batch.put_state(id, &state)?;

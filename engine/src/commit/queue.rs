@@ -206,7 +206,7 @@ pub(super) enum JoinOutcome {
 pub(super) struct CommitQueue {
     queue: Mutex<CommitQueueState>,
     wakers: Wakers,
-    /// Time-outs are in real time, whatever clock the engine was given.
+    /// For time-outs, which are in real time even if the engine was given another clock.
     real_clock: SystemClock,
 }
 

@@ -208,7 +208,8 @@ impl MemoryRecovery {
         };
         self.memory.subtract(sealed.memory());
         drop(inner);
-        // A checkpoint is freed as a whole, so the last one of a turn may exceed what is left.
+        // A checkpoint is freed as a whole, so the last one of a turn may have more changes than
+        // the turn has left.
         turn.changes -= sealed.entries().len().min(turn.changes);
         turn.has_progressed = true;
         self.metrics.checkpoints_freed.add(1);

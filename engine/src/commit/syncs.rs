@@ -1,4 +1,5 @@
-//! Syncs by the leader, and what follows every sync: recording the witness and publishing seqnos.
+//! Syncs by the leader, and the two steps after every sync: recording the witness and publishing
+//! seqnos.
 
 use super::lead::Lead;
 use super::sync_ledger::SyncLedger;
@@ -25,7 +26,7 @@ pub(crate) struct Syncs {
 }
 
 impl Syncs {
-    /// Syncs what was written without a sync. Does nothing if everything is synced.
+    /// Syncs the batches that were written without a sync. Does nothing if everything is synced.
     pub(super) fn sync(&self, lead: &mut Lead<'_>, storage: &Storage) -> Result<()> {
         if self.ledger.is_all_synced() {
             return Ok(());

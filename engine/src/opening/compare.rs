@@ -1,4 +1,4 @@
-//! Compares what an open would recover with what the witness records as synced.
+//! Compares the data that an open would recover with the data that the witness records as synced.
 
 use super::request::OpenRequest;
 use super::states::load;
@@ -37,7 +37,7 @@ pub(super) struct FilesFound {
     pub(super) is_log_empty: bool,
 }
 
-/// Compares the files with what the witness records about them.
+/// Compares the files with the record of them in the witness.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -58,8 +58,8 @@ pub(super) fn inspect_files(store_dir: &StoreDir, newest: Witness) -> Result<Fil
     })
 }
 
-/// Compares what an open would recover with what the witness records as synced, and reads the
-/// records of all vBuckets. Writes nothing to the data files.
+/// Compares the data that an open would recover with the data that the witness records as synced,
+/// and reads the records of all vBuckets. Writes nothing to the data files.
 ///
 /// # Errors
 /// [`Error::DataLoss`] if less would be recovered, and [`Error::Corruption`] for an unreadable

@@ -4,10 +4,10 @@
 //! 2. *Directory*: lock it, and read its marker. The marker decides between creating and opening.
 //! 3. *Resources*: check the limit of file descriptors, and size RocksDB's memory.
 //! 4. To *create*: write everything under the marker "creating", then replace it by "ready".
-//! 5. To *open*: compare what would be recovered with the witness, before anything is written.
-//!    After an unclean stop, let RocksDB recover its log; every vBucket must then begin a new
-//!    branch before its next change. In a copied store the new branches begin at once. Only then
-//!    open the store for use.
+//! 5. To *open*: compare the data that RocksDB would recover with the witness, before anything is
+//!    written. After an unclean stop, let RocksDB recover its log; every vBucket must then begin a
+//!    new branch before its next change. In a copied store the new branches begin at once. Only
+//!    then open the store for use.
 //! 6. To *read*: compare in the same way. Nothing is ever written.
 
 mod compare;

@@ -1,7 +1,7 @@
 //! Opens a store to read, without writing to its directory: on a full disk, for example.
 //!
 //! RocksDB replays its log into memory. After a process was killed, the end of the log may be in
-//! the operating system's memory only, but streams deliver only what is synced. So the log is
+//! the operating system's memory only. But streams deliver only synced changes. So the log is
 //! synced first. That needs no disk space. If it fails, the open fails. After it, everything
 //! recovered counts as synced.
 //!

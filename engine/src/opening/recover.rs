@@ -9,7 +9,7 @@ use crate::storage::{FamilyOptions, Storage};
 use crate::store_dir::{StoreDir, WitnessFile};
 use std::sync::Arc;
 
-/// What must be written before the store is opened for use.
+/// The records that must be written before the store is opened for use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecoveryNeeds {
     /// The last stop was unclean. The stop is counted, which makes a branch due in every vBucket: a
@@ -19,7 +19,8 @@ pub(super) struct RecoveryNeeds {
     pub(super) begins_branches: bool,
 }
 
-/// Lets RocksDB recover its log, and writes what follows from the last stop.
+/// Lets RocksDB recover its log. Then records an unclean stop, and begins new branches if they are
+/// needed now.
 ///
 /// RocksDB is opened without compactions here. A compaction that hits a corrupt block would make
 /// the open fail after files have been changed.

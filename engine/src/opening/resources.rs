@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::storage::StorageConfig;
 
-/// The file descriptors that an engine needs besides those of data files: for its own files,
+/// The file descriptors that an engine needs in addition to those of data files: for its own files,
 /// RocksDB's log and MANIFEST, and the program around it.
 const DESCRIPTORS_BASE: u64 = 128;
 /// The number of data files kept open if the configuration does not set one.

@@ -6,7 +6,7 @@
 //!
 //! 1. Under the vBucket's lock, collect the newest changes in memory of the first keys of the
 //!    range. H is the high seqno of that moment. The page's budget bounds how much is collected,
-//!    whatever is in memory.
+//!    however much is in memory.
 //! 2. Open the view, and read no further than the last collected key. The view shows everything up
 //!    to a boundary E.
 //!

@@ -96,7 +96,7 @@ impl Storage {
     /// number up to which the sync covers everything.
     pub(crate) fn sync(&self) -> Result<u64> {
         let covered = self.rocks_sequence();
-        // ORDER: read the sequence number first; what is written after it may not be covered.
+        // ORDER: read the sequence number first. The sync may not cover writes after it.
         self.db
             .flush_wal(true)
             .map_err(|e| map(&e, "sync the log"))?;

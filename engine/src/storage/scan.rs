@@ -20,7 +20,7 @@ use vbstore_metrics::DbSnapshotHolder;
 /// tests/tests/holds.rs).
 const WINDOW_SEQNOS: u64 = 8_192;
 
-/// Tracks what is left of a budget.
+/// Tracks how much of a budget is left.
 struct BudgetMeter<'a> {
     budget: SliceBudget,
     clock: &'a dyn Clock,
@@ -150,8 +150,8 @@ pub type ReadHeld<'a> = dyn FnMut(VbId, SeqnoRange, SliceBudget) -> Result<Slice
 #[cfg(feature = "testing")]
 impl Storage {
     /// Opens one view and lends a function that reads slices through it, for as long as `work`
-    /// takes. The engine itself never holds a view that long: this is for benches that measure what
-    /// it costs.
+    /// takes. The engine itself never keeps a view open that long. This is for benches that measure
+    /// the cost of doing so.
     pub(crate) fn with_held_view<R>(&self, work: impl FnOnce(&mut ReadHeld<'_>) -> R) -> R {
         let clock = &*self.clock;
         self.with_records(DbSnapshotHolder::Admin, |records| {
@@ -172,7 +172,7 @@ enum RowDecision {
     Stop,
 }
 
-/// A slice that is being read: the rows so far, and what is left of the budget.
+/// A slice that is being read: the rows so far, and the rest of the budget.
 struct SliceBuilder<'m, 'c> {
     meter: &'m mut BudgetMeter<'c>,
     rows: Vec<SliceRow>,

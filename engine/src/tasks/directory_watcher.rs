@@ -8,8 +8,8 @@ use std::time::Duration;
 /// How often the directory is checked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Fails the engine if the directory was moved, replaced or removed. The next process that opens
-/// the path would not find what is written from then on.
+/// Fails the engine if the directory was moved, replaced or removed. Otherwise the engine would go
+/// on writing to a directory that the next process does not find at the path.
 pub(super) fn step(services: &Services) -> Result<NextRun> {
     if services.health.is_failed() {
         return Ok(NextRun::OnSignal);

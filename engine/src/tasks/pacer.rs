@@ -48,7 +48,8 @@ pub(super) fn step(services: &Services) -> Result<NextRun> {
     }
     let flushed = storage
         .rocks_flush(waiting.iter().map(|(_, vb)| vb.id()))
-        // Every batch writes state records, which would keep the oldest log file in use.
+        // Every batch also writes state records. If they stayed in memory, they would keep the
+        // oldest log file in use.
         .and_then(|()| storage.rocks_flush_records());
     drop(storage);
     if let Err(error) = flushed {

@@ -57,7 +57,7 @@ impl BackgroundTask {
         }
     }
 
-    /// Does what is due. An error it returns has been recorded in the health.
+    /// Does the work that is due. A returned error has already been recorded in the health.
     pub(crate) fn step(self, services: &Services) -> Result<NextRun> {
         match self {
             Self::Flusher => flusher::step(services),
