@@ -143,8 +143,8 @@ impl Builder {
     /// Begins a new branch of history in every vBucket, durable when [`open`](Self::open) returns.
     ///
     /// Needed for a store that was set back to an earlier state in a way that the engine cannot
-    /// detect, such as restoring a disk image. Consumers that were further are then rolled back.
-    /// The engine detects a copied store by itself. Default: no new branch.
+    /// detect, such as restoring a disk image. Consumers that have seen later changes are then
+    /// rolled back. The engine detects a copied store by itself. Default: no new branch.
     #[must_use]
     pub fn new_branch(mut self) -> Self {
         self.new_branch = true;
@@ -162,10 +162,10 @@ impl Builder {
     /// is opened to write. Until then a reader of one keeps the other from being opened to write.
     ///
     /// After an unclean stop, each such open replays RocksDB's log into memory. It syncs the log
-    /// first, so that no crash takes back what streams deliver. The position of a consumer stays
-    /// valid when the store is opened to write later. A *copied* or restored store is the
-    /// exception: its vBuckets must begin new branches first, which needs a write. It can be read,
-    /// but its streams fail with [`Error::ReadOnly`].
+    /// first, so that no crash takes back changes that streams have delivered. The position of a
+    /// consumer stays valid when the store is opened to write later. A *copied* or restored store
+    /// is the exception: its vBuckets must begin new branches first, which needs a write. It can be
+    /// read, but its streams fail with [`Error::ReadOnly`].
     ///
     /// The engine does not check whether the directory is moved or replaced meanwhile: it goes on
     /// reading the directory that it opened.

@@ -51,8 +51,8 @@ pub struct Config {
     /// `None`, which means min(4,096, half the limit of file descriptors).
     pub open_files_max: Option<u32>,
     /// How long a close may take to flush RocksDB's memtables to files; may be 0. Default: 10 s.
-    /// The next open recovers the rest from the log, and takes longer. The limit does not cover
-    /// what the close waits for first: running operations, and the compaction of a deleted vBucket.
+    /// The next open recovers the rest from the log, and takes longer. The limit does not cover the
+    /// waits before that: for running operations, and for the compaction of a deleted vBucket.
     pub close_timeout: Duration,
     /// The settings that can be changed while the engine is open.
     pub tuning: Tuning,

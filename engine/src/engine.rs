@@ -188,8 +188,8 @@ impl Engine {
         self.handle.samples.register_streams()
     }
 
-    /// Fails in a forked child process, which has no threads of the engine or of its streams. Takes
-    /// no lock, and makes a system call. Called by the crate `vbstore-backfill`.
+    /// Returns an error in a forked child process, which has no threads of the engine or of its
+    /// streams. Takes no lock, and makes a system call. Called by the crate `vbstore-backfill`.
     ///
     /// # Errors
     /// [`crate::Error::Forked`].
@@ -236,8 +236,8 @@ impl Engine {
         let services = self.services();
         let vb = services.vbs.get(vb)?;
         services.health.check_writable("a compaction")?;
-        // Checked before the directory: closing releases the store's lock, and what happens to the
-        // directory after that must not fail the engine.
+        // Checked before the directory. A close releases the store's lock, so another process may
+        // change the directory after it. That must not fail this engine.
         drop(services.gate.acquire()?);
         services
             .store_dir

@@ -164,8 +164,8 @@ pub enum Error {
         /// Why its changes cannot be written.
         cause: Cause,
     },
-    /// Stored data differs from what was written. A write that needs to read corrupt data fails
-    /// with this and changes nothing. Other keys and other vBuckets are not affected.
+    /// Stored data differs from the data that was written. A write that needs to read corrupt data
+    /// fails with this and changes nothing. Other keys and other vBuckets are not affected.
     Corruption {
         /// The vBucket, if known.
         vb: Option<VbId>,
@@ -239,7 +239,7 @@ impl Error {
     /// Makes the error for a failed system call. Returns [`Error::DiskFull`] for a full disk or an
     /// exhausted quota, and [`Error::Io`] for everything else.
     ///
-    /// `context` says in the infinitive what was tried: "open the lock file".
+    /// `context` names the operation in the infinitive: "open the lock file".
     pub fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         if matches!(source.kind(), StorageFull | QuotaExceeded) {

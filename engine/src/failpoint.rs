@@ -14,12 +14,12 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// The names of all places.
 pub mod place {
-    /// A write is about to look up on disk what its changes replace.
+    /// A write is about to look up on disk the changes that it replaces.
     pub const WRITE_LOOK_UP: &str = "write.look_up";
     /// A write has passed its checks, under the stripes of its keys, and has no seqno yet.
     pub const WRITE_ASSIGN: &str = "write.assign";
-    /// A flush is about to look up on disk what some changes of a vBucket replace: tombstones that
-    /// were purged since.
+    /// A flush is about to look up keys on disk again, because their changes replace tombstones
+    /// that may have been purged since.
     pub const FLUSH_LOOK_UP: &str = "flush.look_up";
     /// A flush has taken its checkpoints and has not built the batch yet.
     pub const FLUSH_BUILD: &str = "flush.build";
@@ -54,7 +54,7 @@ pub mod place {
     pub const SLICE_VIEW: &str = "slice.view";
     /// A page of a read in key order has a db snapshot open, and has found its first key.
     pub const PAGE_VIEW: &str = "page.view";
-    /// A stream has released its db snapshot, and has not handed on what it read.
+    /// A stream has released its db snapshot, and has not processed the slice yet.
     pub const SLICE_HAND_ON: &str = "slice.hand_on";
     /// A close has waited for all operations and is about to flush. If it fails here, the directory
     /// is as a kill at this moment would leave it.
