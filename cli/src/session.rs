@@ -1,6 +1,7 @@
 //! `session`: holds a store open and takes JSON commands, one a line.
 
 use crate::args;
+use crate::asked::Asked;
 use crate::input::{Piped, read_line};
 use crate::output::{DONE, Failure, Out, Run};
 use crate::record::{bytes, text};
@@ -75,27 +76,25 @@ pub(crate) fn run(args: &args::Session, out: &mut Out, stop: &Stop) -> Run {
 }
 
 /// Answers one line; whether it was the last is the second part.
-fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
-    let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(line);
-    let (id, outcome, is_last) = match parsed {
+fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (String, bool) {
+    let (id, outcome, is_last) = match serde_json::from_slice::<Asked<'_>>(line) {
         Err(error) => (
             None,
             Err(Failure::usage(format!("not a JSON object: {error}"))),
             false,
         ),
-        Ok(command) => {
-            let op = command
-                .get("op")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned();
-            let outcome = Command {
-                engine,
-                streams,
-                fields: &command,
-            }
-            .run(&op);
-            (command.get("id").cloned(), outcome, op == "quit")
+        Ok(asked) => {
+            let outcome = asked.fields.map_err(Failure::usage).and_then(|fields| {
+                let op = fields.get("op").and_then(Value::as_str).unwrap_or_default();
+                let command = Command {
+                    engine,
+                    streams,
+                    fields: &fields,
+                };
+                Ok((command.run(op)?, op == "quit"))
+            });
+            let is_last = matches!(outcome, Ok((_, true)));
+            (asked.id, outcome.map(|(answer, _)| answer), is_last)
         }
     };
     let mut object = match outcome {
@@ -110,10 +109,14 @@ fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
             object
         }
     };
+    object.remove("id");
+    let mut answer = Value::Object(object).to_string();
     if let Some(id) = id {
-        object.insert("id".to_owned(), id);
+        // An answer is an object, and never an empty one.
+        answer.pop();
+        answer = format!("{answer},\"id\":{}}}", id.get());
     }
-    (Value::Object(object), is_last)
+    (answer, is_last)
 }
 
 struct Command<'a> {

@@ -123,6 +123,32 @@ fn a_session_answers_every_line_and_survives_bad_ones() {
 }
 
 #[test]
+fn a_session_sends_an_id_back_as_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut session = Session::start(dir.path(), "s");
+    for id in [
+        "123456789012345678901234567890",
+        "0.1000000000000000055511151231257827",
+        "1e400",
+        "-0",
+        "1E5",
+        "\"\\u00e9\\/\\ud800\"",
+        "{ \"b\" : 1e-400,\"a\":[1.10] }",
+        "null",
+    ] {
+        for rest in [
+            "\"op\":\"get\",\"key\":\"k\"",
+            "\"op\":\"odd\"",
+            "\"op\":\"get\",\"key\":1e400",
+        ] {
+            let answer = session.ask_for_text(&format!("{{\"id\": {id} ,{rest}}}"));
+            assert!(answer.contains(&format!("\"id\":{id}}}")), "{answer}");
+        }
+    }
+    session.end();
+}
+
+#[test]
 fn what_was_dumped_is_imported_again_with_everything_kept() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

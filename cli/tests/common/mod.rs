@@ -164,10 +164,14 @@ impl Session {
     }
 
     pub fn ask(&mut self, command: &str) -> serde_json::Value {
+        json(&self.ask_for_text(command))
+    }
+
+    pub fn ask_for_text(&mut self, command: &str) -> String {
         writeln!(self.child.stdin.as_mut().unwrap(), "{command}").unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
-        json(&line)
+        line
     }
 
     pub fn end(mut self) {
