@@ -1,10 +1,10 @@
 //! Following all vBuckets into a file each.
 
 use super::object;
-use crate::output::{Failure, PROBLEM};
+use crate::output::{Failure, IO, PROBLEM};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -29,12 +29,16 @@ impl Files {
         streams: &Streams,
         vbs: Vec<VBucket>,
     ) -> Result<Self, Failure> {
-        fs::create_dir_all(dir)?;
+        let named = |path: &Path, error: &io::Error| {
+            Failure::new(IO, "io", format!("{}: {error}", path.display()))
+        };
+        fs::create_dir_all(dir).map_err(|error| named(dir, &error))?;
         let mut consumer = streams.consumer("import", &ConsumerConfig::default())?;
         let mut writers = BTreeMap::new();
         for vb in &vbs {
-            let name = format!("{}.jsonl", vb.id());
-            writers.insert(vb.id(), BufWriter::new(File::create(dir.join(name))?));
+            let path = dir.join(format!("{}.jsonl", vb.id()));
+            let file = File::create(&path).map_err(|error| named(&path, &error))?;
+            writers.insert(vb.id(), BufWriter::new(file));
             if let Opened::Rollback { .. } = consumer.open(&StreamRequest::from_start(vb.id()))? {
                 return Err(Failure::new(PROBLEM, "rollback", "refused from the start"));
             }
