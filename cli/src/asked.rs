@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// What was asked. The `id` is text that is sent back as it came: as a number it would be rounded, or not
-/// be read at all.
+/// What was asked. The `id` is text that is sent back as it came: as a number it would be rounded,
+/// or not be read at all.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) id: Option<&'a RawValue>,
