@@ -88,6 +88,10 @@ impl Serving {
     }
 }
 
+pub fn not_run(test: &str, why: &str) {
+    println!("{test}: NOT RUN, {why}");
+}
+
 /// A small file system in memory, which can be full.
 pub struct SmallDisk {
     dir: tempfile::TempDir,
@@ -105,7 +109,7 @@ impl SmallDisk {
         match mount {
             Ok(output) if output.status.success() => Some(Self { dir }),
             other => {
-                println!("{test}: NOT RUN, no tmpfs can be mounted: {other:?}");
+                not_run(test, &format!("no tmpfs can be mounted: {other:?}"));
                 None
             }
         }
@@ -186,4 +190,24 @@ pub fn write_lines(path: &Path, lines: impl Iterator<Item = String>) {
         writeln!(file, "{line}").unwrap();
     }
     file.flush().unwrap();
+}
+
+/// Imports with these arguments, the first of which is the store; returns the exit code and the report.
+pub fn import(args: &[&str], dir: &Path) -> (i32, serde_json::Value) {
+    let args = [&["import", "--json", "--dir"][..], args].concat();
+    let output = run(&args, dir);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(!report.is_empty(), "{args:?}: {said}");
+    (output.status.code().unwrap(), json(&report))
+}
+
+/// Returns the documents of a store.
+pub fn documents(store: &str, dir: &Path) -> std::collections::BTreeMap<String, String> {
+    let dump = ok(&["dump", "--dir", store, "--by", "key"], dir);
+    let records = dump.lines().map(json).map(|record| {
+        let field = |name: &str| record.get(name).unwrap().as_str().unwrap().to_owned();
+        (field("key"), field("value"))
+    });
+    records.collect()
 }
