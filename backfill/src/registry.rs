@@ -20,7 +20,8 @@ struct RegistryEntry {
     paused: Option<PauseRecord>,
 }
 
-/// The last pause of a consumer: how far it had moved, and how often it was paused there.
+/// The last pause of a consumer: how many events that move a position it had taken, and how often
+/// it was paused at that count.
 #[derive(Clone, Copy, Debug)]
 struct PauseRecord {
     moved: u64,
@@ -39,9 +40,10 @@ pub(crate) struct RegisteredConsumer {
 #[derive(Debug)]
 pub(crate) struct ConsumerCheck {
     pub(crate) present: RegisteredConsumer,
-    /// Since when it has taken nothing although events are available; `None` if it is not idle.
+    /// The time since which it has taken nothing although events are available; `None` if it is not
+    /// idle.
     pub(crate) idle_since: Option<Duration>,
-    /// The number of its reader's actions at that look; see
+    /// The number of its reader's actions when it was checked; see
     /// [`vbstore_core::ConsumerActivity::acted`].
     pub(crate) acted: u64,
     /// The number of events taken that moved a position.
@@ -103,7 +105,7 @@ impl ConsumerRegistry {
         watched
     }
 
-    /// Records a pause of a consumer that had moved `moved` times.
+    /// Records a pause of a consumer that had taken `moved` events that move a position.
     pub(crate) fn record_pause(&self, id: ConsumerId, moved: u64) {
         if let Some(listed) = self.consumers.lock().get_mut(&id) {
             let times = listed.pauses_without_progress(moved) + 1;

@@ -86,13 +86,13 @@ impl Watchdog {
     pub(crate) fn look_if_due(&self, now: Duration, engine: &Engine) -> Duration {
         let buffers = self.scheduler.buffers();
         let is_short = buffers.is_short();
-        // When space becomes short, it must already be known since when each consumer has been
-        // idle.
+        // The idle times must be recorded before space becomes short: otherwise every consumer
+        // would count as idle only from then on.
         let is_filling = buffers.used() > buffers.bytes_max() / 2;
         let mut due = self.due.lock();
         let looks_for_stalled = now >= due.stalled;
         if looks_for_stalled {
-            // So a stall is found at most a quarter of the limit late.
+            // Detects a stall at most a quarter of the limit late.
             due.stalled = now.saturating_add(self.stall_limit / 4);
         }
         let looks_for_frozen = is_short && now >= due.frozen;
@@ -111,7 +111,7 @@ impl Watchdog {
             next = next.min(due.idle);
         }
         drop(due);
-        // This runs on a worker, which a panic here must not end.
+        // A panic in a check must not end the worker that runs it.
         let summaries = AssertUnwindSafe(|| {
             if looks_for_stalled {
                 self.look_for_stalled(now, engine);

@@ -2,20 +2,20 @@
 //! are run by the program, step by step.
 //!
 //! # Stop order
-//! The streams leave the metrics registry first, so that no scrape outlives what it reads. When the
-//! last of [`crate::Streams`] and its consumers is dropped, it stops the workers, joins them, and
-//! drops the waiting backfills. Only then is the engine released, so its close never finds a worker
-//! of these streams at work.
+//! When the last handle ([`crate::Streams`] or a consumer) is dropped, it first unregisters the
+//! metrics of the streams, so that no scrape outlives what it reads. Then it stops the workers,
+//! joins them, and drops the waiting backfills. Only then is the engine released, so its close
+//! never finds a worker of these streams at work.
 //!
-//! The engine may be closed while streams are open. Each stream then ends with its reason when it
-//! next looks at the engine. Those that wait for durability or in memory are woken to do so. Those
-//! that wait for buffer room or a slot do so when they get it.
+//! The engine may be closed while streams are open. Each stream then ends with the reason
+//! `Shutdown` when it next uses the engine. Streams that wait for durability, or for changes in
+//! memory, are woken for that. Streams that wait for buffer room or a slot end when they get it.
 //!
 //! In a forked child process the worker threads do not exist, and locks that they held stay locked.
 //! There, dropping the last handle leaks it and touches nothing.
 //!
-//! The last handle may be dropped on any thread, including a worker, if code of the program that
-//! runs there drops it. Since a thread cannot join itself, a separate thread then joins the
+//! The last handle may be dropped on any thread. It may even be a worker, if program code that runs
+//! there drops the handle. Since a thread cannot join itself, a separate thread then joins the
 //! workers.
 
 use crate::backfill::{
@@ -105,10 +105,10 @@ impl Drop for StreamsHandle {
             Box::leak(Box::new(kept));
             return;
         }
-        // ORDER: leave the metrics registry first. This waits for a running scrape, which borrows
-        // the work, which keeps the engine open. Otherwise the scrape could be the last to release
-        // the engine. It would then close the engine inside the scrape, and the close would wait
-        // for the registry forever.
+        // ORDER: leave the metrics registry first. This waits for a running scrape, whose reference
+        // to `work` keeps the engine open. Otherwise the scrape could be the last to release the
+        // engine. It would then close the engine inside the scrape, and the close would wait for
+        // the registry forever.
         self.registration.unregister();
         self.work.scheduler.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -252,8 +252,8 @@ impl WorkerContext {
     }
 }
 
-/// What the worker keeps of a backfill during an invocation, in case the backfill is lost in a
-/// panic.
+/// The data of a backfill that the worker keeps during an invocation, since a panic loses the
+/// backfill itself.
 struct Invocation {
     consumer: ConsumerId,
     end_on_panic: EndOnPanic,

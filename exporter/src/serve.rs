@@ -27,7 +27,8 @@ const CONNECTION_WITHIN: Duration = Duration::from_secs(10);
 /// Size limit of the head of a request.
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
-/// Pause after a failed `accept`, such as for too many open files, which would fail again at once.
+/// Pause after a failed `accept`. Without it, an `accept` that fails for too many open files would
+/// fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -56,7 +57,8 @@ impl Server {
             }
         };
         loop {
-            // ORDER: before `accept`, so that clients beyond the limit wait in the system's queue.
+            // ORDER: acquire a place before `accept`, so that clients beyond the limit wait in the
+            // system's queue.
             let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else {
                 return;
             };
@@ -104,7 +106,7 @@ impl Server {
         let registry = match page {
             Route::Ready(answer) => return answer,
             Route::Metrics(registry) => registry,
-            // Answered here, so that it works while all gathering threads are busy.
+            // Answered on this thread, so that it works while all gathering threads are busy.
             Route::Health => return routes::health(&self.endpoints),
         };
         let gathers = Arc::clone(&self.gathers);

@@ -141,8 +141,8 @@ impl Telemetry {
 pub struct Registration {
     registry: prometheus::Registry,
     collector: PartCollector,
-    /// Whether the part was unregistered. Held during the call, so that a second caller also waits
-    /// until no scrape uses the source.
+    /// Whether the part was unregistered. The lock is held while the part is unregistered, so that
+    /// a second caller also waits until no scrape uses the source.
     is_unregistered: Mutex<bool>,
 }
 
@@ -195,7 +195,7 @@ struct CollectorState {
     errors: Counter,
 }
 
-/// Returns the descriptions that a registry distinguishes collectors by, or `None` if a metric or
+/// Returns the descriptions by which a registry distinguishes collectors, or `None` if a metric or
 /// label has an invalid name.
 fn describe(store: &str, part: &str, metrics: &[&Metric]) -> Option<Vec<Desc>> {
     let desc = |metric: &Metric, fixed: &[(&str, &str)]| {

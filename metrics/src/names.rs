@@ -61,7 +61,7 @@ metrics! {
     HEALTH_STATE = Gauge "health" [HEALTH] "1 for the current health of the engine, 0 for the other states.";
     UPTIME = Gauge "open_seconds" [] "Time since the engine was opened.";
     VBUCKETS = Gauge "vbuckets" [] "Number of vBuckets of the store.";
-    ITEMS = Gauge "items" [] "Documents on disk, including expired ones that have not been swept.";
+    ITEMS = Gauge "items" [] "Documents on disk, including expired ones.";
     TOMBSTONES = Gauge "tombstones" [] "Tombstones on disk.";
     ITEM_BYTES = Gauge "item_bytes" [] "Bytes of keys and values of the documents on disk.";
     DB_SNAPSHOTS_OPEN = Gauge "db_snapshots_open" [HOLDER] "Db snapshots open now, by purpose.";

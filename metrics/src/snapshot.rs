@@ -202,14 +202,15 @@ impl MetricsSnapshot {
         family.samples.push(Sample { labels, value });
     }
 
-    /// Returns the value of a metric without labels, or `None` if it is absent or a distribution.
+    /// Returns the value of a metric without labels, or `None` if it is absent, a histogram or a
+    /// summary.
     #[must_use]
     pub fn value(&self, metric: &Metric) -> Option<f64> {
         self.value_by(metric, &[])
     }
 
-    /// Returns the value of the sample that has exactly these labels, or `None` if it is absent or
-    /// a distribution.
+    /// Returns the value of the sample that has exactly these labels, or `None` if it is absent, a
+    /// histogram or a summary.
     #[must_use]
     pub fn value_by(&self, metric: &Metric, labels: &[(&str, &str)]) -> Option<f64> {
         let family = self.families.get(metric.name)?;
@@ -225,8 +226,8 @@ impl MetricsSnapshot {
         }
     }
 
-    /// Returns the sum of a metric over all its samples, 0 if there are none. Of a distribution,
-    /// the number of values is summed.
+    /// Returns the sum of a metric over all its samples, 0 if there are none. For a histogram or a
+    /// summary, sums the numbers of values.
     #[must_use]
     pub fn sum(&self, metric: &Metric) -> f64 {
         let family = self.families.get(metric.name);

@@ -27,7 +27,8 @@ impl Instrument for Counter {
     }
 }
 
-/// A histogram whose metric is in seconds holds microseconds; any other is exported unchanged.
+/// A histogram whose metric is in seconds counts microseconds, which are converted at the export.
+/// The values of any other histogram are exported unchanged.
 impl Instrument for Histogram {
     fn put(&self, metric: &'static Metric, labels: &[LabelPair], into: &mut MetricsSnapshot) {
         let is_time = metric.name.ends_with("_seconds");

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// overwritten faster than it is read moves its end away from the backfill.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Divergence {
-    /// The smallest distance seen, in seqnos, and since when it has not shrunk.
+    /// The smallest distance so far, in seqnos, and the time at which it was reached.
     nearest: Option<(u64, Duration)>,
 }
 

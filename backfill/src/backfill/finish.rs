@@ -16,7 +16,7 @@ use vbstore_core::{RollbackReason, Seqno, Visibility, u64_from};
 use vbstore_engine::failpoint::place;
 use vbstore_engine::{CursorGuard, Result as EngineResult, Slice, SliceEnd};
 
-/// For which stream a slice was read.
+/// Whether a slice was read for this stream or for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SliceOrigin {
     /// Read for this stream.
@@ -26,8 +26,8 @@ enum SliceOrigin {
 }
 
 impl Backfill {
-    /// Finishes an invocation with the slice that was read for `plan`. `view` is the number of the
-    /// view it was read through.
+    /// Finishes an invocation with the slice that was read for `plan`, through the view with the
+    /// number `view`.
     pub(crate) fn finish(
         mut self: Box<Self>,
         plan: ReadPlan,
@@ -242,8 +242,8 @@ impl Backfill {
                 counters.slice_items.observe(u64_from(slice.len()));
             }
         }
-        // A stream that was paused or ended meanwhile no longer waits for this backfill. Its
-        // metrics must not include what is then dropped.
+        // A stream that was paused or ended meanwhile no longer waits for this backfill. The slice
+        // is dropped then, so the stream's metrics must not include it.
         if self.is_awaited() {
             self.record_metrics(chosen, slice, origin, context);
         }

@@ -4,11 +4,11 @@
 //! An invocation consists of a *plan*, a *read* and a *finish*. One read serves the plans of
 //! several backfills through one db snapshot, so that a consumer of many small vBuckets does not
 //! open a db snapshot for each.
-//! 1. Plan: everything that may take long to wait for comes first. The backfill waits by returning,
-//!    never by blocking. It waits for the sync of a slice in hand, for a view that reaches the
-//!    announced end, and for room in the consumer's buffer. (The scheduler granted the permit to
-//!    run together with the invocation. A seqno range to be protected from removal would be
-//!    registered here.) The result is a [`SliceRequest`] with its buffer charge.
+//! 1. Plan: the backfill first checks everything that it may have to wait for. It waits by
+//!    returning, never by blocking. It waits for the sync of a slice in hand, for a view that
+//!    reaches the announced end, and for room in the consumer's buffer. (The scheduler granted the
+//!    permit to run together with the invocation. A seqno range to be protected from removal would
+//!    be registered here.) The result is a [`SliceRequest`] with its buffer charge.
 //! 2. Read: the db snapshot is opened, the ranges are scanned up to their budgets, and iterators
 //!    and db snapshot are dropped. All of this happens inside [`vbstore_engine::Engine::scan`],
 //!    which never waits, sends or calls back.
@@ -22,7 +22,7 @@
 //!
 //! Between two invocations a backfill holds no db snapshot, no iterator and no permit.
 //!
-//! [`SliceRequest`]: vbstore_engine::Ask
+//! [`SliceRequest`]: vbstore_engine::SliceRequest
 
 mod divergence;
 mod finish;

@@ -13,7 +13,7 @@ use vbstore_engine::{CursorGuard, Result as EngineResult, Slice, SliceBudget, Sl
 /// already freed the changes that follow the view.
 const FAILED_JOINS_MAX: u32 = 3;
 
-/// A planned read of a backfill.
+/// A read that a backfill has planned.
 #[derive(Debug)]
 pub(crate) struct ReadPlan {
     pub(crate) ask: SliceRequest,
@@ -125,7 +125,8 @@ impl Backfill {
         if feed.persisted() < end_min {
             return self.wait_for_view(end_min).map(PlanDecision::Step);
         }
-        // The consumer will be complete at this position, so memory may serve the stream from here.
+        // The consumer's copy will be complete at this position, so the stream may continue from
+        // memory here.
         if progress.is_complete()
             && let Some(cursor) = self.join(stream.generation)?
         {
@@ -188,14 +189,14 @@ impl Backfill {
     }
 }
 
-/// Returns the memory in bytes that a slice of this budget needs at most, not counting one large
-/// item.
+/// Returns the maximum memory in bytes of a slice with this budget, not counting one large item.
 fn room_for(budget: SliceBudget) -> u64 {
     let rows = budget.items_max.saturating_mul(Slice::ROW_BYTES);
     u64_from(budget.bytes_max.saturating_add(rows))
 }
 
-/// Returns the predecessor of `seqno`, which must not be 0: a view is never waited for at 0.
+/// Returns the seqno before `seqno`. `seqno` is never 0, because no backfill waits for a view of an
+/// empty vBucket.
 pub(super) fn below(seqno: Seqno) -> Seqno {
     Seqno::new(seqno.get() - 1)
 }

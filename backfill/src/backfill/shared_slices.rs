@@ -1,19 +1,20 @@
 //! A cache of slices for other streams of the same vBucket.
 //!
-//! A slice is immutable, so a stream may use one that was read for another stream of its vBucket,
-//! and then announces that slice's end. The conditions are:
+//! A slice is immutable, so a stream may use a slice that was read for another stream of its
+//! vBucket. It then announces the end of that slice's view. The conditions are:
 //! - The slice covers the stream's position: it begins at or below the position, and was read
 //!   beyond it.
 //! - Its view was begun *after* the stream was opened. An older view may lack changes that the
 //!   consumer already knows, and could not be checked against the branch on which the stream was
 //!   admitted.
-//! - The stream has not seen a newer view: its announced end is not above the slice's end.
+//! - The stream has not used a newer view: its announced end is not above the end of the slice's
+//!   view.
 //!
-//! Each stream checks branch and purge seqno, and applies its filter, for itself. Slices are kept
-//! while the vBucket has a backfill that may want them. The total over all vBuckets is limited in
-//! bytes, and the oldest slice is dropped first. A backfill whose consumer takes nothing does not
-//! count: slices kept for it would only hold buffers that others could reuse (measured: 60 % of the
-//! rate of three consumers).
+//! Each stream checks the branch and the purge seqno of a shared slice, and applies its own filter.
+//! Slices are kept while the vBucket has a backfill that may want them. The total over all vBuckets
+//! is limited in bytes, and the oldest slice is dropped first. A backfill whose consumer takes
+//! nothing does not count: slices kept for it would only hold buffers that others could reuse
+//! (measured: 60 % of the rate of three consumers).
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, VecDeque};

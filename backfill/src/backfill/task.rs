@@ -35,10 +35,11 @@ pub(crate) struct Backfill {
     pub(super) unsynced_read: Option<UnsyncedRead>,
     pub(super) failed_joins: u32,
     pub(super) divergence: Divergence,
-    /// Counts it as a possible user of the slices cached for its vBucket.
+    /// Counts the backfill as a possible user of the slices cached for its vBucket.
     pub(super) counted: BackfillGuard,
     pub(super) begun: Duration,
-    /// Since when it waits for a worker or a slot; meaningless while it runs or is snoozed.
+    /// The time since which it waits for a worker or a slot; meaningless while it runs or is
+    /// snoozed.
     pub(super) queued: Duration,
     pub(super) has_delivered: bool,
     /// Watches for durability while the backfill is snoozed. Created once, so that a new watch
@@ -55,7 +56,7 @@ pub(super) struct UnsyncedRead {
     pub(super) is_over: bool,
     /// The end of the view: once it is synced, so is the batch.
     pub(super) persisted: Seqno,
-    /// Since when it waits; `None` if it has not had to wait yet.
+    /// The time since which it waits; `None` if it has not had to wait yet.
     pub(super) since: Option<Duration>,
 }
 
@@ -120,7 +121,8 @@ impl Backfill {
             Ok(StepOutcome::Again) => BackfillOutcome::Again(self),
             Ok(StepOutcome::Snooze(snooze)) => {
                 let is_for_room = matches!(snooze, Snooze::Room);
-                // While it waits for room it wants no slice, and none must be cached for it.
+                // A backfill that waits for room cannot use a slice, so no slices are cached for
+                // it.
                 self.counted.set_active(!is_for_room);
                 BackfillOutcome::Snooze(self, snooze)
             }

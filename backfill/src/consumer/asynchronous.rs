@@ -1,4 +1,4 @@
-//! Implements `futures_core::Stream` for a consumer. Adds no async runtime.
+//! The implementation of `futures_core::Stream` for a consumer. It needs no async runtime.
 
 use super::Consumer;
 use crate::delivery::ReaderFinding;

@@ -48,7 +48,7 @@ impl Consumer {
     pub(crate) fn new(handle: &Arc<StreamsHandle>, name: &str, config: &ConsumerConfig) -> Self {
         let work = &handle.work;
         let id = work.ids.consumer();
-        // One worker stays free for other consumers, if there is more than one.
+        // If there is more than one worker, one stays free for other consumers.
         let all_but_one = (work.limits.workers - 1).max(1);
         let limits = ConsumerLimits {
             order: config.order,
@@ -109,7 +109,7 @@ impl Consumer {
         self.positions.0.get(&vb).copied()
     }
 
-    /// Returns the positions in all vBuckets of which the consumer ever opened a stream.
+    /// Returns the positions in all vBuckets for which this consumer has opened a stream.
     #[must_use]
     pub fn positions(&self) -> &Positions {
         &self.positions

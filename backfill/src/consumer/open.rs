@@ -167,8 +167,8 @@ impl Consumer {
         }
     }
 
-    /// Resumes a paused stream from what was taken. This is like a reconnect, except that the end
-    /// of a marker already taken must not move back.
+    /// Resumes a paused stream from the consumer's position. This is like a reconnect, except that
+    /// the end of a marker already taken must not move back.
     pub(super) fn resume(&self, stream: &Arc<Stream>) {
         let resumed = self.readmit(stream);
         match resumed {
@@ -180,7 +180,8 @@ impl Consumer {
         }
     }
 
-    /// Asks the vBucket whether a paused stream can continue from what was taken, and from where.
+    /// Asks the vBucket whether a paused stream can continue from the consumer's position, and
+    /// whether from memory or disk.
     fn readmit(
         &self,
         stream: &Arc<Stream>,
@@ -189,9 +190,9 @@ impl Consumer {
         let feed: Feed = context.engine.feed(stream.vb)?;
         let position = self.positions.0.get(&stream.vb).copied();
         let position = position.unwrap_or_default();
-        // ORDER: read before the answer, as in `open`.
+        // ORDER: read the number of views before the vBucket answers, as in `open`.
         let views_at_open = context.slices.views();
-        // No new reader is registered: the stream has been one since it was opened.
+        // No new reader is registered: the stream has been registered since it was opened.
         let answer = feed.readmit(&position, stream.options.filter())?;
         match answer {
             Ok(start) if start.generation != stream.generation => Err(EndReason::VbucketGone),

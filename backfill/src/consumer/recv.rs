@@ -137,8 +137,8 @@ impl Consumer {
                 }
             };
             if matches!(found, ReaderFinding::Paused(_)) {
-                // The watchdog has put the consumer to sleep since the reader was registered;
-                // register it again.
+                // The watchdog has put the consumer to sleep since the visit was recorded; record
+                // it again.
                 self.record_visit(!matches!(patience, WaitLimit::None));
             }
             let is_nothing = matches!(found, ReaderFinding::Nothing);

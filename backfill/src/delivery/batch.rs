@@ -23,8 +23,8 @@ pub struct EventBatch {
     end: Option<EndReason>,
     /// Number of events that were taken one by one.
     taken: usize,
-    /// The space it uses in the consumer's buffer; `None` if it uses none, or if the program owns
-    /// it.
+    /// The space that the batch uses in the consumer's buffer; `None` if it uses none, or if the
+    /// program owns the batch.
     pub(crate) charge: Option<Charge>,
 }
 
@@ -200,7 +200,7 @@ impl EventBatch {
         Some(event)
     }
 
-    /// Moves a position to where it is once the whole batch is taken.
+    /// Moves a position past all events of the batch.
     pub(crate) fn take_into(&self, position: &mut Position) {
         if let Some(marker) = &self.marker {
             position.take_marker(marker);

@@ -87,8 +87,8 @@ struct ConsumerAccount {
     bytes_max: u64,
     /// Once full, stays full until usage falls to this.
     resume_at: u64,
-    /// With less room than this the consumer is full: a db snapshot for a handful of items is not
-    /// worthwhile.
+    /// With less room than this, in bytes, the consumer is full: a db snapshot for a handful of
+    /// items is not worthwhile.
     worthwhile: u64,
     /// Maximum number of bytes of one reservation, so that all slices that may be read at once have
     /// room.
@@ -209,11 +209,11 @@ impl Buffers {
     }
 
     /// Marks an idle consumer as not awake, if it has something buffered. Returns `None` if it has
-    /// not, or was dropped.
+    /// nothing buffered, or was dropped.
     ///
-    /// A waiting reader no longer counts: it may be a future that the program dropped. If the
-    /// consumer is then not paused, [`Self::wake_again`] must follow, since a waiting reader
-    /// reports its wait only once.
+    /// A reader that waits no longer keeps the consumer awake: it may be a future that the program
+    /// dropped. If the consumer is not paused afterwards, the caller must call
+    /// [`Self::wake_again`], since a reader reports only once that it waits.
     pub(crate) fn put_to_sleep(&self, consumer: ConsumerId) -> Option<SleepingConsumer> {
         let mut state = self.state.lock();
         let account = state.accounts.get_mut(&consumer);
@@ -285,9 +285,9 @@ impl Buffers {
         self.charge(charge.consumer, 1)
     }
 
-    /// Reserves up to `wanted` bytes for a read from memory by the consumer itself. Never refused:
-    /// at least one byte is reserved. One item may exceed it, since its reader is present and takes
-    /// it.
+    /// Reserves up to `wanted` bytes, but at least one, for a read from memory by the consumer
+    /// itself. Never refused. One item may exceed the reservation, since the reader is present and
+    /// takes it.
     pub(crate) fn reserve_for_reader(
         self: &Arc<Self>,
         consumer: ConsumerId,
@@ -325,7 +325,8 @@ impl Buffers {
         state.subtract(consumer, bytes);
         let share = self.bytes_max / state.holders.max(1);
         let account = state.account(consumer);
-        // Also below its share of the total: exactly at the share there is no room.
+        // Usage must also be below the consumer's share of the total: exactly at the share there is
+        // no room.
         let is_drained = account.used <= account.resume_at.min(share.saturating_sub(1));
         let is_woken = account.is_full && (is_drained || account.used == 0);
         if is_woken {
@@ -340,7 +341,7 @@ impl Buffers {
     }
 
     /// Wakes the first consumer in `short` that has a waiting backfill, if the room left is worth a
-    /// slice. Consumers without one are skipped.
+    /// slice for the first in the queue. Consumers without a waiting backfill leave the queue.
     fn wake_next_short(&self) {
         loop {
             let mut state = self.state.lock();
@@ -395,8 +396,8 @@ impl BuffersState {
     /// Returns how many bytes a slice of a consumer may use.
     ///
     /// # Errors
-    /// Why it must wait; this is recorded, so that the consumer is woken. Also for a consumer that
-    /// was dropped, since a worker may still ask.
+    /// Why the slice must wait; this is recorded, so that the consumer is woken later.
+    /// [`ReserveError::Full`] also for a consumer that was dropped, since a worker may still ask.
     fn room(
         &mut self,
         total_max: u64,

@@ -17,11 +17,13 @@ pub(crate) struct SelectedChanges {
     pub(crate) memory: u64,
 }
 
-/// Selects what a stream delivers of a slice. The stream has these options, and has read everything
-/// up to `after`. Deletions up to and including `skips_upto` are omitted if the options say so.
+/// Selects the changes of a slice that a stream with these options delivers. The stream has read
+/// everything up to `after`. If the options skip first deletions, deletions up to and including
+/// `skips_upto` are omitted.
 ///
-/// `room` is the number of bytes it may keep in memory. A slice that was read for another stream
-/// can be larger. Of such a slice the stream takes as much as fits, but at least one change.
+/// `room` is the number of bytes that the selected changes may keep in memory. A slice that was
+/// read for another stream can be larger. Then the stream takes as many changes as fit, but at
+/// least one.
 pub(crate) fn choose(
     options: &StreamOptions,
     after: Seqno,

@@ -1,5 +1,5 @@
-//! Delivery of what was read to the consumer: batches, buffers, and the mailbox that workers and
-//! reader share.
+//! Delivery of events to the consumer: batches, buffers, reading from memory, and the mailbox that
+//! workers and reader share.
 
 mod batch;
 mod buffers;

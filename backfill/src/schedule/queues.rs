@@ -14,9 +14,10 @@
 //!   consumer can occupy all workers. Backfills that are read through one db snapshot share a
 //!   permit.
 //! - *Snoozed*: waits for buffer room or for durability, without a permit. A backfill that waits
-//!   for room has no slot either, so that a frozen consumer takes none from others. Nor has one
-//!   that waits for durability while the disk is full, since that may take long. Both take a slot
-//!   when they resume, even above the limit: the limit applies only to backfills that begin.
+//!   for room has no slot either, so that a frozen consumer takes none from others. A backfill that
+//!   waits for durability while the disk is full has no slot either, since the wait may take long.
+//!   Both take a slot when they resume, even above the limit: the limit applies only to backfills
+//!   that begin.
 //!
 //! # Turns
 //! Consumers take turns. Within a consumer, the order is round robin: a backfill goes to the end of
@@ -26,8 +27,8 @@
 //!
 //! # Counting
 //! Everything limited is counted by tokens: slots, permits, pending and begun backfills. A task
-//! that leaves, in whatever way, releases its tokens. Which consumers may run or begin is not
-//! counted. It is derived again after each change of a consumer ([`BackfillQueues::refresh`]).
+//! that leaves, on any path, releases its tokens. Which consumers may run or begin a backfill is
+//! derived again after each change of a consumer ([`BackfillQueues::refresh`]).
 
 use super::tally::{Tally, Token};
 use crate::config::BackfillOrder;
@@ -113,8 +114,8 @@ struct QueuedBackfill {
     status: QueueStatus,
     /// Its slot in the total, and in the consumer's own limit.
     slot: Option<(Token, Token)>,
-    /// Held from its first slot to its end. A sequential consumer begins no other backfill
-    /// meanwhile.
+    /// Held from the backfill's first slot to its end. A sequential consumer begins no other
+    /// backfill meanwhile.
     begun: Option<Token>,
 }
 
@@ -145,8 +146,9 @@ pub(super) struct BackfillQueues {
     runnable: BTreeSet<ConsumerId>,
     /// Consumers that have a pending backfill, and could begin it if a slot were free.
     waiting: BTreeSet<ConsumerId>,
-    /// The consumers that ran and began a backfill last: the next turn is the one after.
+    /// The consumer whose backfill ran last. The next turn is that of the consumer after it.
     last_ran: Option<ConsumerId>,
+    /// The same for the consumer whose backfill began last.
     last_began: Option<ConsumerId>,
 }
 
@@ -276,8 +278,8 @@ impl BackfillQueues {
         Some(id)
     }
 
-    /// Moves a backfill that ran to its next state. Returns false if it is over or was removed
-    /// meanwhile: it is forgotten then.
+    /// Moves a backfill that ran to its next state. Returns false if the backfill is over or was
+    /// removed meanwhile: the queues no longer have it then.
     pub(super) fn settle(&mut self, id: BackfillId, then: AfterRun) -> bool {
         let task = self.task(id);
         let consumer = task.consumer;
@@ -340,8 +342,8 @@ impl BackfillQueues {
         true
     }
 
-    /// Returns the backfills of a consumer to wake when it has room: as many as it may run at once.
-    /// Each of them passes on the room that it leaves ([`Self::next_for_room`]).
+    /// Returns the backfills of a consumer to wake when it has room: up to the number that it may
+    /// run at once. Each of them wakes the next if it leaves room ([`Self::next_for_room`]).
     pub(super) fn waiting_for_room(&self, consumer: ConsumerId) -> Vec<BackfillId> {
         let Some(queue) = self.consumers.get(&consumer) else {
             return Vec::new();

@@ -149,8 +149,8 @@ impl<T: ScheduledTask> Scheduler<T> {
     }
 
     /// Settles a backfill that a worker has run, or has lost in a panic. `is_disk_full` is called
-    /// if it waits for durability. If the disk is full, the backfill keeps no slot, since the wait
-    /// may take long.
+    /// if the backfill waits for durability. If the disk is full, the backfill keeps no slot, since
+    /// the wait may take long.
     pub(crate) fn settle(
         &self,
         id: BackfillId,
@@ -187,7 +187,8 @@ impl<T: ScheduledTask> Scheduler<T> {
             state.backfills.insert(id, backfill);
         }
         drop(state);
-        // Still present only if it was removed while it ran. Dropped without the lock.
+        // `backfill` is still set only if it was removed while it ran. It is dropped without the
+        // lock.
         drop(backfill);
         self.changed.notify_one();
         // The wait condition may already hold. In that case, wake the backfill immediately.
@@ -209,7 +210,7 @@ impl<T: ScheduledTask> Scheduler<T> {
         }
     }
 
-    /// Wakes the next backfill of a consumer that waits for room, if there is any left.
+    /// Wakes the next backfill of a consumer that waits for room, if there is still room.
     fn pass_on_room(&self, consumer: ConsumerId) {
         let next = self.state.lock().queues.next_for_room(consumer);
         if let Some(next) = next
@@ -251,7 +252,7 @@ impl<T: ScheduledTask> Scheduler<T> {
         drop(state);
         drop(removed);
         self.changed.notify_one();
-        // The removed backfill may have been the one to pass on room.
+        // The removed backfill may have been woken for room, which the next one can use now.
         self.pass_on_room(consumer);
     }
 

@@ -1,4 +1,5 @@
-//! What the scheduler needs to know of a backfill. A model checker schedules tasks of its own.
+//! The trait through which the scheduler uses backfills. A model checker implements it for tasks of
+//! its own.
 
 use crate::stream::{BackfillId, ConsumerId};
 use std::fmt;

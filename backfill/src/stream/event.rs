@@ -9,7 +9,8 @@ use vbstore_engine::Error;
 /// One change, as a stream delivers it.
 ///
 /// Cloning is cheap. All keys and values of a slice from disk share one buffer, which stays in
-/// memory as long as one of them does. [`Self::detach`] makes a copy that does not keep it.
+/// memory as long as one of them does. [`Self::detach`] makes a copy that does not keep that
+/// buffer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StreamItem {
     /// Its seqno, kind, CAS and other metadata.

@@ -6,8 +6,8 @@ use super::request::StreamOptions;
 use std::sync::Arc;
 use vbstore_core::{Reader, Seqno, VbId};
 
-/// One stream. Keeps neither the engine nor the consumer alive, so a batch that the program keeps
-/// does not either.
+/// One stream. Holds no reference to the engine or the consumer, so a batch that the program keeps
+/// does not keep them alive.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,

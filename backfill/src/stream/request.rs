@@ -20,8 +20,8 @@ pub struct StreamOptions {
     /// that could be deleted.
     ///
     /// Such a stream begins on disk. It omits the deletions up to the end of its first view of the
-    /// disk, wherever the changes are read from. Later deletions are always delivered, and so are
-    /// all deletions after a resume.
+    /// disk, whether they are read from disk or from memory. Later deletions are always delivered,
+    /// and so are all deletions after a resume.
     pub skips_first_deletions: bool,
 }
 
@@ -100,9 +100,9 @@ impl StreamRequest {
 pub enum OpenOutcome {
     /// The stream is open, and continues after the position.
     Continue,
-    /// No stream was opened. The consumer must first roll back to a complete state at or below
-    /// `to`, and restore the whole position that it saved at that moment. Or it discards its copy
-    /// and begins from the start.
+    /// No stream was opened. The consumer must first roll its copy back to a complete state at or
+    /// below `to`, and use the position that it saved with that state. If it has no such state, it
+    /// discards its copy and begins from the start.
     Rollback {
         /// The highest seqno that the consumer may keep.
         to: Seqno,

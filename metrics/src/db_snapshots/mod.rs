@@ -134,8 +134,9 @@ impl DbSnapshots {
         }
     }
 
-    /// Records in listed holds how long their thread waited for a processor. Costs a call of
-    /// `waited` whenever a db snapshot is opened or closed. Only the first call has an effect.
+    /// Makes listed holds include the time for which their thread waited for a processor. Costs a
+    /// call of `waited` whenever a db snapshot is opened or closed. Only the first call has an
+    /// effect.
     pub fn measure_waiting(&self, waited: WaitedFn) {
         let _ = self.waited.set(waited);
     }
@@ -176,8 +177,8 @@ impl DbSnapshots {
         }
     }
 
-    /// Returns the holds of more than 20 ms, in no particular order; of more than 1,000, the
-    /// longest.
+    /// Returns the holds of more than 20 ms, in no particular order. If there were more than 1,000,
+    /// returns the longest ones.
     #[must_use]
     pub fn long_holds(&self) -> Vec<LongHold> {
         self.long_holds.lock().clone()

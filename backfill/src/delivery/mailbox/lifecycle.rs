@@ -21,8 +21,8 @@ pub(crate) enum NextSource {
     End(EndReason),
 }
 
-/// What was taken from an idle consumer. Must be dropped without any lock held, since its batches
-/// release buffer space, and its tails release cursors.
+/// The batches, tails and backfills of streams that were paused. Must be dropped without any lock
+/// held, since the batches release buffer space and the tails release cursors.
 #[derive(Debug, Default)]
 pub(crate) struct PausedWork {
     /// Backfills whose results are no longer wanted.
@@ -41,8 +41,8 @@ impl Mailbox {
         Some((id, has_ended))
     }
 
-    /// Adds a stream that a backfill reads. Panics if there is one of the vBucket already: only the
-    /// consumer adds streams, and it has checked.
+    /// Adds a stream that a backfill reads. Panics if the mailbox has a stream of the vBucket
+    /// already: only the consumer adds streams, and it has checked that.
     pub(crate) fn begin_on_disk(
         &self,
         stream: &Arc<Stream>,
@@ -101,7 +101,7 @@ impl Mailbox {
     }
 
     /// Like [`Self::end`], for a stream of a stalled consumer. Does nothing if the reader has acted
-    /// since the watchdog read `acted` and judged by it.
+    /// since the watchdog read `acted`.
     pub(crate) fn end_stalled(&self, id: StreamId, acted: u64) -> Option<BackfillId> {
         let state = self.state.lock();
         if self.activity.acted() != acted {
@@ -192,8 +192,7 @@ impl Mailbox {
 
     /// Drops what is buffered for an idle consumer. The affected streams resume from what was taken
     /// when the reader returns. What cannot be read again is kept: the batches of a stream that has
-    /// ended for good. Does nothing if the reader has acted since the watchdog read `acted` and
-    /// judged by it.
+    /// ended for good. Does nothing if the reader has acted since the watchdog read `acted`.
     pub(crate) fn pause(&self, acted: u64) -> PausedWork {
         let mut dropped = PausedWork::default();
         let mut state = self.state.lock();
@@ -215,7 +214,8 @@ impl Mailbox {
         for (id, entry) in &mut state.streams {
             let had_batches = !entry.batches.is_empty() || current_stream == Some(*id);
             let is_paused = match &entry.source {
-                // A slice that the backfill has in hand is buffered, too.
+                // A backfill may keep a slice that waits for its sync, and that slice uses buffer
+                // space, too.
                 EventSource::Disk(backfill) => {
                     dropped.backfills.push(*backfill);
                     true
@@ -241,7 +241,7 @@ impl Mailbox {
             return dropped;
         }
         state.queue_paused(paused, self.order);
-        // The reader may have begun to wait since it was judged.
+        // The reader may have begun to wait since the watchdog found it idle.
         self.announce(state);
         dropped
     }

@@ -23,15 +23,15 @@
 //!   dropped like the waiting ones.
 //!
 //! A stream is registered as a reader of its vBucket from its admission until its `End` is taken.
-//! That includes the time while it is paused, or while its end waits to be taken. What is buffered
-//! for it may be dropped, and is then read again from what was taken. A stream that is ended from
-//! outside (closed or stalled) reads nothing more. It is unregistered immediately, since its
-//! consumer may never take the end. The guard is stored beside the stream here, and in nothing that
-//! a program can keep.
+//! That includes the time while it is paused, or while its end waits to be taken. Its buffered
+//! batches may be dropped; the stream then reads again from the position that was taken. A stream
+//! that is ended from outside (closed or stalled) reads nothing more. It is unregistered
+//! immediately, since its consumer may never take the end. Only the mailbox holds the guard, so a
+//! batch that the program keeps does not keep the stream registered.
 //!
-//! A wake-up of a stream in memory puts it into `memory`. The tail is put back *before* its watch
-//! is registered, and a watch that is already fulfilled counts as fired. So the stream is in
-//! `memory` whenever there may be something to read.
+//! A wake-up of a stream that reads from memory adds the stream to the queue `memory`. The tail is
+//! put back *before* its watch is registered, and a watch that is already fulfilled counts as
+//! fired. So the stream is in that queue whenever there may be something to read.
 //!
 //! # Locks
 //! The order is `state` before `current`. Both are leaves: while one is held, nothing is called,

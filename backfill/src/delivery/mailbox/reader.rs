@@ -26,7 +26,7 @@ pub(crate) enum ReaderFinding {
     Paused(Arc<Stream>),
     /// There is nothing to do now.
     Nothing,
-    /// There is nothing left to deliver, and no stream.
+    /// There is nothing left to deliver, and the consumer has no stream.
     Ended,
 }
 
@@ -55,8 +55,8 @@ impl Mailbox {
         self.current.lock().take()
     }
 
-    /// Records that events were taken. `moving` of them move a position: all except markers. Called
-    /// by the reader alone.
+    /// Records that `events` events were taken. `moving` is the number of them that move a
+    /// position: all except markers. Only the reader calls this.
     pub(crate) fn record_taken(&self, events: u64, moving: u64) {
         self.activity.take(events, moving);
     }
@@ -211,8 +211,8 @@ impl Mailbox {
         true
     }
 
-    /// Continues a stream with a backfill. Its tail is with the reader, or it is paused. Returns
-    /// false if it was ended meanwhile.
+    /// Continues a stream with a backfill. The reader has the stream's tail, or the stream is
+    /// paused. Returns false if the stream was ended meanwhile.
     pub(crate) fn go_to_disk(&self, id: StreamId, backfill: BackfillId) -> bool {
         self.resume(id, EventSource::Disk(backfill))
     }

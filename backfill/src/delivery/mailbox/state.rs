@@ -35,7 +35,7 @@ pub(super) struct MailboxState {
     pub(super) ready: VecDeque<StreamId>,
     /// Streams that may have something to read from memory; each at most once.
     pub(super) memory: VecDeque<StreamId>,
-    /// Whether the reader's last item came from memory: memory and batches take turns.
+    /// Whether the reader last read from memory: streams in memory and waiting batches take turns.
     pub(super) last_was_memory: bool,
     /// The number of batches and tails that the reader has received so far.
     pub(super) turns: u64,
@@ -43,7 +43,8 @@ pub(super) struct MailboxState {
     pub(super) waker: Option<Waker>,
 }
 
-/// Where the next events of a stream come from.
+/// The source of the next events of a stream. It changes as described in the module docs of the
+/// mailbox.
 #[derive(Debug)]
 pub(super) enum EventSource {
     /// A backfill reads it from disk.
@@ -57,8 +58,9 @@ pub(super) enum EventSource {
 }
 
 impl EventSource {
-    /// Returns whether undelivered data of the stream can be read again after a pause. After a
-    /// final end it cannot. An end that was reached by reading is reached again.
+    /// Returns whether undelivered data of the stream can be read again after a pause. This
+    /// includes the end `ReachedEnd`, which a resumed stream reaches again. After any other end
+    /// nothing is read any more.
     pub(super) fn is_read_again(&self) -> bool {
         match self {
             Self::Disk(_) | Self::Memory(_) | Self::Ended(EndReason::ReachedEnd) => true,
@@ -166,15 +168,15 @@ impl MailboxState {
         .then_some(entry)
     }
 
-    /// Records that a stream has its turn.
+    /// Records that it is a stream's turn, for the order of paused streams.
     pub(super) fn record_turn(&mut self, id: StreamId) {
         self.turns += 1;
         self.entry_mut(id).turn = self.turns;
     }
 
-    /// Adds newly paused streams to the end of `ready`. Round robin: those whose last turn is
-    /// longest ago go first. So each stream gets its turn however often the consumer is paused.
-    /// Sequential: in the order in which they were opened.
+    /// Adds newly paused streams to the end of `ready`. For round robin, the streams whose last
+    /// turn is longest ago come first, so that each stream gets its turn however often the consumer
+    /// is paused. A sequential consumer's streams keep the order in which they were opened.
     pub(super) fn queue_paused(&mut self, mut paused: Vec<StreamId>, order: BackfillOrder) {
         for id in &paused {
             self.entry_mut(*id).is_ready = false;
