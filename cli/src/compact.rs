@@ -6,7 +6,7 @@ use crate::stop::StopFlag;
 use crate::store;
 use serde_json::json;
 
-pub(crate) fn run(args: &Compact, out: &mut Output, stop: &StopFlag) -> CommandResult {
+pub(crate) fn run(args: &CompactArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let engine = store::open(&args.dir)?;
     let vbs = store::vbuckets(&engine, args.vb)?;
     let before = engine.disk_usage()?;

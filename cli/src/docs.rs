@@ -1,17 +1,17 @@
 //! `completions` and `man`: what a package installs beside the program.
 
-use crate::args::{self, Completions, Man};
+use crate::args::{self, CompletionsArgs, ManArgs};
 use crate::output::{CommandError, CommandResult, DONE, IO, Output};
 use std::path::Path;
 
-pub(crate) fn completions(args: &Completions, out: &mut Output) -> CommandResult {
+pub(crate) fn completions(args: &CompletionsArgs, out: &mut Output) -> CommandResult {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut args::command(), "vbstore", &mut script);
     out.bytes(&script)?;
     Ok(DONE)
 }
 
-pub(crate) fn man(args: &Man, out: &mut Output) -> CommandResult {
+pub(crate) fn man(args: &ManArgs, out: &mut Output) -> CommandResult {
     let command = args::command();
     if let Some(dir) = &args.dir {
         write_pages(command, dir)?;

@@ -18,7 +18,7 @@ const BYTES_MAX: usize = 16 << 20;
 const PAGE_ENTRIES_MIN: usize = 16;
 const PAGE_BYTES_MIN: usize = 64 << 10;
 
-pub(crate) fn run(args: &Keys, out: &mut Output, stop: &StopFlag) -> CommandResult {
+pub(crate) fn run(args: &KeysArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let range = KeyRange::prefix(bytes::argument("--prefix", &args.prefix, args.base64)?);
     let range = range.starting_at(bytes::argument("--from", &args.from, args.base64)?);
     let engine = store::open_to_read(&args.dir, args.reading)?;
@@ -43,7 +43,12 @@ pub(crate) fn run(args: &Keys, out: &mut Output, stop: &StopFlag) -> CommandResu
     Ok(DONE)
 }
 
-fn print(args: &Keys, vb: u16, entry: &PageEntry, out: &mut Output) -> Result<(), CommandError> {
+fn print(
+    args: &KeysArgs,
+    vb: u16,
+    entry: &PageEntry,
+    out: &mut Output,
+) -> Result<(), CommandError> {
     if out.is_json {
         let key = if args.base64 {
             json!({"base64": bytes::base64(&entry.key)})

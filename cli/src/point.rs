@@ -1,6 +1,6 @@
 //! `get`, `set`, `del`: one key.
 
-use crate::args::{Del, GetArgs, SetArgs};
+use crate::args::{DelArgs, GetArgs, SetArgs};
 use crate::input::PipeReader;
 use crate::number::u64_from;
 use crate::output::{CommandError, CommandResult, DONE, IO, Output, PROBLEM, USAGE};
@@ -85,7 +85,7 @@ fn from_stdin(stop: &StopFlag) -> Result<Vec<u8>, CommandError> {
     Ok(value)
 }
 
-pub(crate) fn del(args: &Del, out: &mut Output) -> CommandResult {
+pub(crate) fn del(args: &DelArgs, out: &mut Output) -> CommandResult {
     let key = bytes::key(&args.key, args.base64)?;
     let engine = store::open(&args.dir)?;
     let vb = engine.for_key(&key);
