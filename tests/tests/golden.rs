@@ -1,9 +1,9 @@
-//! Stores written by every version that introduced a format open and hold what they held.
+//! Opens stores written by every version that introduced a format, and checks their contents.
 
 use vbstore::{Config, Engine, VbId};
 use vbstore_tests::{assert_verified, branches_after_a_change, copy_dir, golden, rows, vb};
 
-/// Name, branches of history after this opening and a change.
+/// Name of the store, and its branches of history after this opening and a change.
 const STORES: [(&str, usize); 2] = [("format-1-clean", 1), ("format-1-killed", 2)];
 
 #[test]

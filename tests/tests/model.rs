@@ -1,6 +1,8 @@
-//! Random steps against the model: values, metadata, counts, seqnos, boundaries, failover log.
+//! Compares the engine with the model in random steps: values, metadata, counts, seqnos, boundaries
+//! and failover log.
 //!
-//! A failing history is shrunk and its seed kept by proptest; `PROPTEST_CASES` asks for more.
+//! proptest shrinks a failing history and keeps its seed; `PROPTEST_CASES` sets the number of
+//! cases.
 
 use proptest::prelude::*;
 use proptest::test_runner::Config as ProptestConfig;

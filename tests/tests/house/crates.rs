@@ -1,4 +1,4 @@
-//! Which crate may depend on which.
+//! Rules for which crate may depend on which.
 
 use super::files::{NOT_SHIPPED, SHIPPED, root};
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ fn wrong_arrows(metadata: &Value) -> Vec<String> {
 }
 
 /// Returns each shipped crate that depends on `dependency` though it is not among `allowed`;
-/// dependencies for tests count if `tests_too`.
+/// dev-dependencies count if `tests_too`.
 fn wrong_dependents(
     metadata: &Value,
     dependency: &str,
@@ -126,7 +126,8 @@ fn wrong_dependents(
         .collect()
 }
 
-/// Returns the members: name, and for each dependency its name and whether it is for tests only.
+/// Returns the workspace members: name, and for each dependency its name and whether it is a
+/// dev-dependency.
 fn packages(metadata: &Value) -> Vec<(&str, Vec<(&str, bool)>)> {
     metadata["packages"]
         .as_array()
@@ -141,7 +142,7 @@ fn packages(metadata: &Value) -> Vec<(&str, Vec<(&str, bool)>)> {
         .collect()
 }
 
-/// Returns what cargo says about the members of the workspace.
+/// Returns the output of `cargo metadata` for the members of the workspace.
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -169,7 +170,7 @@ fn metadata() -> Value {
     metadata
 }
 
-/// Returns a package as cargo's metadata would show it.
+/// Returns a package as `cargo metadata` would show it.
 fn package(name: &str, dependencies: &[(&str, Option<&str>)]) -> Value {
     let dependencies: Vec<Value> = dependencies
         .iter()

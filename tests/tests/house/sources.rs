@@ -1,15 +1,16 @@
-//! What a source may hold.
+//! Rules for the text of the sources.
 
 use super::files::{files, read, shipped_sources};
 use super::tokens::{Token, tokens};
 
-/// The one folder of the shipped crates that may name RocksDB.
+/// The only folder of the shipped crates that may name RocksDB.
 const STORAGE: &str = "engine/src/storage/";
 
 const LINES_MAX: usize = 600;
 
-/// Sources of the engine with locks that are no ranked mutex. The first three take the token of their
-/// rank themselves; the others are leaves with a condition, or of the whole process.
+/// Sources of the engine with locks that are not ranked mutexes. The first three take the token of
+/// their rank themselves. The others are leaf locks with a condition variable, or belong to the
+/// whole process.
 const OWN_LOCKS: [&str; 9] = [
     "gate.rs",
     "stripes.rs",
@@ -149,7 +150,7 @@ fn source_rules_find_what_breaks_them() {
     );
 }
 
-/// Returns where a source breaks a rule that holds for every source, and what to do.
+/// Returns where a source breaks a rule that holds for every source, and how to repair it.
 fn source_faults(path: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let lines = text.lines().count();
@@ -189,7 +190,7 @@ fn source_faults(path: &str, text: &str) -> Vec<String> {
     wrong
 }
 
-/// Returns the lines on which a source names the crate rocksdb, as an import or in a path.
+/// Returns the lines on which a source names the crate rocksdb, in an import or in a path.
 fn rocksdb_names(tokens: &[Token]) -> Vec<usize> {
     let mut lines = Vec::new();
     let mut statement = Statement::default();
@@ -207,7 +208,7 @@ fn rocksdb_names(tokens: &[Token]) -> Vec<usize> {
     lines
 }
 
-/// What a token stands in, as far as the rules care.
+/// The context of a token, as far as the rules need it.
 #[derive(Default)]
 struct Statement {
     /// Within `use ...;`.

@@ -1,4 +1,4 @@
-//! The versions that the project tells.
+//! The versions that the project reports match those it uses.
 
 use super::files::read;
 

@@ -1,4 +1,4 @@
-//! What was acknowledged is as durable as was asked.
+//! Acknowledged writes have the durability that was asked for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -123,7 +123,8 @@ fn one_batch_serves_all_who_wait() {
         for ticket in &tickets {
             ticket.wait().unwrap();
         }
-        // The leader's own, and one for the hundred; the flusher may have come in between.
+        // One flush of the leader's own write and one for the hundred others; the flusher may add
+        // one.
         let flushes = engine.metrics().flushes.get() - before;
         assert!(flushes <= 3, "{flushes} flushes");
     });
@@ -273,7 +274,8 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
     store.finish(engine);
 }
 
-/// A clock that panics on the flusher's thread once it is set to, and the test has come to the barrier.
+/// A clock that panics on the flusher's thread, once armed and after the test has reached the
+/// barrier.
 #[derive(Debug)]
 struct Trap {
     is_set: AtomicBool,
