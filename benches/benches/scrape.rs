@@ -30,17 +30,17 @@ fn wait(time: Duration) {
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Formats the median of some values, and the quartiles on both sides of it.
-fn spread(mut figures: Vec<f64>) -> String {
-    figures.sort_by(f64::total_cmp);
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
     let at = |share: usize| {
-        figures
-            .get(figures.len() * share / 4)
+        values
+            .get(values.len() * share / 4)
             .copied()
             .unwrap_or(f64::NAN)
     };
@@ -170,7 +170,7 @@ fn main() -> anyhow::Result<()> {
         let largest = of.iter().copied().fold(0.0, f64::max);
         println!("| part {part} | {:.2} | {largest:.2} |", median(of));
         if part == "rocksdb" {
-            println!("| the same when it asks all families | {asked:.2} | |");
+            println!("| part rocksdb, when it reads all families | {asked:.2} | |");
         }
     }
     println!("| a whole scrape, written as text | {whole:.2} | {slowest:.2} |");
@@ -178,7 +178,7 @@ fn main() -> anyhow::Result<()> {
         render(&by_vbucket)?;
         Ok(())
     })?;
-    println!("| figures of each vBucket | {each:.2} | {slowest:.2} |");
+    println!("| metrics of each vBucket | {each:.2} | {slowest:.2} |");
     let text = render(&registry)?;
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     println!("\n{series} series, {} bytes", text.len());

@@ -107,8 +107,8 @@ pub fn next(consumer: &mut Consumer) -> Option<StreamEvent> {
     let what = match &received {
         Ok(_) if clock.monotonic() < PATIENCE => return received.ok(),
         Err(TryRecv::Ended) => return None,
-        Ok(event) => format!("nobody woke its reader for {event:?}"),
-        Err(TryRecv::Empty) => "nothing came".to_owned(),
+        Ok(event) => format!("its reader was not woken for {event:?}"),
+        Err(TryRecv::Empty) => "no event arrived".to_owned(),
     };
     panic!(
         "{what} in {PATIENCE:?}, consumer {:?}, streams {:#?}",
@@ -141,7 +141,7 @@ pub fn run_all(streams: &Streams) {
             return;
         }
     }
-    panic!("backfills go on for ever: {:#?}", streams.stats());
+    panic!("backfills never end: {:#?}", streams.stats());
 }
 
 /// Runs everything that can run and takes events until none is left.
@@ -166,7 +166,7 @@ pub fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec
         engine.step(BackgroundTask::Flusher).unwrap();
         engine.step(BackgroundTask::Syncer).unwrap();
     }
-    panic!("never comes to rest: {:?}", consumer.stats());
+    panic!("events never stop: {:?}", consumer.stats());
 }
 
 /// Takes all available events without running anything.

@@ -29,7 +29,7 @@ fn time_not_running() -> Option<Duration> {
 }
 
 #[test]
-fn a_desert_of_deletions_is_crossed_with_short_holds() {
+fn a_long_run_of_deletions_is_read_with_short_holds() {
     let seqnos = std::env::var("VBSTORE_SEQNOS").map_or(400_000, |text| text.parse().unwrap());
     let store = TestStore::threaded();
     let engine = store.open();

@@ -19,7 +19,7 @@ use vbstore_tests::{TestStore, assert_at_rest};
 
 #[allow(
     unsafe_code,
-    reason = "the allocator keeps what was freed unless it is told"
+    reason = "the allocator keeps freed memory unless malloc_trim is called"
 )]
 mod trim {
     /// What glibc reports about its heaps.

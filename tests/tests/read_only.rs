@@ -79,7 +79,7 @@ fn a_read_only_directory_is_refused_to_write_and_can_be_read() {
     assert_eq!(
         branches_after_a_change(&vb(&engine, 0)),
         1,
-        "taken for an unclean stop"
+        "the stop counts as unclean"
     );
     engine.close().unwrap();
     drop(engine);

@@ -73,7 +73,7 @@ fn scale_child() {
     }
     let closed = clock.monotonic() - before;
     println!(
-        "FIGURES opened {} ms, idle {} MB, used {} MB, closed {} ms",
+        "MEASURED opened {} ms, idle {} MB, used {} MB, closed {} ms",
         opened.as_millis(),
         idle >> 20,
         used >> 20,
@@ -97,19 +97,19 @@ fn step(dir: &std::path::Path, what: &str, kill: bool) -> (u64, u64) {
     }
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    let figures = said
+    let measured = said
         .lines()
-        .find_map(|line| line.split_once("FIGURES "))
+        .find_map(|line| line.split_once("MEASURED "))
         .map(|(_, f)| f);
-    let figures =
-        figures.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+    let measured =
+        measured.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
     println!(
-        "{what}{}: {figures}",
+        "{what}{}: {measured}",
         if kill { ", then killed" } else { "" }
     );
     assert_eq!(output.status.success(), !kill, "{said}");
     let number = |word: &str| -> u64 {
-        let rest = figures.split_once(word).unwrap().1.trim_start();
+        let rest = measured.split_once(word).unwrap().1.trim_start();
         rest.split(' ').next().unwrap().parse().unwrap()
     };
     (number("opened"), number("idle"))

@@ -110,7 +110,7 @@ fn check_seqnos(acknowledged: &[vbstore_tests::journal::Record]) {
     let mut seen = HashMap::new();
     for record in acknowledged {
         let other = seen.insert((record.vb, record.seqno), *record);
-        assert_eq!(other, None, "seqno given out twice: {record:?}");
+        assert_eq!(other, None, "seqno assigned twice: {record:?}");
     }
 }
 
@@ -134,7 +134,7 @@ fn check_failover_logs(engine: &Engine, history: &mut History) {
                 );
                 assert_eq!(
                     entries[0].seqno, *high_before,
-                    "the branch does not begin at what was recovered"
+                    "the branch does not begin at the recovered high seqno"
                 );
             }
         }

@@ -84,7 +84,7 @@ fn file_of(store: &TestStore, family: &str) -> PathBuf {
 }
 
 /// Flips a bit in each of these bytes; positions are percent of the file.
-fn spoil(path: &PathBuf, percents: &[usize]) {
+fn corrupt(path: &PathBuf, percents: &[usize]) {
     let mut bytes = std::fs::read(path).unwrap();
     for percent in percents {
         let at = bytes.len() * percent / 100;
@@ -116,10 +116,10 @@ fn assert_others_write(engine: &Engine) {
 }
 
 #[test]
-fn a_key_whose_index_block_is_spoilt_refuses_its_writes_and_nothing_else_does() {
+fn a_corrupt_index_block_refuses_writes_of_its_keys_and_nothing_else() {
     let store = in_files();
     let path = file_of(&store, &key_family(DAMAGED));
-    spoil(&path, &[33]);
+    corrupt(&path, &[33]);
     for _ in 0..2 {
         let engine = open_quietly(&store);
         let damaged = vb(&engine, 0);
@@ -150,7 +150,7 @@ fn a_key_whose_index_block_is_spoilt_refuses_its_writes_and_nothing_else_does() 
 #[test]
 fn a_document_that_only_a_touch_reads_refuses_the_touch() {
     let store = in_files();
-    spoil(&file_of(&store, &seqno_family(DAMAGED)), &[10, 50, 90]);
+    corrupt(&file_of(&store, &seqno_family(DAMAGED)), &[10, 50, 90]);
     let engine = open_quietly(&store);
     let damaged = vb(&engine, 0);
     let bad: Vec<_> = (0..KEYS)
@@ -200,7 +200,7 @@ fn a_read_that_fails_refuses_the_write_that_needs_it_once_or_for_ever() {
 }
 
 /// Corrupts the counts on disk, so that no document of the vBucket can be replaced.
-fn spoil_counts(store: &TestStore, ids: &[VbId]) {
+fn corrupt_counts(store: &TestStore, ids: &[VbId]) {
     let db_path = store.path().join("db");
     let options = Options::default();
     let families = DB::list_cf(&options, &db_path).unwrap();
@@ -225,7 +225,7 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
     engine.close().unwrap();
     drop(engine);
     let failing = [VbId::new(0), VbId::new(2)];
-    spoil_counts(&store, &failing);
+    corrupt_counts(&store, &failing);
 
     let engine = store.open();
     let (streams, mut consumer) = stepped(&engine);
@@ -285,7 +285,7 @@ fn a_write_at_the_quota_goes_on_beside_vbuckets_that_cannot_be_flushed() {
     put(&vb(&engine, 0), "key", "v");
     engine.close().unwrap();
     drop(engine);
-    spoil_counts(&store, &[VbId::new(0)]);
+    corrupt_counts(&store, &[VbId::new(0)]);
     store.config.tuning.memory_quota = 1 << 20;
     // One value fills a flush.
     store.config.tuning.flush_bytes_max = 64 << 10;
@@ -338,10 +338,10 @@ fn a_look_up_that_fails_in_a_flush_concerns_its_vbucket_alone() {
 }
 
 #[test]
-fn a_vbucket_with_spoilt_blocks_can_be_deleted() {
+fn a_vbucket_with_corrupt_blocks_can_be_deleted() {
     let store = in_files();
-    spoil(&file_of(&store, &seqno_family(DAMAGED)), &[5, 50]);
-    spoil(&file_of(&store, &key_family(DAMAGED)), &[5, 50]);
+    corrupt(&file_of(&store, &seqno_family(DAMAGED)), &[5, 50]);
+    corrupt(&file_of(&store, &key_family(DAMAGED)), &[5, 50]);
     let engine = open_quietly(&store);
     engine.delete_vbucket(DAMAGED).unwrap();
     assert!(vb(&engine, 0).get(key(0)).unwrap().is_none());

@@ -210,7 +210,7 @@ fn a_high_seqno_too_low() {
 }
 
 #[test]
-fn a_high_seqno_that_is_no_boundary() {
+fn a_high_seqno_that_is_not_a_boundary() {
     let problems = verify_after(|raw| {
         let meta = raw.index("c");
         raw.put_document(meta, "c", "");

@@ -51,8 +51,8 @@ impl SmallDisk {
     }
 
     /// Takes all free space except this many bytes.
-    fn fill(&self, but: u64) {
-        let size = self.free().saturating_sub(but);
+    fn fill(&self, left: u64) {
+        let size = self.free().saturating_sub(left);
         let file = std::fs::File::create(self.ballast()).unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size.max(1)).unwrap();
     }
@@ -62,7 +62,7 @@ impl SmallDisk {
         stat.f_bavail * stat.f_frsize
     }
 
-    fn give_back(&self) {
+    fn release(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }
 }
@@ -126,7 +126,7 @@ fn heals(disk: &SmallDisk, engine: Engine, acknowledged: &[(String, Written)], c
     if let Some(key) = first {
         assert!(vb(&engine, 0).get(key).unwrap().is_some(), "reads go on");
     }
-    disk.give_back();
+    disk.release();
     let clock = SystemClock::new();
     loop {
         match vb(&engine, 1).set("after", "1") {
@@ -234,7 +234,7 @@ fn in_the_witness_and_in_the_creation_of_a_store() {
         matches!(refused, Err(Error::DiskFull { .. })),
         "{refused:?}"
     );
-    disk.give_back();
+    disk.release();
     let engine = Engine::builder(disk.store())
         .config(config(4 << 20))
         .open()
@@ -266,14 +266,14 @@ fn an_open_that_finds_no_space_leaves_a_clean_store_clean() {
             Err(other) => panic!("{left} bytes free: {other:?}"),
             Ok(engine) => drop(engine.close()),
         }
-        disk.give_back();
+        disk.release();
     }
     assert!(refused >= 2, "refused {refused} times");
     let engine = open().unwrap();
     assert_eq!(
         branches_after_a_change(&vb(&engine, 0)),
         1,
-        "taken for an unclean stop"
+        "the stop counts as unclean"
     );
     assert!(vb(&engine, 0).get("k").unwrap().is_some());
     assert_verified(&engine);
@@ -329,7 +329,7 @@ fn on_a_full_disk_a_store_can_be_opened_to_read_and_is_whole_when_there_is_space
             drop((consumer, streams));
             engine.close().unwrap();
             drop(engine);
-            disk.give_back();
+            disk.release();
         }
         assert!(refused >= 2, "refused {refused} times");
         let engine = builder().open().unwrap();

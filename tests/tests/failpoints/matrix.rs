@@ -38,7 +38,7 @@ fn wait_until_open(engine: &Engine) {
     while !matches!(engine.health(), HealthState::Open) {
         assert!(
             clock.monotonic().as_secs() < 60,
-            "nobody tries again: {:?}",
+            "writes are not tried again: {:?}",
             engine.health()
         );
         std::thread::yield_now();
@@ -78,7 +78,7 @@ fn a_full_disk_at_any_step_refuses_writes_and_heals() {
         assert_eq!(
             vb0.seqnos().unwrap().high,
             high,
-            "{place}: refused and yet given a seqno"
+            "{place}: a refused write took a seqno"
         );
         assert_eq!(
             vb0.get("before").unwrap().unwrap().value,
@@ -273,7 +273,7 @@ fn a_batch_rebuilt_after_a_failure_is_the_same_and_more() {
 }
 
 #[test]
-fn a_deletion_that_fails_for_good_fails_the_engine_and_hangs_nobody() {
+fn a_deletion_that_fails_for_good_fails_the_engine_and_hangs_no_thread() {
     let store = TestStore::threaded();
     let engine = store.open();
     vb(&engine, 1).set("kept", "1").unwrap();

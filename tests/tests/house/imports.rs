@@ -37,12 +37,12 @@ fn imports_run_one_way() {
     let new: Vec<&String> = found.difference(&allowed).collect();
     assert!(
         new.is_empty(),
-        "import circles: {new:#?}\nmove what both need into a module that imports from neither"
+        "import circles: {new:#?}\nmove the shared items into a module that imports from neither"
     );
     let gone: Vec<&String> = allowed.difference(&found).collect();
     assert!(
         gone.is_empty(),
-        "no longer there, take it off the list: {gone:#?}"
+        "not found any more, remove it from ALLOWED: {gone:#?}"
     );
 }
 

@@ -69,15 +69,15 @@ fn makefile_keeps_to_one_archive() {
     let makefile = read("Makefile");
     assert!(
         makefile.contains("cargo test"),
-        "the Makefile runs no tests"
+        "the Makefile has no `cargo test`"
     );
 
     let wrong = wrong_cargo_calls(&makefile);
 
     assert!(
         wrong.is_empty(),
-        "{}\nanother choice of packages, another profile directory or RUSTFLAGS compiles RocksDB \
-         once more; see the head of the Makefile, and run scripts/check-one-archive",
+        "{}\nother packages, another profile or RUSTFLAGS compile RocksDB a second time: see the \
+         head of the Makefile, and run scripts/check-one-archive",
         wrong.join("\n")
     );
 }

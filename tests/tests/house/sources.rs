@@ -32,7 +32,7 @@ fn only_the_storage_folder_names_rocksdb() {
         .count();
     assert!(
         named > 0,
-        "nothing in {STORAGE} names rocksdb: this rule looks at the wrong place"
+        "no source in {STORAGE} names rocksdb: correct STORAGE in this rule"
     );
 
     let wrong: Vec<String> = shipped
@@ -48,7 +48,7 @@ fn only_the_storage_folder_names_rocksdb() {
 
     assert!(
         wrong.is_empty(),
-        "{}\nonly {STORAGE} names rocksdb: give its face a function that returns owned values",
+        "{}\nonly {STORAGE} may name rocksdb: add a function there that returns owned values",
         wrong.join("\n")
     );
 }
@@ -98,8 +98,8 @@ fn locks_of_the_engine_have_a_rank() {
     listed.sort_unstable();
     assert_eq!(
         unranked, listed,
-        "take locks of vbstore_core::sync, whose order is checked; a file that needs another kind \
-         takes its token itself, and is listed"
+        "use the locks of vbstore_core::sync, whose order is checked; a file that needs another \
+         kind takes the token of its rank itself and is listed in OWN_LOCKS"
     );
 }
 
@@ -156,13 +156,13 @@ fn source_faults(path: &str, text: &str) -> Vec<String> {
     let lines = text.lines().count();
     if lines > LINES_MAX && !path.starts_with("tests/") {
         wrong.push(format!(
-            "{path}: {lines} lines, {LINES_MAX} are the most: split it by subject"
+            "{path}: {lines} lines, at most {LINES_MAX} are allowed: split it by subject"
         ));
     }
     for (number, line) in (1..).zip(text.lines()) {
         if let Some(letter) = line.chars().find(|letter| !letter.is_ascii()) {
             wrong.push(format!(
-                "{path}:{number}: {letter:?} is not ASCII: write it as an escape"
+                "{path}:{number}: {letter:?} is not ASCII: use an escape sequence"
             ));
         }
     }
@@ -173,17 +173,18 @@ fn source_faults(path: &str, text: &str) -> Vec<String> {
         statement.step(token);
         let line = token.line;
         if token.text == "ignore" && statement.attribute > 0 {
-            let advice = "repair it, or delete it and say why in the commit";
+            let advice = "repair the test, or delete it and say why in the commit";
             wrong.push(format!("{path}:{line}: an ignored test: {advice}"));
         }
         if token.text == "todo" && text_at(at + 1) == "!" {
             wrong.push(format!(
-                "{path}:{line}: todo!: write it, or return a typed error"
+                "{path}:{line}: todo!: implement it, or return a typed error"
             ));
         }
         let called = at >= 2 && text_at(at - 1) == "::" && text_at(at - 2) == "thread";
         if token.text == "sleep" && (called || statement.imports_thread) {
-            let advice = "a task returns when it wants to run next, a test waits at a gate";
+            let advice =
+                "a task returns when to run it next, and a test waits at a failpoint::Gate";
             wrong.push(format!("{path}:{line}: thread::sleep: {advice}"));
         }
     }

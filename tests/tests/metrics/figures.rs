@@ -22,7 +22,7 @@ fn io_error() -> Error {
 }
 
 #[test]
-fn every_figure_is_there_from_the_start_with_every_label() {
+fn every_metric_exists_from_the_start_with_every_label() {
     let store = TestStore::stepped();
     let engine = store.open();
     let (streams, consumer) = stepped(&engine);

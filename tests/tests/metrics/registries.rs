@@ -82,7 +82,7 @@ fn without_a_registry_an_engine_has_its_own() {
 }
 
 #[test]
-fn figures_of_single_vbuckets_are_asked_for_and_apart() {
+fn metrics_of_single_vbuckets_are_opt_in_and_separate() {
     let store = TestStore::stepped();
     let engine = store.open();
     vb(&engine, 2).set("k", "v").unwrap();
@@ -107,7 +107,7 @@ fn figures_of_single_vbuckets_are_asked_for_and_apart() {
 }
 
 #[test]
-fn engines_come_and_go_while_somebody_scrapes() {
+fn engines_come_and_go_during_scrapes() {
     let registry = Registry::new();
     let store = TestStore::stepped();
     let (done, is_done) = crossbeam::channel::bounded::<()>(1);
@@ -154,7 +154,7 @@ fn engines_come_and_go_while_somebody_scrapes() {
 }
 
 #[test]
-fn a_closed_engine_gives_all_its_names_back_whoever_keeps_its_streams() {
+fn a_closed_engine_releases_all_its_names_though_its_streams_are_kept() {
     let registry = Registry::new();
     let store = TestStore::stepped();
     let open = || store.builder().registry(&registry).open().unwrap();

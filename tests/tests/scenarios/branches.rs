@@ -30,7 +30,7 @@ fn crashed(store: &TestStore, engine: Engine) -> Engine {
 }
 
 #[test]
-fn a_vbucket_that_nobody_writes_to_keeps_its_branch_however_often_the_store_stops() {
+fn an_unchanged_vbucket_keeps_its_branch_however_often_the_store_stops() {
     let store = TestStore::stepped();
     let mut engine = store.open();
     vb(&engine, 0).set("k", "v").unwrap();
@@ -219,7 +219,7 @@ fn deleting_a_vbucket_makes_its_branch_no_longer_due() {
 }
 
 #[test]
-fn no_cas_of_a_lost_write_is_given_again_though_the_clock_went_back() {
+fn no_cas_of_a_lost_write_is_reused_though_the_clock_went_back() {
     for (name, between) in [
         ("at once", 0),
         ("after a clean close", 1),
@@ -258,7 +258,7 @@ fn no_cas_of_a_lost_write_is_given_again_though_the_clock_went_back() {
 }
 
 #[test]
-fn no_cas_of_a_lost_write_is_given_again_above_one_that_was_restored() {
+fn no_cas_of_a_lost_write_is_reused_above_one_that_was_restored() {
     let store = TestStore::stepped();
     let engine = store.open();
     // Far above the clock, so that each following CAS is one more than the previous one.
@@ -276,7 +276,7 @@ fn no_cas_of_a_lost_write_is_given_again_above_one_that_was_restored() {
 }
 
 #[test]
-fn no_cas_of_what_is_not_in_a_copy_is_given_again_though_the_clock_went_back() {
+fn no_cas_that_is_missing_in_a_copy_is_reused_though_the_clock_went_back() {
     for is_copy in [true, false] {
         let store = TestStore::stepped();
         let clock = Arc::clone(store.clock.as_ref().unwrap());

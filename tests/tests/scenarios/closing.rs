@@ -113,7 +113,7 @@ fn closing_under_fire_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn whoever_waits_while_the_last_flush_fails_is_told() {
+fn writers_that_wait_while_the_last_flush_fails_get_its_error() {
     let store = TestStore::stepped();
     let engine = store.open();
     let ticket = vb(&engine, 0).set_nowait("k", "v").unwrap();

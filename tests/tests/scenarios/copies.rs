@@ -246,7 +246,7 @@ fn a_file_that_is_not_rocksdbs_makes_no_store_unclean() {
     assert_eq!(
         branches_after_a_change(&vb(&engine, 0)),
         1,
-        "taken for an unclean stop"
+        "the stop counts as unclean"
     );
     store.finish(engine);
 }

@@ -73,7 +73,7 @@ fn an_empty_vbucket_can_be_deleted() {
 }
 
 #[test]
-fn whoever_waits_for_a_change_of_a_deleted_vbucket_is_told() {
+fn waiting_for_a_change_of_a_deleted_vbucket_fails() {
     let store = TestStore::stepped();
     let engine = store.open();
     let ticket = vb(&engine, 0).set_nowait("k", "v").unwrap();
@@ -224,7 +224,7 @@ fn live_mib(engine: &Engine) -> u64 {
 }
 
 #[test]
-fn a_deletion_gives_the_space_back_by_itself() {
+fn a_deletion_frees_its_space_by_itself() {
     let store = TestStore::stepped();
     let engine = store.open();
     let (deleted, stays) = (vb(&engine, 0), vb(&engine, 1));

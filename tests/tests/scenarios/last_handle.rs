@@ -50,9 +50,9 @@ struct OnWake {
 impl Wake for OnWake {
     fn wake(self: Arc<Self>) {
         if let Some(engine) = self.engine.lock().unwrap().take() {
-            let came = (self.act)(engine);
+            let result = (self.act)(engine);
             let thread = std::thread::current().name().map(str::to_owned);
-            self.done.send((thread, came)).unwrap();
+            self.done.send((thread, result)).unwrap();
         }
     }
 }
@@ -83,9 +83,9 @@ fn in_a_waker(act: fn(Engine) -> Option<Error>) -> (TestStore, Option<Error>) {
     let polled = ticket.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(matches!(polled, Poll::Pending), "{polled:?}");
     drop(held);
-    let (thread, came) = outcome.recv_timeout(LONG).unwrap();
+    let (thread, result) = outcome.recv_timeout(LONG).unwrap();
     assert_eq!(thread.as_deref(), Some("vbstore-wakers"));
-    (store, came)
+    (store, result)
 }
 
 #[test]
@@ -99,18 +99,18 @@ fn the_last_handle_dropped_by_a_waker_closes_the_store() {
 
 #[test]
 fn a_waker_may_write_and_wait() {
-    let (store, came) = in_a_waker(|engine| {
+    let (store, result) = in_a_waker(|engine| {
         let written = vb(&engine, 0).set("by the waker", "1");
         written.and_then(|_| engine.flush()).err()
     });
-    assert!(came.is_none(), "{came:?}");
+    assert!(result.is_none(), "{result:?}");
     assert_closed_cleanly(store, &["ticket", "memory", "by the waker"]);
 }
 
 #[test]
 fn a_close_called_by_a_waker_closes_the_store() {
-    let (store, came) = in_a_waker(|engine| engine.close().err());
-    assert!(came.is_none(), "{came:?}");
+    let (store, result) = in_a_waker(|engine| engine.close().err());
+    assert!(result.is_none(), "{result:?}");
     assert_closed_cleanly(store, &["ticket", "memory"]);
 }
 
@@ -131,8 +131,8 @@ fn a_close_called_by_a_waker_that_the_close_itself_calls_is_busy() {
     let polled = ticket.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(matches!(polled, Poll::Pending), "{polled:?}");
     engine.close().unwrap();
-    let (_, came) = outcome.try_recv().unwrap();
-    assert!(matches!(came, Some(Error::Busy { .. })), "{came:?}");
+    let (_, result) = outcome.try_recv().unwrap();
+    assert!(matches!(result, Some(Error::Busy { .. })), "{result:?}");
     drop(engine);
     assert_closed_cleanly(store, &["ticket"]);
 }
@@ -191,9 +191,9 @@ impl tracing::Subscriber for Shutdown {
             engine, act, done, ..
         }) = armed
         {
-            let came = act(engine);
+            let result = act(engine);
             let thread = std::thread::current().name().map(str::to_owned);
-            done.send((thread, came)).unwrap();
+            done.send((thread, result)).unwrap();
         }
     }
 
@@ -239,12 +239,12 @@ fn a_subscriber_on_an_own_thread_of_the_engine_may_ask_and_close() {
             done,
         });
         drop(armed);
-        let (thread, came) = outcome.recv_timeout(LONG).unwrap();
+        let (thread, result) = outcome.recv_timeout(LONG).unwrap();
         assert_eq!(thread.as_deref(), Some("vbstore-flusher"));
         assert_eq!(
-            matches!(came, Some(Error::Busy { .. })),
+            matches!(result, Some(Error::Busy { .. })),
             is_close,
-            "{came:?}"
+            "{result:?}"
         );
         assert_closed_cleanly(store, &["memory"]);
     }

@@ -246,7 +246,7 @@ fn deleted_vbuckets_and_reopening_often_keep_the_log_bounded() {
 }
 
 #[test]
-fn a_path_that_is_no_store_is_told_so_that_a_stranger_understands() {
+fn a_path_without_a_store_gets_an_error_that_a_stranger_understands() {
     let store = TestStore::stepped();
     let missing = store.builder().create(false).open().unwrap_err();
     let said = format!("there is no store in {}", store.path().display());

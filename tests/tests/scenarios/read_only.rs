@@ -136,7 +136,7 @@ fn everything_can_be_read_and_the_directory_stays_as_it_was() {
 }
 
 #[test]
-fn an_engine_that_reads_has_the_figures_of_one_that_writes() {
+fn a_read_only_engine_has_the_metrics_of_a_writable_one() {
     let store = TestStore::stepped();
     let engine = store.open();
     fill(&engine);
@@ -348,7 +348,7 @@ fn a_copy_can_be_read_and_its_streams_are_refused_until_it_was_opened_to_write()
 }
 
 #[test]
-fn a_consumer_that_takes_nothing_is_not_ended_for_a_disk_that_nobody_writes_to() {
+fn a_consumer_that_takes_nothing_is_not_ended_on_a_read_only_store() {
     let store = TestStore::stepped();
     let engine = store.open();
     for number in 0..500 {

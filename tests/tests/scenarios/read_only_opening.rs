@@ -248,12 +248,12 @@ fn what_was_lost_or_is_damaged_is_said_as_in_an_open_to_write() {
         &|error| matches!(error, Error::DataLoss { expected, found } if found < expected),
     );
     let names = |error: &Error, name: &str| matches!(error, Error::Corruption { file: Some(file), .. } if file == name);
-    let spoil = |name: &'static str| {
+    let corrupt = |name: &'static str| {
         move |dir: &Path| std::fs::write(dir.join(name), "nothing of ours").unwrap()
     };
-    refused(&spoil("WITNESS"), &|error| names(error, "WITNESS"));
-    refused(&spoil("VBSTORE"), &|error| names(error, "VBSTORE"));
-    refused(&spoil("db/CURRENT"), &|error| {
+    refused(&corrupt("WITNESS"), &|error| names(error, "WITNESS"));
+    refused(&corrupt("VBSTORE"), &|error| names(error, "VBSTORE"));
+    refused(&corrupt("db/CURRENT"), &|error| {
         matches!(error, Error::Corruption { .. })
     });
 }

@@ -117,7 +117,11 @@ fn a_vbucket_deleted_meanwhile_begins_unsynced() {
     })
     .unwrap();
 
-    assert_eq!(seqnos(&engine, 0), (1, 0), "3 was of its earlier life");
+    assert_eq!(
+        seqnos(&engine, 0),
+        (1, 0),
+        "seqno 3 is of the deleted generation"
+    );
     store.finish(engine);
 }
 

@@ -102,7 +102,7 @@ fn poll(consumer: &mut Consumer, waker: &Waker) -> Poll<Option<StreamEvent>> {
 }
 
 #[test]
-fn a_waker_that_panics_harms_nobody_else() {
+fn a_waker_that_panics_harms_no_other() {
     let store = TestStore::stepped();
     let engine = store.open();
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
@@ -142,7 +142,7 @@ fn a_waker_that_panics_harms_nobody_else() {
 }
 
 #[test]
-fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_nobody_else() {
+fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_no_other() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, ["a".to_owned(), "b".to_owned()]);
     let (streams, mut rude) = stepped(&engine);
@@ -301,7 +301,7 @@ fn a_waker_may_write_and_wait_for_durability() {
         let clock = SystemClock::new();
         while !(seen.contains("by-consumer") && seen.contains("by-ticket")) {
             let is_late = clock.monotonic() > PATIENCE;
-            assert!(!is_late, "only {seen:?} came: {:#?}", consumer.stats());
+            assert!(!is_late, "only {seen:?} arrived: {:#?}", consumer.stats());
             vb(&engine, 1).set("other", "v").unwrap();
             while let Poll::Ready(Some(event)) = poll(&mut consumer, waker) {
                 let key = event.event.item().map(|item| item.key.clone());

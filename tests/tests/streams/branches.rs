@@ -221,7 +221,7 @@ fn a_consumer_that_saw_what_is_lost_must_go_back_before_and_after_the_branch_beg
 
 /// A request like that of `examples/follow.rs`, which wants what exists now.
 #[test]
-fn a_consumer_beyond_a_rollback_that_asks_for_an_end_is_told_to_go_back() {
+fn a_consumer_beyond_a_rollback_that_asks_for_an_end_must_roll_back() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(3));
     let high = vb(&engine, 1).seqnos().unwrap().high;

@@ -23,7 +23,7 @@ fn memory_left_after_a_write(engine: &Engine) -> u64 {
 }
 
 #[test]
-fn what_nobody_takes_from_memory_is_buffered_nowhere() {
+fn what_is_not_taken_from_memory_is_buffered_nowhere() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 10;
     let engine = store.open();
@@ -68,7 +68,7 @@ fn a_stream_that_ends_with_what_is_on_disk_takes_no_place_in_memory() {
 }
 
 #[test]
-fn a_place_in_memory_that_nobody_takes_is_given_up() {
+fn a_dropped_place_in_memory_is_released() {
     let store = TestStore::stepped();
     let engine = store.open();
     let feed = engine.feed(VB).unwrap();
@@ -201,7 +201,7 @@ fn of_two_slow_consumers_the_one_that_lags_most_loses_its_cursor() {
 }
 
 #[test]
-fn cas_rises_with_the_seqno_whoever_writes() {
+fn cas_rises_with_the_seqno_for_all_writers() {
     let store = TestStore::threaded();
     let engine = store.open();
     let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();

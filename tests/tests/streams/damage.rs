@@ -78,7 +78,7 @@ fn documents_file(store: &TestStore) -> PathBuf {
     tables.max_by_key(size).unwrap()
 }
 
-fn spoil(path: &Path) {
+fn corrupt(path: &Path) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
     let middle = file.metadata().unwrap().len() / 2;
     file.write_all_at(&[0xa5; 16], middle).unwrap();
@@ -112,12 +112,12 @@ fn seqnos(events: &[StreamEvent]) -> Vec<u64> {
 }
 
 #[test]
-fn a_spoilt_block_ends_the_stream_that_meets_it_and_no_other() {
+fn a_corrupt_block_ends_the_stream_that_reads_it_and_no_other() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 50;
     in_files(&store);
     let path = documents_file(&store);
-    spoil(&path);
+    corrupt(&path);
 
     let engine = store.open();
     let (streams, mut consumer) = stepped(&engine);
@@ -221,7 +221,7 @@ fn one_bit_in_any_block_stops_the_streams_before_it_and_none_is_short_once_it_is
 }
 
 #[test]
-fn a_spoilt_record_in_a_sound_block_ends_the_stream_and_names_its_seqno() {
+fn a_corrupt_record_in_a_sound_block_ends_the_stream_and_names_its_seqno() {
     let store = TestStore::stepped();
     in_files(&store);
     with_rocksdb(&store, |db| {
@@ -253,7 +253,7 @@ fn a_compaction_that_meets_the_block_says_so_and_writes_are_refused() {
     let store = TestStore::stepped();
     in_files(&store);
     let path = documents_file(&store);
-    spoil(&path);
+    corrupt(&path);
     let engine = store.open();
     // Except the one that the test asks for.
     raw::stop_compactions(&engine).unwrap();

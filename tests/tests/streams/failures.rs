@@ -339,11 +339,11 @@ fn purging_between_the_request_and_the_first_view_ends_the_stream_without_a_mark
     assert_eq!(stayed, position);
     assert_at_rest(&engine);
     // A position that includes the purge seqno is not rolled back for the purge.
-    let told = Position {
+    let aware = Position {
         purge_seqno: Seqno::new(7),
         ..position
     };
-    open(&mut consumer, &StreamRequest::resume(VB, told));
+    open(&mut consumer, &StreamRequest::resume(VB, aware));
     let events = drain(&engine, &streams, &mut consumer);
     assert_eq!(
         short(&events),

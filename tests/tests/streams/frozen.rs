@@ -296,7 +296,7 @@ fn a_paused_stream_still_leaves_first_deletions_out() {
 }
 
 #[test]
-fn a_paused_stream_is_told_that_its_position_was_purged() {
+fn a_paused_stream_whose_position_was_purged_ends() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 100;
     let engine = store.open();
@@ -376,7 +376,7 @@ fn paused_streams_of_a_sequential_consumer_come_one_after_the_other() {
 }
 
 #[test]
-fn a_consumer_that_stops_inside_a_batch_from_memory_is_charged_for_it_and_gives_it_back() {
+fn a_consumer_that_stops_inside_a_batch_from_memory_is_charged_for_it_and_releases_it() {
     let store = TestStore::stepped();
     let engine = store.open();
     let value = "x".repeat(1_000);

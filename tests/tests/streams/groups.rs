@@ -42,7 +42,7 @@ fn streams_that_are_read_in_groups_take_turns() {
 }
 
 #[test]
-fn what_a_group_has_read_is_charged_before_the_first_of_it_gives_the_rest_back() {
+fn what_a_group_has_read_is_charged_before_its_first_stream_releases_the_rest() {
     let (mut store, engine) = large_vbuckets(2, 40);
     drop(engine);
     store.config.tuning.slice_budget.items_max = 1_000;

@@ -192,7 +192,7 @@ fn a_stream_is_a_reader_until_its_end_is_taken_or_it_is_closed() {
 }
 
 #[test]
-fn a_stream_that_is_refused_is_no_reader() {
+fn a_refused_stream_is_not_a_reader() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(8));
     let config = StreamsConfig {
@@ -333,7 +333,7 @@ fn a_paused_stream_stays_a_reader_at_what_it_took() {
         drop(healthy);
         let is_paused = frozen.stats()[0].state == StreamState::Paused;
         pauses[usize::from(from_memory)] += usize::from(is_paused);
-        assert_eq!(taken(&engine), before, "given back, not taken");
+        assert_eq!(taken(&engine), before, "released, not taken");
 
         // It comes back: it is not counted twice, and its taken seqno never falls.
         let mut last = seen;
@@ -357,7 +357,7 @@ fn a_paused_stream_stays_a_reader_at_what_it_took() {
 }
 
 #[test]
-fn a_paused_stream_that_cannot_go_on_is_no_reader_once_that_is_taken() {
+fn a_paused_stream_that_cannot_go_on_is_not_a_reader_once_its_end_is_taken() {
     let store = slices_of_four();
     let engine = on_disk(&store, keys(12));
     for key in keys(12).take(6) {
@@ -392,7 +392,7 @@ fn a_paused_stream_that_cannot_go_on_is_no_reader_once_that_is_taken() {
 }
 
 #[test]
-fn how_long_a_consumer_takes_nothing_is_told_of_its_readers() {
+fn readers_report_how_long_their_consumer_takes_nothing() {
     let store = slices_of_four();
     let engine = on_disk(&store, keys(12));
     vb(&engine, 2).set("k", "v").unwrap();
@@ -435,7 +435,7 @@ fn how_long_a_consumer_takes_nothing_is_told_of_its_readers() {
 }
 
 #[test]
-fn a_stream_that_is_ended_as_stalled_is_no_reader_though_its_end_is_never_taken() {
+fn a_stream_ended_as_stalled_is_not_a_reader_even_before_its_end_is_taken() {
     let store = slices_of_four();
     let engine = on_disk(&store, keys(12));
     let config = StreamsConfig {
