@@ -184,6 +184,7 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
         with.extend(took);
         seconds += spent;
         syncs += engine.metrics().syncs.get() - before;
+        // The two controls run as long as the catch-ups did.
         let (took, _) = beside(engine, documents, || {
             wait(Duration::from_secs_f64(spent));
             Ok(())
@@ -204,7 +205,7 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
         syncs as f64 / seconds
     );
     println!(
-        "\n| writers' latency | alone | beside catch-ups | ratio | beside idle loops | ratio |\n\
+        "\n| writers' latency | alone | beside catch-ups | ratio | beside busy loops | ratio |\n\
          |---|---|---|---|---|---|"
     );
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {

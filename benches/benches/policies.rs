@@ -125,6 +125,7 @@ fn churn(vb: &VBucket, documents: u64, rate: u64, is_over: &AtomicBool) -> anyho
     let mut written: u64 = 0;
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     while !is_over.load(Ordering::Acquire) {
+        // Paced by the clock, so that a stall is caught up and the rate holds on average.
         let due = clock.monotonic().as_micros() * u128::from(rate) / 1_000_000;
         if u128::from(written) >= due {
             std::thread::park_timeout(Duration::from_millis(1));
@@ -362,8 +363,8 @@ fn main() -> anyhow::Result<()> {
         freeze: Duration::from_secs(number("VBSTORE_FREEZE_SECONDS", 15)),
     };
     println!(
-        "{documents} documents of {VALUE_BYTES} bytes, {rate} overwrites a second wanted, a consumer \
-         that pauses 100 ms after each slice and {} s half way\n",
+        "{documents} documents of {VALUE_BYTES} bytes, {rate} overwrites a second as the target, a \
+         consumer that pauses 100 ms after each slice and {} s half way\n",
         pace.freeze.as_secs()
     );
     println!(

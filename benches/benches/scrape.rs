@@ -205,8 +205,8 @@ fn main() -> anyhow::Result<()> {
         control.push(not / nor);
     }
     println!(
-        "\nwriters, {rounds} rounds of {seconds} s: with {scrapes} scrapes a second against without \
-         {}; without against without {}",
+        "\nwriters, {rounds} rounds of {seconds} s: with {scrapes} scrapes a second against \
+         without {}; without against without {}",
         median_within(with),
         median_within(control)
     );

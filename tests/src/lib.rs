@@ -83,6 +83,7 @@ impl TestStore {
         }
         engine.close().unwrap();
         drop(engine);
+        // Verified after reopening, so that every test covers recovery too.
         let engine = self.open();
         assert_verified(&engine);
         engine.close().unwrap();
@@ -91,6 +92,7 @@ impl TestStore {
     /// Stops the engine as a kill would: the threads stop where they are, nothing is flushed, and
     /// the store is not marked as cleanly closed. The next opening is a recovery.
     pub fn crash(&self, engine: Engine) {
+        // A close that fails here leaves the store as a kill does.
         let planted = Error::Busy {
             what: "a planted crash",
         };

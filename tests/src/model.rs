@@ -64,6 +64,7 @@ impl VbModel {
     }
 
     fn append(&mut self, key: &str, is_deletion: bool, value: &str, expiry: u32) -> u64 {
+        // The first change after a crash begins the branch, at the high seqno before it.
         if std::mem::take(&mut self.is_branch_due) {
             self.branches.insert(0, self.high);
         }
@@ -245,6 +246,7 @@ impl Model {
     pub fn apply(&mut self, step: &Step) {
         self.outcome = Outcome::Ok;
         match step {
+            // A full disk refuses every write until a flush succeeds.
             Step::Write { .. } | Step::Batch { .. } | Step::DeleteVbucket(_)
                 if self.is_degraded =>
             {
@@ -274,6 +276,7 @@ impl Model {
             Step::FailedFlush(_) => {
                 // With nothing to flush the failpoint is not reached.
                 if self.vbs.iter().any(|vb| vb.persisted < vb.high) {
+                    // The failed flush has sealed its checkpoints; the next flush takes them again.
                     self.vbs.iter_mut().for_each(VbModel::seal);
                     self.is_degraded = true;
                     self.outcome = Outcome::DiskFull;

@@ -111,7 +111,7 @@ fn dependencies() -> PathBuf {
         .to_owned()
 }
 
-/// Returns the newest library with this name.
+/// Returns the newest library with this name: older builds leave theirs in the directory.
 fn library(name: &str) -> PathBuf {
     let prefix = format!("lib{name}-");
     let files = std::fs::read_dir(dependencies())

@@ -142,6 +142,7 @@ impl UnderTest {
                 };
                 store.failpoints.once(place, Action::Fail(full));
                 let outcome = outcome(&engine.flush());
+                // With nothing to flush it was not reached, and must not fail a later flush.
                 store.failpoints.clear(place);
                 (Self { store, engine }, outcome)
             }
@@ -193,6 +194,7 @@ fn compare(vb: &VBucket, model: &VbModel, now: u32) {
         .iter()
         .map(|entry| entry.seqno.get())
         .collect();
+    // The failover log keeps the newest 25 entries.
     assert_eq!(branches[..], model.branches[..model.branches.len().min(25)]);
 
     let keys = ["a", "b", "c", "long-key-d"];

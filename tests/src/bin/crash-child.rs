@@ -49,6 +49,7 @@ fn main() {
             let mut versions: HashMap<(u16, u32), u64> = before
                 .keys
                 .iter()
+                // The last intended write may be on disk though it was not acknowledged.
                 .map(|(place, expected)| (*place, expected.intended))
                 .collect();
             let mut journal = Journal::append_to(&journal, thread);
@@ -68,6 +69,7 @@ fn main() {
                         uuid: 0,
                         seqno: 0,
                     };
+                    // Journalled first, so that a write which a kill interrupts is known to the check.
                     journal.intend(record);
                     let key = key(thread, number);
                     let bucket = engine.vbucket(VbId::new(vb)).unwrap();

@@ -100,6 +100,7 @@ fn lost_in_cuts(disk: &Disk, durability: &str, cuts: u64) -> Vec<String> {
         let mut child = Running::start(store, journal.path(), durability, cut);
         child.wait_for_lines(20 + 10 * usize::try_from(cut).unwrap());
         disk.cut();
+        // Killed first: its open files would keep the disk from being unmounted.
         child.kill();
         disk.unmount().unwrap();
         disk.mount().unwrap();

@@ -186,6 +186,7 @@ impl World {
             Opened::Continue => {
                 client.is_open = true;
                 client.replica.begin_stream(consumer.position(VB).unwrap());
+                // A stream from 0 delivers everything again.
                 if position.seqno == Seqno::ZERO {
                     client.replica.copy.clear();
                     client.replica.saved.clear();
@@ -235,6 +236,7 @@ impl World {
         let client = &mut self.clients[n];
         if client.is_open {
             self.seen.cuts += 1;
+            // The end is not taken: the client resumes from the position of its copy.
             client.consumer = None;
             client.is_open = false;
         }
