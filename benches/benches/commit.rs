@@ -1,5 +1,6 @@
-//! Writes of one document each, from 1, 8 and 64 threads, against RocksDB's own group commit into
-//! the same families. Both in one run: compare the two lines of a pair, not figures of two runs.
+//! Compares writes of one document each, from 1, 8 and 64 threads, with RocksDB's own group commit
+//! into the same families. Both are measured in one run: compare the two lines of a pair, not
+//! numbers of two runs.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,7 @@ fn vb_of(n: u64) -> VbId {
     VbId::new(u16::try_from(n % u64::from(VBUCKETS)).unwrap_or(0))
 }
 
-/// Runs `write` from so many threads until `WRITES` are done.
+/// Calls `write` from `threads` threads, about `WRITES` times in all.
 fn spread(threads: u64, write: &(impl Fn(u64) + Sync)) {
     let share = WRITES.div_ceil(threads);
     std::thread::scope(|scope| {

@@ -1,13 +1,14 @@
-//! What consumers that take nothing cost a consumer that takes, and a writer.
+//! Measures what frozen consumers (which take nothing) cost a healthy consumer and a writer.
 //!
-//! Beside 0, 1, 20, 200 and 1,000 frozen consumers, one healthy consumer catches up with a vBucket of
-//! documents again and again, and one writer writes to another vBucket at full speed. Every frozen
-//! consumer follows both: the first from disk, of which it takes one event or none, the second from
-//! memory. All counts are measured in turn, several rounds, and each is compared with none of the same
-//! round; none is measured twice, and the second is the control.
+//! Beside 0, 1, 20, 200 and 1,000 frozen consumers, one healthy consumer catches up with a vBucket
+//! of documents again and again, and one writer writes to another vBucket at full speed. Every
+//! frozen consumer follows both vBuckets: the first from disk, of which it takes one event or none,
+//! the second from memory. Each round measures all counts in turn and compares each with the
+//! measurement without frozen consumers of the same round. Zero is measured twice: the second one
+//! is the control.
 //!
-//! VBSTORE_DOCUMENTS (default 60,000, of 1,000 bytes), VBSTORE_ROUNDS (5), VBSTORE_SECONDS (2, for each
-//! measurement) change the run.
+//! VBSTORE_DOCUMENTS (default 60,000, of 1,000 bytes), VBSTORE_ROUNDS (5) and VBSTORE_SECONDS (2,
+//! for each measurement) change the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,12 +20,12 @@ use vbstore_engine::raw;
 
 const DATA: VbId = VbId::new(0);
 const LIVE: VbId = VbId::new(1);
-/// None is the first and the last: what is compared with, and the control.
+/// Frozen consumers in each measurement. The first zero is the baseline, the last the control.
 const FROZEN: [usize; 6] = [0, 1, 20, 200, 1_000, 0];
-/// Longer than a consumer must take nothing until what is buffered for it may be dropped.
+/// Longer than the time after which the buffers of a consumer that takes nothing may be dropped.
 const SETTLE: Duration = Duration::from_millis(1_500);
 
-/// What was done in one measurement, in changes a second.
+/// The rates of one measurement, in changes a second.
 #[derive(Clone, Copy)]
 struct Rates {
     taken: f64,
@@ -56,13 +57,13 @@ fn freeze(streams: &Streams, number: usize) -> Consumer {
     while consumer.try_recv().is_ok() {}
     open(&mut consumer, &StreamRequest::from_start(DATA));
     if number.is_multiple_of(2) {
-        // It has begun to take; then it stops in the middle of a batch.
+        // Half of the consumers take one event and then stop in the middle of a batch.
         drop(consumer.recv_timeout(Duration::from_millis(20)));
     }
     consumer
 }
 
-/// Catches up with the documents again and again; counts what it takes.
+/// Catches up with the documents again and again; counts the changes it takes.
 fn catch_up(streams: &Streams, documents: u64, taken: &AtomicU64, is_over: &AtomicBool) {
     let mut consumer = streams
         .consumer("healthy", &ConsumerConfig::default())
@@ -110,7 +111,7 @@ fn measure(engine: &Engine, streams: &Streams, documents: u64, time: Duration) -
         named("writer")
             .spawn_scoped(scope, writes)
             .expect("a thread");
-        // The first moments are left out.
+        // The first moments are not measured: both threads are still starting.
         wait(time / 4);
         let before = [&taken, &written].map(|count| count.load(Ordering::Relaxed));
         let begun = clock.monotonic();

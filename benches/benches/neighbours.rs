@@ -1,16 +1,16 @@
-//! What consumers cost others, as ratios within one run:
+//! Measures what consumers cost others, as ratios within one run:
 //!
-//! - writers' latency while 1,000 catch-ups run, against the same writers without them;
-//! - the rate of consumers beside one that is frozen, against their rate without it.
+//! - the latency of writers while 1,000 catch-ups run, against the same writers without them;
+//! - the rate of consumers beside a frozen one, against their rate without it.
 //!
-//! Both are measured in turn, several times, so that what the machine does meanwhile meets both.
-//! As a control, the writers run beside threads that do nothing but keep as many processors busy:
-//! what is left of the ratio then is the machine's, not the engine's.
+//! Both sides are measured in turn, several times, so that other load on the machine affects both.
+//! As a control, the writers also run beside threads that only keep the same number of processors
+//! busy: the ratio that remains is caused by the machine, not by the engine.
 //!
 //! VBSTORE_DOCUMENTS (default 160,000), VBSTORE_CATCH_UPS (1,000), VBSTORE_CATCH_UPS_PER_SECOND (0:
-//! as fast as they go), VBSTORE_WORKERS (2), VBSTORE_NICE (the default of streams), VBSTORE_UNSYNCED (0;
-//! 1 for streams that wait for no sync) and VBSTORE_SYNCED (0; 1 for writers that wait for a sync, the
-//! default of a store) change the run.
+//! as fast as they go), VBSTORE_WORKERS (2), VBSTORE_NICE (the default of streams),
+//! VBSTORE_UNSYNCED (0; 1 for streams that do not wait for a sync) and VBSTORE_SYNCED (0; 1 for
+//! writers that wait for a sync, the default of a store) change the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,7 +34,7 @@ fn key(n: u64) -> String {
     format!("key-{n:09}")
 }
 
-/// Parking may end early: a token of an earlier wait may be left.
+/// Waits in a loop: parking may end early, by a token left over from an earlier wait.
 fn wait(time: Duration) {
     let clock = SystemClock::new();
     while clock.monotonic() < time {
@@ -57,7 +57,7 @@ fn durability() -> Durability {
     }
 }
 
-/// Writes at a steady rate until it is over; returns how long each write took, in microseconds.
+/// Writes at a steady rate until `is_over`; returns how long each write took, in microseconds.
 fn write(engine: &Engine, seed: u64, documents: u64, is_over: &AtomicBool) -> Vec<u64> {
     let (clock, durability) = (SystemClock::new(), durability());
     let (mut noise, mut took) = (seed | 1, Vec::new());
@@ -77,7 +77,7 @@ fn write(engine: &Engine, seed: u64, documents: u64, is_over: &AtomicBool) -> Ve
     took
 }
 
-/// Reads one vBucket from the beginning to where it was when the stream was opened.
+/// Reads one vBucket from the beginning to its high seqno at the time the stream was opened.
 fn catch_up(streams: &Streams, number: u64) -> anyhow::Result<u64> {
     let vb = VbId::new(u16::try_from(number % u64::from(VBUCKETS))?);
     let high = streams.engine().vbucket(vb)?.seqnos()?.synced;
@@ -106,7 +106,7 @@ fn percentile(mut took: Vec<u64>, share: f64) -> u64 {
     took.get(at).or(took.last()).copied().unwrap_or(0)
 }
 
-/// Runs writers beside something; returns their latencies and how many seconds it took.
+/// Runs the writers beside `work`; returns their latencies and how many seconds it took.
 fn beside(
     engine: &Engine,
     documents: u64,
@@ -132,8 +132,8 @@ fn beside(
     })
 }
 
-/// What catch-ups are to the scheduler: as many threads as there are workers, as nice as they are,
-/// and a reader; all busy, and with nothing to do with the engine.
+/// Loads the machine as catch-ups do, without using the engine: one busy thread for each worker,
+/// with the workers' nice value, and one for the reader.
 fn keep_busy(workers: u64, time: Duration) -> anyhow::Result<()> {
     let is_over = AtomicBool::new(false);
     let spin = |is_over: &AtomicBool| {
@@ -170,7 +170,7 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
         let (clock, before) = (SystemClock::new(), engine.metrics().syncs.get());
         let (took, spent) = beside(engine, documents, || {
             for n in 0..catch_ups {
-                // From disk: what memory has of it is given back first.
+                // The catch-ups must read from disk, so memory is freed first.
                 if n % 16 == 0 {
                     raw::forget_memory(engine, true)?;
                 }
@@ -184,6 +184,7 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
         with.extend(took);
         seconds += spent;
         syncs += engine.metrics().syncs.get() - before;
+        // The two controls run as long as the catch-ups did.
         let (took, _) = beside(engine, documents, || {
             wait(Duration::from_secs_f64(spent));
             Ok(())
@@ -204,7 +205,7 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
         syncs as f64 / seconds
     );
     println!(
-        "\n| writers' latency | alone | beside catch-ups | ratio | beside idle loops | ratio |\n\
+        "\n| writers' latency | alone | beside catch-ups | ratio | beside busy loops | ratio |\n\
          |---|---|---|---|---|---|"
     );
     for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
@@ -222,7 +223,8 @@ fn writers(engine: &Engine, streams: &Streams, documents: u64) -> anyhow::Result
     Ok(())
 }
 
-/// How many events three consumers take in a while, each reading its vBucket over and over.
+/// Counts the events that three consumers take in a given time, each reading its vBucket over and
+/// over.
 fn rate(streams: &Streams) -> anyhow::Result<f64> {
     let (is_over, events) = (AtomicBool::new(false), AtomicU64::new(0));
     let clock = SystemClock::new();
@@ -253,7 +255,8 @@ fn frozen(engine: &Engine, streams: &Streams) -> anyhow::Result<()> {
     let (mut alone, mut beside) = (0.0, 0.0);
     for _ in 0..ROUNDS {
         alone += rate(streams)?;
-        // Takes nothing, ever; all its vBuckets are backfilled until its buffer is full.
+        // This consumer never takes anything; all its vBuckets are backfilled until its buffer is
+        // full.
         let config = ConsumerConfig {
             buffer_bytes_max: 1 << 20,
             ..ConsumerConfig::default()

@@ -1,17 +1,19 @@
-//! What the life of a db snapshot costs: three ways to run the same backfill, side by side.
+//! Measures what the lifetime of a db snapshot costs. Three ways to run the same backfill are
+//! compared:
 //!
 //! - *early*: the db snapshot is opened, and the cursor registered, when the stream is created; the
-//!   scan comes later (what Couchbase's kv_engine did before MB-52975);
-//! - *held*: both when the scan begins, the db snapshot held through every pause of the consumer
-//!   (what it has done since);
-//! - *slices*: this engine: a db snapshot for each slice, the cursor registered at the end.
+//!   scan comes later (as in Couchbase's kv_engine before MB-52975);
+//! - *held*: both happen when the scan begins, and the db snapshot is held through every pause of
+//!   the consumer (as in kv_engine since then);
+//! - *slices*: as in this engine: one db snapshot for each slice, and the cursor registered at the
+//!   end.
 //!
-//! All three read with the same code and the same options, in the same slices, with the same pauses.
-//! A writer overwrites documents at a steady rate all the while. Prints two tables for
+//! All three read with the same code and options, in the same slices and with the same pauses.
+//! Meanwhile a writer overwrites documents at a steady rate. The bench prints two tables for
 //! docs/measurements.md and, with VBSTORE_PLOT=FILE, draws the age of RocksDB's oldest snapshot.
 //!
 //! VBSTORE_DOCUMENTS (default 100,000), VBSTORE_WRITES_PER_SECOND (20,000), VBSTORE_FREEZE_SECONDS
-//! (15) and VBSTORE_MILLION (0: leave the second table out) change the run.
+//! (15) and VBSTORE_MILLION (0: leave out the second table) change the run.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -46,14 +48,14 @@ impl Policy {
     }
 }
 
-/// How the consumer behaves.
+/// The pauses of the consumer.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     /// Between the creation of the stream and its scan.
     wait: Duration,
     /// After each slice.
     pause: Duration,
-    /// Half way.
+    /// Once, half way.
     freeze: Duration,
 }
 
@@ -80,7 +82,7 @@ fn open(path: &Path) -> anyhow::Result<Engine> {
     let mut config = Config {
         vbuckets: Some(1),
         durability: Durability::Memory,
-        // Small, so that what is overwritten is in files soon, as in a store larger than memory.
+        // Small, so that overwritten documents soon are in files, as in a store larger than memory.
         write_buffer_bytes: Some(8 << 20),
         ..Config::default()
     };
@@ -92,7 +94,7 @@ fn key(n: u64) -> String {
     format!("key-{n:012}")
 }
 
-/// Values that do not compress: the tables are about space.
+/// A random generator for values that do not compress: the tables are about disk space.
 struct Noise(u64);
 
 impl Noise {
@@ -117,12 +119,13 @@ fn load(vb: &VBucket, documents: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Overwrites at a steady rate until it is over; returns how many.
+/// Overwrites documents at a steady rate until `is_over`; returns how many.
 fn churn(vb: &VBucket, documents: u64, rate: u64, is_over: &AtomicBool) -> anyhow::Result<u64> {
     let clock = SystemClock::new();
     let mut written: u64 = 0;
     let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
     while !is_over.load(Ordering::Acquire) {
+        // Paced by the clock, so that a stall is caught up and the rate holds on average.
         let due = clock.monotonic().as_micros() * u128::from(rate) / 1_000_000;
         if u128::from(written) >= due {
             std::thread::park_timeout(Duration::from_millis(1));
@@ -135,7 +138,7 @@ fn churn(vb: &VBucket, documents: u64, rate: u64, is_over: &AtomicBool) -> anyho
     Ok(written)
 }
 
-/// Reads everything above a position in slices, the consumer's pauses in between.
+/// Reads everything above a position in slices, with the consumer's pauses between them.
 fn scan(
     read: &mut ReadHeld<'_>,
     documents: u64,
@@ -165,7 +168,7 @@ fn scan(
     }
 }
 
-/// Runs one backfill by a policy; notes whether the cursor it needs was dropped before its end.
+/// Runs one backfill under a policy; records whether its cursor was dropped before the end.
 fn backfill(
     engine: &Engine,
     policy: Policy,
@@ -199,7 +202,7 @@ fn backfill(
     Ok(())
 }
 
-/// Samples the disk and RocksDB's oldest snapshot until it is over.
+/// Samples disk usage and RocksDB's oldest snapshot until `is_over`.
 fn sample(engine: &Engine, is_over: &AtomicBool) -> anyhow::Result<Outcome> {
     let clock = SystemClock::new();
     let mut seen = Outcome::default();
@@ -253,7 +256,7 @@ fn under_churn(policy: Policy, documents: u64, rate: u64, pace: Pace) -> anyhow:
     })?;
     outcome.writes_per_second = written.load(Ordering::Acquire) as f64 / outcome.seconds;
 
-    // What is left behind, before anything is compacted on purpose.
+    // Measures what the run leaves behind, so before the compaction below.
     engine.flush()?;
     let start = clock.monotonic();
     let mut later = Outcome::default();
@@ -277,7 +280,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// The age of the oldest snapshot over time, a line for each policy.
+/// Draws the age of the oldest snapshot over time, one line for each policy.
 fn plot(outcomes: &[(Policy, Outcome)]) -> String {
     let points = || outcomes.iter().flat_map(|(_, o)| o.oldest_snapshot.iter());
     let last = points().map(|(at, _)| *at).fold(1.0, f64::max);
@@ -328,7 +331,7 @@ fn million(documents: u64) -> anyhow::Result<()> {
     println!("\n| policy | documents | slices | seconds (3 runs) |\n|---|---|---|---|");
     let mut seconds: [Vec<String>; 3] = Default::default();
     let mut last: [Outcome; 3] = Default::default();
-    // In turn, so that what the machine does meanwhile meets all of them.
+    // Measured in turn, so that other load on the machine affects all of them.
     for _ in 0..3 {
         for (n, policy) in Policy::ALL.into_iter().enumerate() {
             let clock = SystemClock::new();
@@ -360,8 +363,8 @@ fn main() -> anyhow::Result<()> {
         freeze: Duration::from_secs(number("VBSTORE_FREEZE_SECONDS", 15)),
     };
     println!(
-        "{documents} documents of {VALUE_BYTES} bytes, {rate} overwrites a second wanted, a consumer \
-         that pauses 100 ms after each slice and {} s half way\n",
+        "{documents} documents of {VALUE_BYTES} bytes, {rate} overwrites a second as the target, a \
+         consumer that pauses 100 ms after each slice and {} s half way\n",
         pace.freeze.as_secs()
     );
     println!(

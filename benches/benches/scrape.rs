@@ -1,12 +1,11 @@
-//! What figures cost:
+//! Measures what metrics cost:
 //!
 //! - how long a scrape takes in a store of 1,024 vBuckets, part by part;
-//! - how much slower writers are while somebody scrapes ten times a second, as ratios within rounds of
-//!   one run: with, without and without once more, in turn, so that what the machine does meanwhile
-//!   meets all, and the ratio of the last two says what is noise.
+//! - how much slower writers are during ten scrapes a second. Each round measures three times, in
+//!   turn: with scrapes, without, and without again. The ratio of the last two shows the noise.
 //!
-//! VBSTORE_VBUCKETS (1,024), VBSTORE_ROUNDS (40), VBSTORE_SECONDS (1, of each third of a round) and
-//! VBSTORE_SCRAPES (10 a second) change the run.
+//! VBSTORE_VBUCKETS (1,024), VBSTORE_ROUNDS (40), VBSTORE_SECONDS (1, for each third of a round)
+//! and VBSTORE_SCRAPES (10 a second) change the run.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,7 +22,7 @@ fn number(name: &str, default: u64) -> u64 {
     text.map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Parking may end early: a token of an earlier wait may be left.
+/// Waits in a loop: parking may end early, by a token left over from an earlier wait.
 fn wait(time: Duration) {
     let clock = SystemClock::new();
     while clock.monotonic() < time {
@@ -31,26 +30,27 @@ fn wait(time: Duration) {
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The median of some figures, and the two quarters around it.
-fn spread(mut figures: Vec<f64>) -> String {
-    figures.sort_by(f64::total_cmp);
+/// Formats the median of some values, and the quartiles on both sides of it.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
     let at = |share: usize| {
-        figures
-            .get(figures.len() * share / 4)
+        values
+            .get(values.len() * share / 4)
             .copied()
             .unwrap_or(f64::NAN)
     };
     format!("{:.3} ({:.3} to {:.3})", at(2), at(1), at(3))
 }
 
-/// The median of one ratio a round, and where the median of all possible rounds is with 95 %: between
-/// the figures whose ranks are 0.98 square roots of their number below and above the middle (the
-/// binomial's normal approximation), whatever their distribution.
+/// Formats the median of the ratios (one for each round) and its confidence interval of 95 %. The
+/// interval is between the values whose ranks are 0.98 times the square root of their number below
+/// and above the middle: the normal approximation of the binomial, which holds for any
+/// distribution.
 fn median_within(mut ratios: Vec<f64>) -> String {
     ratios.sort_by(f64::total_cmp);
     let (middle, aside) = (
@@ -65,7 +65,7 @@ fn median_within(mut ratios: Vec<f64>) -> String {
     format!("{:.3} (95 %: {low:.3} to {high:.3})", at(middle))
 }
 
-/// The median and the largest of some runs, in milliseconds.
+/// Returns the median and the largest duration of several runs, in milliseconds.
 fn time(runs: u64, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<(f64, f64)> {
     let mut took = Vec::new();
     for _ in 0..runs {
@@ -77,7 +77,7 @@ fn time(runs: u64, mut run: impl FnMut() -> anyhow::Result<()>) -> anyhow::Resul
     Ok((median(took), largest))
 }
 
-/// How long the parts of a scrape took, as the collectors say.
+/// Returns how long each part of a scrape took in milliseconds, as the collectors report it.
 fn parts(registry: &Registry) -> anyhow::Result<Vec<(String, f64)>> {
     let text = render(registry)?;
     let lines = text.lines();
@@ -104,7 +104,8 @@ fn write(engine: &Engine, seed: u64, is_over: &AtomicBool, written: &AtomicU64) 
     }
 }
 
-/// Writes a second, with so many scrapes beside them; `took` gets how long each took, in milliseconds.
+/// Returns writes a second with `scrapes` scrapes a second beside them; appends the duration of
+/// each scrape to `took`, in milliseconds.
 fn rate(engine: &Engine, seconds: u64, scrapes: u64, took: &mut Vec<f64>) -> anyhow::Result<f64> {
     let (is_over, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let clock = SystemClock::new();
@@ -169,7 +170,7 @@ fn main() -> anyhow::Result<()> {
         let largest = of.iter().copied().fold(0.0, f64::max);
         println!("| part {part} | {:.2} | {largest:.2} |", median(of));
         if part == "rocksdb" {
-            println!("| the same when it asks all families | {asked:.2} | |");
+            println!("| part rocksdb, when it reads all families | {asked:.2} | |");
         }
     }
     println!("| a whole scrape, written as text | {whole:.2} | {slowest:.2} |");
@@ -177,7 +178,7 @@ fn main() -> anyhow::Result<()> {
         render(&by_vbucket)?;
         Ok(())
     })?;
-    println!("| figures of each vBucket | {each:.2} | {slowest:.2} |");
+    println!("| metrics of each vBucket | {each:.2} | {slowest:.2} |");
     let text = render(&registry)?;
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     println!("\n{series} series, {} bytes", text.len());
@@ -186,7 +187,7 @@ fn main() -> anyhow::Result<()> {
     let scrapes = number("VBSTORE_SCRAPES", 10);
     let (mut with, mut control, mut took) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        // Scraped, not scraped, and not scraped once more; each is first, second and third in turn.
+        // With scrapes, without, and without again; each comes first, second and third in turn.
         let mut rates = [0.0; 3];
         for place in 0..3 {
             let which = usize::try_from((round + place) % 3)?;
@@ -196,15 +197,16 @@ fn main() -> anyhow::Result<()> {
             }
         }
         let [scraped, not, nor] = rates;
-        // One ratio a round, by turns against each of the two: two ratios of a round have the same
-        // numerator and are not independent, and the mean of two skewed rates is not at their median.
+        // One ratio a round, against the two measurements without scrapes in turn. Two ratios of
+        // one round would share a numerator and not be independent, and the mean of two skewed
+        // rates is not at their median.
         let against = if round % 2 == 0 { not } else { nor };
         with.push(scraped / against);
         control.push(not / nor);
     }
     println!(
-        "\nwriters, {rounds} rounds of {seconds} s: with {scrapes} scrapes a second against without \
-         {}; without against without {}",
+        "\nwriters, {rounds} rounds of {seconds} s: with {scrapes} scrapes a second against \
+         without {}; without against without {}",
         median_within(with),
         median_within(control)
     );

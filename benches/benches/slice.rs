@@ -1,5 +1,5 @@
-//! A whole vBucket read in slices, against one bare iterator over the same family. Both add up every
-//! byte of key and value.
+//! Compares reading a whole vBucket in slices with one bare iterator over the same family. Both add
+//! up every byte of key and value.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;

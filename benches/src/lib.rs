@@ -1,4 +1,4 @@
-//! What the benches share: RocksDB by itself, with the same families and options as the engine.
+//! Shared by the benches: RocksDB by itself, with the same families and options as the engine.
 
 use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 use std::path::Path;
@@ -7,7 +7,7 @@ use vbstore_core::record::{DocumentHead, DocumentRecord, IndexEntry};
 use vbstore_core::{Cas, ItemKind, ItemMeta, Seqno};
 use vbstore_engine::raw::{FamilyOptions, StorageConfig, key_family, seqno_family};
 
-/// vBuckets in every bench.
+/// Number of vBuckets in every bench.
 pub const VBUCKETS: u16 = 16;
 
 /// Opens an engine with threads and the default tuning.
@@ -20,14 +20,14 @@ pub fn engine(path: &Path, durability: Durability) -> anyhow::Result<Engine> {
     Ok(Engine::builder(path).config(config).open()?)
 }
 
-/// RocksDB by itself: the floor that the engine is measured against.
+/// RocksDB by itself, the lower bound to compare the engine with.
 pub struct Raw {
     db: DB,
     sync: bool,
 }
 
 impl Raw {
-    /// Creates the same families with the same options.
+    /// Creates a database with the engine's families and options.
     pub fn create(path: &Path, sync: bool) -> anyhow::Result<Self> {
         let options = FamilyOptions::new(StorageConfig {
             vbuckets: VBUCKETS,
@@ -48,7 +48,7 @@ impl Raw {
             .ok_or_else(|| anyhow::anyhow!("no family {name}"))
     }
 
-    /// Puts the same two records that the engine puts for a new key, in one batch.
+    /// Puts the two records that the engine writes for a new key, in one batch.
     pub fn put(&self, vb: VbId, seqno: u64, key: &[u8], value: &[u8]) -> anyhow::Result<()> {
         let meta = ItemMeta {
             seqno: Seqno::new(seqno),
@@ -79,7 +79,8 @@ impl Raw {
         Ok(self.db.write_opt(batch, &options)?)
     }
 
-    /// Reads every record of a vBucket's seqno family with one iterator, and adds up its bytes.
+    /// Reads every record of a vBucket's seqno family with one iterator; returns the sum of its
+    /// bytes.
     pub fn scan(&self, vb: VbId) -> anyhow::Result<u64> {
         let mut options = rocksdb::ReadOptions::default();
         options.fill_cache(false);
@@ -96,14 +97,14 @@ impl Raw {
         Ok(sum)
     }
 
-    /// Moves everything to files.
+    /// Flushes both families of a vBucket to files.
     pub fn flush(&self, vb: VbId) -> anyhow::Result<()> {
         self.db.flush_cf(self.family(&seqno_family(vb))?)?;
         Ok(self.db.flush_cf(self.family(&key_family(vb))?)?)
     }
 }
 
-/// A sum over bytes that a compiler cannot leave out.
+/// Sums up bytes; the result is used, so the compiler cannot optimise the read away.
 pub fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |sum, byte| sum + u64::from(*byte))
 }

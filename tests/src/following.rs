@@ -1,4 +1,4 @@
-//! What tests of streams share.
+//! Helpers for tests of streams.
 
 use crate::replica::History;
 use crate::{TestStore, vb};
@@ -11,10 +11,10 @@ use vbstore::{
 };
 use vbstore_engine::raw::forget_memory;
 
-/// The vBucket most tests use.
+/// The vBucket that most tests use.
 pub const VB: VbId = VbId::new(1);
 
-/// Streams that do nothing but what the test steps, and a consumer.
+/// Returns streams without threads, which do only what the test steps, and a consumer.
 pub fn stepped(engine: &Engine) -> (Streams, Consumer) {
     let streams = Streams::stepped(engine, &StreamsConfig::default()).unwrap();
     let consumer = streams
@@ -23,22 +23,22 @@ pub fn stepped(engine: &Engine) -> (Streams, Consumer) {
     (streams, consumer)
 }
 
-/// A consumer with the default configuration.
+/// Returns a consumer with the default configuration.
 pub fn consumer(streams: &Streams, name: &str) -> Consumer {
     streams.consumer(name, &ConsumerConfig::default()).unwrap()
 }
 
-/// So many keys, in their order.
+/// Returns `count` keys in ascending order.
 pub fn keys(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|n| format!("key-{n:04}"))
 }
 
-/// Opens a stream that must be accepted.
+/// Opens a stream; panics unless it is accepted without a rollback.
 pub fn open(consumer: &mut Consumer, request: &StreamRequest) {
     assert_eq!(consumer.open(request).unwrap(), OpenOutcome::Continue);
 }
 
-/// Writes in memory only; returns the seqno.
+/// Writes with `Durability::Memory` and records the change in the history; returns the seqno.
 pub fn write(vb: &VBucket, history: &History, key: &str, value: Option<&str>) -> u64 {
     let change = match value {
         Some(value) => Change::set(key, value.to_owned()),
@@ -49,7 +49,7 @@ pub fn write(vb: &VBucket, history: &History, key: &str, value: Option<&str>) ->
     written.seqno.get()
 }
 
-/// A store of which vBucket [`VB`] has these keys on disk and nothing in memory.
+/// Returns a store whose vBucket [`VB`] has these keys on disk and nothing in memory.
 pub fn on_disk(store: &TestStore, keys: impl IntoIterator<Item = String>) -> Engine {
     let engine = store.open();
     for key in keys {
@@ -62,7 +62,8 @@ pub fn on_disk(store: &TestStore, keys: impl IntoIterator<Item = String>) -> Eng
     store.open()
 }
 
-/// A store of which each of the first vBuckets has so many keys on disk, and nothing in memory.
+/// Returns a store with `keys_each` keys on disk in each of the first `vbuckets` vBuckets, and
+/// nothing in memory.
 pub fn on_disk_in_each(store: &TestStore, vbuckets: u16, keys_each: usize) -> Engine {
     let engine = store.open();
     for number in 0..vbuckets {
@@ -78,13 +79,14 @@ pub fn on_disk_in_each(store: &TestStore, vbuckets: u16, keys_each: usize) -> En
     engine
 }
 
-/// How long a test waits for what must come. Only a lost wake-up takes so long.
+/// How long a test waits for an event that must arrive. Only a lost wake-up takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Invocations of backfills after which they are taken to go on for ever.
+/// Steps of backfills after which a test assumes that they never end.
 const STEPS_MAX: usize = 100_000;
 
-/// Streams that have ended: nothing more may come of them. No stream is opened meanwhile.
+/// Streams that have ended, so that no further event of them may arrive. No stream may be opened
+/// meanwhile.
 #[derive(Default)]
 struct Ended(BTreeSet<VbId>);
 
@@ -98,16 +100,16 @@ impl Ended {
     }
 }
 
-/// Waits for the next event; `None` if no stream is left. Panics if none comes, or comes only because
-/// the time was over: then the reader has found it by itself and nobody has woken it.
+/// Waits for the next event; `None` if no stream is left. Panics if no event arrives. Panics too if
+/// one is found only at the timeout: then the reader was not woken for it.
 pub fn next(consumer: &mut Consumer) -> Option<StreamEvent> {
     let clock = SystemClock::new();
     let received = consumer.recv_timeout(PATIENCE);
     let what = match &received {
         Ok(_) if clock.monotonic() < PATIENCE => return received.ok(),
         Err(TryRecv::Ended) => return None,
-        Ok(event) => format!("nobody woke its reader for {event:?}"),
-        Err(TryRecv::Empty) => "nothing came".to_owned(),
+        Ok(event) => format!("its reader was not woken for {event:?}"),
+        Err(TryRecv::Empty) => "no event arrived".to_owned(),
     };
     panic!(
         "{what} in {PATIENCE:?}, consumer {:?}, streams {:#?}",
@@ -116,13 +118,13 @@ pub fn next(consumer: &mut Consumer) -> Option<StreamEvent> {
     );
 }
 
-/// Waits for an event that must come.
+/// Waits for an event; panics if no stream is left.
 pub fn expect_event(consumer: &mut Consumer) -> StreamEvent {
     let event = next(consumer);
     event.unwrap_or_else(|| panic!("no stream is left, consumer {:?}", consumer.name()))
 }
 
-/// Waits until no stream is left; returns everything that came.
+/// Waits until no stream is left; returns all events.
 pub fn until_ended(consumer: &mut Consumer) -> Vec<StreamEvent> {
     let mut ended = Ended::default();
     let mut events = Vec::new();
@@ -133,21 +135,21 @@ pub fn until_ended(consumer: &mut Consumer) -> Vec<StreamEvent> {
     events
 }
 
-/// Runs every backfill that can run.
+/// Runs backfills until none can run.
 pub fn run_all(streams: &Streams) {
     for _ in 0..STEPS_MAX {
         if !streams.step() {
             return;
         }
     }
-    panic!("backfills go on for ever: {:#?}", streams.stats());
+    panic!("backfills never end: {:#?}", streams.stats());
 }
 
-/// Runs everything that can run, and takes everything there is.
+/// Runs everything that can run and takes events until none is left.
 pub fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec<StreamEvent> {
     let mut ended = Ended::default();
     let mut events = Vec::new();
-    // Taking may find that a cursor was dropped, and make a backfill of it.
+    // Two idle rounds: taking may find that a cursor was dropped, which starts a backfill.
     let mut idle_rounds = 0;
     for _ in 0..STEPS_MAX {
         idle_rounds += 1;
@@ -165,10 +167,10 @@ pub fn drain(engine: &Engine, streams: &Streams, consumer: &mut Consumer) -> Vec
         engine.step(BackgroundTask::Flusher).unwrap();
         engine.step(BackgroundTask::Syncer).unwrap();
     }
-    panic!("never comes to rest: {:?}", consumer.stats());
+    panic!("events never stop: {:?}", consumer.stats());
 }
 
-/// Takes everything there is without running anything.
+/// Takes all available events without running anything.
 pub fn take(consumer: &mut Consumer) -> Vec<StreamEvent> {
     let mut ended = Ended::default();
     std::iter::from_fn(|| consumer.try_recv().ok())
@@ -176,13 +178,13 @@ pub fn take(consumer: &mut Consumer) -> Vec<StreamEvent> {
         .collect()
 }
 
-/// The seqnos of the changes among events.
+/// Returns the seqnos of the changes among the events.
 pub fn seqnos(events: &[StreamEvent]) -> Vec<u64> {
     let items = events.iter().filter_map(|event| event.event.item());
     items.map(|item| item.meta.seqno.get()).collect()
 }
 
-/// Events as short words.
+/// Returns events as short strings to compare with.
 pub fn short(events: &[StreamEvent]) -> Vec<String> {
     let one = |event: &StreamEvent| match &event.event {
         Event::SnapshotMarker(m) => format!("{}..{} {}", m.start, m.end, m.source.name()),

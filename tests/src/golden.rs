@@ -1,16 +1,17 @@
 //! The stores under `tests/golden`: made once by the version that introduced a format, opened by
-//! every later one.
+//! every later version.
 
 use crate::vb;
 use std::path::PathBuf;
 use vbstore::{Cas, Change, Durability, Engine, ItemKind};
 
-/// Where they are.
+/// Returns the directory of the golden stores.
 pub fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
 
-/// What is in each of them. Written in two steps, so that there is something to replace.
+/// Writes the contents of each golden store. "plain" is written twice, so that one change replaces
+/// another.
 pub fn write(engine: &Engine) {
     let vb0 = vb(engine, 0);
     let set = |change: Change| vb0.write(change, Durability::Logged).unwrap();

@@ -1,5 +1,6 @@
-//! What a child process was about to write, and what it was told: kept on another file system, one
-//! file a thread, so that it survives the child and the cut of the store's own disk.
+//! The journal of a child process: what it was about to write, and what was acknowledged. It is
+//! kept on another file system, one file a thread, so it survives a kill of the child and a power
+//! cut of the store's disk.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ const ACK: u8 = b'a';
 /// Bytes of a record: tag, vBucket, key, version, uuid, seqno.
 const RECORD_LEN: usize = 1 + 2 + 4 + 8 + 8 + 8;
 
-/// One record. `version` counts the writes of a key; an odd one is a deletion in one of seven.
+/// One record. `version` counts the writes of a key; see [`is_deletion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     pub vb: u16,
@@ -21,7 +22,7 @@ pub struct Record {
     pub seqno: u64,
 }
 
-/// The journal of one thread of the child. A record is written with one system call.
+/// The journal of one thread of the child. Each record is written with one system call.
 pub struct Journal {
     file: File,
 }
@@ -38,12 +39,12 @@ impl Journal {
         }
     }
 
-    /// Before the write.
+    /// Records a write before it begins.
     pub fn intend(&mut self, record: Record) {
         self.put(INTENT, record);
     }
 
-    /// After the write has returned.
+    /// Records an acknowledged write, after it has returned.
     pub fn acknowledge(&mut self, record: Record) {
         self.put(ACK, record);
     }
@@ -63,23 +64,24 @@ fn path(dir: &Path, thread: u32) -> PathBuf {
     dir.join(format!("journal-{thread:03}"))
 }
 
-/// What is known of one key.
+/// What the journal says about one key.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expected {
-    /// The last write that was acknowledged.
+    /// The last acknowledged write.
     pub acknowledged: Option<Record>,
-    /// The last write that was begun.
+    /// The version of the last write that was begun.
     pub intended: u64,
 }
 
-/// Everything the children of one store have ever journalled.
+/// Everything that the children of one store have journalled.
 #[derive(Debug, Default)]
 pub struct Replayed {
     pub keys: HashMap<(u16, u32), Expected>,
     pub acknowledged: Vec<Record>,
 }
 
-/// Reads the journals of all threads. A record cut short at the end of a file was never finished.
+/// Reads the journals of all threads. A record cut short at the end of a file is ignored: it was
+/// not finished.
 pub fn replay(dir: &Path, threads: u32) -> Replayed {
     let mut replayed = Replayed::default();
     for thread in 0..threads {
@@ -107,23 +109,23 @@ pub fn replay(dir: &Path, threads: u32) -> Replayed {
     replayed
 }
 
-/// The key of this number.
+/// Returns the key with this number.
 pub fn key(thread: u32, number: u32) -> String {
     format!("thread-{thread:03}-key-{number:05}")
 }
 
-/// Whether this version of a key is a deletion.
+/// Returns whether this version of a key is a deletion, as every seventh version is.
 pub fn is_deletion(version: u64) -> bool {
     version % 7 == 3
 }
 
-/// The value of this version of a key: says what it is and carries a checksum.
+/// Returns the value of this version of a key: a checksum, the key and the version.
 pub fn value(key: &str, version: u64) -> String {
     let body = format!("{key} v{version} {}", "x".repeat((version % 400) as usize));
     format!("{:08x} {body}", crc32fast::hash(body.as_bytes()))
 }
 
-/// Reads the version back out of a value; panics if the value is not what was written.
+/// Parses the version out of a value; panics if the value is not what was written.
 pub fn version_of(key: &str, bytes: &[u8]) -> u64 {
     let text = std::str::from_utf8(bytes).unwrap();
     let (_, body) = text.split_once(' ').unwrap();

@@ -1,4 +1,4 @@
-//! What the tests share: a store in a directory of its own, and the checks that end every test.
+//! Shared by the tests: a store in its own directory, and the checks that end every test.
 
 #![allow(clippy::missing_panics_doc, clippy::must_use_candidate)]
 
@@ -17,7 +17,8 @@ use vbstore::{
     SliceEnd, VBucket, VbId, WriteReceipt,
 };
 
-/// A store in a directory of its own, with failpoints, that is checked when the test ends.
+/// A store in its own directory, with failpoints; [`TestStore::finish`] checks it at the end of a
+/// test.
 pub struct TestStore {
     dir: tempfile::TempDir,
     pub failpoints: Arc<Failpoints>,
@@ -27,7 +28,7 @@ pub struct TestStore {
 }
 
 impl TestStore {
-    /// A store of four vBuckets without threads: nothing happens that the test does not ask for.
+    /// Returns a store of four vBuckets without threads: nothing runs unless the test steps it.
     pub fn stepped() -> Self {
         let clock = Some(Arc::new(ManualClock::new()));
         Self {
@@ -37,7 +38,7 @@ impl TestStore {
         }
     }
 
-    /// A store of four vBuckets with its threads.
+    /// Returns a store of four vBuckets with its threads.
     pub fn threaded() -> Self {
         let config = Config {
             vbuckets: Some(4),
@@ -72,7 +73,8 @@ impl TestStore {
         self.builder().open().unwrap()
     }
 
-    /// Ends a test: nothing is left open, everything on disk agrees, and closing works.
+    /// Ends a test: asserts that no db snapshot is open and that the data on disk is consistent,
+    /// and closes the engine.
     pub fn finish(self, engine: Engine) {
         engine.flush().unwrap();
         assert_at_rest(&engine);
@@ -81,14 +83,16 @@ impl TestStore {
         }
         engine.close().unwrap();
         drop(engine);
+        // Verified after reopening, so that every test covers recovery too.
         let engine = self.open();
         assert_verified(&engine);
         engine.close().unwrap();
     }
 
-    /// Stops the engine as a kill would: threads end where they are, nothing is flushed, the store
-    /// is not marked as cleanly closed. Opening it again is a recovery.
+    /// Stops the engine as a kill would: the threads stop where they are, nothing is flushed, and
+    /// the store is not marked as cleanly closed. The next opening is a recovery.
     pub fn crash(&self, engine: Engine) {
+        // A close that fails here leaves the store as a kill does.
         let planted = Error::Busy {
             what: "a planted crash",
         };
@@ -98,7 +102,7 @@ impl TestStore {
     }
 }
 
-/// No db snapshot is open, by our count and by RocksDB's.
+/// Asserts that no db snapshot is open, by our count and by RocksDB's.
 pub fn assert_at_rest(engine: &Engine) {
     assert_eq!(
         engine.metrics().db_snapshots.open_now(),
@@ -112,7 +116,7 @@ pub fn assert_at_rest(engine: &Engine) {
     );
 }
 
-/// Everything on disk agrees.
+/// Asserts that `verify` finds no problem in any vBucket.
 pub fn assert_verified(engine: &Engine) {
     let mut found = engine.verify_shared().unwrap();
     for vb in vbs(engine) {
@@ -131,13 +135,13 @@ pub fn vb(engine: &Engine, number: u16) -> VBucket {
     engine.vbucket(VbId::new(number)).unwrap()
 }
 
-/// Sets in memory only.
+/// Sets a key with `Durability::Memory`.
 pub fn put(vb: &VBucket, key: &str, value: &str) -> WriteReceipt {
     vb.write(Change::set(key, value.to_owned()), Durability::Memory)
         .unwrap()
 }
 
-/// How many branches a vBucket's history has once it is changed: one more if one is due.
+/// Changes the vBucket and returns the number of its branches: the change begins one if one is due.
 pub fn branches_after_a_change(vb: &VBucket) -> usize {
     vb.set("new", "1").unwrap();
     vb.failover_log().unwrap().entries().len()
@@ -146,7 +150,7 @@ pub fn branches_after_a_change(vb: &VBucket) -> usize {
 /// A change as a slice shows it: seqno, kind, key, value, previous seqno.
 pub type Row = (u64, &'static str, String, String, u64);
 
-/// Everything a vBucket has on disk, read in slices of this many items.
+/// Reads everything that a vBucket has on disk, in slices of `items_max` items.
 pub fn rows_in_slices(vb: &VBucket, items_max: usize) -> Vec<Row> {
     let budget = SliceBudget {
         items_max,
@@ -179,7 +183,7 @@ pub fn rows(vb: &VBucket) -> Vec<Row> {
     rows_in_slices(vb, 1_000)
 }
 
-/// Copies a directory in which nothing changes.
+/// Copies a directory that does not change meanwhile.
 pub fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {

@@ -1,11 +1,11 @@
-//! What tests of figures share.
+//! Helpers for tests of metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use vbstore::Registry;
 use vbstore::metrics::names::{self, Metric};
 use vbstore::metrics::{MetricsSnapshot, render};
 
-/// The samples of a scrape: name and labels as they were written, and the value.
+/// Scrapes a registry; returns the value of each series by its name and labels as written.
 pub fn scrape(registry: &Registry) -> BTreeMap<String, f64> {
     let text = render(registry).unwrap();
     let mut samples = BTreeMap::new();
@@ -17,7 +17,7 @@ pub fn scrape(registry: &Registry) -> BTreeMap<String, f64> {
     samples
 }
 
-/// The number of a metric with one label.
+/// Returns the value of a metric with one label.
 pub fn by(snapshot: &MetricsSnapshot, metric: &Metric, value: &str) -> f64 {
     let label = metric.labels.first().unwrap().name;
     snapshot
@@ -25,7 +25,8 @@ pub fn by(snapshot: &MetricsSnapshot, metric: &Metric, value: &str) -> f64 {
         .unwrap_or_else(|| panic!("{} of {value}", metric.name))
 }
 
-/// Every metric of a table is there with every value of its labels, but for these.
+/// Asserts that every metric of a table exists with every value of its labels, except those in
+/// `but`.
 pub fn assert_complete(snapshot: &MetricsSnapshot, table: &[&Metric], but: &[&Metric]) {
     for metric in table.iter().filter(|metric| !but.contains(metric)) {
         let family = snapshot.families.get(metric.name);
@@ -57,7 +58,7 @@ pub fn assert_complete(snapshot: &MetricsSnapshot, table: &[&Metric], but: &[&Me
     }
 }
 
-/// What was opened and not given back is open.
+/// Asserts that open db snapshots are those opened minus those closed, for each holder.
 pub fn assert_identities(snapshot: &MetricsSnapshot) {
     for holder in names::DB_SNAPSHOTS_OPEN.labels[0].values {
         let of = |metric| by(snapshot, metric, holder);

@@ -1,12 +1,12 @@
-//! What an engine should do, as plain data: no storage, no threads, nothing clever.
+//! A model of the engine as plain data, without storage or threads, to compare the engine with.
 
 use std::collections::BTreeMap;
 
 pub const VBUCKETS: u16 = 2;
-/// Where the manual clock starts, in seconds since 1970.
+/// The time at which the manual clock starts, in seconds since 1970.
 pub const START: u32 = 1_000_000;
 
-/// One change, as the model keeps it.
+/// One change in the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub seqno: u64,
@@ -32,7 +32,7 @@ pub struct VbModel {
     pub persisted: u64,
     /// Seqnos at which branches began, newest first.
     pub branches: Vec<u64>,
-    /// A crash came and no change since.
+    /// Whether a crash came and no change since.
     is_branch_due: bool,
     sealed: Vec<Checkpoint>,
     open: Checkpoint,
@@ -47,7 +47,7 @@ impl VbModel {
         }
     }
 
-    /// The newest change of a key, in memory or on disk.
+    /// Returns the newest change of a key, in memory or on disk.
     pub fn newest(&self, key: &str) -> Option<&Entry> {
         let in_memory = self.sealed.iter().flatten().chain(&self.open);
         let newest = in_memory
@@ -57,13 +57,14 @@ impl VbModel {
         newest.or_else(|| self.disk.get(key).map(|on_disk| &on_disk.entry))
     }
 
-    /// The value a reader should see.
+    /// Returns the document that a reader must see.
     pub fn value(&self, key: &str, now: u32) -> Option<&Entry> {
         self.newest(key)
             .filter(|e| !e.is_deletion && (e.expiry == 0 || e.expiry > now))
     }
 
     fn append(&mut self, key: &str, is_deletion: bool, value: &str, expiry: u32) -> u64 {
+        // The first change after a crash begins the branch, at the high seqno before it.
         if std::mem::take(&mut self.is_branch_due) {
             self.branches.insert(0, self.high);
         }
@@ -116,7 +117,7 @@ impl VbModel {
         self.is_branch_due = true;
     }
 
-    /// Items, tombstones and bytes of what is on disk.
+    /// Returns the items, tombstones and bytes on disk.
     pub fn counts(&self) -> (u64, u64, u64) {
         let mut counts = (0, 0, 0);
         for (key, on_disk) in &self.disk {
@@ -148,14 +149,14 @@ pub enum Write {
     Touch {
         expiry: u32,
     },
-    /// A set that expects the right CAS, or a wrong one.
+    /// A set with a CAS condition: the right CAS, or a wrong one.
     Cas {
         value: String,
         right: bool,
     },
 }
 
-/// Where a flush is made to fail.
+/// The point at which a flush fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     BeforeBuild,
@@ -183,7 +184,7 @@ pub enum Step {
     },
 }
 
-/// What the last step should have answered.
+/// The outcome that the last step must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Ok,
@@ -245,6 +246,7 @@ impl Model {
     pub fn apply(&mut self, step: &Step) {
         self.outcome = Outcome::Ok;
         match step {
+            // A full disk refuses every write until a flush succeeds.
             Step::Write { .. } | Step::Batch { .. } | Step::DeleteVbucket(_)
                 if self.is_degraded =>
             {
@@ -274,6 +276,7 @@ impl Model {
             Step::FailedFlush(_) => {
                 // With nothing to flush the failpoint is not reached.
                 if self.vbs.iter().any(|vb| vb.persisted < vb.high) {
+                    // The failed flush has sealed its checkpoints; the next flush takes them again.
                     self.vbs.iter_mut().for_each(VbModel::seal);
                     self.is_degraded = true;
                     self.outcome = Outcome::DiskFull;

@@ -1,4 +1,4 @@
-//! A consumer that keeps a copy and knows what the copy must be.
+//! A consumer that keeps a copy of a vBucket, and the history that the copy is compared with.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ pub struct History {
     changes: Mutex<BTreeMap<u64, (String, Option<String>)>>,
 }
 
-/// Keys with values.
+/// Keys, each with its seqno and value.
 pub type Copy = BTreeMap<String, (u64, String)>;
 
 impl History {
@@ -24,7 +24,7 @@ impl History {
         assert!(before.is_none(), "seqno {} twice", written.seqno);
     }
 
-    /// Forgets what a crash took back.
+    /// Removes the changes above `high`, which a crash has lost.
     pub fn cut(&self, high: Seqno) {
         self.changes
             .lock()
@@ -32,7 +32,7 @@ impl History {
             .retain(|seqno, _| *seqno <= high.get());
     }
 
-    /// What the vBucket holds at a seqno.
+    /// Returns what the vBucket holds at a seqno.
     pub fn at(&self, seqno: Seqno, options: &StreamOptions) -> Copy {
         let mut copy = Copy::new();
         for (at, (key, value)) in self.changes.lock().unwrap().range(..=seqno.get()) {
@@ -51,16 +51,17 @@ impl History {
     }
 }
 
-/// A copy of one vBucket, kept by what a stream says, with every rule of the contract asserted.
+/// A copy of one vBucket, maintained from stream events. It asserts every rule that streams
+/// promise.
 #[derive(Clone, Default)]
 pub struct Replica {
     pub copy: Copy,
     pub position: Position,
     pub options: StreamOptions,
-    /// Complete states, with the whole position of that moment.
+    /// Complete states by seqno, each with its whole position.
     pub saved: BTreeMap<u64, (Copy, Position)>,
     marker: Option<SnapshotMarker>,
-    /// Complete markers that were compared with the history.
+    /// Number of complete markers that were compared with the history.
     pub compared: u64,
 }
 
@@ -72,13 +73,13 @@ impl Replica {
         }
     }
 
-    /// A stream begins: the next marker may start where it was asked to.
+    /// Begins a stream: the next marker may start at the requested position.
     pub fn begin_stream(&mut self, position: Position) {
         self.position = position;
         self.marker = None;
     }
 
-    /// Takes an event and compares with the history where the copy is complete.
+    /// Applies an event, and compares the copy with the history at the end of each marker.
     pub fn take(&mut self, event: &StreamEvent, position: Position, history: &History) {
         let seqno = match &event.event {
             Event::SnapshotMarker(marker) => {
@@ -147,7 +148,7 @@ impl Replica {
         self.marker = Some(marker);
     }
 
-    /// Goes back to the newest complete state at or below `to`, or to nothing.
+    /// Rolls back to the newest complete state at or below `to`, or to an empty copy.
     pub fn roll_back(&mut self, to: Seqno) {
         self.saved.retain(|seqno, _| *seqno <= to.get());
         let last = self.saved.values().next_back().cloned();

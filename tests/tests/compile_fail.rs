@@ -1,6 +1,6 @@
-//! A db snapshot cannot leave the function that lends it: each way out is tried, on the very file
-//! that ships, and the compiler's answer is pinned. Each case has a twin, the same without the
-//! escaping line, that compiles: so it is that line that is refused, and nothing else.
+//! A db snapshot cannot leave the function that lends it. The test compiles the shipped source file
+//! with one line that lets the snapshot escape, and asserts which error the compiler reports. Each
+//! case is also compiled without that line, which must succeed: so the error is about that line.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,12 +8,12 @@ use std::process::{Command, Output};
 /// Marks the line that lets something escape.
 const MARK: &str = "// ESCAPES";
 
-/// What the compiler says of a closure that returns what it was lent; this answer has no number.
+/// The error for a closure that returns what it borrows; this error has no code.
 const NO_CODE: &str = "lifetime may not live long enough";
 
 struct Case {
     name: &'static str,
-    /// The number of the compiler's answer, or its words where it has none.
+    /// The code of the compiler's error, or its message where it has no code.
     code: &'static str,
     body: &'static str,
 }
@@ -102,7 +102,7 @@ const CASES: [Case; 8] = [
     },
 ];
 
-/// The directory this test was linked from: the libraries of its dependencies are there.
+/// Returns the directory of this test's binary, which also has the libraries of its dependencies.
 fn dependencies() -> PathBuf {
     std::env::current_exe()
         .unwrap()
@@ -111,7 +111,7 @@ fn dependencies() -> PathBuf {
         .to_owned()
 }
 
-/// The newest library of this name.
+/// Returns the newest library with this name: older builds leave theirs in the directory.
 fn library(name: &str) -> PathBuf {
     let prefix = format!("lib{name}-");
     let files = std::fs::read_dir(dependencies())
@@ -152,7 +152,7 @@ fn compile(source: &str) -> Output {
         .unwrap()
 }
 
-/// A program around the body, with the shipped file as a module.
+/// Returns a program around the body, with the shipped file as a module.
 fn program(body: &str) -> String {
     let view = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src/storage/view.rs");
     format!(

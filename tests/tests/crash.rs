@@ -1,4 +1,5 @@
-//! A child that writes is killed, or its disk is cut off; what it was told must be there.
+//! A child process that writes is killed, or its disk is cut off; every acknowledged write must be
+//! there afterwards.
 
 #[path = "crash/child.rs"]
 mod child;

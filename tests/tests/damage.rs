@@ -1,5 +1,5 @@
-//! What becomes of a store whose files are damaged: an error that says so, or everything is there.
-//! Never silent loss, never a panic, and a refused open leaves the files as they were.
+//! Opens stores whose files are damaged. The result must be an error that says so, or complete
+//! data: never silent loss and never a panic. A refused open leaves the files as they were.
 
 #[path = "damage/blast_radius.rs"]
 mod blast_radius;

@@ -1,4 +1,4 @@
-//! Every step of the write path made to fail, to panic, to abort or to wait.
+//! Makes every step of the write path fail, panic, abort or wait.
 
 #[path = "failpoints/disk_full.rs"]
 mod disk_full;

@@ -1,13 +1,13 @@
-//! Stores written by every version that introduced a format open and hold what they held.
+//! Opens stores written by every version that introduced a format, and checks their contents.
 
 use vbstore::{Config, Engine, VbId};
 use vbstore_tests::{assert_verified, branches_after_a_change, copy_dir, golden, rows, vb};
 
-/// Name, branches of history after this opening and a change.
+/// Name of the store, and its branches of history after this opening and a change.
 const STORES: [(&str, usize); 2] = [("format-1-clean", 1), ("format-1-killed", 2)];
 
 #[test]
-fn every_format_there_was_opens_and_holds_what_it_held() {
+fn stores_of_every_format_open_with_their_contents() {
     for (name, branches) in STORES {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store");

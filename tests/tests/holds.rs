@@ -1,5 +1,5 @@
-//! How long a stream holds a db snapshot where it is hardest: at the beginning of a vBucket of which
-//! everything was overwritten and nothing compacted.
+//! Measures how long a stream holds a db snapshot in the hardest case: at the beginning of a
+//! vBucket where everything was overwritten and nothing compacted.
 //!
 //! `VBSTORE_SEQNOS=5000000` runs it at full size.
 
@@ -17,19 +17,19 @@ const KEYS: u64 = 50_000;
 
 static CLOCK: OnceLock<SystemClock> = OnceLock::new();
 
-/// How long this thread has not been running: it waited for a processor, or for the disk, or the
-/// machine itself was not running.
+/// Returns how long this thread has not been running: it waited for a processor or the disk, or the
+/// whole machine was stopped.
 fn time_not_running() -> Option<Duration> {
     let clock = CLOCK.get_or_init(SystemClock::new);
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let ran = text.split_whitespace().next()?.parse().ok()?;
-    // Threads begin after the clock, or have run for less than a while by then.
+    // The hour keeps the difference positive: a thread older than the clock has run for less.
     let since = clock.monotonic().saturating_add(Duration::from_secs(3_600));
     Some(since.saturating_sub(Duration::from_nanos(ran)))
 }
 
 #[test]
-fn a_desert_of_deletions_is_crossed_with_short_holds() {
+fn a_long_run_of_deletions_is_read_with_short_holds() {
     let seqnos = std::env::var("VBSTORE_SEQNOS").map_or(400_000, |text| text.parse().unwrap());
     let store = TestStore::threaded();
     let engine = store.open();
@@ -95,9 +95,9 @@ fn a_desert_of_deletions_is_crossed_with_short_holds() {
         metrics.db_snapshots.longest_hold()
     );
     assert_eq!(items, 8 * usize::try_from(KEYS.min(seqnos)).unwrap());
-    // The budget is 10 ms, and 10 more are allowed, of time that the thread ran: what it waited for a
-    // processor is the machine's. That a hold is its budget and at most one window is shown by the
-    // clock of `scenarios/slices.rs`; this shows what a window takes.
+    // The budget is 10 ms, and 10 ms more are allowed, of time in which the thread ran: waiting for
+    // a processor is not the engine's fault. `scenarios/slices.rs` shows with its own clock that a
+    // hold is at most the budget and one window; this test shows how long a window takes.
     let is_own = |hold: &LongHold| {
         let waited = hold.waited.expect("the kernel counts it");
         hold.holder == DbSnapshotHolder::Backfill
@@ -105,8 +105,8 @@ fn a_desert_of_deletions_is_crossed_with_short_holds() {
     };
     let long = metrics.db_snapshots.long_holds();
     let own = long.iter().filter(|hold| is_own(hold)).count();
-    // A stall of the machine that the kernel does not know of meets each worker once; one in a
-    // hundred holds may meet one.
+    // A stall of the machine that the kernel does not count affects every worker at once. One hold
+    // in a hundred may be hit by one.
     let stalled = (usize::try_from(all).unwrap() / 100).max(1) * config.workers;
     assert!(own <= stalled, "{own} of {all}: {long:?}");
     drop((consumers, streams, bucket));

@@ -1,5 +1,5 @@
-//! House rules: what the layout of the crates and the text of the sources must hold to. Each rule
-//! is a function over text or over cargo's metadata, and is tried on a snippet that breaks it.
+//! Project rules for the layout of the crates and the text of the sources. Each rule is a function
+//! over text or over cargo's metadata, and is tested with a snippet that breaks it.
 
 #[path = "house/crates.rs"]
 mod crates;

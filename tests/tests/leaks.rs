@@ -1,5 +1,6 @@
-//! Streams opened and dropped at random moments, a tenth of them in the middle of a slice: threads,
-//! file descriptors, places, gauges, watches and allocated memory are back where they began.
+//! Opens and drops streams at random moments, a tenth of them in the middle of a slice. Afterwards
+//! the number of threads, file descriptors, slots, gauges and watches, and the allocated memory,
+//! are what they were before.
 //!
 //! `VBSTORE_DOCUMENTS=1000000 VBSTORE_STREAMS=10000` runs it at full size.
 
@@ -18,10 +19,10 @@ use vbstore_tests::{TestStore, assert_at_rest};
 
 #[allow(
     unsafe_code,
-    reason = "the allocator keeps what was freed unless it is told"
+    reason = "the allocator keeps freed memory unless malloc_trim is called"
 )]
 mod trim {
-    /// What glibc says of its heaps.
+    /// What glibc reports about its heaps.
     #[repr(C)]
     #[derive(Default)]
     struct Mallinfo2 {
@@ -42,7 +43,7 @@ mod trim {
         fn mallinfo2() -> Mallinfo2;
     }
 
-    /// Bytes that are allocated and not freed.
+    /// Returns the bytes that are allocated and not freed.
     pub(crate) fn in_use() -> usize {
         // SAFETY: takes nothing, returns plain numbers.
         let info = unsafe { mallinfo2() };
@@ -118,7 +119,7 @@ impl Churn<'_> {
         let mut consumer = self.consumer();
         let request = self.request();
         if self.rng.random_bool(0.1) {
-            // Alone, so that the slice that is held up is its own.
+            // No other consumer may be alive, so that the slice that waits is this one's.
             self.alive.clear();
             let gate = Arc::new(Latch::default());
             let wait = Action::Wait(Arc::clone(&gate));
@@ -144,11 +145,11 @@ impl Churn<'_> {
     }
 }
 
-/// Waits until the workers have ended what they were at when its consumer went.
+/// Waits until the workers have finished the slices of consumers that were dropped.
 fn settle(engine: &Engine, streams: &Streams) {
     for _ in 0..10_000 {
         let counters = streams.counters();
-        // A backfill is over when all it kept was given back.
+        // A backfill counts as ended when everything it held was released.
         let (ended, begun) = (
             counters.backfills_ended.get(),
             counters.backfills_started.get(),
@@ -193,7 +194,7 @@ fn streams_that_come_and_go_leave_nothing() {
         alive: Vec::new(),
         in_a_slice: 0,
     };
-    // What is allocated once, caches and thread arenas, is there before it counts.
+    // Warms up: caches and thread arenas, which are allocated once, must exist before counting.
     for _ in 0..count / 5 {
         churn.step();
     }
@@ -220,8 +221,8 @@ fn streams_that_come_and_go_leave_nothing() {
         after.in_use <= before.in_use / 100 * 105,
         "{before:?} {after:?}"
     );
-    // What the allocator keeps although it was freed, even when told to trim: pages of which a part
-    // is in use. It levels off (measured: +26 % after 2,000 streams, +25 % after 20,000).
+    // Freed memory that the allocator keeps even after a trim, in pages that are partly in use. It
+    // levels off (measured: +26 % after 2,000 streams, +25 % after 20,000).
     assert!(
         after.memory <= before.memory / 100 * 160,
         "{before:?} {after:?}"

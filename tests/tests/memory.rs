@@ -1,4 +1,4 @@
-//! Memory: what is counted is what is allocated, and the quota is kept.
+//! The counted memory is the allocated memory, and the memory quota is kept.
 
 use bytes::Bytes;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -17,14 +17,14 @@ use vbstore_tests::{TestStore, put, vb};
 const MIB: usize = 1 << 20;
 
 thread_local! {
-    /// What this thread has allocated and not freed, in bytes.
+    /// Bytes that this thread has allocated and not freed.
     static ALLOCATED: Cell<i64> = const { Cell::new(0) };
-    /// What it has ever allocated.
+    /// Bytes that this thread has allocated in all.
     static EVER_ALLOCATED: Cell<i64> = const { Cell::new(0) };
 }
 
-/// Counts for each thread what it allocates, as glibc does: 8 bytes of its own, in steps of 16, 32 at
-/// least.
+/// Counts the allocations of each thread with glibc's overhead: 8 bytes each, rounded up to 16, at
+/// least 32.
 struct Counting;
 
 fn chunk(layout: Layout) -> i64 {
@@ -48,8 +48,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Appends changes with keys in the order of `order` and returns what is counted and what is allocated,
-/// for each change, in bytes: while they are in the open checkpoint, and after they are sealed.
+/// Appends changes with keys in the order of `order`. Returns the counted and the allocated bytes
+/// for each change, while they are in the open checkpoint and after they are sealed.
 fn of_each(changes: u64, value_len: usize, order: impl Fn(u64) -> u64) -> [(u64, u64); 2] {
     let before = ALLOCATED.get();
     let mut checkpoints = Checkpoints::new(Seqno::ZERO);
@@ -67,7 +67,7 @@ fn of_each(changes: u64, value_len: usize, order: impl Fn(u64) -> u64) -> [(u64,
             key: order(n).to_be_bytes().into(),
             value: Bytes::copy_from_slice(&vec![7; value_len]),
         };
-        // A reader has cloned it: from then on it has a reference count of its own.
+        // A reader has cloned it, so the value now has its own reference count.
         drop(item.value.clone());
         checkpoints.append(item.into(), None, false, Duration::ZERO);
     }
@@ -124,7 +124,7 @@ fn a_small_part_of_a_large_buffer_does_not_keep_the_buffer() {
     store.finish(engine);
 }
 
-/// Writes so many values of 16 bytes, each cut from a buffer of 64 KiB.
+/// Writes `values` values of 16 bytes, each cut from a buffer of 64 KiB.
 fn put_parts(vb: &vbstore::VBucket, values: u16) {
     for n in 0..values {
         let byte = n.to_le_bytes()[0];
@@ -134,7 +134,7 @@ fn put_parts(vb: &vbstore::VBucket, values: u16) {
     }
 }
 
-/// A buffer of the program's, whose end is the program's code.
+/// A buffer of the program whose destructor runs the program's code.
 struct Owned {
     bytes: Vec<u8>,
     engine: vbstore::Engine,
@@ -149,7 +149,7 @@ impl AsRef<[u8]> for Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Waits for the lead, which a thread that holds any lock must not do.
+        // Takes the flush lead, which a thread that holds any lock must not wait for.
         self.engine.flush().unwrap();
         self.ends.fetch_add(1, Ordering::SeqCst);
     }
@@ -168,7 +168,8 @@ fn a_buffer_of_the_program_ends_with_the_call_that_brought_it() {
         };
         let change = Change::set("key", Bytes::from_owner(owned));
         vb(&engine, 0).write(change, durability).unwrap();
-        // Nothing of the program is left in the engine: else it would keep itself open.
+        // The engine must hold none of the program's buffers: one with a handle would keep the
+        // engine open.
         assert_eq!(ends.load(Ordering::SeqCst), ended, "{durability:?}");
         assert_eq!(
             vb(&engine, 0).get("key").unwrap().unwrap().value,
@@ -225,10 +226,7 @@ fn the_quota_holds_while_many_threads_write_batches() {
         watch.join().unwrap()
     });
     assert!(peak <= 16 << 20, "{peak} bytes of a quota of 16 MiB");
-    assert!(
-        peak > 8 << 20,
-        "the quota was never put to the test: {peak}"
-    );
+    assert!(peak > 8 << 20, "the quota was not reached: {peak}");
     store.finish(engine);
 }
 
@@ -275,7 +273,7 @@ fn a_touch_reserves_room_for_the_value_it_keeps() {
 }
 
 #[test]
-fn a_refused_write_gives_its_room_back() {
+fn a_refused_write_releases_its_room() {
     let store = TestStore::stepped();
     let engine = store.open();
     let first = vb(&engine, 0);
@@ -301,7 +299,7 @@ fn a_page_copies_what_it_shows_and_not_what_is_in_memory() {
         items_max: 10,
         ..SliceBudget::default()
     };
-    // Before a flush, and while memory still holds what is on disk.
+    // First before a flush, then while memory still holds what is on disk.
     for _ in 0..2 {
         for from in [0, 10_000, 19_985] {
             let before = EVER_ALLOCATED.get();
@@ -326,8 +324,8 @@ fn a_page_copies_what_it_shows_and_not_what_is_in_memory() {
     store.finish(engine);
 }
 
-/// Follows each of 128 vBuckets with a consumer of its own, which takes two events of a batch of 3.5 MB
-/// from memory and then nothing. Returns what is counted and what is allocated, in bytes.
+/// Follows each of 128 vBuckets with its own consumer, which takes two events of a batch of 3.5 MB
+/// from memory and then nothing. Returns the counted and the allocated bytes.
 fn stopped_inside_a_batch() -> (u64, u64) {
     let mut store = TestStore::stepped();
     store.config.vbuckets = Some(128);

@@ -1,4 +1,4 @@
-//! Figures against the truth.
+//! Compares metrics with what was done.
 
 #[path = "metrics/registries.rs"]
 mod registries;

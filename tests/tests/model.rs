@@ -1,6 +1,8 @@
-//! Random steps against the model: values, metadata, counts, seqnos, boundaries, failover log.
+//! Compares the engine with the model in random steps: values, metadata, counts, seqnos, boundaries
+//! and failover log.
 //!
-//! A failing history is shrunk and its seed kept by proptest; `PROPTEST_CASES` asks for more.
+//! proptest shrinks a failing history and keeps its seed; `PROPTEST_CASES` sets the number of
+//! cases.
 
 use proptest::prelude::*;
 use proptest::test_runner::Config as ProptestConfig;
@@ -140,6 +142,7 @@ impl UnderTest {
                 };
                 store.failpoints.once(place, Action::Fail(full));
                 let outcome = outcome(&engine.flush());
+                // With nothing to flush it was not reached, and must not fail a later flush.
                 store.failpoints.clear(place);
                 (Self { store, engine }, outcome)
             }
@@ -191,6 +194,7 @@ fn compare(vb: &VBucket, model: &VbModel, now: u32) {
         .iter()
         .map(|entry| entry.seqno.get())
         .collect();
+    // The failover log keeps the newest 25 entries.
     assert_eq!(branches[..], model.branches[..model.branches.len().min(25)]);
 
     let keys = ["a", "b", "c", "long-key-d"];

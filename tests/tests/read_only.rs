@@ -1,7 +1,9 @@
-//! A directory that cannot be written to: opened to write it is refused, opened to read it serves. Needs root to mount one; says so where it cannot run.
+//! A directory that cannot be written to: opening it for writing is refused, opening it read-only
+//! works. Needs root to mount one; prints NOT RUN where that is not possible.
 //!
-//! Alone in its process: while another test starts a program, that has copies of all open files for a
-//! moment, and a file system with a file that is open for writing cannot be made read-only.
+//! It is the only test in its process. A process that another test starts has copies of all open
+//! files for a moment, and a file system cannot be remounted read-only while a file is open for
+//! writing.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ fn mount(args: &[&str], at: &std::path::Path) -> bool {
         .is_ok_and(|output| output.status.success())
 }
 
-/// Reads what the stores here hold, also as a stream.
+/// Reads the contents of the stores of this file, also as a stream.
 fn read_all(engine: &Engine) {
     assert_eq!(vb(engine, 0).get("k").unwrap().unwrap().value, "v");
     assert_verified(engine);
@@ -47,7 +49,7 @@ fn a_read_only_directory_is_refused_to_write_and_can_be_read() {
     vb(&engine, 0).set("k", "v").unwrap();
     engine.close().unwrap();
     drop(engine);
-    // Another one, whose last stop was unclean.
+    // A second store, whose last stop was unclean.
     let crashed = dir.path().join("crashed");
     let failpoints = Arc::new(Failpoints::default());
     let builder = Engine::builder(&crashed).config(config.clone());
@@ -77,7 +79,7 @@ fn a_read_only_directory_is_refused_to_write_and_can_be_read() {
     assert_eq!(
         branches_after_a_change(&vb(&engine, 0)),
         1,
-        "taken for an unclean stop"
+        "the stop counts as unclean"
     );
     engine.close().unwrap();
     drop(engine);

@@ -1,4 +1,4 @@
-//! 1,024 vBuckets, and too few file descriptors or threads.
+//! Stores of 1,024 vBuckets, and openings with too few file descriptors or threads.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ fn config() -> Config {
     }
 }
 
-/// Resident memory of this process, in bytes.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -38,7 +38,7 @@ fn raise_descriptors() {
     .unwrap();
 }
 
-/// In a process of its own, so that its memory is its own.
+/// Runs in its own process, so that its memory can be measured.
 #[test]
 fn scale_child() {
     let Ok(path) = std::env::var("VBSTORE_SCALE_DIR") else {
@@ -73,7 +73,7 @@ fn scale_child() {
     }
     let closed = clock.monotonic() - before;
     println!(
-        "FIGURES opened {} ms, idle {} MB, used {} MB, closed {} ms",
+        "MEASURED opened {} ms, idle {} MB, used {} MB, closed {} ms",
         opened.as_millis(),
         idle >> 20,
         used >> 20,
@@ -85,7 +85,7 @@ fn scale_child() {
     }
 }
 
-/// Returns milliseconds to open, MB idle.
+/// Runs `scale_child`; returns the milliseconds to open the store, and the MB it used when idle.
 fn step(dir: &std::path::Path, what: &str, kill: bool) -> (u64, u64) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "scale_child", "--nocapture"]);
@@ -97,19 +97,19 @@ fn step(dir: &std::path::Path, what: &str, kill: bool) -> (u64, u64) {
     }
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    let figures = said
+    let measured = said
         .lines()
-        .find_map(|line| line.split_once("FIGURES "))
+        .find_map(|line| line.split_once("MEASURED "))
         .map(|(_, f)| f);
-    let figures =
-        figures.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
+    let measured =
+        measured.unwrap_or_else(|| panic!("{said}{}", String::from_utf8_lossy(&output.stderr)));
     println!(
-        "{what}{}: {figures}",
+        "{what}{}: {measured}",
         if kill { ", then killed" } else { "" }
     );
     assert_eq!(output.status.success(), !kill, "{said}");
     let number = |word: &str| -> u64 {
-        let rest = figures.split_once(word).unwrap().1.trim_start();
+        let rest = measured.split_once(word).unwrap().1.trim_start();
         rest.split(' ').next().unwrap().parse().unwrap()
     };
     (number("opened"), number("idle"))
@@ -126,9 +126,9 @@ fn a_thousand_vbuckets_are_created_and_opened_in_seconds() {
     let (after, _) = step(&path, "write", true);
     let (recovered_log, _) = step(&path, "read", false);
 
-    // Expected on 2 quiet cores: created under 5 s, opened clean under 2 s, idle under 300 MB. Wall
-    // time beside other tests judges the machine; the bound is for families that are made one by one,
-    // which takes more than four minutes.
+    // Expected on 2 quiet cores: created under 5 s, opened clean under 2 s, idle under 300 MB. The
+    // wall time depends on other tests, so the limit only catches families that are created one by
+    // one, which takes more than four minutes.
     for took in [created, reopened, recovered, after, recovered_log] {
         assert!(took < 100_000, "took {took} ms");
     }
@@ -191,7 +191,7 @@ fn writes_spread_over_a_thousand_vbuckets_are_all_there() {
     engine.close().unwrap();
 }
 
-/// In a process of its own, with few file descriptors.
+/// Runs in its own process, with few file descriptors.
 #[test]
 fn descriptors_child() {
     let Ok(path) = std::env::var("VBSTORE_DESCRIPTORS_DIR") else {
@@ -235,7 +235,7 @@ fn too_few_file_descriptors_are_refused_before_anything_is_made() {
     assert!(!path.join("VBSTORE").exists() && !path.join("db").exists());
 }
 
-/// In a process of its own, with few threads.
+/// Runs in its own process, with few threads.
 #[test]
 fn threads_child() {
     let Ok(path) = std::env::var("VBSTORE_THREADS_DIR") else {
@@ -250,7 +250,7 @@ fn threads_child() {
 fn too_few_threads_are_refused_before_anything_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
-    // As another user, who has no other process and may read nothing of the one that builds.
+    // Run as another user, without other processes, who may read nothing of the user that builds.
     let program = dir.path().join("program");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     let all = std::os::unix::fs::PermissionsExt::from_mode(0o777);

@@ -1,4 +1,4 @@
-//! What an embedder does with an engine, story by story.
+//! What an embedder does with an engine, one subject a file.
 
 #[path = "scenarios/bounded.rs"]
 mod bounded;

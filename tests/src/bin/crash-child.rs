@@ -1,8 +1,8 @@
 //! Writes until it is killed: `crash-child STORE JOURNAL THREADS VBUCKETS DURABILITY SEED`.
 //!
-//! Each thread owns keys of its own. It writes down what it is about to write, writes, and writes
-//! down that it was told. A line on standard output every so many acknowledgements tells the parent
-//! how far it has come.
+//! Each thread has its own keys. It journals the write it is about to do, writes, and journals the
+//! acknowledgement. After every `STRIDE` acknowledgements it prints a line, so that the parent
+//! knows how far it is.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -15,7 +15,7 @@ use vbstore::{Change, Config, Durability, Engine, Error, Tuning, VbId};
 use vbstore_tests::journal::{Journal, Record, is_deletion, key, replay, value};
 
 const KEYS: u32 = 40;
-/// Acknowledgements between two lines.
+/// Acknowledgements between two lines of output.
 const STRIDE: u64 = 10;
 
 fn main() {
@@ -32,7 +32,7 @@ fn main() {
     let config = Config {
         vbuckets: Some(vbuckets),
         block_cache_bytes: 8 << 20,
-        // Small, so that families are moved to files and the log is switched within a second.
+        // Small, so that families are flushed to files and the log is switched within a second.
         write_buffer_bytes: Some(256 << 10),
         tuning: Tuning {
             sync_interval: Duration::from_secs(3_600),
@@ -49,6 +49,7 @@ fn main() {
             let mut versions: HashMap<(u16, u32), u64> = before
                 .keys
                 .iter()
+                // The last intended write may be on disk though it was not acknowledged.
                 .map(|(place, expected)| (*place, expected.intended))
                 .collect();
             let mut journal = Journal::append_to(&journal, thread);
@@ -68,6 +69,7 @@ fn main() {
                         uuid: 0,
                         seqno: 0,
                     };
+                    // Journalled first, so that a write which a kill interrupts is known to the check.
                     journal.intend(record);
                     let key = key(thread, number);
                     let bucket = engine.vbucket(VbId::new(vb)).unwrap();
@@ -82,9 +84,10 @@ fn main() {
                             record.seqno = written.seqno.get();
                             journal.acknowledge(record);
                         }
-                        // The write before it was cut off by a kill and did not happen.
+                        // The previous write of this key was lost in a kill, so there is nothing to
+                        // delete.
                         Err(Error::NotFound) => continue,
-                        // The disk was taken away: no more acknowledgements.
+                        // The disk was cut off: no write is acknowledged from here on.
                         Err(_) => return,
                     }
                     let count = acknowledged.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,7 +1,7 @@
 //! Makes the golden stores of the present format: `make-golden NAME clean|killed`.
 //!
-//! Run when a format is introduced and never again for that format: what an old version wrote is
-//! what matters.
+//! It is run once for each format, when the format is introduced. Never make a store again for a
+//! format: later versions must open what an old version wrote.
 
 use std::process::exit;
 use vbstore::{Config, Engine};
@@ -23,7 +23,7 @@ fn main() {
     golden::write(&engine);
     match how.as_str() {
         "clean" => engine.close().unwrap(),
-        // Ends without closing: what is in the log stays there.
+        // Exits without closing, so that the changes stay in the log.
         _ => exit(0),
     }
 }

@@ -1,4 +1,4 @@
-//! Starting and stopping the child, and checking what it left.
+//! Starts and stops the child, and checks the store that it left.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -37,7 +37,7 @@ impl Running {
         line
     }
 
-    /// Blocks until the child has said this many lines more.
+    /// Blocks until the child has printed `lines` more lines.
     pub fn wait_for_lines(&mut self, lines: usize) {
         for _ in 0..lines {
             assert_ne!(self.line(), "", "the child stopped by itself");
@@ -50,21 +50,21 @@ impl Running {
     }
 }
 
-/// What a check found to be missing or changed.
+/// What a check found missing or changed.
 #[derive(Debug, Default)]
 pub struct Damage {
     pub lost: Vec<String>,
 }
 
-/// What is carried from one check of a store to the next.
+/// State carried from one check of a store to the next.
 #[derive(Default)]
 pub struct History {
     /// The high seqno and the failover log of each vBucket.
     vbs: HashMap<u16, (Seqno, Vec<FailoverEntry>)>,
 }
 
-/// Opens what the child left and compares it with what it was told. Panics for what no sync can
-/// excuse; what was acknowledged and is missing is returned.
+/// Opens the store that the child left and compares it with the journal. Panics for faults that a
+/// missing sync cannot explain; returns acknowledged writes that are missing.
 pub fn check(store: &Path, journal: &Path, history: &mut History) -> Damage {
     let config = Config {
         block_cache_bytes: 8 << 20,
@@ -80,8 +80,8 @@ pub fn check(store: &Path, journal: &Path, history: &mut History) -> Damage {
             .as_ref()
             .map(|document| version_of(&key, &document.value));
         let acknowledged = expected.acknowledged.map_or(0, |record| record.version);
-        // Any write from the last acknowledged one on may be the newest; the absence of a value
-        // is explained by a deletion among them, or by nothing having been acknowledged.
+        // The last acknowledged write or any later one may be the newest. A missing value is
+        // explained by a deletion among them, or if nothing was acknowledged.
         let is_explained = match found {
             Some(version) => (acknowledged..=expected.intended).contains(&version),
             None => acknowledged == 0 || (acknowledged..=expected.intended).any(is_deletion),
@@ -105,17 +105,17 @@ pub fn check(store: &Path, journal: &Path, history: &mut History) -> Damage {
     damage
 }
 
-/// No acknowledged seqno was given out twice, in whatever branch.
+/// Asserts that no acknowledged seqno was assigned twice, in whatever branch.
 fn check_seqnos(acknowledged: &[vbstore_tests::journal::Record]) {
     let mut seen = HashMap::new();
     for record in acknowledged {
         let other = seen.insert((record.vb, record.seqno), *record);
-        assert_eq!(other, None, "seqno given out twice: {record:?}");
+        assert_eq!(other, None, "seqno assigned twice: {record:?}");
     }
 }
 
-/// The first change after each stop began one branch on top of those there were, at what the check
-/// after the stop had found. It is never lost, though the change may be.
+/// Asserts that the first change after each stop began one branch on top of the previous ones, at
+/// the high seqno that the check after the stop found. The change may be lost, its branch never.
 fn check_failover_logs(engine: &Engine, history: &mut History) {
     for number in 0..VBUCKETS {
         let log = vb(engine, number).failover_log().unwrap();
@@ -134,7 +134,7 @@ fn check_failover_logs(engine: &Engine, history: &mut History) {
                 );
                 assert_eq!(
                     entries[0].seqno, *high_before,
-                    "the branch does not begin at what was recovered"
+                    "the branch does not begin at the recovered high seqno"
                 );
             }
         }

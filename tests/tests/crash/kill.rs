@@ -1,10 +1,10 @@
-//! Kill -9 at any moment.
+//! Kills the child with SIGKILL at random moments.
 
 use super::child::{History, Running, check};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// Kills of one run; `VBSTORE_KILLS` asks for more.
+/// Number of kills in one run; `VBSTORE_KILLS` sets another.
 const KILLS: u32 = 40;
 
 #[test]
@@ -33,7 +33,7 @@ fn nothing_acknowledged_is_missing_after_any_kill() {
     }
 }
 
-/// Memory, if there is such a file system: what is written there survives a kill.
+/// Returns a directory in memory, if there is such a file system: its files survive a kill.
 pub fn other_file_system() -> std::path::PathBuf {
     let memory = std::path::Path::new("/dev/shm");
     if memory.is_dir() {

@@ -1,5 +1,6 @@
-//! A simulated power cut: the file system is shut down without writing anything more, so that what
-//! was not synced is gone. Needs root, a loop device and mkfs.ext4; says so where it cannot run.
+//! Simulates a power cut: the file system is shut down without writing anything more, so everything
+//! that was not synced is lost. Needs root, a loop device and mkfs.ext4; prints NOT RUN where they
+//! are missing.
 
 use super::child::{History, Running, check};
 use super::kill::other_file_system;
@@ -56,7 +57,7 @@ impl Disk {
         run("umount", &[self.mount.to_str().unwrap()])
     }
 
-    /// From now on nothing reaches the device, not even what the file system had in its journal.
+    /// Cuts the power: from now on nothing reaches the device, not even the file system's journal.
     fn cut(&self) {
         const SHUTDOWN: u32 = opcode::read::<u32>(b'X', 125);
         const WITHOUT_FLUSHING_THE_JOURNAL: u32 = 2;
@@ -88,7 +89,8 @@ fn disk(test: &str) -> Option<Disk> {
     }
 }
 
-/// Cuts the power under a writing child, several times, and returns what was lost.
+/// Cuts the power under a writing child several times; returns the acknowledged writes that were
+/// lost.
 fn lost_in_cuts(disk: &Disk, durability: &str, cuts: u64) -> Vec<String> {
     let journal = tempfile::tempdir_in(other_file_system()).unwrap();
     let store: &Path = &disk.mount.join("store");
@@ -98,6 +100,7 @@ fn lost_in_cuts(disk: &Disk, durability: &str, cuts: u64) -> Vec<String> {
         let mut child = Running::start(store, journal.path(), durability, cut);
         child.wait_for_lines(20 + 10 * usize::try_from(cut).unwrap());
         disk.cut();
+        // Killed first: its open files would keep the disk from being unmounted.
         child.kill();
         disk.unmount().unwrap();
         disk.mount().unwrap();
@@ -119,7 +122,7 @@ fn nothing_synced_is_missing_after_a_power_cut() {
     assert_eq!(lost_in_cuts(&disk, "synced", 6), Vec::<String>::new());
 }
 
-/// The control: with the sync turned off the same check must find something missing. A check that
+/// The control: with the sync turned off, the same check must find a missing write. A check that
 /// never fails proves nothing.
 #[test]
 fn with_the_sync_turned_off_a_power_cut_is_noticed() {
@@ -129,8 +132,8 @@ fn with_the_sync_turned_off_a_power_cut_is_noticed() {
     assert_ne!(lost_in_cuts(&disk, "logged", 6), Vec::<String>::new());
 }
 
-/// What an engine that only reads has recovered from the log of a process that was killed, it may
-/// deliver: a power cut after that does not take it back.
+/// A read-only engine may deliver what it recovered from the log of a killed process: a later power
+/// cut must not lose it.
 #[test]
 fn what_a_read_only_engine_delivered_survives_a_power_cut() {
     let Some(disk) = disk("what_a_read_only_engine_delivered_survives_a_power_cut") else {

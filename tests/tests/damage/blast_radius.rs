@@ -1,4 +1,4 @@
-//! What cannot be read fails the reads and writes that need it, and nothing else.
+//! An unreadable block fails the reads and writes that need it, and nothing else.
 
 use rocksdb::{BottommostLevelCompaction, CompactOptions, DB, Options};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ fn key(n: usize) -> String {
     format!("key-{n:06}")
 }
 
-/// A closed store with two full vBuckets, each family of them in one file.
+/// Returns a closed store with two full vBuckets, each family of them in one file.
 fn in_files() -> TestStore {
     let store = TestStore::stepped();
     let engine = store.open();
@@ -38,8 +38,8 @@ fn in_files() -> TestStore {
     }
     engine.close().unwrap();
     drop(engine);
-    // RocksDB rewrites such files by itself, unless their sequence numbers are zero: it is done here, so
-    // that nothing but the engine meets what is spoilt.
+    // RocksDB rewrites such files by itself unless their sequence numbers are zero. They are
+    // rewritten here, so that later only the engine reads the corrupt block.
     let config = StorageConfig {
         vbuckets: 4,
         block_cache_bytes: 1 << 20,
@@ -61,8 +61,8 @@ fn in_files() -> TestStore {
     store
 }
 
-/// Opens the store without compactions of RocksDB's own: one that meets a spoilt block stops all
-/// writes, and is not what is tested.
+/// Opens the store with RocksDB's compactions off: one that reads a corrupt block stops all writes,
+/// which is not what these tests are about.
 fn open_quietly(store: &TestStore) -> Engine {
     let engine = store.open();
     stop_compactions(&engine).unwrap();
@@ -83,8 +83,8 @@ fn file_of(store: &TestStore, family: &str) -> PathBuf {
     db_path.join(file.name.trim_start_matches('/'))
 }
 
-/// Turns a bit of each of these bytes over; positions are percent of the file.
-fn spoil(path: &PathBuf, percents: &[usize]) {
+/// Flips a bit in each of these bytes; positions are percent of the file.
+fn corrupt(path: &PathBuf, percents: &[usize]) {
     let mut bytes = std::fs::read(path).unwrap();
     for percent in percents {
         let at = bytes.len() * percent / 100;
@@ -107,7 +107,7 @@ fn assert_failed<T: std::fmt::Debug>(result: Result<T, Error>, number: u16) {
     }
 }
 
-/// Writes to other vBuckets, durably.
+/// Asserts that other vBuckets accept synced writes.
 fn assert_others_write(engine: &Engine) {
     for number in 1..4 {
         vb(engine, number).set("other", "v").unwrap();
@@ -116,10 +116,10 @@ fn assert_others_write(engine: &Engine) {
 }
 
 #[test]
-fn a_key_whose_index_block_is_spoilt_refuses_its_writes_and_nothing_else_does() {
+fn a_corrupt_index_block_refuses_writes_of_its_keys_and_nothing_else() {
     let store = in_files();
     let path = file_of(&store, &key_family(DAMAGED));
-    spoil(&path, &[33]);
+    corrupt(&path, &[33]);
     for _ in 0..2 {
         let engine = open_quietly(&store);
         let damaged = vb(&engine, 0);
@@ -150,7 +150,7 @@ fn a_key_whose_index_block_is_spoilt_refuses_its_writes_and_nothing_else_does() 
 #[test]
 fn a_document_that_only_a_touch_reads_refuses_the_touch() {
     let store = in_files();
-    spoil(&file_of(&store, &seqno_family(DAMAGED)), &[10, 50, 90]);
+    corrupt(&file_of(&store, &seqno_family(DAMAGED)), &[10, 50, 90]);
     let engine = open_quietly(&store);
     let damaged = vb(&engine, 0);
     let bad: Vec<_> = (0..KEYS)
@@ -189,7 +189,7 @@ fn a_read_that_fails_refuses_the_write_that_needs_it_once_or_for_ever() {
         assert!(matches!(first.set("new", "v"), Err(Error::Io { .. })));
         assert_eq!(first.seqnos().unwrap().high, high);
         assert!(matches!(engine.health(), HealthState::Open));
-        // What memory knows needs no read.
+        // A key that is in memory needs no read.
         first.set("in memory", "w").unwrap();
     }
     let snapshot = engine.metrics_snapshot().unwrap();
@@ -199,8 +199,8 @@ fn a_read_that_fails_refuses_the_write_that_needs_it_once_or_for_ever() {
     store.finish(engine);
 }
 
-/// Makes the counts on disk such that no document of the vBucket can be replaced.
-fn spoil_counts(store: &TestStore, ids: &[VbId]) {
+/// Corrupts the counts on disk, so that no document of the vBucket can be replaced.
+fn corrupt_counts(store: &TestStore, ids: &[VbId]) {
     let db_path = store.path().join("db");
     let options = Options::default();
     let families = DB::list_cf(&options, &db_path).unwrap();
@@ -225,7 +225,7 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
     engine.close().unwrap();
     drop(engine);
     let failing = [VbId::new(0), VbId::new(2)];
-    spoil_counts(&store, &failing);
+    corrupt_counts(&store, &failing);
 
     let engine = store.open();
     let (streams, mut consumer) = stepped(&engine);
@@ -234,7 +234,7 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
         short(&drain(&engine, &streams, &mut consumer)),
         ["0..1 disk", "key@1"]
     );
-    // Acknowledged before the fault is seen.
+    // Acknowledged before the flush finds the fault.
     for number in 0..4 {
         put(&vb(&engine, number), "key", "new");
     }
@@ -251,7 +251,7 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
     for number in [0, 2] {
         let failed = vb(&engine, number);
         assert_eq!(failed.seqnos().unwrap().synced, Seqno::new(1));
-        // Reads still show it, and further writes say why they are refused.
+        // Reads still return the change, and further writes are refused with the cause.
         assert_eq!(failed.get("key").unwrap().unwrap().value, "new");
         for durability in [Durability::Memory, Durability::Synced] {
             assert_failed(failed.write(Change::set("more", "v"), durability), number);
@@ -262,7 +262,7 @@ fn vbuckets_that_cannot_be_flushed_are_left_out_and_all_others_are_written() {
         short(&drain(&engine, &streams, &mut consumer)),
         ["end error"]
     );
-    // Everything goes, and with it what did not agree.
+    // The deletion removes everything, the inconsistent counts included.
     engine.delete_vbucket(failing[0]).unwrap();
     vb(&engine, 0).set("key", "again").unwrap();
     assert_failed(engine.flush(), 2);
@@ -285,9 +285,9 @@ fn a_write_at_the_quota_goes_on_beside_vbuckets_that_cannot_be_flushed() {
     put(&vb(&engine, 0), "key", "v");
     engine.close().unwrap();
     drop(engine);
-    spoil_counts(&store, &[VbId::new(0)]);
+    corrupt_counts(&store, &[VbId::new(0)]);
     store.config.tuning.memory_quota = 1 << 20;
-    // One of them fills a flush.
+    // One value fills a flush.
     store.config.tuning.flush_bytes_max = 64 << 10;
     let engine = store.open();
     let write = |number, key: &str, size: usize| {
@@ -297,7 +297,7 @@ fn a_write_at_the_quota_goes_on_beside_vbuckets_that_cannot_be_flushed() {
     write(0, "key", 100 << 10).unwrap();
     write(1, "large", 500 << 10).unwrap();
 
-    // The first flush leaves out all that it took; the second has something to write.
+    // The first flush leaves out everything that it took; the second has something to write.
     write(1, "larger", 600 << 10).unwrap();
 
     assert_failed(engine.flush(), 0);
@@ -319,7 +319,7 @@ fn a_look_up_that_fails_in_a_flush_concerns_its_vbucket_alone() {
     forget_memory(&engine, true).unwrap();
     for number in [0, 1] {
         put(&vb(&engine, number), "gone", "back");
-        // The flush has to ask the disk again for what this replaces.
+        // The flush has to look up on disk what this change replaces.
         assert_eq!(
             purge_tombstones(&engine, VbId::new(number), Seqno::new(2)).unwrap(),
             1
@@ -338,10 +338,10 @@ fn a_look_up_that_fails_in_a_flush_concerns_its_vbucket_alone() {
 }
 
 #[test]
-fn a_vbucket_with_spoilt_blocks_can_be_deleted() {
+fn a_vbucket_with_corrupt_blocks_can_be_deleted() {
     let store = in_files();
-    spoil(&file_of(&store, &seqno_family(DAMAGED)), &[5, 50]);
-    spoil(&file_of(&store, &key_family(DAMAGED)), &[5, 50]);
+    corrupt(&file_of(&store, &seqno_family(DAMAGED)), &[5, 50]);
+    corrupt(&file_of(&store, &key_family(DAMAGED)), &[5, 50]);
     let engine = open_quietly(&store);
     engine.delete_vbucket(DAMAGED).unwrap();
     assert!(vb(&engine, 0).get(key(0)).unwrap().is_none());

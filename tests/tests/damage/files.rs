@@ -1,4 +1,4 @@
-//! Flips, cuts and missing files.
+//! Damages each file of a store in turn: flipped bits, cuts, and missing files.
 
 use super::specimen::{Specimen, Verdict, cut, flip};
 use rand::rngs::SmallRng;
@@ -7,7 +7,7 @@ use std::path::Path;
 use vbstore::{Config, Engine, Error};
 use vbstore_engine::raw::{FamilyOptions, StorageConfig};
 
-/// Flips tried a file; their places are drawn from a fixed seed.
+/// Flips tried in each file, at offsets drawn from a fixed seed.
 const FLIPS: usize = 12;
 
 #[test]
@@ -33,7 +33,7 @@ fn the_specimen_is_worth_damaging() {
     );
 }
 
-/// The levels that hold a file, read through RocksDB itself.
+/// Returns the levels that hold a file, read through RocksDB itself.
 fn raw_levels(db: &Path) -> Vec<i32> {
     let options = FamilyOptions::new(StorageConfig {
         vbuckets: 4,
@@ -55,7 +55,7 @@ fn raw_levels(db: &Path) -> Vec<i32> {
         .collect()
 }
 
-/// Damages each of these files in turn and asserts that `allowed` accepts what comes of it.
+/// Damages each of these files in turn and asserts that `allowed` accepts the outcome.
 fn each(
     specimen: &Specimen,
     files: &[String],
@@ -90,7 +90,7 @@ fn is_refused(verdict: &Verdict) -> bool {
 fn log_files() {
     let specimen = Specimen::make(0, false);
     let logs = in_db(specimen.logs());
-    // Every one of them holds something that was synced.
+    // Every log file holds something that was synced.
     each(&specimen, &logs, "removal", remove, is_refused);
     each(
         &specimen,
@@ -109,7 +109,7 @@ fn log_files() {
             &what,
             |path| flip(path, byte),
             |verdict| {
-                // A flip in the space a log file was given and has not used changes nothing.
+                // A flip in space that was allocated to a log file but is unused changes nothing.
                 is_refused(verdict) || matches!(verdict, Verdict::Whole)
             },
         );
@@ -143,7 +143,7 @@ fn data_files() {
         for flip_number in 0..FLIPS {
             let byte = random.random();
             let what = format!("flip {flip_number} at {byte}");
-            // In a block that nothing reads it may go unnoticed, and then nothing is missing.
+            // A flip in a block that nothing reads may go unnoticed; then nothing is missing.
             each(&specimen, &ssts, &what, |path| flip(path, byte), |_| true);
         }
         // The first block of each file holds records: reading them must fail.
@@ -204,7 +204,7 @@ fn rocksdbs_own_records() {
         }
         for bytes in 1..60 {
             let short = |path: &Path| cut(path, path.metadata().unwrap().len() - bytes);
-            // A last record that is lost may have said nothing that matters.
+            // Losing the last record may be harmless, if it said nothing that matters.
             let harmless = |v: &Verdict| is_refused(v) || matches!(v, Verdict::Whole);
             each(
                 &specimen,
@@ -249,7 +249,7 @@ fn our_own_records() {
             );
         }
         for byte in 0..128 {
-            // One spoilt slot leaves the other.
+            // If one slot is corrupt, the other is used.
             let one = |path: &Path| flip(path, byte);
             each(&specimen, &witness, "flip in one slot", one, |v| {
                 matches!(v, Verdict::Whole)
@@ -316,7 +316,7 @@ fn a_loss_that_is_accepted_begins_a_new_branch_and_opens() {
             vbstore_tests::assert_verified(&engine);
             engine.close().unwrap();
         }
-        // RocksDB itself missed the log: only a copy helps.
+        // RocksDB itself found the log missing: only a copy of the store helps.
         Err(error) => assert!(matches!(error, Error::Corruption { .. }), "{error}"),
     }
 }

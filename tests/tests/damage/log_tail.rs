@@ -1,4 +1,4 @@
-//! RocksDB's log, cut at every byte of its end.
+//! Cuts RocksDB's log at every byte of its end.
 
 use super::specimen::{Specimen, Verdict, cut};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,7 +27,7 @@ fn the_log_cut_at_every_byte_of_its_last_4_kib() {
     let check = |at: u64| {
         let (verdict, logged) = specimen.try_open(|path| cut(&path.join("db").join(&log), at));
         match verdict {
-            // Below what the witness vouches for.
+            // The log ends below the synced sequence that the witness records.
             Verdict::Refused(Error::DataLoss { expected, found }) => {
                 assert!(found < expected);
                 refused.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +61,8 @@ fn the_log_cut_at_every_byte_of_its_last_4_kib() {
         counts[0], counts[1], counts[2]
     );
     assert_eq!(counts.iter().sum::<usize>() as u64, TAIL + 1);
-    // Both sides of the witness were met, and the uncut log is whole.
+    // Asserts that cuts on both sides of the recorded sequence were tried, and that the uncut log
+    // is whole.
     assert!(
         counts[0] > 1_000 && counts[1] >= 1 && counts[2] > 1_000,
         "{counts:?}"

@@ -1,4 +1,4 @@
-//! Faults planted through raw RocksDB, each of which `verify` must name.
+//! Plants faults through raw RocksDB; `verify` must name each of them.
 
 use rocksdb::{DB, Options, WriteBatch};
 use vbstore::{Cas, Change, Counts, Durability, Engine, ItemKind, Problem, Seqno, VbId};
@@ -70,7 +70,7 @@ impl Raw {
     }
 }
 
-/// Plants a fault into a store of three keys and returns what `verify` says of it.
+/// Plants a fault into a store of three keys; returns the problems that `verify` finds.
 fn verify_after(plant: impl FnOnce(&mut Raw)) -> Vec<Problem> {
     let store = TestStore::stepped();
     let engine = store.open();
@@ -105,7 +105,7 @@ fn verify_after(plant: impl FnOnce(&mut Raw)) -> Vec<Problem> {
     found.problems
 }
 
-/// One of the problems names the vBucket, this seqno and this key, and says this.
+/// Asserts that one problem has this text and names the vBucket, the seqno and the key.
 fn assert_named(problems: &[Problem], seqno: Option<u64>, key: Option<&str>, says: &str) {
     let is_named = problems.iter().any(|problem| {
         problem.vb == Some(VB)
@@ -210,7 +210,7 @@ fn a_high_seqno_too_low() {
 }
 
 #[test]
-fn a_high_seqno_that_is_no_boundary() {
+fn a_high_seqno_that_is_not_a_boundary() {
     let problems = verify_after(|raw| {
         let meta = raw.index("c");
         raw.put_document(meta, "c", "");
@@ -276,8 +276,8 @@ fn a_record_copied_to_another_place() {
 
 #[test]
 fn a_cas_above_the_largest() {
-    // So far above that it still is once the store, which another program has changed, has begun new
-    // branches above all CAS values that may have been lost.
+    // Opening begins new branches above all CAS values that may have been lost, because another
+    // program changed the store. The planted CAS must exceed those too.
     let problems = verify_after(|raw| {
         let meta = ItemMeta {
             cas: Cas::RESTORED_MAX,

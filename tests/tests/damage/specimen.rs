@@ -1,4 +1,4 @@
-//! A store worth damaging: files in level 0 and deeper, a log over three files, several vBuckets.
+//! A store to damage: files in level 0 and deeper, a log over three files, several vBuckets.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,20 +12,20 @@ type Data = BTreeMap<(u16, String), String>;
 
 pub struct Specimen {
     dir: tempfile::TempDir,
-    /// What was synced and must be there.
+    /// Synced changes, which must be there.
     pub synced: Data,
-    /// What was logged after that and may be there, in the order in which it was written.
+    /// Changes logged after that, which may be there, in the order of their writes.
     pub logged: Vec<(u16, String, String)>,
 }
 
-/// How an attempt to open a damaged store ended.
+/// The outcome of opening a damaged store.
 #[derive(Debug)]
 pub enum Verdict {
     /// Everything that was synced is there.
     Whole,
     /// The open was refused, and the files are as they were.
     Refused(Error),
-    /// It opened, and reading what was damaged is an error.
+    /// It opened, and reading the damaged part is an error.
     ReadError,
 }
 
@@ -53,8 +53,8 @@ fn fill(engine: &Engine, data: &mut Data, number: u16, round: u32, keys: u32, le
 }
 
 impl Specimen {
-    /// Makes one, with this many bytes of log that were not synced, and stops it as a kill would
-    /// or cleanly.
+    /// Makes a store with this many bytes of unsynced log, and stops it: cleanly if `clean`, else
+    /// as a kill would.
     pub fn make(unsynced_bytes: usize, clean: bool) -> Self {
         let mut store = TestStore::stepped();
         store.config = config();
@@ -82,7 +82,7 @@ impl Specimen {
             vb(&engine, 1)
                 .write(Change::set(key.clone(), value.clone()), Durability::Logged)
                 .unwrap();
-            // Documents and index entry, state record, batch header: about this much.
+            // Roughly what document, index entry, state record and batch header take.
             bytes += 350;
             logged.push((1, key, value));
         }
@@ -105,7 +105,7 @@ impl Specimen {
         self.dir.path().join("store")
     }
 
-    /// The files of RocksDB whose names pass, in order.
+    /// Returns the names of RocksDB's files that `pass` accepts, in order.
     pub fn db_files(&self, pass: impl Fn(&str) -> bool) -> Vec<String> {
         let names = std::fs::read_dir(self.path().join("db")).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -127,7 +127,7 @@ impl Specimen {
         self.try_open(damage).0
     }
 
-    /// The same; also how many of the writes that were not synced are there.
+    /// Like `damaged`; also returns how many of the unsynced writes are there.
     pub fn try_open(&self, damage: impl FnOnce(&Path)) -> (Verdict, usize) {
         let copy = tempfile::tempdir_in(fast_directory()).unwrap();
         let path = copy.path().join("store");
@@ -192,7 +192,7 @@ impl Specimen {
         for number in 0..4 {
             found.add(engine.verify(VbId::new(number)).unwrap());
         }
-        // A block that only an older version of a key is in is read by `verify` alone.
+        // A block that holds only an older version of a key is read by `verify` alone.
         assert!(
             errors == 0 || !found.is_ok(),
             "reads fail and verify finds nothing"
@@ -209,7 +209,7 @@ impl Specimen {
     }
 }
 
-/// Reads a whole vBucket in slices and returns how many changes there were.
+/// Reads a whole vBucket in slices; returns the number of its changes.
 fn scan(engine: &Engine, number: u16) -> Result<usize, Error> {
     let mut range = SeqnoRange::above(Seqno::ZERO);
     let mut items = 0;
@@ -223,7 +223,7 @@ fn scan(engine: &Engine, number: u16) -> Result<usize, Error> {
     }
 }
 
-/// Every file with its bytes, but for those that say who has the store open.
+/// Returns every file with its bytes, except those that name the process which has the store open.
 fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut rest = vec![path.to_owned()];
@@ -240,8 +240,8 @@ fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     all
 }
 
-/// Memory, if there is such a file system: thousands of stores are opened, and what is tested is
-/// not the disk.
+/// Returns a directory in memory, if there is such a file system: thousands of stores are opened,
+/// and the disk is not what is tested.
 pub fn fast_directory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {

@@ -1,5 +1,5 @@
-//! A disk that is really full: a small tmpfs, filled in a log write, in a flush, in a compaction and
-//! in the witness. Needs root to mount one; says so where it cannot run.
+//! A full disk: a small tmpfs is filled during a log write, a flush, a compaction and a write of
+//! the witness. Needs root to mount it; prints NOT RUN where that is not possible.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,12 +13,12 @@ use vbstore::{
 use vbstore_tests::following::{drain, open as open_stream, short, stepped};
 use vbstore_tests::{assert_verified, branches_after_a_change, vb};
 
-// RocksDB takes writes again once as much is free as its largest memtable may hold: 32 MiB, or less
-// if the configuration allows less memory. Its log is given that much space in advance, too. The
-// disks here are that much larger than what is written to them.
+// RocksDB accepts writes again once the free space reaches the size of its largest memtable: 32
+// MiB, or less if the configuration allows less memory. It also preallocates that much for its log.
+// The disks here have that much more space than the tests write.
 
-/// Heals by itself, or never. RocksDB looks every 5 s (3.0 to 5.5 s were seen); the bound is only for
-/// the other case, on a machine however slow.
+/// An engine heals by itself within this time, or never. RocksDB checks the free space every 5 s
+/// (3.0 to 5.5 s were measured); the limit is long so that a slow machine passes.
 const HEALS_WITHIN: Duration = Duration::from_secs(120);
 
 struct SmallDisk {
@@ -50,9 +50,9 @@ impl SmallDisk {
         self.dir.path().join("ballast")
     }
 
-    /// Takes all the space there is but for this much.
-    fn fill(&self, but: u64) {
-        let size = self.free().saturating_sub(but);
+    /// Takes all free space except this many bytes.
+    fn fill(&self, left: u64) {
+        let size = self.free().saturating_sub(left);
         let file = std::fs::File::create(self.ballast()).unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size.max(1)).unwrap();
     }
@@ -62,7 +62,7 @@ impl SmallDisk {
         stat.f_bavail * stat.f_frsize
     }
 
-    fn give_back(&self) {
+    fn release(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }
 }
@@ -91,18 +91,18 @@ fn config(write_buffer_bytes: u64) -> Config {
     }
 }
 
-/// How long a disk must refuse every write to count as full for good: RocksDB may find some space
-/// again by removing files that nobody needs any more, and then heals on its own for a while.
+/// How long a disk must refuse every write to count as full for good: RocksDB may free some space
+/// by removing obsolete files, and then heals for a while.
 const FULL_FOR_GOOD: Duration = Duration::from_secs(7);
 
-/// Writes until the disk is full for good; returns what was acknowledged.
+/// Writes until the disk is full for good; returns the acknowledged writes.
 fn write_until_full(engine: &Engine, len: usize) -> Vec<(String, WriteReceipt)> {
     let clock = SystemClock::new();
     let mut acknowledged = Vec::new();
     let mut last = clock.monotonic();
     loop {
         let key = format!("key-{:06}", acknowledged.len());
-        // Not compressible, so that what is written takes the space it says.
+        // Not compressible, so that a value takes its whole length on disk.
         let value: Vec<u8> = (0..len).map(|_| rand::random::<u8>()).collect();
         match vb(engine, 0).write(Change::set(&key, value), Durability::Synced) {
             Ok(written) => {
@@ -119,7 +119,7 @@ fn write_until_full(engine: &Engine, len: usize) -> Vec<(String, WriteReceipt)> 
     }
 }
 
-/// Waits until a write is taken again and checks everything, also after opening again.
+/// Frees the disk, waits until a write is accepted and checks everything, also after reopening.
 fn heals(
     disk: &SmallDisk,
     engine: Engine,
@@ -131,7 +131,7 @@ fn heals(
     if let Some(key) = first {
         assert!(vb(&engine, 0).get(key).unwrap().is_some(), "reads go on");
     }
-    disk.give_back();
+    disk.release();
     let clock = SystemClock::new();
     loop {
         match vb(&engine, 1).set("after", "1") {
@@ -169,7 +169,7 @@ fn in_a_write_of_the_log() {
     let Some(disk) = SmallDisk::new("in_a_write_of_the_log", "160m") else {
         return;
     };
-    // Memory for more than the disk holds: nothing is moved to files before it is full.
+    // Memory for more than the disk holds, so that nothing is flushed to files before it is full.
     let config = config(256 << 20);
     let engine = Engine::builder(disk.store())
         .config(config.clone())
@@ -192,7 +192,7 @@ fn in_a_flush_to_a_file() {
         .config(config.clone())
         .open()
         .unwrap();
-    // Room for the log of a few memtables and not for the files they become.
+    // Space for the log of a few memtables but not for the files they become.
     disk.fill(6 << 20);
     let acknowledged = write_until_full(&engine, 50_000);
     heals(&disk, engine, &acknowledged, config);
@@ -220,7 +220,7 @@ fn in_a_compaction() {
     }
     engine.compact(VbId::new(0)).unwrap();
     disk.fill(4 << 20);
-    // Needs as much space again as the vBucket has.
+    // A compaction needs a second copy of the vBucket's data. It may fail.
     drop(engine.compact(VbId::new(0)));
     acknowledged.extend(write_until_full(&engine, 50_000));
     heals(&disk, engine, &acknowledged, config);
@@ -231,22 +231,22 @@ fn in_the_witness_and_in_the_creation_of_a_store() {
     let Some(disk) = SmallDisk::new("in_the_witness", "16m") else {
         return;
     };
-    // The witness is made whole when the store is created, and only overwritten later: a disk with
-    // no byte left takes its records.
+    // The witness gets its full size when the store is created and is only overwritten later, so a
+    // disk with no free byte still takes its records.
     disk.fill(0);
     let refused = Engine::builder(disk.store()).config(config(4 << 20)).open();
     assert!(
         matches!(refused, Err(Error::DiskFull { .. })),
         "{refused:?}"
     );
-    disk.give_back();
+    disk.release();
     let engine = Engine::builder(disk.store())
         .config(config(4 << 20))
         .open()
         .unwrap();
     vb(&engine, 0).set("first", "1").unwrap();
     disk.fill(0);
-    // The log has some space of its own left, so some writes may pass, each with its witness.
+    // The log has some preallocated space, so a few writes may succeed, each with its witness.
     let acknowledged = write_until_full(&engine, 100);
     heals(&disk, engine, &acknowledged, config(4 << 20));
 }
@@ -262,7 +262,7 @@ fn an_open_that_finds_no_space_leaves_a_clean_store_clean() {
     vb(&engine, 0).set("k", "v").unwrap();
     engine.close().unwrap();
     drop(engine);
-    // Not even a witness; then that, and something of what RocksDB makes.
+    // First no space even for a witness; then enough for it and for some of RocksDB's files.
     let mut refused = 0;
     for left in [0, 8 << 10, 16 << 10, 32 << 10, 64 << 10] {
         disk.fill(left);
@@ -271,14 +271,14 @@ fn an_open_that_finds_no_space_leaves_a_clean_store_clean() {
             Err(other) => panic!("{left} bytes free: {other:?}"),
             Ok(engine) => drop(engine.close()),
         }
-        disk.give_back();
+        disk.release();
     }
     assert!(refused >= 2, "refused {refused} times");
     let engine = open().unwrap();
     assert_eq!(
         branches_after_a_change(&vb(&engine, 0)),
         1,
-        "taken for an unclean stop"
+        "the stop counts as unclean"
     );
     assert!(vb(&engine, 0).get("k").unwrap().is_some());
     assert_verified(&engine);
@@ -310,14 +310,14 @@ fn on_a_full_disk_a_store_can_be_opened_to_read_and_is_whole_when_there_is_space
             engine.close().unwrap();
         }
         drop(engine);
-        // Each attempt to write may leave something behind, as far as it comes.
+        // Each attempt to open for writing may leave files behind, up to where it fails.
         let mut refused = 0;
         for left in [0, 16 << 10, 64 << 10, 0] {
             disk.fill(left);
             match builder().open() {
                 Err(Error::DiskFull { .. }) => refused += 1,
                 Err(other) => panic!("{left} bytes free: {other:?}"),
-                // With enough left it is an ordinary open, and the stop after it a clean one.
+                // With enough space it is an ordinary open, and the following stop a clean one.
                 Ok(engine) => drop(engine.close()),
             }
             let engine = builder().read_only().open().unwrap();
@@ -334,7 +334,7 @@ fn on_a_full_disk_a_store_can_be_opened_to_read_and_is_whole_when_there_is_space
             drop((consumer, streams));
             engine.close().unwrap();
             drop(engine);
-            disk.give_back();
+            disk.release();
         }
         assert!(refused >= 2, "refused {refused} times");
         let engine = builder().open().unwrap();

@@ -32,20 +32,21 @@ fn disk_full() -> Error {
     }
 }
 
-/// Waits until writes are taken again; a minute is far more than the promised 15 s.
+/// Waits until writes are accepted again; a minute is far more than the promised 15 s.
 fn wait_until_open(engine: &Engine) {
     let clock = SystemClock::new();
     while !matches!(engine.health(), HealthState::Open) {
         assert!(
             clock.monotonic().as_secs() < 60,
-            "nobody tries again: {:?}",
+            "writes are not tried again: {:?}",
             engine.health()
         );
         std::thread::yield_now();
     }
 }
 
-/// Before the batch is written nothing of it can be on disk; after it, all of it is.
+/// Returns whether the batch is on disk at this failpoint: before its write none of it is,
+/// afterwards all of it.
 fn is_written(place: &str) -> bool {
     matches!(place, place::FLUSH_WITNESS | place::FLUSH_PUBLISH)
 }
@@ -77,7 +78,7 @@ fn a_full_disk_at_any_step_refuses_writes_and_heals() {
         assert_eq!(
             vb0.seqnos().unwrap().high,
             high,
-            "{place}: refused and yet given a seqno"
+            "{place}: a refused write took a seqno"
         );
         assert_eq!(
             vb0.get("before").unwrap().unwrap().value,
@@ -118,11 +119,12 @@ fn the_flusher_notices_a_full_disk_that_it_did_not_meet_itself() {
     for (place, has_changes) in [(place::FLUSH_WRITE, true), (place::DELETE_VBUCKET, false)] {
         let store = TestStore::threaded();
         let engine = store.open();
-        // The flusher has nothing to do and waits to be woken.
+        // Lets the flusher finish, so that it waits to be woken.
         engine.flush().unwrap();
         store.failpoints.once(place, Action::Fail(disk_full()));
         if has_changes {
-            // The flusher may heal and write it before the writer looks: its outcome is open.
+            // The flusher may heal and write this change before the writer looks, so both outcomes
+            // are fine.
             drop(vb(&engine, 0).set("during", "1"));
             assert_eq!(engine.metrics().flush_failures.get(), 1);
         } else {
@@ -271,7 +273,7 @@ fn a_batch_rebuilt_after_a_failure_is_the_same_and_more() {
 }
 
 #[test]
-fn a_deletion_that_fails_for_good_fails_the_engine_and_hangs_nobody() {
+fn a_deletion_that_fails_for_good_fails_the_engine_and_hangs_no_thread() {
     let store = TestStore::threaded();
     let engine = store.open();
     vb(&engine, 1).set("kept", "1").unwrap();
@@ -288,7 +290,7 @@ fn a_deletion_that_fails_for_good_fails_the_engine_and_hangs_nobody() {
     store.finish(engine);
 }
 
-/// Runs in a process of its own, which the parent starts with these variables set.
+/// Runs in its own process, which the parent starts with these variables set.
 #[test]
 fn abort_child() {
     let (Ok(path), Ok(place)) = (
@@ -317,7 +319,7 @@ fn abort_child() {
         .unwrap();
     engine.flush().unwrap();
     vb(&engine, 0).set("synced", "1").unwrap();
-    // What replaces a deletion that is gone for good is looked up by the flush.
+    // What replaces a purged tombstone is looked up by the flush.
     let third = vb(&engine, 2);
     third.set("gone", "1").unwrap();
     third.delete("gone").unwrap();
@@ -344,7 +346,7 @@ fn abort_child() {
 fn a_process_that_ends_at_any_place_leaves_a_store_in_order() {
     for place in place::ALL {
         let store = TestStore::stepped();
-        // Those of creation are met by a new store, the others by one that has data.
+        // The failpoints of creation are reached by a new store, the others by one that has data.
         if !place.starts_with("create") {
             let engine = store.open();
             vb(&engine, 0).set("old", "1").unwrap();

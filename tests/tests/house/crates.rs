@@ -1,4 +1,4 @@
-//! Which crate may depend on which.
+//! Rules for which crate may depend on which.
 
 use super::files::{NOT_SHIPPED, SHIPPED, root};
 use serde_json::{Value, json};
@@ -10,8 +10,8 @@ fn crates_depend_along_the_arrows_only() {
 
     assert!(
         wrong.is_empty(),
-        "{}\nmove the code to the crate that may depend on both, or pass the value in through a \
-         trait; the arrows are core, metrics <- engine <- backfill <- vbstore <- cli",
+        "{}\nmove the code to a crate that may depend on both, or pass the value in through a \
+         trait; the allowed dependencies are core, metrics <- engine <- backfill <- vbstore <- cli",
         wrong.join("\n")
     );
 }
@@ -24,7 +24,7 @@ fn rocksdb_is_a_dependency_of_the_engine_only() {
 
     assert!(
         wrong.is_empty(),
-        "{}\nonly the engine links RocksDB; ask its storage module for what you need",
+        "{}\nonly the engine links RocksDB: add what you need to its storage module",
         wrong.join("\n")
     );
 }
@@ -35,7 +35,7 @@ fn anyhow_is_a_dependency_of_no_library() {
 
     assert!(
         wrong.is_empty(),
-        "{}\na library gives its callers an error type they can match on: use thiserror",
+        "{}\ncallers of a library match on its errors: define an error type with thiserror",
         wrong.join("\n")
     );
 }
@@ -60,7 +60,7 @@ fn arrow_rule_finds_what_breaks_it() {
         wrong[1].contains("vbstore-cli depends on vbstore-engine"),
         "{wrong:?}"
     );
-    assert!(wrong[2].contains("vbstore-new is in no table"), "{wrong:?}");
+    assert!(wrong[2].contains("vbstore-new is missing"), "{wrong:?}");
 }
 
 #[test]
@@ -93,7 +93,9 @@ fn wrong_arrows(metadata: &Value) -> Vec<String> {
             continue;
         }
         let Some((_, _, allowed)) = SHIPPED.iter().find(|(shipped, ..)| shipped == name) else {
-            wrong.push(format!("{name} is in no table of {}", file!()));
+            wrong.push(format!(
+                "{name} is missing in SHIPPED and NOT_SHIPPED of tests/tests/house/files.rs"
+            ));
             continue;
         };
         for (dependency, _) in dependencies {
@@ -108,7 +110,7 @@ fn wrong_arrows(metadata: &Value) -> Vec<String> {
 }
 
 /// Returns each shipped crate that depends on `dependency` though it is not among `allowed`;
-/// dependencies for tests count if `tests_too`.
+/// dev-dependencies count if `tests_too`.
 fn wrong_dependents(
     metadata: &Value,
     dependency: &str,
@@ -126,7 +128,8 @@ fn wrong_dependents(
         .collect()
 }
 
-/// Returns the members: name, and for each dependency its name and whether it is for tests only.
+/// Returns the workspace members: name, and for each dependency its name and whether it is a
+/// dev-dependency.
 fn packages(metadata: &Value) -> Vec<(&str, Vec<(&str, bool)>)> {
     metadata["packages"]
         .as_array()
@@ -141,7 +144,7 @@ fn packages(metadata: &Value) -> Vec<(&str, Vec<(&str, bool)>)> {
         .collect()
 }
 
-/// Returns what cargo says about the members of the workspace.
+/// Returns the output of `cargo metadata` for the members of the workspace.
 fn metadata() -> Value {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -169,7 +172,7 @@ fn metadata() -> Value {
     metadata
 }
 
-/// Returns a package as cargo's metadata would show it.
+/// Returns a package as `cargo metadata` would show it.
 fn package(name: &str, dependencies: &[(&str, Option<&str>)]) -> Value {
     let dependencies: Vec<Value> = dependencies
         .iter()

@@ -1,4 +1,4 @@
-//! The files of the project, and which crates there are.
+//! Lists the files of the project, and its crates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ pub(super) const SHIPPED: [(&str, &str, &[&str]); 7] = [
     ("vbstore-cli", "cli", &["vbstore", "vbstore-exporter"]),
 ];
 
-/// Members that are not shipped: they may depend on anything.
+/// Members that are not shipped; they may depend on anything.
 pub(super) const NOT_SHIPPED: [&str; 2] = ["vbstore-tests", "vbstore-benches"];
 
 pub(super) fn root() -> PathBuf {
@@ -55,7 +55,7 @@ pub(super) fn shipped_sources() -> Vec<String> {
     files("rs").into_iter().filter(is_shipped).collect()
 }
 
-/// Returns the project's files of one kind, as sorted paths from the root.
+/// Returns the project's files with this extension, as sorted paths from the root.
 pub(super) fn files(extension: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut directories = vec![root()];
@@ -63,7 +63,7 @@ pub(super) fn files(extension: &str) -> Vec<String> {
         for entry in fs::read_dir(&directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // What builds and runs leave behind is not the project's.
+            // Output of builds and runs is not part of the project.
             let is_skipped =
                 name.starts_with('.') || name == "target" || path == root().join("run");
             if path.is_dir() && !is_skipped {

@@ -1,18 +1,19 @@
-//! Imports run one way: no module of a crate imports from one that, by whatever detour, imports from
-//! it.
+//! Imports run one way: no module of a crate imports from one that imports from it, directly or
+//! through others.
 //!
-//! A module is a file. A name that a module re-exports is followed to the file that defines it, and a
-//! re-export of what lies below a module is no import. Besides the files, the top-level modules of a
-//! crate are compared as wholes, so that two folders do not import from each other either.
+//! A module is a file. A name that a module re-exports is followed to the file that defines it. A
+//! re-export of something below a module does not count as an import. Besides files, the top-level
+//! modules of a crate are compared as wholes, so that two folders do not import from each other
+//! either.
 
 use super::files::{files, read};
 use super::tokens::{Token, tokens};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// The crates whose modules are looked at.
+/// The crates whose modules are checked.
 const CRATES: [&str; 3] = ["engine", "backfill", "cli"];
 
-/// Circles that there still are. The list must shrink: one that is gone fails the test too.
+/// Known circles. The list must shrink: an entry that is no longer found also fails the test.
 const ALLOWED: [&str; 0] = [];
 
 #[test]
@@ -36,12 +37,12 @@ fn imports_run_one_way() {
     let new: Vec<&String> = found.difference(&allowed).collect();
     assert!(
         new.is_empty(),
-        "import circles: {new:#?}\nmove what both need into a module that imports from neither"
+        "import circles: {new:#?}\nmove the shared items into a module that imports from neither"
     );
     let gone: Vec<&String> = allowed.difference(&found).collect();
     assert!(
         gone.is_empty(),
-        "no longer there, take it off the list: {gone:#?}"
+        "not found any more, remove it from ALLOWED: {gone:#?}"
     );
 }
 
@@ -61,14 +62,14 @@ fn import_rule_finds_a_circle() {
         ("use crate::{c::{Other, self}, b};", "use super::a::X;", ""),
         // Through a name that the root re-exports.
         ("use crate::Thing;", "fn f() { crate::a::f() }", ""),
-        // By a detour.
+        // Through a third module.
         ("use crate::b;", "use crate::c;", "use crate::a;"),
     ] {
         let found = circle_of(&[("lib.rs", root), ("a.rs", a), ("b.rs", b), ("c.rs", c)]);
         assert_eq!(found.len(), 1, "{a} {b} {c}: {found:?}");
         assert!(found[0].starts_with("a -> b -> "), "{found:?}");
     }
-    // A folder's face that uses what is below it, and the other way.
+    // A folder's `mod.rs` uses a module below it, which uses the folder.
     let face = "mod x; use x::X; pub(crate) struct Face;";
     let files = [
         ("lib.rs", "mod d;"),
@@ -110,7 +111,7 @@ fn import_rule_lets_pass_what_runs_one_way() {
     assert_eq!(circles(&sources), Vec::<String>::new());
 }
 
-/// A module, its path from the root of the crate, and what it says.
+/// A module: its path from the root of the crate, and its tokens.
 struct Source {
     module: Vec<String>,
     tokens: Vec<Token>,
@@ -140,20 +141,20 @@ fn sources(name: &str) -> Vec<Source> {
         .collect()
 }
 
-/// What a module says about others.
+/// What a module says about other modules.
 #[derive(Default)]
 struct Said {
     /// The paths that it names, from the root of the crate.
     named: Vec<Vec<String>>,
-    /// What it re-exports: the name, and the path from the root of the crate.
+    /// Its re-exports: the name, and the path from the root of the crate.
     exported: BTreeMap<String, Vec<String>>,
 }
 
-/// Which module imports from which; a module is named by its path.
+/// Which module imports from which; modules are named by their paths.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// Returns one circle for each set of modules that import from each other: those of files, and those
-/// of whole folders.
+/// Returns one circle for each set of modules that import from each other, first of files, then of
+/// whole folders.
 fn circles(sources: &[Source]) -> Vec<String> {
     let said: BTreeMap<&[String], Said> = sources
         .iter()
@@ -167,7 +168,7 @@ fn circles(sources: &[Source]) -> Vec<String> {
                 let imports = files.entry(name(from)).or_default();
                 imports.insert(name(&to));
             }
-            // The root is no folder: it sees all of them.
+            // The root does not count as a folder: it imports from all of them.
             if let (Some(from), Some(to)) = (from.first(), to.first())
                 && from != to
             {
@@ -192,10 +193,10 @@ fn name(module: &[String]) -> String {
     }
 }
 
-/// Returns the module in which what a path names is defined.
+/// Returns the module that defines the item at this path.
 fn defined_in(path: &[String], said: &BTreeMap<&[String], Said>) -> Vec<String> {
     let mut path = path.to_vec();
-    // A chain of re-exports is never longer than this.
+    // A bound for chains of re-exports, which are much shorter.
     for _ in 0..path.len() + 8 {
         let module = (0..=path.len()).rev().map(|end| &path[..end]);
         let module = module.into_iter().find(|module| said.contains_key(module));
@@ -235,7 +236,7 @@ fn circles_of(graph: &Graph) -> Vec<String> {
     found
 }
 
-/// Returns everything that a module imports from, by whatever detour.
+/// Returns everything that a module imports from, directly or through others.
 fn reachable<'a>(graph: &'a Graph, from: &str) -> BTreeSet<&'a String> {
     let mut reached = BTreeSet::new();
     let mut next: Vec<&String> = graph.get(from).into_iter().flatten().collect();
@@ -291,7 +292,7 @@ fn said_by(source: &Source) -> Said {
             }
             "{" => brackets.push(at >= 2 && text(at - 2) == "mod"),
             "}" => drop(brackets.pop()),
-            // Not the list of what an `impl` type captures.
+            // Excludes `use<...>`, the captures of an `impl` type.
             "use" if text(at + 1) != "<" => {
                 let is_exported = at > 0 && matches!(text(at - 1), "pub" | ")");
                 let mut paths = Vec::new();
@@ -329,7 +330,7 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
-/// Returns the place behind the block whose bracket is at `at`.
+/// Returns the index after the block whose bracket is at `at`.
 fn end_of_block(tokens: &[Token], mut at: usize) -> usize {
     let mut depth = 0_usize;
     while let Some(token) = tokens.get(at) {
@@ -346,7 +347,7 @@ fn end_of_block(tokens: &[Token], mut at: usize) -> usize {
     at
 }
 
-/// Reads the tree of a `use` into paths, each with the name that it gets. Returns the place behind it.
+/// Reads the tree of a `use` into paths, each with its local name. Returns the index after it.
 fn read_tree(
     tokens: &[Token],
     mut at: usize,
@@ -377,7 +378,7 @@ fn read_tree(
                 paths.push((path, name));
                 return at;
             }
-            // The module itself, and everything in it.
+            // `self` is the module itself, and `*` everything in it.
             "self" if path.len() > before.len() || !before.is_empty() => at += 1,
             "*" => at += 1,
             word => {
@@ -388,8 +389,8 @@ fn read_tree(
     }
 }
 
-/// Returns a path from the root of the crate; `None` for one into another crate. `depth` is how many
-/// modules inside the file it stands in.
+/// Returns a path from the root of the crate; `None` for a path into another crate. `depth` is the
+/// number of modules inside the file around it.
 fn from_root(
     path: &[String],
     source: &Source,

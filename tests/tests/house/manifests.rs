@@ -1,4 +1,4 @@
-//! What manifests, the Makefile and the CI may say.
+//! Rules for the manifests, the Makefile and the CI.
 
 use super::files::{files, read};
 
@@ -69,15 +69,15 @@ fn makefile_keeps_to_one_archive() {
     let makefile = read("Makefile");
     assert!(
         makefile.contains("cargo test"),
-        "the Makefile runs no tests"
+        "the Makefile has no `cargo test`"
     );
 
     let wrong = wrong_cargo_calls(&makefile);
 
     assert!(
         wrong.is_empty(),
-        "{}\nanother choice of packages, another profile directory or RUSTFLAGS compiles RocksDB \
-         once more; see the head of the Makefile, and run scripts/check-one-archive",
+        "{}\nother packages, another profile or RUSTFLAGS compile RocksDB a second time: see the \
+         head of the Makefile, and run scripts/check-one-archive",
         wrong.join("\n")
     );
 }
@@ -118,7 +118,7 @@ fn banned_features(path: &str, manifest: &str) -> Vec<String> {
     wrong
 }
 
-/// Returns which of the project's commands the README or the script of the CI leaves out.
+/// Returns which of the project's commands the README or the CI script leaves out.
 fn commands_missing(readme: &str, ci: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for command in ["make run", "make test"] {
@@ -135,7 +135,7 @@ fn commands_missing(readme: &str, ci: &str) -> Vec<String> {
     wrong
 }
 
-/// Returns the lines of a Makefile that would not share the RocksDB archive with the others.
+/// Returns the lines of a Makefile that would build a second RocksDB archive instead of sharing it.
 fn wrong_cargo_calls(makefile: &str) -> Vec<String> {
     let compiles = [
         "build", "clippy", "test", "doc", "bench", "run", "check", "rustdoc",
@@ -151,15 +151,15 @@ fn wrong_cargo_calls(makefile: &str) -> Vec<String> {
         };
         let call = &words[at + 1..];
         let has_profile = |profile| call.windows(2).any(|pair| pair == ["--profile", profile]);
-        // Tests are built with debug assertions, so in the profile bench; what is measured is built as
-        // users build it.
+        // Tests are built with debug assertions, so in the profile bench. Benches are built as
+        // users build the crates.
         let profile = match call[0] {
             "bench" => has_profile("release"),
             "test" => has_profile("bench"),
             _ => call.contains(&"--release"),
         };
-        // A crate that does not link RocksDB may be built by itself, but not where the others are:
-        // its features would be other ones.
+        // A crate that does not link RocksDB may be built by itself, but in its own directory: its
+        // features would differ from those of the workspace.
         let is_apart = call
             .windows(2)
             .any(|pair| pair[0] == "--package" && NOT_LINKING.contains(&pair[1]))

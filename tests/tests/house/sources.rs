@@ -1,15 +1,16 @@
-//! What a source may hold.
+//! Rules for the text of the sources.
 
 use super::files::{files, read, shipped_sources};
 use super::tokens::{Token, tokens};
 
-/// The one folder of the shipped crates that may name RocksDB.
+/// The only folder of the shipped crates that may name RocksDB.
 const STORAGE: &str = "engine/src/storage/";
 
 const LINES_MAX: usize = 600;
 
-/// Sources of the engine with locks that are no ranked mutex. The first three take the token of their
-/// rank themselves; the others are leaves with a condition, or of the whole process.
+/// Sources of the engine with locks that are not ranked mutexes. The first three take the token of
+/// their rank themselves. The others are leaf locks with a condition variable, or belong to the
+/// whole process.
 const OWN_LOCKS: [&str; 9] = [
     "gate.rs",
     "stripes.rs",
@@ -31,7 +32,7 @@ fn only_the_storage_folder_names_rocksdb() {
         .count();
     assert!(
         named > 0,
-        "nothing in {STORAGE} names rocksdb: this rule looks at the wrong place"
+        "no source in {STORAGE} names rocksdb: correct STORAGE in this rule"
     );
 
     let wrong: Vec<String> = shipped
@@ -47,7 +48,7 @@ fn only_the_storage_folder_names_rocksdb() {
 
     assert!(
         wrong.is_empty(),
-        "{}\nonly {STORAGE} names rocksdb: give its face a function that returns owned values",
+        "{}\nonly {STORAGE} may name rocksdb: add a function there that returns owned values",
         wrong.join("\n")
     );
 }
@@ -97,8 +98,8 @@ fn locks_of_the_engine_have_a_rank() {
     listed.sort_unstable();
     assert_eq!(
         unranked, listed,
-        "take locks of vbstore_core::sync, whose order is checked; a file that needs another kind \
-         takes its token itself, and is listed"
+        "use the locks of vbstore_core::sync, whose order is checked; a file that needs another \
+         kind takes the token of its rank itself and is listed in OWN_LOCKS"
     );
 }
 
@@ -149,19 +150,19 @@ fn source_rules_find_what_breaks_them() {
     );
 }
 
-/// Returns where a source breaks a rule that holds for every source, and what to do.
+/// Returns where a source breaks a rule that holds for every source, and how to repair it.
 fn source_faults(path: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let lines = text.lines().count();
     if lines > LINES_MAX && !path.starts_with("tests/") {
         wrong.push(format!(
-            "{path}: {lines} lines, {LINES_MAX} are the most: split it by subject"
+            "{path}: {lines} lines, at most {LINES_MAX} are allowed: split it by subject"
         ));
     }
     for (number, line) in (1..).zip(text.lines()) {
         if let Some(letter) = line.chars().find(|letter| !letter.is_ascii()) {
             wrong.push(format!(
-                "{path}:{number}: {letter:?} is not ASCII: write it as an escape"
+                "{path}:{number}: {letter:?} is not ASCII: use an escape sequence"
             ));
         }
     }
@@ -172,24 +173,25 @@ fn source_faults(path: &str, text: &str) -> Vec<String> {
         statement.step(token);
         let line = token.line;
         if token.text == "ignore" && statement.attribute > 0 {
-            let advice = "repair it, or delete it and say why in the commit";
+            let advice = "repair the test, or delete it and say why in the commit";
             wrong.push(format!("{path}:{line}: an ignored test: {advice}"));
         }
         if token.text == "todo" && text_at(at + 1) == "!" {
             wrong.push(format!(
-                "{path}:{line}: todo!: write it, or return a typed error"
+                "{path}:{line}: todo!: implement it, or return a typed error"
             ));
         }
         let called = at >= 2 && text_at(at - 1) == "::" && text_at(at - 2) == "thread";
         if token.text == "sleep" && (called || statement.imports_thread) {
-            let advice = "a task returns when it wants to run next, a test waits at a gate";
+            let advice =
+                "a task returns when to run it next, and a test waits at a failpoint::Gate";
             wrong.push(format!("{path}:{line}: thread::sleep: {advice}"));
         }
     }
     wrong
 }
 
-/// Returns the lines on which a source names the crate rocksdb, as an import or in a path.
+/// Returns the lines on which a source names the crate rocksdb, in an import or in a path.
 fn rocksdb_names(tokens: &[Token]) -> Vec<usize> {
     let mut lines = Vec::new();
     let mut statement = Statement::default();
@@ -207,7 +209,7 @@ fn rocksdb_names(tokens: &[Token]) -> Vec<usize> {
     lines
 }
 
-/// What a token stands in, as far as the rules care.
+/// The context of a token, as far as the rules need it.
 #[derive(Default)]
 struct Statement {
     /// Within `use ...;`.

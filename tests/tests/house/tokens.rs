@@ -1,6 +1,6 @@
-//! Splitting a source into words and signs.
+//! Splits a source into words and signs.
 
-/// A word or a sign of a source; comments, strings and lifetimes yield none.
+/// A word or a sign of a source. Comments, strings and lifetimes yield no token.
 pub(super) struct Token {
     pub(super) line: usize,
     pub(super) text: String,
@@ -55,7 +55,7 @@ fn is_word(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 
-/// Returns the length of the block comment at the start; they nest.
+/// Returns the length of the block comment at the start; block comments nest.
 fn comment_length(text: &str) -> usize {
     let mut depth = 0;
     let mut at = 0;
@@ -88,7 +88,7 @@ fn string_length(text: &str) -> usize {
     text.len()
 }
 
-/// Returns the length of the raw string at the start, if there is one behind its prefix.
+/// Returns the length of the raw string at the start, if one follows its prefix.
 fn raw_string_length(text: &str, prefix: usize) -> Option<usize> {
     let body = &text[prefix..];
     let hashes = body.find(|letter| letter != '#')?;
@@ -106,7 +106,7 @@ fn raw_string_length(text: &str, prefix: usize) -> Option<usize> {
 fn quote_length(text: &str) -> usize {
     let mut letters = text.char_indices().skip(1);
     match (letters.next(), letters.next()) {
-        // The letter behind the backslash may itself be a quote.
+        // The letter after the backslash may itself be a quote.
         (Some((_, '\\')), Some((at, _))) => text[at + 1..].find('\'').map_or(1, |end| at + end + 2),
         (Some(_), Some((at, '\''))) => at + 1,
         _ => {

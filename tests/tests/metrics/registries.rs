@@ -1,4 +1,4 @@
-//! Where the figures are registered.
+//! Where metrics are registered, and when they are removed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use vbstore::{ConsumerConfig, Error, Registry, Streams, StreamsConfig};
 use vbstore_tests::metrics::scrape;
 use vbstore_tests::{TestStore, vb};
 
-/// Series of one store, streams included, on its main registry.
+/// Largest number of series of one store, streams included, on its main registry.
 const SERIES_BUDGET: usize = 500;
 
 #[test]
@@ -31,7 +31,7 @@ fn several_engines_share_a_registry_until_they_are_closed() {
     let series = series.count();
     assert!(series <= SERIES_BUDGET, "{series} series of one store");
 
-    // The same name is refused before the directory is touched.
+    // A name in use is refused before the directory is touched.
     let third = TestStore::stepped();
     let refused = open(&third, "orders").unwrap_err();
     assert!(
@@ -65,7 +65,7 @@ fn a_registry_keeps_no_engine_open() {
     drop(engine);
     assert!(scrape(&registry).is_empty());
     assert!(scrape(&by_vbucket).is_empty());
-    // The directory's lock is free.
+    // The lock of the directory is free.
     drop(store.open());
     drop(registration);
 }
@@ -82,7 +82,7 @@ fn without_a_registry_an_engine_has_its_own() {
 }
 
 #[test]
-fn figures_of_single_vbuckets_are_asked_for_and_apart() {
+fn metrics_of_single_vbuckets_are_opt_in_and_separate() {
     let store = TestStore::stepped();
     let engine = store.open();
     vb(&engine, 2).set("k", "v").unwrap();
@@ -107,7 +107,7 @@ fn figures_of_single_vbuckets_are_asked_for_and_apart() {
 }
 
 #[test]
-fn engines_come_and_go_while_somebody_scrapes() {
+fn engines_come_and_go_during_scrapes() {
     let registry = Registry::new();
     let store = TestStore::stepped();
     let (done, is_done) = crossbeam::channel::bounded::<()>(1);
@@ -127,7 +127,7 @@ fn engines_come_and_go_while_somebody_scrapes() {
                 let engine = store.builder().registry(&registry).open().unwrap();
                 let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
                 let consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
-                // Whoever is last closes the engine.
+                // The last handle, whichever it is, closes the engine.
                 if round % 2 == 0 {
                     drop(engine);
                     drop(streams);
@@ -138,7 +138,7 @@ fn engines_come_and_go_while_somebody_scrapes() {
             }
             done.send(()).unwrap();
         });
-        // A deadlock would show as a test that never ends.
+        // A deadlock would show as a timeout here.
         let ended = is_done.recv_timeout(Duration::from_secs(120));
         is_over.store(true, Ordering::Release);
         if ended.is_err() {
@@ -154,7 +154,7 @@ fn engines_come_and_go_while_somebody_scrapes() {
 }
 
 #[test]
-fn a_closed_engine_gives_all_its_names_back_whoever_keeps_its_streams() {
+fn a_closed_engine_releases_all_its_names_though_its_streams_are_kept() {
     let registry = Registry::new();
     let store = TestStore::stepped();
     let open = || store.builder().registry(&registry).open().unwrap();
@@ -173,7 +173,7 @@ fn a_closed_engine_gives_all_its_names_back_whoever_keeps_its_streams() {
     assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     let again = open();
     let anew = Streams::stepped(&again, &StreamsConfig::default()).unwrap();
-    // What is left of the old ones goes without harm to the new ones.
+    // Dropping what is left of the old engine must not remove the metrics of the new one.
     drop((consumer, streams, registration, engine));
     assert!(scrape(&registry).contains_key(r#"vbstore_consumers{store="store"}"#));
     drop(anew);

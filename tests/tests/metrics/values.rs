@@ -1,4 +1,4 @@
-//! What the figures say, against what was done.
+//! The values of metrics after known operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn io_error() -> Error {
 }
 
 #[test]
-fn every_figure_is_there_from_the_start_with_every_label() {
+fn every_metric_exists_from_the_start_with_every_label() {
     let store = TestStore::stepped();
     let engine = store.open();
     let (streams, consumer) = stepped(&engine);
@@ -47,7 +47,7 @@ fn counters_equal_what_was_done() {
     for key in keys(10) {
         vb.write(Change::set(key, "v"), Durability::Memory).unwrap();
     }
-    // Three replaced in memory; a tombstone; one more write that is synced.
+    // Three are replaced in memory; then a tombstone, and one more write that is synced.
     for key in keys(3) {
         vb.write(Change::set(key, "w"), Durability::Memory).unwrap();
     }
@@ -74,7 +74,7 @@ fn counters_equal_what_was_done() {
     assert_eq!(by(&snapshot, &names::OPS, "page"), 1.0);
     assert_eq!(by(&snapshot, &names::OPS, "slice"), 1.0);
     assert_eq!(by(&snapshot, &names::WRITES_REJECTED, "too_large"), 1.0);
-    // Of the reads of keys one in 16 is timed.
+    // One key read in 16 is timed.
     assert_eq!(snapshot.sum(&names::READ_SECONDS), 2.0);
     assert_eq!(value(&names::WRITTEN_ITEMS), 15.0);
     assert_eq!(value(&names::CHECKPOINT_ITEMS_REPLACED), 4.0);
@@ -234,7 +234,7 @@ fn readers_their_lag_and_their_idleness_are_those_of_the_worst() {
         consumer.try_recv().unwrap();
     }
     assert_eq!(value(&names::READER_MAX_LAG_SEQNOS), 6.0);
-    // What is in memory only counts as well.
+    // Changes that are only in memory count as well.
     vb(&engine, 1)
         .write(Change::set("new", "v"), Durability::Memory)
         .unwrap();
@@ -275,7 +275,7 @@ fn streams_are_counted_from_opening_to_their_end() {
         1.0
     );
     drain(&engine, &streams, &mut consumer);
-    // One that loses its cursor, goes back to the disk, and is closed.
+    // A stream that loses its cursor, goes back to the disk, and is closed.
     open(&mut consumer, &StreamRequest::from_start(VbId::new(2)));
     drain(&engine, &streams, &mut consumer);
     vb(&engine, 2).set("k", "v").unwrap();
@@ -337,7 +337,7 @@ fn waiting_for_a_worker_is_timed_from_when_a_backfill_could_run() {
     assert!(!streams.step());
     assert_eq!(take(&mut consumer).len(), 10);
 
-    // One that waits for a sync waits for no worker.
+    // A backfill that waits for a sync does not wait for a worker.
     let memory = Change::set("unsynced", "v");
     vb(&engine, 2).write(memory, Durability::Logged).unwrap();
     raw::forget_memory(&engine, true).unwrap();
@@ -351,7 +351,7 @@ fn waiting_for_a_worker_is_timed_from_when_a_backfill_could_run() {
     assert_eq!(micros(), (4, 321_000), "from the sync");
     let snapshot = streams.metrics_snapshot().unwrap();
     assert_eq!(snapshot.sum(&names::BACKFILL_QUEUE_WAIT), 4.0);
-    // Handing on what was in hand reads nothing.
+    // Delivering what was read already needs no further slice.
     assert_eq!(snapshot.sum(&names::BACKFILL_SLICE_SECONDS), 3.0);
     drop((consumer, streams));
     store.finish(engine);
@@ -440,7 +440,7 @@ fn changes_that_a_batch_leaves_out_count_as_replaced_once_it_is_written() {
     store.config.tuning.checkpoint_bytes_max = 4 << 10;
     let engine = store.open();
     for _ in 0..6 {
-        // A checkpoint each.
+        // One checkpoint each.
         put(&vb(&engine, 1), "k", &"v".repeat(5_000));
     }
     let full = Error::DiskFull {

@@ -1,4 +1,4 @@
-//! What is done under a lock or in the lead does not grow with what is in memory.
+//! Work under a lock or by the flush leader does not grow with the amount of data in memory.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -27,7 +27,7 @@ fn a_batch_of_many_keys_holds_up_no_other_vbucket() {
             let changes: Vec<Change> = keys.collect();
             large.batch(&changes, Durability::Memory)
         });
-        // It holds the stripes of all its keys from here on.
+        // From here on the batch holds the stripes of all its keys.
         let arrival = gate.wait_for_arrival();
         let (done, is_done) = mpsc::sync_channel(1);
         let other = vb(&engine, 1);
@@ -38,7 +38,7 @@ fn a_batch_of_many_keys_holds_up_no_other_vbucket() {
             done.send(()).unwrap();
         });
         let waited = is_done.recv_timeout(Duration::from_secs(60));
-        // Readers of the batch's own vBucket go on, and do not see a part of it.
+        // Readers of the batch's vBucket go on, and do not see a part of it.
         let seen = vb(&engine, 0).get("key-1").unwrap();
         drop(arrival);
         assert!(batch.join().unwrap().is_ok());
@@ -73,7 +73,7 @@ fn memory_is_freed_by_turns_of_some_thousand_changes() {
             before <= turns * turn_max,
             "{before} bytes in {turns} turns"
         );
-        // Nobody writes, and the flusher was asked to go on.
+        // Nothing is written: the flusher goes on because the previous turn asked for another.
         engine.step(BackgroundTask::Flusher).unwrap();
         assert!(freed.get() > before, "stopped above the low mark");
         turns += 1;
@@ -124,7 +124,7 @@ fn cursors_are_dropped_by_turns_of_some_dozens() {
     store.finish(engine);
 }
 
-/// Blocks that RocksDB has looked for in its cache.
+/// Returns how many block cache look-ups RocksDB has done.
 fn blocks_looked_up(engine: &Engine) -> f64 {
     let snapshot = engine.metrics_snapshot().unwrap();
     snapshot.value(&names::ROCKS_CACHE_LOOKUPS).unwrap()
@@ -139,7 +139,7 @@ fn a_batch_looks_up_all_its_keys_in_one_read() {
     for key in &keys {
         put(&first, key, "v");
     }
-    // Neither our memory nor RocksDB's has them: each look-up is one in a block.
+    // Neither our memory nor RocksDB's memtables hold the keys: each look-up reads a block.
     let settle = || {
         engine.flush().unwrap();
         engine.compact(first.id()).unwrap();

@@ -12,13 +12,13 @@ fn branches(vb: &VBucket) -> usize {
     vb.failover_log().unwrap().entries().len()
 }
 
-/// Where the branches began, newest first.
+/// Returns the seqnos at which the branches began, newest first.
 fn seqnos(vb: &VBucket) -> Vec<u64> {
     let log = vb.failover_log().unwrap();
     log.entries().iter().map(|e| e.seqno.get()).collect()
 }
 
-/// How often RocksDB has synced its log.
+/// Returns how often RocksDB has synced its log.
 fn log_syncs(engine: &Engine) -> f64 {
     let snapshot = engine.metrics_snapshot().unwrap();
     snapshot.value(&names::ROCKS_LOG_SYNCS).unwrap()
@@ -30,7 +30,7 @@ fn crashed(store: &TestStore, engine: Engine) -> Engine {
 }
 
 #[test]
-fn a_vbucket_that_nobody_writes_to_keeps_its_branch_however_often_the_store_stops() {
+fn an_unchanged_vbucket_keeps_its_branch_however_often_the_store_stops() {
     let store = TestStore::stepped();
     let mut engine = store.open();
     vb(&engine, 0).set("k", "v").unwrap();
@@ -41,7 +41,7 @@ fn a_vbucket_that_nobody_writes_to_keeps_its_branch_however_often_the_store_stop
     }
     assert_eq!(vb(&engine, 0).failover_log().unwrap(), log);
     assert_eq!(branches(&vb(&engine, 1)), 25);
-    // However many stops it slept through, its first change begins one branch.
+    // The first change begins one branch, however many stops came before it.
     vb(&engine, 0).set("k", "w").unwrap();
     assert_eq!(seqnos(&vb(&engine, 0)), [1, 0]);
     store.finish(engine);
@@ -80,7 +80,7 @@ fn a_branch_is_synced_before_its_first_change_though_that_is_in_memory_only() {
     let engine = crashed(&store, engine);
     let syncs = log_syncs(&engine);
     let written = put(&vb(&engine, 0), "lost", "v");
-    // A copy of the directory made now may lack what is not synced: only a power cut would show it.
+    // Counts syncs: only a power cut would show that the branch is not synced.
     assert_eq!(log_syncs(&engine), syncs + 1.0);
     put(&vb(&engine, 0), "lost", "w");
     assert_eq!(
@@ -219,7 +219,7 @@ fn deleting_a_vbucket_makes_its_branch_no_longer_due() {
 }
 
 #[test]
-fn no_cas_of_a_lost_write_is_given_again_though_the_clock_went_back() {
+fn no_cas_of_a_lost_write_is_reused_though_the_clock_went_back() {
     for (name, between) in [
         ("at once", 0),
         ("after a clean close", 1),
@@ -230,7 +230,7 @@ fn no_cas_of_a_lost_write_is_given_again_though_the_clock_went_back() {
         let clock = Arc::clone(store.clock.as_ref().unwrap());
         let engine = store.open();
         vb(&engine, 0).set("k", "v").unwrap();
-        // Beyond what was reserved when the store was made.
+        // Beyond the CAS that was reserved when the store was created.
         clock.advance(Duration::from_secs(7_200));
         let mut lost = put(&vb(&engine, 0), "k", "lost").cas;
         assert_eq!(lost.get(), vbstore::Clock::wall_micros(&*clock), "{name}");
@@ -258,10 +258,10 @@ fn no_cas_of_a_lost_write_is_given_again_though_the_clock_went_back() {
 }
 
 #[test]
-fn no_cas_of_a_lost_write_is_given_again_above_one_that_was_restored() {
+fn no_cas_of_a_lost_write_is_reused_above_one_that_was_restored() {
     let store = TestStore::stepped();
     let engine = store.open();
-    // Far above the clock: from then on each CAS is one more than the one before it.
+    // Far above the clock, so that each following CAS is one more than the previous one.
     let restored = Change::restore(ItemKind::Mutation, "k", "v", Cas::RESTORED_MAX);
     vb(&engine, 0).write(restored, Durability::Synced).unwrap();
     let mut lost = Cas::RESTORED_MAX;
@@ -276,7 +276,7 @@ fn no_cas_of_a_lost_write_is_given_again_above_one_that_was_restored() {
 }
 
 #[test]
-fn no_cas_of_what_is_not_in_a_copy_is_given_again_though_the_clock_went_back() {
+fn no_cas_that_is_missing_in_a_copy_is_reused_though_the_clock_went_back() {
     for is_copy in [true, false] {
         let store = TestStore::stepped();
         let clock = Arc::clone(store.clock.as_ref().unwrap());
@@ -287,7 +287,7 @@ fn no_cas_of_what_is_not_in_a_copy_is_given_again_though_the_clock_went_back() {
         let kept = store.path().with_file_name("kept");
         copy_dir(&store.path(), &kept);
         let engine = store.open();
-        // Up to what was reserved when the copy was made.
+        // Within the CAS that was reserved when the copy was made.
         clock.advance(Duration::from_secs(3_500));
         let lost = put(&vb(&engine, 0), "k", "lost").cas;
         assert_eq!(lost.get(), vbstore::Clock::wall_micros(&*clock));
@@ -299,7 +299,8 @@ fn no_cas_of_what_is_not_in_a_copy_is_given_again_though_the_clock_went_back() {
             std::fs::rename(&kept, store.path()).unwrap();
             store.open()
         } else {
-            // What was lost without a trace: only the caller knows, and asks for new branches.
+            // The engine cannot see this loss. Only the caller knows of it, and asks for new
+            // branches.
             store.crash(engine);
             store.builder().new_branch().open().unwrap()
         };
@@ -340,7 +341,7 @@ fn a_branch_that_is_on_disk_has_begun_though_what_follows_it_found_the_disk_full
         store.failpoints.once(place, Action::Fail(full));
         let refused = vb(&engine, 0).set("k", "w");
         assert!(matches!(refused, Err(Error::DiskFull { .. })), "{place}");
-        // Finds that there is space again, and writes something to find it.
+        // The flusher finds free space again, by writing something.
         engine.step(BackgroundTask::Flusher).unwrap();
         engine.close().unwrap();
         drop(engine);

@@ -1,4 +1,4 @@
-//! Closing: nothing is lost, nobody hangs, nothing works afterwards.
+//! Closing: nothing is lost, no thread hangs, and nothing works afterwards.
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -113,7 +113,7 @@ fn closing_under_fire_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn whoever_waits_while_the_last_flush_fails_is_told() {
+fn writers_that_wait_while_the_last_flush_fails_get_its_error() {
     let store = TestStore::stepped();
     let engine = store.open();
     let ticket = vb(&engine, 0).set_nowait("k", "v").unwrap();
@@ -180,8 +180,8 @@ fn a_copy_of_the_lock_file_s_descriptor_does_not_keep_the_store_locked() {
     let [number] = numbers[..] else {
         panic!("{numbers:?}")
     };
-    // What a process that is being started has until it is another program.
-    // SAFETY: the engine keeps it open for the whole of this call.
+    // A copy of the descriptor, as a forked child has until it executes another program.
+    // SAFETY: the engine keeps the descriptor open for the whole of this call.
     let copy: OwnedFd = unsafe { BorrowedFd::borrow_raw(number) }
         .try_clone_to_owned()
         .unwrap();
@@ -215,7 +215,7 @@ fn every_close_returns_when_the_store_is_closed() {
                 .send(closed.and_then(|()| store.builder().open()))
                 .unwrap();
         });
-        // The first close is stopped before its last flush: the second has nothing to return yet.
+        // The first close waits before its last flush, so the second has no outcome to return yet.
         let early = outcome.recv_timeout(Duration::from_millis(200));
         assert!(early.is_err(), "returned beside the first: {early:?}");
         drop(held);

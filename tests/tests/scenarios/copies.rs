@@ -1,5 +1,5 @@
-//! Copies of a store: each must begin branches of its own, so that no consumer of the original takes it
-//! for one.
+//! Copies of a store: each must begin its own branches, so that no consumer of the original
+//! mistakes it for the original.
 
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,7 @@ fn sh(dir: &Path, script: &str) {
     assert!(status.success(), "{script}");
 }
 
-/// How many branches each vBucket has.
+/// Returns how many branches each vBucket has.
 fn branches(engine: &Engine) -> Vec<usize> {
     let of = |vb: &vbstore::VBucket| vb.failover_log().unwrap().entries().len();
     vbs(engine).iter().map(of).collect()
@@ -68,7 +68,7 @@ fn a_store_that_was_copied_begins_new_branches_at_once_and_only_then() {
         ("cp -al store copy", 2),
         ("cp -al store copy; rm -r store", 2),
         ("cp -a store x; rm -r store; mv x copy", 2),
-        // The same store at another place, and at its own.
+        // The same store at another path, and then back at its own.
         ("mv store copy", 1),
         ("mkdir d; mv store d/x; mv d/x copy", 1),
         ("mv store x; mv x store; mv store copy", 1),
@@ -106,10 +106,10 @@ fn a_consumer_that_was_further_than_a_copy_that_is_put_back_must_go_back() {
         "rm -r store; mv backup store",
         "rm -r store; cp -a backup store",
         "rm -r store; cp -r backup store",
-        // Over the files that are there, whose inodes stay.
+        // Over the existing files, which keep their inodes.
         "cp -a backup/. store/",
         "rm -r store/db; cp -a backup/db store/; cat backup/WITNESS > store/WITNESS",
-        // As rsync does: a new file in place of each that differs, and none where none does.
+        // As rsync does: files that differ are replaced by new ones, the others are left alone.
         "cd backup; find . -type f | while read f; do cmp -s $f ../store/$f || \
          { cp -a $f ../store/$f.tmp; mv ../store/$f.tmp ../store/$f; }; done; \
          cd ../store; find . -type f | while read f; do [ -e ../backup/$f ] || rm $f; done",
@@ -207,7 +207,7 @@ fn a_copy_of_hard_links_and_the_original_stay_apart() {
     let copy_path = store.path().with_file_name("copy");
     sh(store.path().parent().unwrap(), "cp -al store copy");
 
-    // Both open at once, and each goes its own way.
+    // Both are open at once and diverge.
     let original = store.open();
     let copy = Engine::open(&copy_path).unwrap();
     for number in 0..20 {
@@ -246,7 +246,7 @@ fn a_file_that_is_not_rocksdbs_makes_no_store_unclean() {
     assert_eq!(
         branches_after_a_change(&vb(&engine, 0)),
         1,
-        "taken for an unclean stop"
+        "the stop counts as unclean"
     );
     store.finish(engine);
 }

@@ -1,4 +1,4 @@
-//! Debug output: short, and without the program's values.
+//! Debug output is short and does not contain the program's values.
 
 use std::time::Duration;
 use vbstore::{

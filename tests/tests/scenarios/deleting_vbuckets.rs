@@ -1,4 +1,4 @@
-//! Deleting a vBucket: what it held is never seen again.
+//! Deleting a vBucket: its old contents are never seen again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -73,7 +73,7 @@ fn an_empty_vbucket_can_be_deleted() {
 }
 
 #[test]
-fn whoever_waits_for_a_change_of_a_deleted_vbucket_is_told() {
+fn waiting_for_a_change_of_a_deleted_vbucket_fails() {
     let store = TestStore::stepped();
     let engine = store.open();
     let ticket = vb(&engine, 0).set_nowait("k", "v").unwrap();
@@ -157,7 +157,7 @@ fn a_change_that_was_admitted_before_the_deletion_is_not_made_after_it() {
         .failpoints
         .once(place::WRITE_ASSIGN, Action::Wait(Arc::clone(&gate)));
     std::thread::scope(|scope| {
-        // Has read that the key is there, and holds its stripe.
+        // This writer has read that the key exists, and holds its stripe.
         let writer = scope.spawn(|| {
             let change = Change::replace("k", "w");
             vb(&engine, 0).write(change, Durability::Memory)
@@ -167,7 +167,7 @@ fn a_change_that_was_admitted_before_the_deletion_is_not_made_after_it() {
         gate.open();
         let answer = writer.join().unwrap();
         assert!(matches!(answer, Err(Error::VbGone { .. })), "{answer:?}");
-        // The handle is of the number, and stays valid.
+        // A handle names the number of a vBucket, so it stays valid.
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::Conflict);
     });
     assert_eq!(vb(&engine, 0).seqnos().unwrap().high.get(), 0);
@@ -185,7 +185,7 @@ fn a_page_beside_a_deletion_is_of_one_life_and_finds_no_corruption() {
             put(&vb0, &format!("k{n}"), "old life");
         }
         engine.flush().unwrap();
-        // Files below level 0 are removed at once by a deletion, whatever view is open.
+        // A deletion removes files below level 0 at once, whatever view is open.
         engine.compact(vb0.id()).unwrap();
         forget_memory(&engine, true).unwrap();
         let gate = Arc::new(Latch::default());
@@ -207,7 +207,7 @@ fn a_page_beside_a_deletion_is_of_one_life_and_finds_no_corruption() {
     }
 }
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut byte = || {
@@ -224,7 +224,7 @@ fn live_mib(engine: &Engine) -> u64 {
 }
 
 #[test]
-fn a_deletion_gives_the_space_back_by_itself() {
+fn a_deletion_frees_its_space_by_itself() {
     let store = TestStore::stepped();
     let engine = store.open();
     let (deleted, stays) = (vb(&engine, 0), vb(&engine, 1));
@@ -239,7 +239,7 @@ fn a_deletion_gives_the_space_back_by_itself() {
     fill(&stays, 0..500);
     engine.compact(deleted.id()).unwrap();
     engine.compact(stays.id()).unwrap();
-    // Files of level 0 and what no file holds yet go as well.
+    // Changes in level 0, and changes that are in no file yet, must go as well.
     fill(&deleted, 2_000..4_000);
     assert!(live_mib(&engine) >= 18);
 
@@ -269,7 +269,7 @@ fn fill(engine: &Engine, keys: std::ops::Range<u64>) {
 fn a_deletion_leaves_files_of_level_0_to_the_compactor() {
     let store = TestStore::stepped();
     let engine = store.open();
-    // The close makes files of level 0 of what is in none.
+    // The close flushes changes that are in no file to level 0.
     fill(&engine, 0..1_000);
     engine.close().unwrap();
     drop(engine);
@@ -300,7 +300,7 @@ fn a_deletion_removes_whole_files_by_itself() {
     store.finish(engine);
 }
 
-/// Seeks and steps of RocksDB's iterators so far, and the keys that they stepped over unseen.
+/// Returns the seeks and steps of RocksDB's iterators so far, and the keys that they skipped.
 fn iterated(engine: &Engine) -> f64 {
     let snapshot = engine.metrics_snapshot().unwrap();
     [

@@ -1,4 +1,4 @@
-//! What was acknowledged is as durable as was asked.
+//! Acknowledged writes have the durability that was asked for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -32,7 +32,7 @@ fn each_durability_reaches_its_seqno_before_it_returns() {
 }
 
 #[test]
-fn a_sync_covers_batches_of_other_vbuckets_that_nobody_synced() {
+fn a_sync_covers_unsynced_batches_of_other_vbuckets() {
     let store = TestStore::stepped();
     let engine = store.open();
     vb(&engine, 1)
@@ -77,7 +77,7 @@ fn wait_synced_asks_for_the_sync_and_refuses_the_future() {
 }
 
 #[test]
-fn what_nobody_waits_for_is_flushed_and_synced() {
+fn writes_without_a_waiter_are_flushed_and_synced() {
     let store = TestStore::stepped();
     let engine = store.open();
     let clock = store.clock.as_ref().unwrap();
@@ -104,7 +104,7 @@ fn what_nobody_waits_for_is_flushed_and_synced() {
 }
 
 #[test]
-fn one_batch_serves_all_who_wait() {
+fn one_batch_serves_all_waiting_writers() {
     let store = TestStore::threaded();
     let engine = store.open();
     let gate = Arc::new(Latch::default());
@@ -123,7 +123,8 @@ fn one_batch_serves_all_who_wait() {
         for ticket in &tickets {
             ticket.wait().unwrap();
         }
-        // The leader's own, and one for the hundred; the flusher may have come in between.
+        // One flush of the leader's own write and one for the hundred others; the flusher may add
+        // one.
         let flushes = engine.metrics().flushes.get() - before;
         assert!(flushes <= 3, "{flushes} flushes");
     });
@@ -273,7 +274,8 @@ fn memory_at_its_quota_that_cannot_be_freed_is_busy_and_changes_nothing() {
     store.finish(engine);
 }
 
-/// A clock that panics on the flusher's thread once it is set to, and the test has come to the barrier.
+/// A clock that panics on the flusher's thread, once armed and after the test has reached the
+/// barrier.
 #[derive(Debug)]
 struct Trap {
     is_set: AtomicBool,
@@ -316,13 +318,13 @@ fn a_ticket_is_woken_when_the_flusher_panics() {
     let engine = store.builder().clock(clock).open().unwrap();
     trap.is_set.store(true, Ordering::SeqCst);
     let mut ticket = Box::pin(vb(&engine, 0).set_nowait("k", "v").unwrap());
-    let (tells, told) = sync_channel(1);
-    let waker = Waker::from(Arc::new(Tells(tells)));
+    let (sender, woken) = sync_channel(1);
+    let waker = Waker::from(Arc::new(Tells(sender)));
     let mut context = Context::from_waker(&waker);
     assert!(Future::poll(ticket.as_mut(), &mut context).is_pending());
     trap.barrier.wait();
 
-    told.recv_timeout(Duration::from_secs(60)).unwrap();
+    woken.recv_timeout(Duration::from_secs(60)).unwrap();
 
     let outcome = Future::poll(ticket.as_mut(), &mut context);
     let is_failed = matches!(outcome, Poll::Ready(Err(Error::Failed { .. })));

@@ -1,4 +1,4 @@
-//! A process that a program forks must not use the store that its parent has open.
+//! A forked process must not use the store that its parent has open.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use vbstore::{Change, Durability, Engine, Error, PageForm, SeqnoRange, SliceBudget, Ticket};
 use vbstore_tests::{TestStore, put, rows, vb};
 
-/// Runs this in a fork of the process, which then becomes another program. It returns the number of
-/// what went wrong.
+/// Runs `work` in a fork of this process, which then executes another program. `work` returns the
+/// number of the check that failed.
 fn in_a_fork(work: impl Fn() -> Result<(), i32> + Send + Sync + 'static) {
     let mut command = Command::new("true");
     let work = move || work().map_err(io::Error::from_raw_os_error);
-    // SAFETY: the child only does what is tested here, on its one thread.
+    // SAFETY: the child only runs what is tested here, on its one thread.
     unsafe { command.pre_exec(work) };
     match command.status() {
         Ok(status) => assert!(status.success(), "the child ended with {status}"),
@@ -64,7 +64,7 @@ fn every_call_in_a_fork_is_refused() {
             None => Ok(()),
         }
     });
-    // The parent goes on as if nothing had been.
+    // The parent is not affected.
     vb(&engine, 0).set("after", "1").unwrap();
     assert_eq!(vb(&engine, 0).get("k").unwrap().unwrap().value, "parent");
     store.finish(engine);
@@ -93,7 +93,7 @@ fn dropping_the_last_handle_in_a_fork_leaves_the_store_to_the_parent() {
         Ok(())
     });
     with(&|engine| {
-        // Still locked, and still the parent's.
+        // The store is still locked by the parent.
         let locked = Engine::open(store.path());
         assert!(matches!(locked, Err(Error::Locked { .. })), "{locked:?}");
         let elsewhere = Command::new("flock")

@@ -1,4 +1,4 @@
-//! The last handle may be dropped anywhere, also where an engine's own thread runs the program's code,
+//! The last handle may be dropped anywhere, also where an engine thread runs the program's code;
 //! and a write may come from anywhere.
 
 use bytes::Bytes;
@@ -12,10 +12,10 @@ use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{Change, Durability, Engine, Error, HealthState, VBucket};
 use vbstore_tests::{TestStore, branches_after_a_change, put, vb};
 
-/// Far longer than anything here takes: for a failure only.
+/// Far longer than anything here takes; only a failure waits this long.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Opens the store as soon as the engine that is being closed elsewhere has released it.
+/// Opens the store as soon as the engine that is closing on another thread has released it.
 fn open_when_closed(store: &TestStore) -> Engine {
     for _ in 0..1_000_000 {
         match store.builder().open() {
@@ -26,7 +26,7 @@ fn open_when_closed(store: &TestStore) -> Engine {
     panic!("the store stays locked");
 }
 
-/// The store was closed cleanly, with everything in it.
+/// Asserts that the store was closed cleanly and holds these keys.
 fn assert_closed_cleanly(store: TestStore, keys: &[&str]) {
     let engine = open_when_closed(&store);
     for key in keys {
@@ -40,7 +40,7 @@ fn assert_closed_cleanly(store: TestStore, keys: &[&str]) {
     store.finish(engine);
 }
 
-/// Does something to the engine when it is woken, and says what came of it and on which thread.
+/// A waker that does something to the engine, and reports the result and its thread.
 struct OnWake {
     engine: Mutex<Option<Engine>>,
     act: fn(Engine) -> Option<Error>,
@@ -50,15 +50,15 @@ struct OnWake {
 impl Wake for OnWake {
     fn wake(self: Arc<Self>) {
         if let Some(engine) = self.engine.lock().unwrap().take() {
-            let came = (self.act)(engine);
+            let result = (self.act)(engine);
             let thread = std::thread::current().name().map(str::to_owned);
-            self.done.send((thread, came)).unwrap();
+            self.done.send((thread, result)).unwrap();
         }
     }
 }
 
-/// Lets a flush wake a waker that has the last handle and does this to it. Returns the store, and
-/// what came of it.
+/// Lets a flush call a waker that owns the last handle and runs `act` on it. Returns the store and
+/// the result of `act`.
 fn in_a_waker(act: fn(Engine) -> Option<Error>) -> (TestStore, Option<Error>) {
     let store = TestStore::threaded();
     let engine = store.open();
@@ -83,9 +83,9 @@ fn in_a_waker(act: fn(Engine) -> Option<Error>) -> (TestStore, Option<Error>) {
     let polled = ticket.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(matches!(polled, Poll::Pending), "{polled:?}");
     drop(held);
-    let (thread, came) = outcome.recv_timeout(LONG).unwrap();
+    let (thread, result) = outcome.recv_timeout(LONG).unwrap();
     assert_eq!(thread.as_deref(), Some("vbstore-wakers"));
-    (store, came)
+    (store, result)
 }
 
 #[test]
@@ -99,24 +99,24 @@ fn the_last_handle_dropped_by_a_waker_closes_the_store() {
 
 #[test]
 fn a_waker_may_write_and_wait() {
-    let (store, came) = in_a_waker(|engine| {
+    let (store, result) = in_a_waker(|engine| {
         let written = vb(&engine, 0).set("by the waker", "1");
         written.and_then(|_| engine.flush()).err()
     });
-    assert!(came.is_none(), "{came:?}");
+    assert!(result.is_none(), "{result:?}");
     assert_closed_cleanly(store, &["ticket", "memory", "by the waker"]);
 }
 
 #[test]
 fn a_close_called_by_a_waker_closes_the_store() {
-    let (store, came) = in_a_waker(|engine| engine.close().err());
-    assert!(came.is_none(), "{came:?}");
+    let (store, result) = in_a_waker(|engine| engine.close().err());
+    assert!(result.is_none(), "{result:?}");
     assert_closed_cleanly(store, &["ticket", "memory"]);
 }
 
 #[test]
 fn a_close_called_by_a_waker_that_the_close_itself_calls_is_busy() {
-    // Without threads a waker is called where it is fired.
+    // An engine without threads calls a waker on the thread that fires it.
     let store = TestStore::stepped();
     let engine = store.open();
     let change = Change::set("ticket", "1");
@@ -131,27 +131,27 @@ fn a_close_called_by_a_waker_that_the_close_itself_calls_is_busy() {
     let polled = ticket.as_mut().poll(&mut Context::from_waker(&waker));
     assert!(matches!(polled, Poll::Pending), "{polled:?}");
     engine.close().unwrap();
-    let (_, came) = outcome.try_recv().unwrap();
-    assert!(matches!(came, Some(Error::Busy { .. })), "{came:?}");
+    let (_, result) = outcome.try_recv().unwrap();
+    assert!(matches!(result, Some(Error::Busy { .. })), "{result:?}");
     drop(engine);
     assert_closed_cleanly(store, &["ticket"]);
 }
 
-/// What a failure of the flusher says that [`Shutdown`] is to act on.
+/// The text of a flusher failure that [`Shutdown`] reacts to.
 const SHUT_DOWN: &str = "planted: shut down";
 
-/// What it acts on, and how: one test at a time.
+/// What [`Shutdown`] reacts to, and how. One test at a time uses it.
 static SHUTDOWN: Mutex<Option<OnError>> = Mutex::new(None);
 
 struct OnError {
-    /// Of which module the event has to be.
+    /// The module that must have logged the event.
     module: &'static str,
     engine: Engine,
     act: fn(Engine) -> Option<Error>,
     done: SyncSender<(Option<String>, Option<Error>)>,
 }
 
-/// A program's log that shuts the program down after an error of the engine.
+/// A `tracing` subscriber that shuts the program down after an error of the engine.
 struct Shutdown;
 
 impl tracing::Subscriber for Shutdown {
@@ -191,9 +191,9 @@ impl tracing::Subscriber for Shutdown {
             engine, act, done, ..
         }) = armed
         {
-            let came = act(engine);
+            let result = act(engine);
             let thread = std::thread::current().name().map(str::to_owned);
-            done.send((thread, came)).unwrap();
+            done.send((thread, result)).unwrap();
         }
     }
 
@@ -204,7 +204,7 @@ impl tracing::Subscriber for Shutdown {
 
 #[test]
 fn a_subscriber_on_an_own_thread_of_the_engine_may_ask_and_close() {
-    // Nobody else in this binary has one.
+    // No other test of this binary sets a subscriber.
     tracing::subscriber::set_global_default(Shutdown).unwrap();
     let asks: fn(Engine) -> Option<Error> = |engine| {
         assert!(matches!(engine.health(), HealthState::Degraded { .. }));
@@ -229,7 +229,7 @@ fn a_subscriber_on_an_own_thread_of_the_engine_may_ask_and_close() {
         store
             .failpoints
             .once(place::FLUSH_BUILD, Action::Fail(full));
-        // The flusher may fail before the handle is there: it waits for it.
+        // The flusher may fail before the handle is stored; then it waits here.
         let mut armed = SHUTDOWN.lock().unwrap();
         put(&vb(&engine, 0), "memory", "1");
         *armed = Some(OnError {
@@ -239,18 +239,18 @@ fn a_subscriber_on_an_own_thread_of_the_engine_may_ask_and_close() {
             done,
         });
         drop(armed);
-        let (thread, came) = outcome.recv_timeout(LONG).unwrap();
+        let (thread, result) = outcome.recv_timeout(LONG).unwrap();
         assert_eq!(thread.as_deref(), Some("vbstore-flusher"));
         assert_eq!(
-            matches!(came, Some(Error::Busy { .. })),
+            matches!(result, Some(Error::Busy { .. })),
             is_close,
-            "{came:?}"
+            "{result:?}"
         );
         assert_closed_cleanly(store, &["memory"]);
     }
 }
 
-/// A value that has a handle.
+/// A value that owns a handle.
 struct Value {
     bytes: Vec<u8>,
     engine: Option<Engine>,
@@ -285,14 +285,14 @@ fn a_value_that_has_a_handle_keeps_no_store_open() {
     handle
         .write(Change::set("value", value), Durability::Memory)
         .unwrap();
-    // The value was copied: its owner is gone, and no thread of the engine has dropped it.
+    // The engine copied the value, so its owner was dropped by the writer, not by an engine thread.
     let thread = on_thread.try_recv().unwrap();
     assert_eq!(thread.as_deref(), std::thread::current().name());
     drop((engine, handle));
     assert_closed_cleanly(store, &["value"]);
 }
 
-/// A value that uses the engine when it is dropped, which no lock may be held for.
+/// A value that uses the engine when it is dropped, which must not happen under a lock.
 struct Curious {
     vb: Mutex<Option<VBucket>>,
     seen: SyncSender<u64>,
@@ -307,7 +307,7 @@ impl AsRef<[u8]> for Curious {
 impl Drop for Curious {
     fn drop(&mut self) {
         if let Some(vb) = self.vb.lock().unwrap().take() {
-            // Takes the vBucket's lock, the lead, and the stripe of any key.
+            // Takes the vBucket's lock, the flush lead, and the stripe of any key.
             vb.set("written by a destructor", "1").unwrap();
             self.seen.send(vb.seqnos().unwrap().high.get()).unwrap();
         }
@@ -326,14 +326,14 @@ fn a_value_may_use_the_engine_as_it_goes() {
     };
     let change = Change::set("k", Bytes::from_owner(owner));
     handle.write(change, Durability::Memory).unwrap();
-    // It went with the change, when the write held nothing any more.
+    // The value was dropped with the change, after the write had released its locks.
     assert_eq!(high.try_recv().unwrap(), 2);
     put(&handle, "k", "replaced in the open checkpoint");
     assert!(handle.get("written by a destructor").unwrap().is_some());
     store.finish(engine);
 }
 
-/// Writes when its thread ends, and says what came of it.
+/// A thread-local that writes when its thread ends, and reports the outcome.
 struct WritesAtTheEnd(VBucket, SyncSender<Result<(), Error>>);
 
 impl Drop for WritesAtTheEnd {
@@ -342,7 +342,7 @@ impl Drop for WritesAtTheEnd {
     }
 }
 
-/// Writes, and waits a moment for what cannot come.
+/// Starts a write that cannot complete, and waits for it for a moment.
 fn wait_in_vain(vb: &VBucket) -> Result<(), Error> {
     let ticket = vb.set_nowait("k", "v")?;
     ticket.wait_timeout(Duration::from_millis(1)).map(drop)
@@ -365,7 +365,8 @@ fn a_write_from_the_destructor_of_a_thread_local_waits_like_any_other() {
         scope.spawn(|| vb(&engine, 1).set("leader", "1").unwrap());
         let _held = gate.wait_for_arrival();
         scope.spawn(|| {
-            // Made first, so destroyed last: after whatever the engine keeps for a thread that waits.
+            // Created first, so destroyed last: after everything that the engine keeps for a
+            // waiting thread.
             LAST.set(Some(WritesAtTheEnd(vb(&engine, 0), done)));
             let waited = wait_in_vain(&vb(&engine, 0));
             assert!(matches!(waited, Err(Error::NotYetDurable { .. })));

@@ -106,7 +106,7 @@ fn batch_sizes() {
         .map(|mut all| all.remove(0));
     too_large(refused, "batch bytes", 101, 100);
     assert_eq!(vb.seqnos().unwrap().high.get(), high.get() + 4);
-    // One change alone is bounded by the limit of its value, not by that of batches.
+    // A single change is bounded by the limit of its value, not by that of batches.
     vb.write(Change::set("alone", vec![b'x'; 1_000]), MEMORY)
         .unwrap();
     store.finish(engine);

@@ -1,4 +1,4 @@
-//! A store is a directory, not a path: one that is moved, replaced or removed while it is open.
+//! A store is a directory, not a path: it may be moved, replaced or removed while it is open.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use vbstore::{BackgroundTask, Clock, Engine, Error, HealthState, SystemClock};
 use vbstore_tests::{TestStore, assert_verified, vb};
 
-/// Names, inodes, lengths and times of all files, which tell whether one was touched.
+/// Returns the names, inodes, lengths and times of all files, to tell whether one was touched.
 fn files(dir: &Path) -> Vec<(String, u64, u64, i64, i64)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -47,7 +47,7 @@ fn a_store_that_was_replaced_while_open_leaves_the_other_one_alone() {
     replacement.close().unwrap();
     drop(replacement);
     let before = files(&store.path());
-    // What is written before anybody has looked goes to the directory that was opened.
+    // Changes written before the engine notices go to the directory that was opened.
     vb(&engine, 0).set("after", "1").unwrap();
 
     let noticed = engine.step(BackgroundTask::DirectoryWatcher);
@@ -99,11 +99,12 @@ fn a_store_that_was_removed_while_open_is_noticed_by_itself() {
     std::fs::remove_dir_all(store.path()).unwrap();
     let clock = SystemClock::new();
     while !matches!(engine.health(), HealthState::Failed { .. }) {
-        // It is looked at once a second; the bound is for a machine however slow.
+        // The engine checks once a second; the limit is long so that a slow machine passes.
         assert!(clock.monotonic() < Duration::from_secs(60), "not noticed");
         std::thread::yield_now();
     }
-    // By when it is looked at: while its files are being removed, or once all is gone.
+    // The error depends on when the engine checks: while the files are being removed, or
+    // afterwards.
     let path = std::fs::canonicalize(store.path().parent().unwrap()).unwrap();
     let path = path.join("store");
     let causes = ["emptied", "moved or removed"].map(|what| {
@@ -154,7 +155,7 @@ fn a_store_that_was_moved_is_noticed_before_rocksdbs_memory_is_moved_to_files() 
         let mut store = TestStore::stepped();
         store.config.write_buffer_bytes = Some(1 << 20);
         let engine = store.open();
-        // More than is left in the log without a flush to files; and a vBucket to be compacted.
+        // More than fits into the log without a flush to files, and a vBucket to compact.
         for n in 0..16 {
             let value = vec![n; 100_000];
             vb(&engine, 0).set([n], value).unwrap();

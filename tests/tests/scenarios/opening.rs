@@ -1,4 +1,4 @@
-//! Opening: what is a store, whose it is, and how the last engine on it ended.
+//! Opening: what counts as a store, which process owns it, and how the last engine on it ended.
 
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
@@ -32,7 +32,7 @@ fn another_process_holds_the_lock_and_is_named() {
     let store = TestStore::threaded();
     store.open().close().unwrap();
     let lock = store.path().join("VBSTORE.lock");
-    // A shell that holds the lock the way an engine does, and says so by writing its pid.
+    // A shell that holds the lock as an engine does, and writes its pid into the lock file.
     let script = "exec 9<>\"$0\"; flock -n 9 || exit 7; echo $$ > \"$0\"; echo ready; read -r _";
     let mut holder = Command::new("sh")
         .args(["-c", script])
@@ -93,7 +93,7 @@ fn a_store_is_created_only_if_that_is_allowed() {
 #[test]
 fn a_directory_that_cannot_be_looked_at_is_not_one_without_a_store() {
     let dir = tempfile::tempdir().unwrap();
-    // Whoever runs the tests may look everywhere, so the system has to refuse the name.
+    // Root may read any directory, so an overlong name makes the system refuse the path.
     let path = dir.path().join("x".repeat(300));
     let refused = Engine::builder(path).create(false).open();
     assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
@@ -223,7 +223,7 @@ fn an_open_cut_short_before_the_new_branch_begins_it_the_next_time() {
 
     let engine = store.open();
 
-    // RocksDB has replaced files of its own in each, which does not make the store a copy.
+    // RocksDB has replaced files of its own in each opening, which does not make the store a copy.
     assert_eq!(vb(&engine, 0).failover_log().unwrap().entries().len(), 1);
 
     assert_eq!(branches_after_a_change(&vb(&engine, 0)), 2);
@@ -246,7 +246,7 @@ fn deleted_vbuckets_and_reopening_often_keep_the_log_bounded() {
 }
 
 #[test]
-fn a_path_that_is_no_store_is_told_so_that_a_stranger_understands() {
+fn a_path_without_a_store_gets_an_error_that_a_stranger_understands() {
     let store = TestStore::stepped();
     let missing = store.builder().create(false).open().unwrap_err();
     let said = format!("there is no store in {}", store.path().display());

@@ -1,5 +1,5 @@
-//! A store that is opened to read: everything that reads works, everything that writes is refused, and
-//! the directory stays as it was.
+//! A store that is opened read-only: all reads work, all writes are refused, and the directory
+//! stays as it was.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -17,11 +17,10 @@ use vbstore_tests::{
     TestStore, assert_at_rest, assert_verified, branches_after_a_change, copy_dir, put, rows, vb,
 };
 
-/// A file or a directory, from outside: inode, mode, length, time of the last change and of the last
-/// change of its inode, and what it holds.
+/// A file or a directory as other programs see it: inode, mode, length, mtime, ctime, and contents.
 pub(crate) type Seen = (u64, u32, u64, (i64, i64), (i64, i64), Vec<u8>);
 
-/// Everything that is in a directory.
+/// Returns everything in a directory.
 pub(crate) fn seen(dir: &Path) -> BTreeMap<String, Seen> {
     let mut found = BTreeMap::new();
     let mut left = vec![dir.to_owned()];
@@ -52,7 +51,7 @@ pub(crate) fn open_to_read(store: &TestStore) -> Engine {
     store.builder().read_only().open().unwrap()
 }
 
-/// Three changes of a vBucket and one of another, and a deletion.
+/// Writes three changes and a deletion to one vBucket, and a change to another.
 pub(crate) fn fill(engine: &Engine) {
     vb(engine, 1).set("a", "1").unwrap();
     vb(engine, 1).set("b", "2").unwrap();
@@ -61,7 +60,7 @@ pub(crate) fn fill(engine: &Engine) {
     vb(engine, 2).set("other", "4").unwrap();
 }
 
-/// Reads by every call there is.
+/// Calls every function that reads.
 pub(crate) fn read_everything(engine: &Engine) {
     let vb1 = vb(engine, 1);
     assert_eq!(vb1.get("a").unwrap().unwrap().value, "1");
@@ -123,7 +122,7 @@ fn everything_can_be_read_and_the_directory_stays_as_it_was() {
             engine.close().unwrap();
             drop(engine);
             assert_eq!(seen(&store.path()), before, "crashed: {crashes}");
-            // The last handle closes it too.
+            // Dropping the last handle closes the engine too.
             drop(open_to_read(&store));
             assert_eq!(seen(&store.path()), before, "crashed: {crashes}");
         }
@@ -137,7 +136,7 @@ fn everything_can_be_read_and_the_directory_stays_as_it_was() {
 }
 
 #[test]
-fn an_engine_that_reads_has_the_figures_of_one_that_writes() {
+fn a_read_only_engine_has_the_metrics_of_a_writable_one() {
     let store = TestStore::stepped();
     let engine = store.open();
     fill(&engine);
@@ -230,7 +229,7 @@ fn whatever_would_change_the_store_is_refused_and_changes_nothing() {
     assert_eq!(engine.health().name(), "read_only");
     assert_eq!(vb1.seqnos().unwrap(), seqnos);
     assert_eq!(engine.checkpoint_memory(), 0);
-    // What is wrong with the call itself is said as always.
+    // An invalid argument is reported as on a writable engine.
     let empty = vb1.set("", "1").unwrap_err();
     assert!(matches!(empty, Error::Invalid { field: "key", .. }));
     drop(vb1);
@@ -241,7 +240,7 @@ fn whatever_would_change_the_store_is_refused_and_changes_nothing() {
     assert_eq!(seen(&store.path()), before);
 }
 
-/// The answer to a request from a position, and what it is told up to what there is now.
+/// Resumes from a position; returns the answer and the events up to the current high seqno.
 fn resume(engine: &Engine, position: Position) -> (OpenOutcome, Vec<String>, Option<Position>) {
     let (streams, mut consumer) = stepped(engine);
     let opened = consumer.open(&StreamRequest::resume(VB, position)).unwrap();
@@ -256,7 +255,7 @@ fn a_position_reached_while_reading_is_good_when_the_store_is_opened_to_write() 
         let engine = store.open();
         fill(&engine);
         let seqnos = vb(&engine, 1).seqnos().unwrap();
-        // One who has followed what a crash takes back.
+        // A consumer that has followed a change which the crash loses.
         put(&vb(&engine, 1), "lost", "5");
         let further = Position {
             vb_uuid: seqnos.vb_uuid,
@@ -346,7 +345,7 @@ fn a_copy_can_be_read_and_its_streams_are_refused_until_it_was_opened_to_write()
         OpenOutcome::Continue
     );
     engine.close().unwrap();
-    // The original was never one.
+    // The original was never a copy.
     let engine = open_to_read(&store);
     assert_eq!(
         resume(&engine, Position::default()).0,
@@ -356,7 +355,7 @@ fn a_copy_can_be_read_and_its_streams_are_refused_until_it_was_opened_to_write()
 }
 
 #[test]
-fn a_consumer_that_takes_nothing_is_not_ended_for_a_disk_that_nobody_writes_to() {
+fn a_consumer_that_takes_nothing_is_not_ended_on_a_read_only_store() {
     let store = TestStore::stepped();
     let engine = store.open();
     for number in 0..500 {
@@ -372,7 +371,7 @@ fn a_consumer_that_takes_nothing_is_not_ended_for_a_disk_that_nobody_writes_to()
         };
         let config = StreamsConfig {
             stall_limit: Duration::from_secs(720),
-            // Every disk is short.
+            // Makes every disk count as short of space.
             disk_free_min_percent: 100,
             ..StreamsConfig::default()
         };

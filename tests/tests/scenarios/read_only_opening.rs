@@ -1,4 +1,5 @@
-//! Opening a store to read: what is refused, who may have it open at once, and what was lost.
+//! Opening a store read-only: what is refused, which engines may have it open at once, and what was
+//! lost.
 
 use crate::read_only::{fill, open_to_read, read_everything, seen};
 use std::io::{BufRead, BufReader};
@@ -71,7 +72,7 @@ fn nothing_is_made_where_there_is_no_store() {
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("notes.txt"), "mine").unwrap();
     std::fs::write(&file, "mine").unwrap();
-    // A creation that was cut short left no store.
+    // A creation that was cut short leaves no store.
     let planted = Error::Busy { what: "planted" };
     store
         .failpoints
@@ -90,7 +91,8 @@ fn nothing_is_made_where_there_is_no_store() {
     assert_eq!(seen(&parent), before);
 }
 
-/// A shell that holds the lock as an engine of another process does; `options` are those of `flock`.
+/// A shell that holds the lock as an engine of another process does; `options` are those of
+/// `flock`.
 struct OtherProcess {
     child: Child,
     _said: BufReader<std::process::ChildStdout>,
@@ -138,7 +140,7 @@ fn any_number_may_read_and_none_of_them_beside_one_that_writes() {
     first.close().unwrap();
     assert!(is_mine(store.builder().open().unwrap_err()));
     read_everything(&second);
-    // In another.
+    // In another process.
     let exclusive = Command::new("flock")
         .args(["-n", "-x"])
         .arg(store.path().join("VBSTORE.lock"))
@@ -207,7 +209,7 @@ fn a_log_that_cannot_be_synced_refuses_the_open() {
     assert!(matches!(refused, Error::Busy { .. }), "{refused:?}");
     assert_eq!(store.failpoints.hits(place::OPEN_SYNC), hits + 1);
     assert_eq!(seen(&store.path()), before);
-    // Nothing stays locked.
+    // No lock is left.
     let engine = store.open();
     assert_eq!(vb(&engine, 1).get("k").unwrap().unwrap().value, "v");
     store.finish(engine);
@@ -246,12 +248,12 @@ fn what_was_lost_or_is_damaged_is_said_as_in_an_open_to_write() {
         &|error| matches!(error, Error::DataLoss { expected, found } if found < expected),
     );
     let names = |error: &Error, name: &str| matches!(error, Error::Corruption { file: Some(file), .. } if file == name);
-    let spoil = |name: &'static str| {
+    let corrupt = |name: &'static str| {
         move |dir: &Path| std::fs::write(dir.join(name), "nothing of ours").unwrap()
     };
-    refused(&spoil("WITNESS"), &|error| names(error, "WITNESS"));
-    refused(&spoil("VBSTORE"), &|error| names(error, "VBSTORE"));
-    refused(&spoil("db/CURRENT"), &|error| {
+    refused(&corrupt("WITNESS"), &|error| names(error, "WITNESS"));
+    refused(&corrupt("VBSTORE"), &|error| names(error, "VBSTORE"));
+    refused(&corrupt("db/CURRENT"), &|error| {
         matches!(error, Error::Corruption { .. })
     });
 }

@@ -1,4 +1,4 @@
-//! Slices: bounded, exact, and gone when they return.
+//! Slices are bounded and exact, and release their db snapshot when they return.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,7 +169,7 @@ fn bytes_and_items_end_a_slice_but_one_item_always_passes() {
     store.finish(engine);
 }
 
-/// A clock that moves by a millisecond whenever it is read.
+/// A clock that advances by a millisecond each time it is read.
 #[derive(Debug, Default)]
 struct Ticking(std::sync::atomic::AtomicU64);
 
@@ -234,7 +234,7 @@ fn time_is_looked_at_between_windows() {
         .scan_slice(SeqnoRange::above(Seqno::ZERO), ten_readings())
         .unwrap();
 
-    // A window a reading: what is beyond the budget is one window at most.
+    // The clock is read once a window, so at most one window exceeds the budget.
     let windows = slice.position().get() / 8_192;
     assert!((2..=11).contains(&windows), "{windows} in ten readings");
     assert_eq!(slice.position().get() % 8_192, 0);
@@ -244,7 +244,7 @@ fn time_is_looked_at_between_windows() {
 
 #[test]
 fn empty_windows_move_the_position() {
-    // Windows are 8,192 seqnos wide: many of them hold nothing but what was overwritten.
+    // Windows are 8,192 seqnos wide: many of them hold only overwritten changes.
     let store = TestStore::stepped();
     let engine = store.open();
     let vb = vb(&engine, 0);

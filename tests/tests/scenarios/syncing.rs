@@ -1,4 +1,5 @@
-//! A sync beside the lead: nobody who did not ask for it waits, and no more is called synced than was.
+//! A sync beside the flush leader: writers that did not ask for it do not wait, and only what it
+//! covered is called synced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use vbstore::failpoint::{Action, Latch, place};
 use vbstore::{BackgroundTask, Change, Durability, Engine, Error, HealthState, Tuning};
 use vbstore_tests::{TestStore, vb};
 
-/// A vBucket's persisted and synced seqno.
+/// Returns a vBucket's persisted and synced seqno.
 fn seqnos(engine: &Engine, n: u16) -> (u64, u64) {
     let seqnos = vb(engine, n).seqnos().unwrap();
     (seqnos.persisted.get(), seqnos.synced.get())
@@ -25,7 +26,8 @@ fn io_error() -> Error {
     }
 }
 
-/// Runs `meanwhile` while the syncer is between what it noted and its sync; returns how that ended.
+/// Runs `meanwhile` between the syncer's note of the persisted seqnos and its sync; returns the
+/// outcome of the sync.
 fn beside_a_sync(
     store: &TestStore,
     engine: &Engine,
@@ -64,7 +66,7 @@ fn who_writes_without_a_sync_does_not_wait_for_it_and_is_not_called_synced() {
     assert_eq!(seqnos(&engine, 0), (2, 1));
     assert_eq!(seqnos(&engine, 1), (1, 1));
     assert_eq!(seqnos(&engine, 2), (1, 0));
-    // What was left is due an interval after it was noted, and is synced then.
+    // The remaining changes are due one interval after they were noted, and are synced then.
     engine.step(BackgroundTask::Syncer).unwrap();
     assert_eq!(seqnos(&engine, 0), (2, 1));
     let clock = store.clock.as_ref().unwrap();
@@ -93,7 +95,7 @@ fn a_leader_that_synced_more_meanwhile_is_not_set_back() {
     .unwrap();
 
     assert_eq!(seqnos(&engine, 0), (2, 2));
-    // And it is there after a crash.
+    // The change is still there after a crash.
     store.crash(engine);
     let engine = store.open();
     assert_eq!(seqnos(&engine, 0).1, 2);
@@ -115,7 +117,11 @@ fn a_vbucket_deleted_meanwhile_begins_unsynced() {
     })
     .unwrap();
 
-    assert_eq!(seqnos(&engine, 0), (1, 0), "3 was of its earlier life");
+    assert_eq!(
+        seqnos(&engine, 0),
+        (1, 0),
+        "seqno 3 is of the deleted generation"
+    );
     store.finish(engine);
 }
 

@@ -35,7 +35,7 @@ fn a_document_survives_memory_flush_and_reopening() {
     store.finish(engine);
 }
 
-/// Runs the same conditions with the key in memory and with it on disk only.
+/// Checks the same conditions with the key in memory, or on disk only if `reopen`.
 fn conditions(reopen: bool) {
     let store = TestStore::stepped();
     let mut engine = store.open();
@@ -329,7 +329,7 @@ fn of_a_key_in_several_checkpoints_of_one_batch_only_the_newest_change_is_writte
         .into_iter()
         .map(|(seqno, kind, key, _, previous)| (seqno, kind, key, previous))
         .collect();
-    // Each replaces what was on disk before the batch; "gone" was not.
+    // Each replaces a change that was on disk before the batch; "gone" was not.
     let row = |seqno, kind, key: &str, previous| (seqno, kind, key.to_owned(), previous);
     assert_eq!(
         shown,

@@ -1,4 +1,4 @@
-//! A consumer as a future's source of events, without any runtime.
+//! A consumer as a source of events for futures, without any runtime.
 
 use futures_core::Stream;
 use std::future::Future;
@@ -18,7 +18,7 @@ use vbstore_tests::following::{
 };
 use vbstore_tests::{TestStore, vb};
 
-/// Wakes a thread, and says that it was woken.
+/// A waker that unparks a thread and records that it was woken.
 struct Unpark(std::thread::Thread, AtomicBool);
 
 impl Wake for Unpark {
@@ -28,7 +28,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for the next event as a runtime would: polls, and sleeps until it is woken.
+/// Waits for the next event as a runtime would: polls, and parks until it is woken.
 fn next(consumer: &mut Consumer) -> Option<StreamEvent> {
     let clock = SystemClock::new();
     loop {
@@ -76,7 +76,7 @@ fn a_consumer_is_a_stream_of_events() {
     store.finish(engine);
 }
 
-/// Panics when it is woken, and notes that it was.
+/// A waker that panics, and records that it was woken.
 #[derive(Default)]
 struct Rude(AtomicUsize);
 
@@ -87,7 +87,7 @@ impl Wake for Rude {
     }
 }
 
-/// Notes that it was woken.
+/// A waker that records that it was woken.
 #[derive(Default)]
 struct Flag(AtomicUsize);
 
@@ -102,11 +102,11 @@ fn poll(consumer: &mut Consumer, waker: &Waker) -> Poll<Option<StreamEvent>> {
 }
 
 #[test]
-fn a_waker_that_panics_harms_nobody_else() {
+fn a_waker_that_panics_harms_no_other() {
     let store = TestStore::stepped();
     let engine = store.open();
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
-    // They are woken in the order in which they began to wait.
+    // Wakers are called in the order in which they began to wait.
     for rude_at in [0, 1, 2] {
         let rude: Arc<Rude> = Arc::default();
         let flags = [Arc::<Flag>::default(), Arc::default()];
@@ -123,7 +123,8 @@ fn a_waker_that_panics_harms_nobody_else() {
             })
             .collect();
 
-        // The leader of this flush wakes all; the writer is acknowledged, and the engine goes on.
+        // The flush of this write calls all wakers; the writer is acknowledged, and the engine goes
+        // on.
         vb(&engine, 1).set(format!("k{rude_at}"), "v").unwrap();
 
         assert_eq!(rude.0.load(Ordering::SeqCst), 1);
@@ -141,7 +142,7 @@ fn a_waker_that_panics_harms_nobody_else() {
 }
 
 #[test]
-fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_nobody_else() {
+fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_no_other() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, ["a".to_owned(), "b".to_owned()]);
     let (streams, mut rude) = stepped(&engine);
@@ -158,7 +159,7 @@ fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_nobody_else() {
         assert!(poll(consumer, waker).is_pending());
     }
 
-    // What a worker delivers.
+    // Events that a worker delivers.
     run_all(&streams);
     assert_eq!(planted.0.load(Ordering::SeqCst), 1);
     assert_eq!(flag.0.load(Ordering::SeqCst), 1);
@@ -181,7 +182,7 @@ fn a_waker_that_panics_in_a_worker_or_in_a_close_harms_nobody_else() {
     store.finish(engine);
 }
 
-/// Asks for figures when it is dropped, which takes the locks that wakers are kept under.
+/// A value that asks for statistics when it is dropped, which takes the locks that guard wakers.
 struct Curious(Engine, Streams, Feed);
 
 impl Wake for Curious {
@@ -192,7 +193,7 @@ impl Drop for Curious {
     fn drop(&mut self) {
         drop(self.1.stats());
         assert_eq!(self.2.watches(), 1);
-        // It takes the lead and the queue's lock.
+        // Takes the flush lead and the queue's lock.
         self.0.step(BackgroundTask::Flusher).unwrap();
     }
 }
@@ -236,7 +237,7 @@ fn a_waker_that_is_replaced_is_dropped_under_no_lock() {
 fn a_ticket_whose_waker_panics_harms_neither_the_flush_nor_the_other_tickets() {
     let store = TestStore::stepped();
     let engine = store.open();
-    // One directly on a vBucket as well: not even the reader of the streams stands before it.
+    // One more directly on a vBucket: not even the reader of the streams is called before it.
     let watching: Arc<Rude> = Arc::default();
     let feed = engine.feed(VB).unwrap();
     let watch = Waker::from(Arc::clone(&watching));
@@ -272,7 +273,7 @@ fn a_ticket_whose_waker_panics_harms_neither_the_flush_nor_the_other_tickets() {
     store.finish(engine);
 }
 
-/// Writes, synced, when it is woken: what an executor does that polls inline.
+/// A waker that does a synced write, as in an executor that polls inline.
 struct Writes(Engine, &'static str);
 
 impl Wake for Writes {
@@ -294,13 +295,13 @@ fn a_waker_may_write_and_wait_for_durability() {
         let of_ticket = Waker::from(Arc::new(Writes(engine.clone(), "by-ticket")));
         drop(Pin::new(&mut ticket).poll(&mut Context::from_waker(&of_ticket)));
         ticket.wait().unwrap();
-        // Others write meanwhile, and what the wakers wrote arrives.
+        // Others write meanwhile, and the wakers' own writes arrive.
         let waker = Waker::noop();
         let mut seen = std::collections::BTreeSet::new();
         let clock = SystemClock::new();
         while !(seen.contains("by-consumer") && seen.contains("by-ticket")) {
             let is_late = clock.monotonic() > PATIENCE;
-            assert!(!is_late, "only {seen:?} came: {:#?}", consumer.stats());
+            assert!(!is_late, "only {seen:?} arrived: {:#?}", consumer.stats());
             vb(&engine, 1).set("other", "v").unwrap();
             while let Poll::Ready(Some(event)) = poll(&mut consumer, waker) {
                 let key = event.event.item().map(|item| item.key.clone());
@@ -313,7 +314,7 @@ fn a_waker_may_write_and_wait_for_durability() {
     }
 }
 
-/// Says that it was woken, and waits until it may go on.
+/// A waker that reports that it was called, and blocks until it may go on.
 struct Blocks {
     woken: SyncSender<()>,
     go_on: Mutex<Receiver<()>>,
@@ -322,7 +323,7 @@ struct Blocks {
 impl Wake for Blocks {
     fn wake(self: Arc<Self>) {
         self.woken.send(()).unwrap();
-        // The sender is dropped.
+        // An error: the sender was dropped.
         self.go_on.lock().unwrap().recv().unwrap_err();
     }
 }
@@ -357,7 +358,7 @@ fn a_waker_that_blocks_holds_up_no_writer_and_no_reader() {
         let event = expect_event(&mut other);
         changes += usize::from(event.event.item().is_some());
     }
-    // Closing waits for no waker.
+    // Closing does not wait for wakers.
     drop((blocked, other, streams));
     engine.close().unwrap();
     drop(held);
@@ -383,7 +384,7 @@ fn thousands_of_followers_are_woken_and_each_has_everything() {
         .collect();
     let feed = engine.feed(VB).unwrap();
     assert_eq!(feed.watches(), 1_000);
-    // What nobody may see yet wakes nobody.
+    // A change that is not visible yet wakes no consumer.
     let memory = vbstore::Change::set("memory", "v");
     vb(&engine, 1)
         .write(memory, vbstore::Durability::Memory)

@@ -65,7 +65,7 @@ fn a_stream_whose_start_is_in_memory_never_reads_the_disk() {
     assert_eq!(short(&events), ["0..4 memory", "k0@3", "k1@4"]);
     assert_eq!(consumer.stats()[0].slices, 0);
 
-    // The same with changes that only memory has, for who asks for it.
+    // The same with unpersisted changes, for a consumer that asks for them.
     let mut early = streams
         .consumer("early", &ConsumerConfig::default())
         .unwrap();
@@ -135,7 +135,7 @@ fn nothing_is_delivered_before_it_is_synced() {
     let written = vb
         .write(Change::set("a", "1".to_owned()), Durability::Logged)
         .unwrap();
-    // Freed from memory by opening again, persisted and not synced by what follows.
+    // Reopening frees memory; the next flush persists the change without a sync.
     engine.flush().unwrap();
     engine.close().unwrap();
     drop(vb);
@@ -153,7 +153,7 @@ fn nothing_is_delivered_before_it_is_synced() {
     assert_eq!(consumer.try_recv().unwrap_err(), TryRecv::Empty);
     assert_eq!(consumer.stats()[0].state, StreamState::Snoozed);
     assert!(!streams.step(), "it is woken by the sync, not before");
-    // It asked for the sync itself.
+    // The stream itself asked for the sync.
     engine.step(BackgroundTask::Syncer).unwrap();
     assert_eq!(vb.seqnos().unwrap().synced, again.seqno);
     let events = drain(&engine, &streams, &mut consumer);
@@ -198,13 +198,13 @@ fn a_stream_ends_at_the_first_boundary_at_or_above_what_was_asked() {
         short(&events),
         ["0..3 memory", "a@1", "b@2", "c@3", "end reached_end"]
     );
-    // Not before everything of the earlier stream is taken.
+    // Refused until every event of the earlier stream is taken.
     let again = StreamRequest::from_start(VB).until(Seqno::new(2));
     let _ = consumer.open(&again).unwrap();
     assert!(consumer.try_recv().is_ok());
     assert!(consumer.open(&again).is_err());
     drain(&engine, &streams, &mut consumer);
-    // At the end already.
+    // The position is at the end already.
     let position = consumer.position(VB).unwrap();
     let request = StreamRequest::resume(VB, position).until(position.seqno);
     let _ = consumer.open(&request).unwrap();
@@ -306,7 +306,7 @@ fn a_threaded_consumer_follows_while_others_write() {
         let event = expect_event(&mut consumer);
         events.push((event, consumer.position(VB).unwrap()));
     }
-    // The writer notes a change after it was made, so the comparison has to wait for it.
+    // The writer records a change after it was made, so the comparison has to wait for it.
     let mut replica = Replica::default();
     for (event, position) in &events {
         replica.take(event, *position, &history);

@@ -1,4 +1,5 @@
-//! Batches: what they keep, how they are taken in part, and what reading them from memory costs.
+//! Batches: what memory they keep, how they are taken in part, and what reading them from memory
+//! costs.
 
 use std::time::Duration;
 use vbstore::{
@@ -84,13 +85,15 @@ fn a_follower_of_unsynced_changes_costs_no_de_duplication() {
             while follows && let Ok(event) = follower.try_recv() {
                 let is_change = event.event.item().is_some();
                 events.push(event);
-                // It comes again once there is another change: so each read would find one to seal.
+                // The consumer reads again after the next change, so each read would find a change
+                // to seal.
                 if is_change {
                     break;
                 }
             }
         }
-        // Sealed at each read, it would hold every one of them, though a flush writes the newest only.
+        // If each read sealed the checkpoint, memory would hold every change, though a flush writes
+        // only the newest.
         let held = engine.checkpoint_memory();
         assert!(held < 3_000, "{held} bytes for one key");
         engine.flush().unwrap();
@@ -103,6 +106,6 @@ fn a_follower_of_unsynced_changes_costs_no_de_duplication() {
         flushed
     };
     assert_eq!(flushed(false), 1);
-    // The first was sealed for its first read.
+    // The first checkpoint was sealed for its first read.
     assert!(flushed(true) <= 2);
 }

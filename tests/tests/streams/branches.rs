@@ -1,4 +1,5 @@
-//! Branches of history, seen by consumers: those that are there when one begins, and those that are not.
+//! Branches of history as consumers see them: consumers that are connected when a branch begins,
+//! and those that are not.
 
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Latch, place};
@@ -17,13 +18,13 @@ fn visibility(visibility: Visibility) -> StreamOptions {
     }
 }
 
-/// Crashes and opens again.
+/// Stops the engine as a crash would, and opens the store again.
 fn crashed(store: &TestStore, engine: Engine) -> Engine {
     store.crash(engine);
     store.open()
 }
 
-/// A store with these keys on disk in [`VB`], of which a branch is due.
+/// Returns a store with `count` keys on disk in [`VB`], where the next change begins a branch.
 fn with_branch_due(store: &TestStore, count: usize) -> Engine {
     let engine = on_disk(store, keys(count));
     crashed(store, engine)
@@ -88,7 +89,7 @@ fn a_branch_that_begins_in_the_middle_of_a_snapshot_from_disk_is_followed() {
         let at_end = consumer.position(VB).unwrap();
         assert_eq!((at_end.vb_uuid, at_end.seqno.get()), (new, 7));
         drop((consumer, streams));
-        // Each position resumes: the one on the old branch, and the one on the new.
+        // Positions on the old and on the new branch both resume.
         let (_streams, mut consumer) = stepped(&engine);
         assert_eq!(answer(&mut consumer, inside), OpenOutcome::Continue);
         assert_eq!(answer(&mut consumer, at_end), OpenOutcome::Continue);
@@ -201,7 +202,7 @@ fn a_consumer_that_saw_what_is_lost_must_go_back_before_and_after_the_branch_beg
     let position = consumer.position(VB).unwrap();
     drop((consumer, streams));
     let mut engine = crashed(&store, engine);
-    // Also when the first engine that could begin the branch does not.
+    // Holds too if the first engine that could begin the branch does not.
     engine.close().unwrap();
     drop(engine);
     engine = store.open();
@@ -219,9 +220,9 @@ fn a_consumer_that_saw_what_is_lost_must_go_back_before_and_after_the_branch_beg
     store.finish(engine);
 }
 
-/// As `examples/follow.rs` asks, which wants what is there now.
+/// A request like that of `examples/follow.rs`, which wants what exists now.
 #[test]
-fn a_consumer_beyond_a_rollback_that_asks_for_an_end_is_told_to_go_back() {
+fn a_consumer_beyond_a_rollback_that_asks_for_an_end_must_roll_back() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(3));
     let high = vb(&engine, 1).seqnos().unwrap().high;

@@ -1,8 +1,8 @@
-//! CATALOGUE.md names tests that exist.
+//! The tests that CATALOGUE.md names exist.
 
 use std::path::{Path, PathBuf};
 
-/// The names between backticks in the second column of a table.
+/// Returns the names between backticks in the second column of a table.
 fn named(text: &str) -> Vec<&str> {
     let rows = text.lines().filter(|line| line.starts_with("| "));
     let cells = rows.filter_map(|row| row.split('|').nth(2));

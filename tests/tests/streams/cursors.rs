@@ -1,4 +1,5 @@
-//! A stream's place in memory: who has one, what it costs, and what is lost with it: nothing.
+//! A stream's cursor in memory: which streams have one, what it costs, and that losing it loses no
+//! change.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use vbstore_tests::following::{
 };
 use vbstore_tests::{TestStore, put, vb};
 
-/// Writes, and gives back all memory that no cursor holds.
+/// Writes, frees all memory that no cursor holds, and returns the memory that is left.
 fn memory_left_after_a_write(engine: &Engine) -> u64 {
     vb(engine, 1).set("probe", "v").unwrap();
     raw::forget_memory(engine, false).unwrap();
@@ -22,7 +23,7 @@ fn memory_left_after_a_write(engine: &Engine) -> u64 {
 }
 
 #[test]
-fn what_nobody_takes_from_memory_is_buffered_nowhere() {
+fn what_is_not_taken_from_memory_is_buffered_nowhere() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 10;
     let engine = store.open();
@@ -67,7 +68,7 @@ fn a_stream_that_ends_with_what_is_on_disk_takes_no_place_in_memory() {
 }
 
 #[test]
-fn a_place_in_memory_that_nobody_takes_is_given_up() {
+fn a_dropped_place_in_memory_is_released() {
     let store = TestStore::stepped();
     let engine = store.open();
     let feed = engine.feed(VB).unwrap();
@@ -129,7 +130,7 @@ fn a_cursor_dropped_in_the_middle_of_a_batch_repeats_and_skips_nothing() {
     engine.flush().unwrap();
     let first = [consumer.try_recv().unwrap(), consumer.try_recv().unwrap()];
     assert_eq!(short(&first), ["0..3 memory", "a@1"]);
-    // What it has in hand moves on disk; its cursor is behind it.
+    // The buffered document moves to a later seqno; the cursor has passed the old one.
     vb(&engine, 1).set("b", "again").unwrap();
     raw::forget_memory(&engine, true).unwrap();
     assert_eq!(engine.metrics().cursors_dropped.get(), 1);
@@ -154,7 +155,7 @@ fn a_cursor_dropped_before_its_changes_are_visible_is_missed_when_they_are() {
     assert!(take(&mut consumer).is_empty(), "not synced yet");
     assert!(!streams.step());
 
-    // Nobody writes any more: the sync alone wakes it.
+    // No more writes come: the sync alone wakes the stream.
     engine.flush().unwrap();
 
     assert!(take(&mut consumer).is_empty());
@@ -177,7 +178,7 @@ fn of_two_slow_consumers_the_one_that_lags_most_loses_its_cursor() {
         open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
         consumer
     };
-    // The older lag is the smaller one.
+    // The cursor with the older lag has the smaller one.
     let (mut small, mut large) = (frozen("small", 0), frozen("large", 1));
     let value = "x".repeat(2_000);
     for n in 0..450 {
@@ -200,7 +201,7 @@ fn of_two_slow_consumers_the_one_that_lags_most_loses_its_cursor() {
 }
 
 #[test]
-fn cas_rises_with_the_seqno_whoever_writes() {
+fn cas_rises_with_the_seqno_for_all_writers() {
     let store = TestStore::threaded();
     let engine = store.open();
     let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
@@ -246,7 +247,8 @@ fn a_write_at_the_quota_waits_while_cursors_are_dropped_by_turns() {
         open(&mut consumer, &StreamRequest::from_start(VB));
         consumer
     };
-    // More than one turn drops, and nothing can be freed before the last of them is.
+    // The cursors are dropped in several turns, and nothing can be freed before the last is
+    // dropped.
     let consumers: Vec<_> = (0..130).map(frozen).collect();
     for n in 0..6 {
         let change = Change::set(format!("key-{n}"), vec![0; 2 << 20]);
@@ -281,7 +283,7 @@ fn each_turn_frees_what_everyone_has_read_before_it_drops_a_cursor() {
         put(&vb(&engine, number), &format!("key-{written}"), "v");
         written += 1;
     }
-    // Dropping the one cursor is enough, but what it kept takes several turns to free.
+    // Dropping one cursor is enough, but what it kept takes several turns to free.
     engine.flush().unwrap();
     let low = (16 << 20) / 100 * 70;
     assert!(engine.checkpoint_memory() > low, "all in one turn");

@@ -1,4 +1,4 @@
-//! A stream meets a spoilt block on the disk.
+//! A stream reads a corrupt block.
 
 use rocksdb::{BottommostLevelCompaction, CompactOptions, DB};
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,7 @@ use vbstore_tests::{TestStore, assert_at_rest, vb};
 const OTHER: VbId = VbId::new(2);
 const DOCUMENTS: usize = 400;
 
-/// Bytes that do not compress, so that many documents are many blocks.
+/// Returns bytes that do not compress, so that the documents fill many blocks.
 fn noise(seed: usize) -> Vec<u8> {
     let mut state = u64::try_from(seed)
         .unwrap()
@@ -29,9 +29,9 @@ fn noise(seed: usize) -> Vec<u8> {
     (0..2_000).map(|_| byte()).collect()
 }
 
-/// Puts the documents into one file of the last level, and closes the store. RocksDB rewrites such a
-/// file of its own accord once a db snapshot was given back, unless its sequence numbers are zero:
-/// it is rewritten here, so that nothing but a stream meets what is spoilt.
+/// Moves the documents into one file of the last level, and closes the store. RocksDB rewrites such
+/// a file by itself after a db snapshot is released, unless its sequence numbers are zero. The file
+/// is rewritten here, so that only a stream reads the corrupt block.
 fn in_files(store: &TestStore) {
     let engine = store.open();
     for n in 0..DOCUMENTS {
@@ -68,8 +68,8 @@ fn with_rocksdb(store: &TestStore, work: impl FnOnce(&DB)) {
     work(&db);
 }
 
-/// The data file that holds the documents: by far the largest. RocksDB removes files while it is open,
-/// so the store must be closed.
+/// Returns the data file that holds the documents: by far the largest. The store must be closed,
+/// because RocksDB removes files while it is open.
 fn documents_file(store: &TestStore) -> PathBuf {
     let files = std::fs::read_dir(store.path().join("db")).unwrap();
     let files = files.map(|entry| entry.unwrap().path());
@@ -78,14 +78,15 @@ fn documents_file(store: &TestStore) -> PathBuf {
     tables.max_by_key(size).unwrap()
 }
 
-fn spoil(path: &Path) {
+fn corrupt(path: &Path) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
     let middle = file.metadata().unwrap().len() / 2;
     file.write_all_at(&[0xa5; 16], middle).unwrap();
 }
 
-/// The stream ended because RocksDB found a block of this file that is not what was written. A record
-/// that is found out by its own checksum names no file: the block's was not looked at then.
+/// Asserts that the stream ended because RocksDB found a corrupt block in this file. If a record's
+/// own checksum finds the corruption, the error names no file: then the block's checksum was not
+/// checked.
 fn assert_names_the_file(events: &[StreamEvent], path: &Path) {
     let last = &events.last().unwrap().event;
     let Event::End(EndReason::Error(Error::Corruption { file, detail, .. })) = last else {
@@ -96,7 +97,7 @@ fn assert_names_the_file(events: &[StreamEvent], path: &Path) {
     assert!(detail.contains("checksum mismatch"), "{detail}");
 }
 
-/// Turns one bit over; a second time turns it back.
+/// Flips one bit; a second call restores it.
 fn flip(path: &Path, at: u64) {
     let mut options = std::fs::File::options();
     let file = options.read(true).write(true).open(path).unwrap();
@@ -111,12 +112,12 @@ fn seqnos(events: &[StreamEvent]) -> Vec<u64> {
 }
 
 #[test]
-fn a_spoilt_block_ends_the_stream_that_meets_it_and_no_other() {
+fn a_corrupt_block_ends_the_stream_that_reads_it_and_no_other() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 50;
     in_files(&store);
     let path = documents_file(&store);
-    spoil(&path);
+    corrupt(&path);
 
     let engine = store.open();
     let (streams, mut consumer) = stepped(&engine);
@@ -132,7 +133,7 @@ fn a_spoilt_block_ends_the_stream_that_meets_it_and_no_other() {
         .iter()
         .filter_map(|event| Some(event.event.item()?.meta.seqno))
         .collect();
-    // Whole slices before the block, nothing of the one with it, nothing after it.
+    // Whole slices before the block, nothing of its slice, and nothing after it.
     assert!(
         taken.len() >= 50 && taken.len() < DOCUMENTS,
         "{}",
@@ -149,11 +150,11 @@ fn a_spoilt_block_ends_the_stream_that_meets_it_and_no_other() {
     let stats = streams.stats();
     assert_eq!((stats.buffered_bytes, stats.streams.len()), (0, 1));
     assert_at_rest(&engine);
-    // It goes on from where it was, as far as it gets: to the same block.
+    // It resumes from its position and gets as far as the same block.
     open(&mut consumer, &StreamRequest::resume(VB, position));
     let events = drain(&engine, &streams, &mut consumer);
     assert_eq!(short(&events), ["end error"]);
-    // Writing goes on.
+    // Writes are still accepted.
     vb(&engine, 2).set("c", "v").unwrap();
     drop((consumer, other, streams));
     assert_at_rest(&engine);
@@ -172,7 +173,7 @@ fn one_bit_in_any_block_stops_the_streams_before_it_and_none_is_short_once_it_is
         flip(&path, at);
         let engine = store.open();
         let (streams, mut consumer) = stepped(&engine);
-        // It takes the slices that are read for the first one.
+        // This consumer receives the slices that are read for the first one.
         let mut sharing = streams
             .consumer("sharing", &ConsumerConfig::default())
             .unwrap();
@@ -220,7 +221,7 @@ fn one_bit_in_any_block_stops_the_streams_before_it_and_none_is_short_once_it_is
 }
 
 #[test]
-fn a_spoilt_record_in_a_sound_block_ends_the_stream_and_names_its_seqno() {
+fn a_corrupt_record_in_a_sound_block_ends_the_stream_and_names_its_seqno() {
     let store = TestStore::stepped();
     in_files(&store);
     with_rocksdb(&store, |db| {
@@ -236,7 +237,7 @@ fn a_spoilt_record_in_a_sound_block_ends_the_stream_and_names_its_seqno() {
     let (streams, mut consumer) = stepped(&engine);
     open(&mut consumer, &StreamRequest::from_start(VB));
     let events = drain(&engine, &streams, &mut consumer);
-    // Not even the changes before it: a slice is handed on whole or not at all.
+    // Not even the changes before it: a slice is delivered whole or not at all.
     assert_eq!(short(&events), ["end error"]);
     let Event::End(EndReason::Error(Error::Corruption { vb, seqno, .. })) = &events[0].event else {
         panic!("{events:?}");
@@ -252,9 +253,9 @@ fn a_compaction_that_meets_the_block_says_so_and_writes_are_refused() {
     let store = TestStore::stepped();
     in_files(&store);
     let path = documents_file(&store);
-    spoil(&path);
+    corrupt(&path);
     let engine = store.open();
-    // But for the one that is asked for.
+    // Except the one that the test asks for.
     raw::stop_compactions(&engine).unwrap();
     for n in 0..DOCUMENTS {
         let change = Change::delete(format!("key-{n:04}"));
@@ -275,7 +276,7 @@ fn a_compaction_that_meets_the_block_says_so_and_writes_are_refused() {
     let name = path.file_name().unwrap().to_str().unwrap();
     assert!(cause.to_string().contains(name), "{cause}");
     assert!(matches!(engine.health(), HealthState::Failed { .. }));
-    // Streams deliver what is synced, and then say why there is no more.
+    // Streams deliver what is synced, and then end with the cause.
     let events = drain(&engine, &streams, &mut other);
     assert_eq!(short(&events), ["0..2 disk", "a@1", "b@2", "end error"]);
     drop((other, streams));

@@ -1,4 +1,4 @@
-//! The end of a stream: once, last, and before anything of a later stream.
+//! The end of a stream comes once, last, and before any event of a later stream.
 
 use std::time::Duration;
 use vbstore::{Error, Event, Seqno, StreamRequest, Streams, StreamsConfig, TryRecv};
@@ -77,7 +77,7 @@ fn an_end_comes_once_and_last_and_before_anything_of_another_stream() {
                 .iter()
                 .any(|event| matches!(event.event, Event::End(_)))
         );
-        // In the middle of a batch: what is left of it is not delivered any more.
+        // In the middle of a batch: the rest of it is not delivered any more.
         consumer.close(VB);
         take(&mut consumer);
         open(&mut consumer, &StreamRequest::from_start(VB));

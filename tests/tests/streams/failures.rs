@@ -1,4 +1,4 @@
-//! What ends a stream, and what is left behind: nothing.
+//! What ends a stream; it leaves nothing behind.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ fn a_deleted_vbucket_ends_streams_from_disk_and_from_memory() {
     );
     let events = drain(&engine, &streams, &mut memory);
     assert_eq!(short(&events), ["end vbucket_gone"]);
-    // Their positions are of a branch that is gone.
+    // Their positions are on a branch that no longer exists.
     let request = StreamRequest::resume(VB, memory.position(VB).unwrap());
     assert_eq!(
         memory.open(&request).unwrap(),
@@ -83,7 +83,7 @@ fn closing_the_engine_ends_whatever_waits() {
     for _ in 0..7 {
         expect_event(&mut consumer);
     }
-    // Not scoped: a reader that nobody wakes is left behind.
+    // Not a scoped thread: a reader that is never woken would block the test.
     let (reports, report) = std::sync::mpsc::sync_channel(1);
     let reader = std::thread::Builder::new().name("reader".to_owned());
     let read = move || {
@@ -139,7 +139,7 @@ fn what_is_not_synced_when_the_engine_fails_is_never_delivered() {
         "its position has not moved"
     );
     assert_at_rest(&engine);
-    // Who accepts persisted changes reads on.
+    // A consumer that accepts persisted changes reads on.
     let options = StreamOptions {
         visibility: Visibility::Persisted,
         ..StreamOptions::default()
@@ -219,7 +219,7 @@ fn a_consumer_dropped_in_the_middle_of_a_slice_leaves_nothing() {
         let held = usize::from(at == place::SLICE_VIEW);
         assert_eq!(engine.metrics().db_snapshots.open_now(), held);
         gate.open();
-        // The worker is free again when it has served another.
+        // When the worker has served another consumer, it is free again.
         let mut next = streams
             .consumer("next", &ConsumerConfig::default())
             .unwrap();
@@ -240,7 +240,7 @@ fn a_stream_closed_in_the_middle_of_its_slice_is_not_put_to_sleep() {
     let streams = Streams::stepped(&engine, &StreamsConfig::default()).unwrap();
     let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
     open(&mut consumer, &StreamRequest::from_start(VB));
-    // Its view will hold what is not synced, and no sync succeeds meanwhile.
+    // The view of this stream holds unsynced changes, and no sync succeeds meanwhile.
     let sync = Arc::new(Latch::default());
     store
         .failpoints
@@ -300,7 +300,8 @@ fn purging_past_a_position_ends_the_stream_and_refuses_its_position() {
     store.finish(engine);
 }
 
-/// A store whose vBucket has six keys, a tombstone at 7 and a change at 8, all on disk alone.
+/// Returns a store whose vBucket has six keys, a tombstone at 7 and a change at 8, all only on
+/// disk.
 fn with_a_tombstone(store: &TestStore) -> Engine {
     let engine = store.open();
     for key in keys(6) {
@@ -337,12 +338,12 @@ fn purging_between_the_request_and_the_first_view_ends_the_stream_without_a_mark
     };
     assert_eq!(stayed, position);
     assert_at_rest(&engine);
-    // One that has been told of the purge is not sent back for it.
-    let told = Position {
+    // A position that includes the purge seqno is not rolled back for the purge.
+    let aware = Position {
         purge_seqno: Seqno::new(7),
         ..position
     };
-    open(&mut consumer, &StreamRequest::resume(VB, told));
+    open(&mut consumer, &StreamRequest::resume(VB, aware));
     let events = drain(&engine, &streams, &mut consumer);
     assert_eq!(
         short(&events),
@@ -421,7 +422,7 @@ fn a_stalled_stream_is_reported_and_ended_if_the_disk_is_short() {
     pass(360);
     assert!(consumer.stats()[0].is_stalled);
     assert!(!idle.stats()[0].is_stalled, "it has nothing to take");
-    // Taking something is progress, however little.
+    // Taking a single event counts as progress.
     consumer.try_recv().unwrap();
     pass(180);
     assert!(!consumer.stats()[0].is_stalled);
@@ -437,7 +438,7 @@ fn a_stalled_stream_is_reported_and_ended_if_the_disk_is_short() {
         .once(place::FLUSH_WRITE, Action::Fail(full));
     engine.flush().unwrap_err();
     pass(900);
-    // What it has in hand it may finish; what waited is gone.
+    // What it has buffered it may finish; everything that waited was dropped.
     let events = take(&mut consumer);
     assert_eq!(short(&events).last().unwrap(), "end stalled");
     assert!(events.len() < 10, "{events:?}");

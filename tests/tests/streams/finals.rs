@@ -1,5 +1,5 @@
-//! What is delivered of a stream that ends for good: all that may be, and nothing of another life of
-//! its vBucket.
+//! The last events of a stream that ends for good: everything that may be delivered is, and nothing
+//! of a later generation of its vBucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn what_was_read_before_a_final_end_is_kept_for_a_frozen_consumer() {
     let mut frozen = consumer(&streams, "frozen");
     open(&mut frozen, &StreamRequest::from_start(VB));
     assert!(streams.step());
-    // The next slice meets an error: what was read before it can never be read again by this stream.
+    // The next slice fails, so this stream can never read again what was read before.
     let planted = vbstore::Error::Busy { what: "planted" };
     store
         .failpoints
@@ -43,7 +43,7 @@ fn what_was_read_before_a_final_end_is_kept_for_a_frozen_consumer() {
     while streams.step() {}
     other.try_recv().unwrap();
 
-    // Others are short for long.
+    // Other consumers are short of buffers for a long time.
     let clock = store.clock.clone().unwrap();
     for _ in 0..3 {
         let mut greedy = consumer(&streams, "greedy");

@@ -1,4 +1,4 @@
-//! Buffers, turns and caps: what one consumer's slowness costs it, and nobody else.
+//! Buffers, turns and caps: a slow consumer delays itself and no other consumer.
 
 use std::time::Duration;
 use vbstore::{
@@ -35,14 +35,14 @@ fn a_frozen_consumer_holds_its_buffer_and_nothing_else() {
     assert!(frozen.buffered_bytes() > 5_000 && frozen.buffered_bytes() <= 10_000);
     assert_at_rest(&engine);
 
-    // Others are served all the same.
+    // Other consumers are still served.
     let mut other = streams
         .consumer("other", &ConsumerConfig::default())
         .unwrap();
     open(&mut other, &StreamRequest::from_start(VB));
     assert_eq!(drain(&engine, &streams, &mut other).len(), 501);
 
-    // It goes on once a share is drained, and not for a single event.
+    // It resumes once a share of its buffer is drained, not for a single event.
     frozen.try_recv().unwrap();
     assert!(!streams.step());
     let mut events = take(&mut frozen);
@@ -99,7 +99,7 @@ fn streams_that_wait_for_room_get_it_in_turn() {
     for number in 0..64 {
         open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
     }
-    // After a few rounds everyone has had something.
+    // After a few rounds every consumer has received something.
     for _ in 0..64 {
         run_all(&streams);
         take(&mut consumer);
@@ -162,7 +162,7 @@ fn two_vbuckets(store: &TestStore) -> vbstore::Engine {
     engine
 }
 
-/// From which vBuckets slices come when both are followed.
+/// Returns the vBuckets of the slices in their order, when both are followed.
 fn turns(order: BackfillOrder) -> Vec<u16> {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 2;
@@ -218,7 +218,7 @@ fn too_many_backfills_wait_and_even_more_are_refused() {
     assert_eq!(third.try_recv().unwrap_err(), TryRecv::Ended);
     assert_eq!(third.position(VB), None);
 
-    // Once the first is over the second begins, and the third may come.
+    // Once the first consumer is done the second begins, and the third may open.
     drain(&engine, &streams, &mut first);
     assert_eq!(drain(&engine, &streams, &mut second).len(), 7);
     open(&mut third, &StreamRequest::from_start(VB));
@@ -284,8 +284,8 @@ fn streams_of_one_vbucket_share_slices_where_they_may() {
     assert_eq!(changes.len(), 100);
     assert!(changes.iter().all(|item| item.value.is_empty()));
 
-    // One that comes later does not get a slice of a view that is older than it, though such are
-    // kept for the frozen one.
+    // A stream that opens later does not receive a slice of a view older than itself, though such
+    // slices are kept for the frozen consumer.
     let mut frozen = streams.consumer("frozen", &limited(2_000)).unwrap();
     let mut early = consumer("early");
     open(&mut frozen, &StreamRequest::from_start(VB));
@@ -308,7 +308,7 @@ fn after_three_failed_joins_memory_is_held_for_the_view() {
     let mut consumer = streams.consumer("c", &ConsumerConfig::default()).unwrap();
     open(&mut consumer, &StreamRequest::from_start(VB));
     for round in 0..4 {
-        // While a slice is on its way a change comes, is flushed, and leaves memory.
+        // While a slice is being read, a change is written, flushed, and freed from memory.
         let gate = std::sync::Arc::new(vbstore::failpoint::Latch::default());
         let place = vbstore::failpoint::place::SLICE_HAND_ON;
         let wait = vbstore::failpoint::Action::Wait(std::sync::Arc::clone(&gate));
@@ -424,7 +424,7 @@ fn what_everyone_has_read_is_freed_before_a_cursor_is_dropped() {
             .write(change, Durability::Synced)
             .unwrap();
     };
-    // 100 KB that the frozen one has not read, and 4 MB that the other one has.
+    // 100 KB that the frozen consumer has not read, and 4 MB that the other one has.
     for n in 0..50 {
         write(1, n);
     }
@@ -439,7 +439,7 @@ fn what_everyone_has_read_is_freed_before_a_cursor_is_dropped() {
     assert!(metrics.checkpoints_freed.get() > 10);
     assert_eq!(metrics.cursors_dropped.get(), 0);
     assert_eq!(frozen.stats()[0].lag_items, Some(50));
-    // Now there is nothing else to free.
+    // Now nothing else can be freed.
     for n in 50..1_000 {
         write(1, n);
     }
@@ -526,7 +526,7 @@ fn a_panic_or_an_error_in_one_slice_of_a_group_ends_its_stream_alone() {
             for number in 0..8 {
                 open(&mut consumer, &StreamRequest::from_start(VbId::new(number)));
             }
-            // The fourth of the group.
+            // The fourth stream of the group.
             store.failpoints.nth(at, 3, 1, action);
             assert!(streams.step_group());
             while streams.step_group() {}

@@ -1,4 +1,4 @@
-//! Streams in a process that the program forks: its threads are not there, and locks that they held
+//! Streams in a forked process: their threads do not exist there, and locks that those threads held
 //! stay locked.
 
 use std::io;
@@ -13,20 +13,20 @@ use vbstore::{
 use vbstore_tests::following::{VB, keys, on_disk, open, seqnos};
 use vbstore_tests::{TestStore, vb};
 
-/// How long a child may take. One that waits for a thread that is not there waits for ever.
+/// How long a child may take. One that waits for a thread that does not exist waits for ever.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs this in a fork of the process, which then becomes another program.
+/// Runs `work` in a fork of this process, which then executes another program.
 fn in_a_fork(work: impl Fn() -> Result<(), i32> + Send + Sync + 'static) {
     let (ended, end) = sync_channel(1);
     let run = move || {
         let mut command = Command::new("true");
         let work = move || {
-            // A child that hangs ends with the test.
+            // Ends the child with the test if it hangs.
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             work().map_err(io::Error::from_raw_os_error)
         };
-        // SAFETY: the child only does what is tested here, on its one thread.
+        // SAFETY: the child only runs what is tested here, on its one thread.
         unsafe { command.pre_exec(work) };
         ended.send(command.status())
     };
@@ -40,7 +40,7 @@ fn in_a_fork(work: impl Fn() -> Result<(), i32> + Send + Sync + 'static) {
     runner.join().unwrap().unwrap();
 }
 
-/// What a child may drop, and the parent uses.
+/// A handle that the child may drop, and the parent uses.
 type Shared<T> = Arc<Mutex<Option<T>>>;
 
 fn shared<T>(value: T) -> Shared<T> {
@@ -50,7 +50,7 @@ fn shared<T>(value: T) -> Shared<T> {
 fn followed(store: &TestStore) -> (Engine, Streams, Consumer) {
     let engine = on_disk(store, keys(200));
     let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
-    // One stream from disk that is stuck for want of room, one that waits in memory.
+    // One stream from disk that waits for buffer space, and one that waits in memory.
     let config = ConsumerConfig {
         buffer_bytes_max: 4_000,
         ..ConsumerConfig::default()

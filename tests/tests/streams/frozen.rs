@@ -1,5 +1,5 @@
-//! Consumers that take nothing: what is buffered for them is dropped when others are short, and read
-//! again, with nothing skipped or repeated, when they come back.
+//! Consumers that take nothing: their buffers are dropped when others run short. When they come
+//! back, the data is read again with nothing skipped or repeated.
 
 use std::time::Duration;
 use vbstore::{
@@ -13,7 +13,8 @@ use vbstore_tests::following::{
 use vbstore_tests::replica::{History, Replica};
 use vbstore_tests::{TestStore, put, vb};
 
-/// All consumers together may buffer this much: one slice of a hundred small documents, and a bit.
+/// Buffer limit of all consumers together: a little more than one slice of a hundred small
+/// documents.
 const TOTAL: u64 = 16_000;
 
 fn few_buffers() -> StreamsConfig {
@@ -23,13 +24,14 @@ fn few_buffers() -> StreamsConfig {
     }
 }
 
-/// Lets a consumer that takes find out that the others take nothing. What it takes is returned.
+/// Lets time pass while a healthy consumer takes, so that the others are found to take nothing.
+/// Returns what it took.
 fn let_time_pass(store: &TestStore, streams: &Streams, healthy: &mut Consumer) -> Vec<StreamEvent> {
     let clock = store.clock.as_ref().unwrap();
     let mut taken = Vec::new();
     for _ in 0..30 {
         run_all(streams);
-        // Its reader comes again and again; the others' do not.
+        // Only its reader comes again and again.
         taken.extend(healthy.try_recv());
         clock.advance(Duration::from_millis(100));
     }
@@ -47,7 +49,7 @@ fn what_a_frozen_consumer_has_not_taken_is_given_to_one_that_takes() {
     store.config.tuning.slice_budget.items_max = 100;
     let engine = on_disk(&store, keys(1_000));
     let streams = Streams::stepped(&engine, &few_buffers()).unwrap();
-    // They take their first event, and then nothing any more: one event by event, one in batches.
+    // They take their first event and then nothing: some event by event, some in batches.
     let mut frozen: Vec<Consumer> = (0..3).map(|_| consumer(&streams, "frozen")).collect();
     let mut first_events = Vec::new();
     for consumer in &mut frozen {
@@ -74,7 +76,7 @@ fn what_a_frozen_consumer_has_not_taken_is_given_to_one_that_takes() {
     let stats = &healthy.stats()[0];
     assert!(stats.slices + stats.shared_slices <= 14, "{stats:?}");
 
-    // They come back one after the other, and miss nothing and see nothing twice.
+    // They come back one after the other; each misses nothing and sees nothing twice.
     for (consumer, first) in frozen.iter_mut().zip(first_events) {
         let mut events: Vec<_> = first.into_iter().collect();
         events.extend(drain(&engine, &streams, consumer));
@@ -88,8 +90,8 @@ fn what_a_frozen_consumer_has_not_taken_is_given_to_one_that_takes() {
 
 #[test]
 fn a_paused_stream_goes_on_wherever_it_was() {
-    // Cut after every number of events, in the middle of a slice and of a marker, while the vBucket
-    // changes behind its back: overwritten, deleted, flushed, forgotten by memory.
+    // The consumer stops after every number of events, in the middle of a slice and of a marker.
+    // Meanwhile the vBucket changes: overwritten, deleted, flushed, freed from memory.
     for cut in 0..40 {
         let mut store = TestStore::stepped();
         store.config.tuning.slice_budget.items_max = 7;
@@ -110,7 +112,8 @@ fn a_paused_stream_goes_on_wherever_it_was() {
         replica.begin_stream(Position::default());
         let mut left = cut;
         let follow = |slow: &mut Consumer, replica: &mut Replica, left: &mut usize| {
-            // Taking may find that it was paused, or that its cursor was dropped.
+            // Two idle rounds: taking may find that the stream was paused, or that its cursor was
+            // dropped.
             let mut idle_rounds = 0;
             while *left > 0 && idle_rounds < 2 {
                 run_all(&streams);
@@ -126,7 +129,7 @@ fn a_paused_stream_goes_on_wherever_it_was() {
         };
         follow(&mut slow, &mut replica, &mut left);
         run_all(&streams);
-        // Others are short, and it takes nothing.
+        // Others run short, and it takes nothing.
         let mut greedy = consumer(&streams, "greedy");
         open(&mut greedy, &StreamRequest::from_start(VbId::new(2)));
         let value = "x".repeat(20_000);
@@ -179,7 +182,7 @@ fn a_paused_stream_ends_with_what_happened_meanwhile() {
         assert_eq!(state(&frozen), StreamState::Paused);
         frozen
     };
-    // The end that was asked for is reached once, though it had been reached before the pause.
+    // The requested end is reached once, though it had been reached before the pause.
     let until = StreamRequest::from_start(VB).until(Seqno::new(100));
     let mut frozen = pause(&until);
     let events = drain(&engine, &streams, &mut frozen);
@@ -240,7 +243,7 @@ fn a_paused_stream_whose_end_was_reached_delivers_what_was_before_it_and_ends_on
     }
 }
 
-/// Asks for what a stream reads from disk first, wherever it is.
+/// A request with a filter whose stream reads from disk first, wherever it starts.
 fn without_first_deletions(vb: VbId) -> StreamRequest {
     let options = StreamOptions {
         skips_first_deletions: true,
@@ -249,7 +252,7 @@ fn without_first_deletions(vb: VbId) -> StreamRequest {
     StreamRequest::from_start(vb).options(options)
 }
 
-/// Lets a consumer that takes nothing be paused for one that reads vBucket 2 from disk.
+/// Pauses a consumer that takes nothing in favour of one that reads vBucket 2 from disk.
 fn pause_for_another(store: &TestStore, streams: &Streams, frozen: &Consumer) {
     let mut healthy = consumer(streams, "healthy");
     open(&mut healthy, &without_first_deletions(VbId::new(2)));
@@ -270,7 +273,7 @@ fn a_paused_stream_still_leaves_first_deletions_out() {
         write(Change::delete(&key));
         engine.flush().unwrap();
     }
-    // Alone it fills what all consumers may buffer. Memory still has everything.
+    // This change alone fills the buffers of all consumers. Memory still has everything.
     write(Change::set("last", vec![7; 15_000]));
     vb(&engine, 2).set("other", "v").unwrap();
     let streams = Streams::stepped(&engine, &few_buffers()).unwrap();
@@ -293,7 +296,7 @@ fn a_paused_stream_still_leaves_first_deletions_out() {
 }
 
 #[test]
-fn a_paused_stream_is_told_that_its_position_was_purged() {
+fn a_paused_stream_whose_position_was_purged_ends() {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 100;
     let engine = store.open();
@@ -373,7 +376,7 @@ fn paused_streams_of_a_sequential_consumer_come_one_after_the_other() {
 }
 
 #[test]
-fn a_consumer_that_stops_inside_a_batch_from_memory_is_charged_for_it_and_gives_it_back() {
+fn a_consumer_that_stops_inside_a_batch_from_memory_is_charged_for_it_and_releases_it() {
     let store = TestStore::stepped();
     let engine = store.open();
     let value = "x".repeat(1_000);
@@ -393,7 +396,7 @@ fn a_consumer_that_stops_inside_a_batch_from_memory_is_charged_for_it_and_gives_
         }
         all.push(consumer);
     }
-    // One item always passes, so the total may be exceeded by one for each.
+    // One item always passes, so each consumer may exceed the total by one item.
     let buffered = streams.stats().buffered_bytes;
     assert!(
         buffered > TOTAL / 2,
@@ -404,7 +407,7 @@ fn a_consumer_that_stops_inside_a_batch_from_memory_is_charged_for_it_and_gives_
         assert_eq!(drain(&engine, &streams, consumer).len(), 19);
         assert_eq!(consumer.buffered_bytes(), 0);
     }
-    // Frozen inside a batch from memory, it gives it back.
+    // Frozen inside a batch from memory, it releases the batch.
     let mut frozen = consumer(&streams, "frozen");
     open(&mut frozen, &StreamRequest::from_start(VB));
     let first: Vec<_> = (0..5).map(|_| frozen.try_recv().unwrap()).collect();
@@ -439,7 +442,7 @@ fn a_consumer_that_takes_of_one_stream_is_not_stalled_for_the_others() {
     engine.flush().unwrap();
     let config = StreamsConfig {
         stall_limit: Duration::from_millis(300),
-        // The disk is always short.
+        // Makes the disk count as short of space.
         disk_free_min_percent: 100,
         ..StreamsConfig::default()
     };
@@ -461,7 +464,7 @@ fn a_consumer_that_takes_of_one_stream_is_not_stalled_for_the_others() {
             .iter()
             .all(|event| !matches!(event.event, Event::End(_)))
     );
-    // Nothing to take is no stall either; something to take, and nothing taken, is.
+    // A consumer with nothing to take is not stalled; one that takes nothing of what is there is.
     let pass = || {
         for _ in 0..8 {
             clock.advance(Duration::from_millis(100));

@@ -1,5 +1,5 @@
-//! Turns of streams that are read together, through one db snapshot: one whose turn did not come keeps
-//! it.
+//! Turns of streams that are read together, through one db snapshot: a stream whose turn did not
+//! come keeps its turn.
 
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Latch, place};
@@ -7,7 +7,8 @@ use vbstore::{ConsumerConfig, Engine, StreamRequest, Streams, StreamsConfig, VbI
 use vbstore_tests::TestStore;
 use vbstore_tests::following::{on_disk_in_each, open, take};
 
-/// A store of 32 vBuckets of which these many have so many keys on disk; two fit into a slice.
+/// Returns a store of 32 vBuckets, `count` of which have `keys_each` keys on disk; two fit into a
+/// slice.
 fn large_vbuckets(count: u16, keys_each: usize) -> (TestStore, Engine) {
     let mut store = TestStore::stepped();
     store.config.vbuckets = Some(32);
@@ -41,7 +42,7 @@ fn streams_that_are_read_in_groups_take_turns() {
 }
 
 #[test]
-fn what_a_group_has_read_is_charged_before_the_first_of_it_gives_the_rest_back() {
+fn what_a_group_has_read_is_charged_before_its_first_stream_releases_the_rest() {
     let (mut store, engine) = large_vbuckets(2, 40);
     drop(engine);
     store.config.tuning.slice_budget.items_max = 1_000;

@@ -1,8 +1,8 @@
-//! Random histories: writes, flushes, crashes, purges, lost memory, and consumers that are cut and
-//! resume at every possible event, with every filter. After each complete marker the copy must be
-//! the vBucket at that seqno, and every rule of markers and positions must hold on the way.
+//! Random histories: writes, flushes, crashes, purges, freed memory, and consumers that are cut and
+//! resume at every possible event, with every filter. After each complete marker the copy must
+//! equal the vBucket at that seqno, and every rule of markers and positions must hold on the way.
 //!
-//! A history is a seed: `VBSTORE_SEED=17` replays one, `VBSTORE_HISTORIES=5000` tries more.
+//! A history is a seed: `VBSTORE_SEED=17` replays one, `VBSTORE_HISTORIES=5000` runs more.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -21,7 +21,7 @@ use vbstore_tests::{TestStore, assert_at_rest, assert_verified};
 const VB: VbId = VbId::new(1);
 const KEYS: [&str; 7] = ["xa", "xb", "xc", "ya", "yb", "yc", "yd"];
 
-/// One consumer and what it knows. Survives its streams, and crashes of the engine.
+/// One consumer and its copy. Survives its streams, and crashes of the engine.
 struct Client {
     consumer: Option<Consumer>,
     is_open: bool,
@@ -85,7 +85,7 @@ fn clients() -> Vec<Client> {
         is_open: false,
         replica: Replica::new(options),
         config: ConsumerConfig {
-            // Some read an item at a time, some all there is.
+            // Some read an item at a time, others everything there is.
             buffer_bytes_max: if n % 2 == 0 { 300 } else { 1 << 20 },
             order: if n % 3 == 0 {
                 BackfillOrder::Sequential
@@ -138,7 +138,7 @@ impl World {
         self.engine = Some(engine);
     }
 
-    /// Drops every handle but the engine's.
+    /// Drops every handle except the engine's.
     fn let_go(&mut self) -> Engine {
         for client in &mut self.clients {
             client.consumer = None;
@@ -187,6 +187,7 @@ impl World {
             OpenOutcome::Continue => {
                 client.is_open = true;
                 client.replica.begin_stream(consumer.position(VB).unwrap());
+                // A stream from 0 delivers everything again.
                 if position.seqno == Seqno::ZERO {
                     client.replica.copy.clear();
                     client.replica.saved.clear();
@@ -236,6 +237,7 @@ impl World {
         let client = &mut self.clients[n];
         if client.is_open {
             self.seen.cuts += 1;
+            // The end is not taken: the client resumes from the position of its copy.
             client.consumer = None;
             client.is_open = false;
         }
@@ -280,7 +282,7 @@ impl World {
         }
     }
 
-    /// Lets everybody catch up, and compares what they have.
+    /// Lets all consumers catch up, and compares their copies.
     fn finish(mut self) -> Seen {
         self.engine().flush().unwrap();
         let high = self.vb().seqnos().unwrap().high;
@@ -343,7 +345,7 @@ fn a_copy_is_right_at_every_complete_marker_whatever_happens() {
         all.ended_by_rollback += seen.ended_by_rollback;
     }
     println!("{all:?}");
-    // A history that never comes to what it is to try shows nothing.
+    // Guards against histories that never reach the cases they are meant to test.
     assert!(all.compared > 1_000, "{all:?}");
     let rare = [all.rollbacks, all.cuts, all.crashes, all.purged];
     assert!(rare.iter().all(|count| *count > 50), "{all:?}");

@@ -1,4 +1,4 @@
-//! Places of backfills: how many may be under way, and what waits without one.
+//! Slots of backfills: how many may run at once, and what waits without one.
 
 use vbstore::{Change, Consumer, Durability, Error, StreamRequest, Streams, StreamsConfig, VbId};
 use vbstore_engine::raw;
@@ -78,7 +78,7 @@ fn while_the_disk_is_full_streams_of_what_is_synced_go_on() {
     for number in 0..4 {
         open(&mut stuck, &StreamRequest::from_start(VbId::new(number)));
     }
-    // They fall asleep for the sync before the disk is full, and keep their places.
+    // They wait for the sync before the disk is full, and keep their slots.
     run_all(&streams);
     assert_eq!(streams.stats().snoozed, 4);
     for at in [place::SYNC, place::FLUSH_WRITE] {

@@ -1,4 +1,5 @@
-//! Streams as their vBucket knows them: how many are in progress, and what was taken of them.
+//! Streams as their vBucket counts them: how many are in progress, and the seqno up to which they
+//! were taken.
 
 use futures_core::Stream;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ fn readers(engine: &Engine) -> VbReaders {
     vb(engine, 1).readers().unwrap()
 }
 
-/// How many readers there are, and the least that one has taken.
+/// Returns the number of readers, and the lowest seqno that one of them has taken.
 fn taken(engine: &Engine) -> (u64, Option<u64>) {
     let readers = readers(engine);
     (readers.count, readers.lowest_taken.map(Seqno::get))
@@ -30,7 +31,7 @@ fn run(streams: &Streams) {
     while streams.step() {}
 }
 
-/// A store that reads slices of four.
+/// Returns a store that reads slices of four items.
 fn slices_of_four() -> TestStore {
     let mut store = TestStore::stepped();
     store.config.tuning.slice_budget.items_max = 4;
@@ -48,7 +49,7 @@ fn what_is_taken_from_disk_counts_and_what_is_buffered_does_not() {
     run(&streams);
     assert_eq!(consumer.stats()[0].read_seqno, Seqno::new(12));
     assert_eq!(taken(&engine), (1, Some(0)), "read, and nothing taken");
-    // Event by event: a marker moves nothing, a change does.
+    // Event by event: a marker does not raise the taken seqno, a change does.
     assert_eq!(
         short(&[consumer.recv().unwrap(), consumer.recv().unwrap()]),
         ["0..12 disk", "key-0000@1"]
@@ -153,7 +154,7 @@ fn a_stream_is_a_reader_until_its_end_is_taken_or_it_is_closed() {
     assert_eq!(short(&[consumer.recv().unwrap()]), ["end reached_end"]);
     assert_eq!(taken(&engine), (0, None));
 
-    // One that has nothing to deliver but its end.
+    // One that has only its end to deliver.
     open(
         &mut consumer,
         &StreamRequest::from_start(VB).until(Seqno::ZERO),
@@ -162,7 +163,7 @@ fn a_stream_is_a_reader_until_its_end_is_taken_or_it_is_closed() {
     let end = consumer.next_batch(Duration::ZERO).unwrap();
     assert_eq!((end.len(), taken(&engine)), (1, (0, None)));
 
-    // Closed: at once, though its end is not taken.
+    // Closing counts at once, though the end is not taken.
     open(&mut consumer, &StreamRequest::from_start(VB));
     run(&streams);
     consumer.recv().unwrap();
@@ -171,7 +172,7 @@ fn a_stream_is_a_reader_until_its_end_is_taken_or_it_is_closed() {
     assert_eq!(taken(&engine), (0, None));
     assert_eq!(short(&take(&mut consumer)), ["end closed"]);
 
-    // Its consumer is gone, from disk and from memory, with batches that the program keeps.
+    // The consumer is dropped, from disk and from memory, while the program keeps batches.
     for from_memory in [false, true] {
         open(&mut consumer, &StreamRequest::from_start(VB));
         run(&streams);
@@ -191,7 +192,7 @@ fn a_stream_is_a_reader_until_its_end_is_taken_or_it_is_closed() {
 }
 
 #[test]
-fn a_stream_that_is_refused_is_no_reader() {
+fn a_refused_stream_is_not_a_reader() {
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(8));
     let config = StreamsConfig {
@@ -222,7 +223,7 @@ fn a_reader_of_a_deleted_vbucket_does_not_count_for_what_comes_after() {
     consumer.recv().unwrap();
     engine.delete_vbucket(VB).unwrap();
     assert_eq!(taken(&engine), (0, None), "its end is not taken");
-    // A reader of the new one beside it.
+    // A reader of the new vBucket beside it.
     for key in keys(3) {
         vb(&engine, 1).set(key, "new").unwrap();
     }
@@ -232,7 +233,7 @@ fn a_reader_of_a_deleted_vbucket_does_not_count_for_what_comes_after() {
     open(&mut other, &StreamRequest::from_start(VB));
     assert_eq!(short(&drain(&engine, &streams, &mut other)).len(), 4);
     assert_eq!(taken(&engine), (1, Some(3)));
-    // What is left of the old one moves and ends elsewhere.
+    // The old stream moves and ends, and affects nothing of the new one.
     let events = drain(&engine, &streams, &mut consumer);
     assert_eq!(short(&events).last().unwrap(), "end vbucket_gone");
     assert_eq!(taken(&engine), (1, Some(3)));
@@ -267,7 +268,7 @@ fn closing_the_engine_ends_its_readers() {
     store.finish(engine);
 }
 
-/// All consumers together may buffer one slice of four small documents.
+/// Buffer limit of all consumers together: one slice of four small documents.
 fn few_buffers() -> StreamsConfig {
     StreamsConfig {
         buffer_bytes_max: 1_500,
@@ -275,7 +276,7 @@ fn few_buffers() -> StreamsConfig {
     }
 }
 
-/// Lets a consumer that takes find out that the others take nothing.
+/// Lets time pass while a healthy consumer takes, so that the others are found to take nothing.
 fn let_time_pass(store: &TestStore, streams: &Streams, healthy: &mut Consumer) {
     let clock = store.clock.as_ref().unwrap();
     for _ in 0..30 {
@@ -332,9 +333,9 @@ fn a_paused_stream_stays_a_reader_at_what_it_took() {
         drop(healthy);
         let is_paused = frozen.stats()[0].state == StreamState::Paused;
         pauses[usize::from(from_memory)] += usize::from(is_paused);
-        assert_eq!(taken(&engine), before, "given back, not taken");
+        assert_eq!(taken(&engine), before, "released, not taken");
 
-        // It comes back: not counted twice, and it never goes back.
+        // It comes back: it is not counted twice, and its taken seqno never falls.
         let mut last = seen;
         for _ in 0..100 {
             run(&streams);
@@ -356,7 +357,7 @@ fn a_paused_stream_stays_a_reader_at_what_it_took() {
 }
 
 #[test]
-fn a_paused_stream_that_cannot_go_on_is_no_reader_once_that_is_taken() {
+fn a_paused_stream_that_cannot_go_on_is_not_a_reader_once_its_end_is_taken() {
     let store = slices_of_four();
     let engine = on_disk(&store, keys(12));
     for key in keys(12).take(6) {
@@ -379,7 +380,7 @@ fn a_paused_stream_that_cannot_go_on_is_no_reader_once_that_is_taken() {
     let_time_pass(&store, &streams, &mut healthy);
     drop(healthy);
     assert_eq!(frozen.stats()[0].state, StreamState::Paused);
-    // Whoever may need them.
+    // Purges even what readers may need.
     raw::purge_tombstones(&engine, VB, Seqno::MAX).unwrap();
     assert_eq!(taken(&engine).0, 1);
     let events = drain(&engine, &streams, &mut frozen);
@@ -391,7 +392,7 @@ fn a_paused_stream_that_cannot_go_on_is_no_reader_once_that_is_taken() {
 }
 
 #[test]
-fn how_long_a_consumer_takes_nothing_is_told_of_its_readers() {
+fn readers_report_how_long_their_consumer_takes_nothing() {
     let store = slices_of_four();
     let engine = on_disk(&store, keys(12));
     vb(&engine, 2).set("k", "v").unwrap();
@@ -402,7 +403,7 @@ fn how_long_a_consumer_takes_nothing_is_told_of_its_readers() {
     };
     let streams = Streams::stepped(&engine, &config).unwrap();
     let clock = store.clock.clone().unwrap();
-    // Each quarter of the limit somebody looks.
+    // The watchdog looks four times in each limit, here every 10 s.
     let pass = |seconds: u64| {
         for _ in 0..seconds {
             clock.advance(Duration::from_secs(1));
@@ -414,13 +415,13 @@ fn how_long_a_consumer_takes_nothing_is_told_of_its_readers() {
     let idle = || readers(&engine).idle.as_secs();
     assert_eq!(idle(), 0);
     pass(30);
-    // Something to take was first seen by the look at 10 s.
+    // The watchdog first saw something to take at 10 s.
     assert_eq!(idle(), 20);
     consumer.try_recv().unwrap();
     assert_eq!(idle(), 0, "at once");
     pass(35);
     assert!((25..=35).contains(&idle()), "{}", idle());
-    // It takes of another vBucket: this one waits its turn.
+    // It takes of another vBucket while this one waits its turn.
     open(&mut consumer, &StreamRequest::from_start(VbId::new(2)));
     run(&streams);
     while consumer.try_recv().unwrap().vb == VB {}
@@ -434,12 +435,12 @@ fn how_long_a_consumer_takes_nothing_is_told_of_its_readers() {
 }
 
 #[test]
-fn a_stream_that_is_ended_as_stalled_is_no_reader_though_its_end_is_never_taken() {
+fn a_stream_ended_as_stalled_is_not_a_reader_even_before_its_end_is_taken() {
     let store = slices_of_four();
     let engine = on_disk(&store, keys(12));
     let config = StreamsConfig {
         stall_limit: Duration::from_secs(40),
-        // The disk is always short.
+        // Makes the disk count as short of space.
         disk_free_min_percent: 100,
         ..StreamsConfig::default()
     };

@@ -1,4 +1,4 @@
-//! What a request asks for: a filter, an end, a position to resume from.
+//! The parts of a request: a filter, an end, a position to resume from.
 
 use vbstore::{
     Change, Durability, Error, OpenOutcome, Position, RollbackReason, Seqno, StreamOptions,
@@ -30,7 +30,7 @@ fn what_is_left_out_as_a_first_deletion_does_not_depend_on_where_the_changes_are
         open(&mut consumer, &request);
         let events = drain(&engine, &streams, &mut consumer);
         assert_eq!(short(&events), ["0..21 disk", "last@21"], "{where_from}");
-        // Later ones are delivered.
+        // Later changes are delivered.
         vb(&engine, 1).delete("last").unwrap();
         let events = drain(&engine, &streams, &mut consumer);
         assert_eq!(short(&events).last().unwrap(), "-last@22");
@@ -85,7 +85,7 @@ fn a_position_resumes_only_with_the_filter_it_was_reached_with() {
     ] {
         let request = StreamRequest::resume(VB, position).options(other);
         assert_eq!(consumer.open(&request).unwrap(), changed);
-        // Also when it asks for an end below the position, as one does that goes back.
+        // The same if the request has an end below the position.
         let until = request.until(Seqno::new(1));
         assert_eq!(consumer.open(&until).unwrap(), changed);
     }
@@ -126,7 +126,7 @@ fn an_end_below_the_position_is_malformed_only_if_the_consumer_may_go_on() {
         matches!(refused, Err(Error::Invalid { field: "end", .. })),
         "{refused:?}"
     );
-    // Beyond what the vBucket has: it must go back.
+    // Beyond the high seqno of the vBucket: it must roll back.
     let answer = consumer.open(&until(at(9))).unwrap();
     assert!(matches!(answer, OpenOutcome::Rollback { .. }), "{answer:?}");
     drop((consumer, streams));

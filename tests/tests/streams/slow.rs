@@ -1,5 +1,5 @@
-//! Consumers that are slow and not frozen: they get on, and are not called frozen or stalled before
-//! they are.
+//! Consumers that are slow but not frozen: they make progress, and do not count as frozen or
+//! stalled too early.
 
 use std::time::Duration;
 use vbstore::{
@@ -10,7 +10,8 @@ use vbstore_engine::raw;
 use vbstore_tests::following::{VB, consumer, keys, on_disk, open, seqnos, take};
 use vbstore_tests::{TestStore, vb};
 
-/// All consumers together may buffer one slice of a hundred small documents, and a bit.
+/// Buffer limit of all consumers together: a little more than one slice of a hundred small
+/// documents.
 const TOTAL: u64 = 16_000;
 
 fn few_buffers(engine: &Engine) -> Streams {
@@ -21,7 +22,7 @@ fn few_buffers(engine: &Engine) -> Streams {
     Streams::stepped(engine, &config).unwrap()
 }
 
-/// Another consumer comes, is short of buffers, and takes for 1.5 s; then it is gone.
+/// Opens another consumer that runs short of buffers, takes for 1.5 s, and is dropped.
 fn a_greedy_one_comes(store: &TestStore, streams: &Streams) {
     let mut greedy = consumer(streams, "greedy");
     open(&mut greedy, &StreamRequest::from_start(VbId::new(3)));
@@ -37,7 +38,7 @@ fn a_greedy_one_comes(store: &TestStore, streams: &Streams) {
     while streams.step() {}
 }
 
-/// A store with what a slow consumer follows, and what greedy ones read in another vBucket.
+/// Returns a store with keys for a slow consumer, and keys for greedy ones in another vBucket.
 fn one_beside_what_is_greedy(store: &mut TestStore) -> Engine {
     store.config.tuning.slice_budget.items_max = 100;
     let engine = on_disk(store, keys(300));
@@ -51,7 +52,7 @@ fn one_beside_what_is_greedy(store: &mut TestStore) -> Engine {
     engine
 }
 
-/// The next event, after which the consumer works on it.
+/// Takes the next event and lets time pass, as if the consumer worked on it.
 fn next(streams: &Streams, slow: &mut Consumer) -> vbstore::StreamEvent {
     for _ in 0..10 {
         while streams.step() {}
@@ -124,7 +125,7 @@ fn a_frozen_consumer_that_looks_in_now_and_then_is_paused_again() {
     let mut frozen = consumer(&streams, "frozen");
     open(&mut frozen, &StreamRequest::from_start(VB));
     for pauses in 1..=3 {
-        // The marker, and then nothing more.
+        // Takes the marker, and then nothing more.
         let event = next(&streams, &mut frozen).event;
         assert!(matches!(event, Event::SnapshotMarker(_)), "{event:?}");
         for _ in 0..4 {
@@ -147,7 +148,7 @@ fn a_consumer_is_not_idle_before_there_is_something_to_take() {
     let mut waiting = consumer(&streams, "waiting");
     open(&mut waiting, &StreamRequest::from_start(VB));
     assert!(take(&mut waiting).is_empty());
-    // The watchdog looks every 180 s. It looks once more, and then something comes.
+    // The watchdog looks every 180 s. It looks once more, and only then something arrives.
     let pass = |seconds: u64| {
         clock.advance(Duration::from_secs(seconds));
         assert!(!streams.step());

@@ -1,5 +1,5 @@
-//! Backfills that wait: for their turn, for room, for a sync, for what is not on disk. None of them has
-//! a view of the disk, and none is forgotten.
+//! Backfills that wait: for their turn, for buffer space, for a sync, for a flush. None of them has
+//! a view of the disk, and all of them are woken.
 
 use std::sync::Arc;
 use vbstore::failpoint::{Action, Latch, place};
@@ -31,7 +31,7 @@ enum Wait {
 
 const WAITS: [Wait; 4] = [Wait::Turn, Wait::Worker, Wait::Room, Wait::Sync];
 
-/// A consumer whose stream waits for this. Slices have two items.
+/// Returns a consumer whose stream waits for this. Slices have two items.
 fn waiting(engine: &Engine, streams: &Streams, wait: Wait) -> Consumer {
     let is_for_room = wait == Wait::Room;
     let config = ConsumerConfig {
@@ -45,7 +45,7 @@ fn waiting(engine: &Engine, streams: &Streams, wait: Wait) -> Consumer {
     }
     open(&mut consumer, &StreamRequest::from_start(VB));
     let state = match wait {
-        // It has a place and has not begun.
+        // It has a slot and has not begun.
         Wait::Turn => StreamState::Ready,
         Wait::Worker => {
             assert!(streams.step());
@@ -61,7 +61,7 @@ fn waiting(engine: &Engine, streams: &Streams, wait: Wait) -> Consumer {
     consumer
 }
 
-/// Its position, as one that was made up by hand.
+/// Returns its position as a program would compose it, without the filter.
 fn without_filter(consumer: &Consumer) -> Option<Position> {
     let position = consumer.position(VB)?;
     Some(Position {

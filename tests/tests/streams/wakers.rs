@@ -1,4 +1,4 @@
-//! On which thread wakers are called, and what they may drop there.
+//! The threads on which wakers are called, and what a waker may drop there.
 
 use futures_core::Stream;
 use std::pin::Pin;
@@ -11,14 +11,14 @@ use vbstore::{Consumer, Seqno, StreamRequest, Streams, StreamsConfig, Visibility
 use vbstore_tests::following::{VB, consumer, keys, on_disk, open};
 use vbstore_tests::{TestStore, put, vb};
 
-/// Far longer than anything here takes: for a failure only.
+/// Far longer than anything here takes; only a failure waits this long.
 const LONG: Duration = Duration::from_secs(60);
 
 fn this_thread() -> String {
     std::thread::current().name().unwrap().to_owned()
 }
 
-/// Says on which thread it is woken.
+/// A waker that reports the thread on which it is called.
 struct Tells(SyncSender<String>);
 
 impl Wake for Tells {
@@ -27,7 +27,7 @@ impl Wake for Tells {
     }
 }
 
-/// Lets so many wakers of streams be fired by one write. Returns the threads they are called on.
+/// Lets one write fire `watches` wakers of streams. Returns the threads they are called on.
 fn woken_by_a_write(watches: usize) -> Receiver<String> {
     let store = TestStore::threaded();
     let engine = store.open();
@@ -57,12 +57,12 @@ fn a_writer_calls_a_few_wakers_itself_and_leaves_more_to_a_thread_of_their_own()
             let called = on_thread.recv_timeout(LONG).unwrap();
             assert_eq!(called, thread, "waker {number} of {watches}");
         }
-        // Each once.
+        // Each is called once.
         assert!(on_thread.recv_timeout(LONG).is_err());
     }
 }
 
-/// Drops the last handle of the streams when it is woken, and says on which thread.
+/// A waker that drops the last handle of the streams, and reports its thread.
 struct DropsStreams {
     held: Mutex<Option<(Consumer, Streams)>>,
     done: SyncSender<String>,
@@ -80,7 +80,7 @@ impl Wake for DropsStreams {
 
 #[test]
 fn streams_that_are_dropped_on_a_worker_of_theirs_end() {
-    // Without threads of its own an engine calls wakers where they are fired: on a worker.
+    // An engine without threads calls wakers where they are fired: here on a worker.
     let store = TestStore::stepped();
     let engine = on_disk(&store, keys(3));
     let streams = Streams::start(&engine, &StreamsConfig::default()).unwrap();
