@@ -84,6 +84,19 @@ const _: () = assert!(
     "the label of the metric does not list the same reasons"
 );
 
+const _: () = {
+    let [purged, unknown, diverged, filter] = RollbackReason::ALL;
+    assert!(
+        vbstore_metrics::Rollbacks::LABEL.is_of(&[
+            purged.name(),
+            unknown.name(),
+            diverged.name(),
+            filter.name(),
+        ]),
+        "the label of the metric does not list the same rollback reasons"
+    );
+};
+
 impl EndReason {
     /// The names of all reasons, as [`Self::name`] returns them.
     pub const NAMES: [&'static str; 7] = [

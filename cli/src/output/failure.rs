@@ -136,6 +136,7 @@ fn kind_of(error: &Error) -> &'static str {
         Error::Forked { .. } => "forked",
         Error::VbGone { .. } => "vb_gone",
         Error::Failed { .. } => "failed",
+        Error::StreamPanicked { .. } => "stream_panicked",
         Error::VbFailed { .. } => "vb_failed",
         Error::Corruption { .. } => "corruption",
         Error::DataLoss { .. } => "data_loss",
