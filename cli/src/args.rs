@@ -53,14 +53,35 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Read records into a store.
     ///
-    /// Each line becomes one document: its key is a field of the line, its value the bytes of the
-    /// whole line. A line that is no record is rejected and counted; it does not stop the import
-    /// unless --strict is given.
+    /// Each record becomes one document: its key is a field of the record, its value the bytes of
+    /// the record as they stand in the input. A record that cannot be imported is rejected and
+    /// counted; the others are imported, and the exit code is 1 unless --skip-bad is given.
     ///
-    /// How far the import has come is kept beside the store, in DIR.import-state.json. After a kill,
-    /// the same command with --resume goes on after the last acknowledged line: lines that are
-    /// stored already are recognised and skipped, so that none is imported twice but those that were
-    /// under way when it was killed (at most --window).
+    /// JSON records may be one a line; the elements of an array; or values one after the other,
+    /// each over any number of lines. Which it is, is seen at the first of them. The value is the
+    /// whole line in the first case, and the exact text of the element or value in the others. A
+    /// key is a string or a number; a number is taken as it is written (`1`, `1.0` and `1e3` are
+    /// three keys, and `1` is the key that the string "1" is). A record whose key is true, false,
+    /// null, an object or an array is rejected. Of two fields of one name the last counts.
+    ///
+    /// CSV fields may be quoted, TSV fields may not. Rows may end with line feeds, carriage
+    /// returns, or both together. A row needs only the key's column; with --as json it may have
+    /// fewer fields than the header, which are then missing in the object, and is rejected if it
+    /// has more. A row over several lines needs as many fields as the header has: with other ones,
+    /// with text behind a closing quote, or without the closing quote, its first line is rejected
+    /// and the others are read again, each as a row with as many fields as the header.
+    ///
+    /// The input is UTF-8; a byte order mark at its beginning is passed over. What is compressed
+    /// with gzip or zstd is recognised and decompressed.
+    ///
+    /// How far the import has come is kept in the store's directory, in IMPORT-STATE.json, or in
+    /// the file that --state names. After a kill, the same command with --resume goes on after the
+    /// last acknowledged record: what is stored already is recognised and skipped, so that none is
+    /// imported twice but those that were under way when it was killed (at most --window). If the
+    /// import was finished, --resume imports what the file has grown by; of another file, or of one
+    /// that was replaced, it imports everything. A last line without a line end is imported, and
+    /// read again if the file has grown. A pipe cannot be read again from the middle: give the same
+    /// stream once more from its beginning, and what was imported is passed over and compared.
     Import(ImportArgs),
     /// Print the value of a key.
     ///
@@ -221,7 +242,7 @@ pub(crate) fn command() -> clap::Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// One JSON object a line.
+    /// JSON objects: one a line, in an array, or one after the other.
     Json,
     /// Fields between tabs; the first line names them.
     Tsv,
@@ -231,7 +252,17 @@ pub(crate) enum Format {
     Dump,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ValueForm {
+    /// The bytes of the record.
+    Line,
+    /// A JSON object with the fields of the row as strings, under the names of the header, or under
+    /// the numbers of the columns without one.
+    Json,
+}
+
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct ImportArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
@@ -242,22 +273,40 @@ pub(crate) struct ImportArgs {
     /// vBuckets of a store that is made: a power of two up to 1024.
     #[arg(long)]
     pub(crate) vbuckets: Option<u16>,
-    /// The field that holds the key.
+    /// The field that holds the key: its name; with --no-header the number of its column, from 1;
+    /// for JSON also a JSON pointer, which begins with `/`, to a nested one: /user/id. (A field
+    /// whose own name begins with `/` is written /~1name.)
     #[arg(long, default_value = "key")]
     pub(crate) key: String,
-    /// How durable a line is before it counts as imported.
+    /// How durable a record is before it counts as imported.
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
     /// What the input looks like.
     #[arg(long, value_enum, default_value = "json")]
     pub(crate) format: Format,
-    /// Stop at the first line that is rejected.
+    /// The character between the fields of CSV or TSV; `\t` for a tab.
+    #[arg(long, value_name = "C", value_parser = delimiter)]
+    pub(crate) delimiter: Option<u8>,
+    /// The first line of CSV or TSV is a record, and --key the number of a column.
+    #[arg(long)]
+    pub(crate) no_header: bool,
+    /// What is stored of a row of CSV or TSV.
+    #[arg(long = "as", value_enum, default_value = "line", value_name = "FORM")]
+    pub(crate) value_form: ValueForm,
+    /// Stop at the first record that is rejected.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Go on after the last acknowledged line of an import that was cut short.
+    /// Exit with 0 although records were rejected.
+    #[arg(long, conflicts_with = "strict")]
+    pub(crate) skip_bad: bool,
+    /// Go on after the last acknowledged record of an import that was cut short, or with what the
+    /// input has grown by.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Lines under way at once.
+    /// Where to keep how far the import has come, instead of in the store's directory.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Records under way at once.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) window: u32,
     /// Follow all vBuckets while importing, and write what is followed to a file for each in this
@@ -266,8 +315,25 @@ pub(crate) struct ImportArgs {
     pub(crate) tail: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) follow: FollowArgs,
-    /// The input; - for standard input.
+    /// The input, a file or a pipe; - for standard input.
     pub(crate) file: PathBuf,
+}
+
+impl ImportArgs {
+    pub(crate) fn is_as_json(&self) -> bool {
+        self.value_form == ValueForm::Json
+    }
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [b'"' | b'\r' | b'\n'] => {
+            Err("a quote or a line end cannot stand between fields".to_owned())
+        }
+        [byte] if byte.is_ascii() => Ok(*byte),
+        _ => Err("one ASCII character, or \\t".to_owned()),
+    }
 }
 
 /// Consumers that follow and check while others write.

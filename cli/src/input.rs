@@ -32,7 +32,8 @@ pub(crate) fn open(path: &Path, stop: &StopFlag) -> io::Result<Box<dyn BufRead>>
             File::open(path)?,
         )));
     }
-    if path == Path::new("-") {
+    // Opening its name fails if it is a socket.
+    if path == Path::new("-") || path == Path::new("/dev/stdin") {
         return Ok(Box::new(PipeReader::stdin(stop)?));
     }
     let path = path.to_owned();

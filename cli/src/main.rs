@@ -1,6 +1,7 @@
 //! The program `vbstore`: work on a store from the shell. See `vbstore help`.
 
 mod args;
+mod asked;
 mod bytes;
 mod compact;
 mod docs;

@@ -3,6 +3,7 @@
 mod fields;
 
 use crate::args;
+use crate::asked::Asked;
 use crate::input::{PipeReader, read_line};
 use crate::output::{CommandError, CommandResult, DONE, IO, Output};
 use crate::record::{bytes, text};
@@ -51,26 +52,28 @@ pub(crate) fn run(args: &args::SessionArgs, out: &mut Output, stop: &StopFlag) -
 }
 
 /// Answers one line; whether it was the last is the second part.
-fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
-    let parsed: Result<Map<String, Value>, _> = serde_json::from_slice(line);
-    let (id, outcome, is_last) = match parsed {
+fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (String, bool) {
+    let (id, outcome, is_last) = match serde_json::from_slice::<Asked<'_>>(line) {
         Err(error) => (
             None,
             Err(CommandError::usage(format!("not a JSON object: {error}"))),
             false,
         ),
-        Ok(command) => {
-            let checked = fields::check(&command);
-            let is_quit = checked.as_ref().is_ok_and(|op| *op == "quit");
-            let outcome = checked.and_then(|op| {
-                SessionCommand {
-                    engine,
-                    streams,
-                    fields: &command,
-                }
-                .run(op)
-            });
-            (command.get("id").cloned(), outcome, is_quit)
+        Ok(asked) => {
+            let outcome = asked
+                .fields
+                .map_err(CommandError::usage)
+                .and_then(|fields| {
+                    let op = fields::check(&fields)?;
+                    let command = SessionCommand {
+                        engine,
+                        streams,
+                        fields: &fields,
+                    };
+                    Ok((command.run(op)?, op == "quit"))
+                });
+            let is_last = matches!(outcome, Ok((_, true)));
+            (asked.id, outcome.map(|(answer, _)| answer), is_last)
         }
     };
     let mut object = match outcome {
@@ -85,10 +88,14 @@ fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
             object
         }
     };
+    object.remove("id");
+    let mut answer = Value::Object(object).to_string();
     if let Some(id) = id {
-        object.insert("id".to_owned(), id);
+        // An answer is an object, and never an empty one.
+        answer.pop();
+        answer = format!("{answer},\"id\":{}}}", id.get());
     }
-    (Value::Object(object), is_last)
+    (answer, is_last)
 }
 
 struct SessionCommand<'a> {

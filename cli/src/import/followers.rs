@@ -33,6 +33,7 @@ impl ImportFollowers {
         if args.tail.is_none() && args.follow.streams == 0 {
             return Ok(None);
         }
+        // 0 for a pipe: its half is not known.
         let size = std::fs::metadata(&args.file).map_or(0, |meta| meta.len());
         Ok(Some(Self {
             streams: Streams::start(engine, &StreamsConfig::default())?,

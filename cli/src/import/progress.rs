@@ -1,120 +1,325 @@
-//! How far an import has come, kept beside the store.
+//! How far an import has come, kept in a file.
 
+use super::place::Place;
+use super::records::Layout;
 use crate::input::is_regular;
+use crate::output::{CommandError, IO};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes of the input that tell it from another one.
+/// The file's name in the store's directory.
+const NAME: &str = "IMPORT-STATE.json";
+
+/// Bytes of the input by which an earlier version told it from another.
 const FINGERPRINT_BYTES: u64 = 64 << 10;
 
-/// What the input was.
+/// What the input was, and how it was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct InputIdentity {
+pub(super) struct InputIdentity {
+    /// `-` for a pipe, which has no name that lasts.
     path: String,
     format: String,
     key: String,
-    /// CRC-32 of its first 64 KiB, or of all of it if it is shorter; 0 for a pipe.
-    fingerprint: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delimiter: Option<char>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    no_header: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    as_json: bool,
 }
 
 impl InputIdentity {
-    /// Looks at an input. A pipe cannot be looked at twice: what is read from it is gone.
-    pub(crate) fn of(path: &Path, format: &str, key: &str) -> io::Result<Self> {
-        let (mut fingerprint, mut name) = (0, "-".to_owned());
-        if is_regular(path)? {
-            let mut start = Vec::new();
-            File::open(path)?
-                .take(FINGERPRINT_BYTES)
-                .read_to_end(&mut start)?;
-            fingerprint = crc32fast::hash(&start);
-        }
-        if path != Path::new("-") {
-            name = fs::canonicalize(path)?.to_string_lossy().into_owned();
-        }
+    pub(super) fn of(args: &crate::args::ImportArgs, format: &str) -> io::Result<Self> {
+        let path = if is_regular(&args.file)? {
+            fs::canonicalize(&args.file)?.to_string_lossy().into_owned()
+        } else {
+            "-".to_owned()
+        };
         Ok(Self {
-            path: name,
+            path,
             format: format.to_owned(),
-            key: key.to_owned(),
-            fingerprint,
+            key: args.key.clone(),
+            delimiter: args.delimiter.map(char::from),
+            no_header: args.no_header,
+            as_json: args.is_as_json(),
         })
+    }
+
+    /// Whether it cannot be read a second time.
+    pub(super) fn is_pipe(&self) -> bool {
+        self.path == "-"
+    }
+
+    /// What to call it in a message.
+    pub(super) fn describe(&self) -> String {
+        let path = if self.is_pipe() { "a pipe" } else { &self.path };
+        format!("{path} (--format {} --key {})", self.format, self.key)
     }
 }
 
 /// How far the import of an input has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ImportProgress {
-    pub(crate) input: InputIdentity,
+pub(super) struct ImportProgress {
+    pub(super) input: InputIdentity,
     /// The store it went into: another store at the same place has none of it.
-    pub(crate) store: String,
-    /// The last line of which it and all before it are acknowledged.
-    pub(crate) line: u64,
-    /// Where the line after it begins, in bytes.
-    pub(crate) offset: u64,
-    pub(crate) is_finished: bool,
+    pub(super) store: String,
+    /// How many line ends lie in what is acknowledged.
+    pub(super) line: u64,
+    /// Where reading goes on, in bytes of the decompressed input.
+    pub(super) offset: u64,
+    /// The CRC-32 of all bytes before.
+    #[serde(default)]
+    pub(super) crc: Option<u32>,
+    /// How JSON values lie in the input.
+    #[serde(default)]
+    pub(super) layout: Option<Layout>,
+    /// How many records up to there were rejected.
+    #[serde(default)]
+    pub(super) rejected: u64,
+    pub(super) is_finished: bool,
+}
+
+impl ImportProgress {
+    /// That of an import that begins.
+    pub(super) fn none(input: InputIdentity, store: String) -> Self {
+        Self {
+            input,
+            store,
+            line: 0,
+            offset: 0,
+            crc: None,
+            layout: None,
+            rejected: 0,
+            is_finished: false,
+        }
+    }
+
+    /// Returns the last line that is done. What is no line of its own ends within one.
+    pub(super) fn last_line(&self) -> u64 {
+        let is_within = matches!(self.layout, Some(Layout::Values | Layout::Array));
+        self.line + u64::from(is_within && self.offset > 0)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place {
+            line: self.line,
+            offset: self.offset,
+            crc: self.crc,
+        }
+    }
+
+    pub(super) fn set_place(&mut self, place: &Place) {
+        self.line = place.line;
+        self.offset = place.offset;
+        self.crc = place.crc;
+    }
+}
+
+/// What an earlier version wrote besides.
+#[derive(Deserialize)]
+struct Earlier {
+    input: EarlierInput,
+}
+
+#[derive(Deserialize)]
+struct EarlierInput {
+    fingerprint: Option<u32>,
 }
 
 /// The file that holds it.
 #[derive(Debug)]
-pub(crate) struct ProgressFile(PathBuf);
+pub(super) struct ProgressFile {
+    path: PathBuf,
+    /// Where an earlier version kept it.
+    earlier: Vec<PathBuf>,
+}
 
 impl ProgressFile {
-    pub(crate) fn beside(store: &Path) -> Self {
-        let mut name = store.as_os_str().to_owned();
-        name.push(".import-state.json");
-        Self(PathBuf::from(name))
+    /// In the store's directory, or where it is wanted.
+    pub(super) fn of(store: &Path, wanted: Option<&Path>) -> Self {
+        if let Some(path) = wanted {
+            return Self {
+                path: path.to_owned(),
+                earlier: Vec::new(),
+            };
+        }
+        // Beside the directory as it was written, which may end with a slash, and as it is called.
+        let beside = |dir: &Path| {
+            let mut name = dir.as_os_str().to_owned();
+            name.push(".import-state.json");
+            PathBuf::from(name)
+        };
+        let mut earlier = vec![beside(store)];
+        earlier.extend(fs::canonicalize(store).ok().map(|store| beside(&store)));
+        Self {
+            path: store.join(NAME),
+            earlier,
+        }
     }
 
-    pub(crate) fn load(&self) -> io::Result<Option<ImportProgress>> {
-        match fs::read(&self.0) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+    /// Returns what the file holds, `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or holds something else.
+    pub(super) fn load(&self) -> Result<Option<ImportProgress>, CommandError> {
+        for path in std::iter::once(&self.path).chain(&self.earlier) {
+            let bytes = match fs::read(path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(path, &error)),
+            };
+            return match serde_json::from_slice::<ImportProgress>(&bytes) {
+                Ok(progress) => Ok(Some(in_this_version(progress, &bytes))),
+                Err(error) => {
+                    let what = if bytes.is_empty() {
+                        "it is empty".to_owned()
+                    } else {
+                        error.to_string()
+                    };
+                    let text = format!(
+                        "{}: does not say how far an import has come: {what}; without --resume the import \
+                         begins at the beginning and writes it anew",
+                        path.display()
+                    );
+                    Err(CommandError::new(IO, "state", text))
+                }
+            };
         }
+        Ok(None)
     }
 
     /// Puts it in place of what was there. With `sync` it survives a power cut; without, a kill.
-    pub(crate) fn save(&self, progress: &ImportProgress, sync: bool) -> io::Result<()> {
-        let mut new = self.0.clone();
-        new.set_extension("json.new");
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(progress)?)?;
-        if sync {
-            file.sync_all()?;
-        }
-        fs::rename(&new, &self.0)
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(super) fn save(&self, progress: &ImportProgress, sync: bool) -> Result<(), CommandError> {
+        let mut new = self.path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        let put = || -> io::Result<()> {
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(progress)?)?;
+            if sync {
+                file.sync_all()?;
+            }
+            fs::rename(&new, &self.path)
+        };
+        put().map_err(|error| {
+            // Half of it is no use, and where the disk is full its space is.
+            drop(fs::remove_file(&new));
+            failed(&self.path, &error)
+        })
     }
+}
+
+fn failed(path: &Path, error: &io::Error) -> CommandError {
+    CommandError::new(IO, "io", format!("{}: {error}", path.display()))
+}
+
+/// Takes a state of an earlier version for one of this: that knew an input by its first bytes
+/// alone. If they are others now, it was another input.
+fn in_this_version(progress: ImportProgress, bytes: &[u8]) -> ImportProgress {
+    let earlier = serde_json::from_slice::<Earlier>(bytes).ok();
+    let Some(fingerprint) = earlier.and_then(|earlier| earlier.input.fingerprint) else {
+        return progress;
+    };
+    let path = progress.input.path.clone();
+    let mut start = Vec::new();
+    let read =
+        File::open(&path).and_then(|file| file.take(FINGERPRINT_BYTES).read_to_end(&mut start));
+    if path == "-" || read.is_ok() && crc32fast::hash(&start) == fingerprint {
+        return progress;
+    }
+    let input = InputIdentity {
+        path: format!("{path} as it was"),
+        ..progress.input
+    };
+    ImportProgress { input, ..progress }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_was_saved_is_loaded_and_another_input_is_told_apart() {
-        let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-        fs::write(&a, "one").unwrap();
-        fs::write(&b, "two").unwrap();
-        let input = InputIdentity::of(&a, "json", "key").unwrap();
-        assert_ne!(input, InputIdentity::of(&b, "json", "key").unwrap());
-        assert_ne!(input, InputIdentity::of(&a, "json", "other").unwrap());
-
-        let file = ProgressFile::beside(&dir.path().join("store"));
-        assert_eq!(file.load().unwrap(), None);
-        let progress = ImportProgress {
-            input,
-            store: "s".to_owned(),
+    fn progress(path: &Path) -> ImportProgress {
+        let input = InputIdentity {
+            path: path.to_string_lossy().into_owned(),
+            format: "csv".to_owned(),
+            key: "id".to_owned(),
+            delimiter: Some(';'),
+            no_header: false,
+            as_json: true,
+        };
+        ImportProgress {
             line: 7,
             offset: 99,
-            is_finished: false,
-        };
+            crc: Some(5),
+            layout: Some(Layout::Array),
+            rejected: 2,
+            ..ImportProgress::none(input, "s".to_owned())
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ProgressFile::of(dir.path(), None);
+        assert_eq!(file.load().unwrap(), None);
+        let progress = progress(Path::new("/a"));
         for sync in [false, true] {
             file.save(&progress, sync).unwrap();
             assert_eq!(file.load().unwrap(), Some(progress.clone()));
         }
+        let other = ProgressFile::of(dir.path(), Some(&dir.path().join("other")));
+        assert_eq!(other.load().unwrap(), None);
+    }
+
+    #[test]
+    fn a_state_beside_the_store_is_found_until_there_is_one_inside() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("in");
+        fs::write(&input, "line\n").unwrap();
+        let store = dir.path().join("s");
+        fs::create_dir(&store).unwrap();
+        let fingerprint = crc32fast::hash(b"line\n");
+        let path = input.display();
+        let text = format!(
+            "{{\"input\":{{\"path\":\"{path}\",\"format\":\"json\",\"key\":\"key\",\"fingerprint\":{fingerprint}}},\
+             \"store\":\"x\",\"line\":1,\"offset\":5,\"is_finished\":true}}"
+        );
+        fs::write(dir.path().join("s.import-state.json"), text).unwrap();
+        for spelling in [
+            store.clone(),
+            store.join(""),
+            store.join("../s"),
+            store.join("."),
+        ] {
+            let found = ProgressFile::of(&spelling, None).load().unwrap().unwrap();
+            assert_eq!((found.line, found.crc, found.layout), (1, None, None));
+            assert_eq!(found.input.path, input.to_string_lossy());
+        }
+        fs::write(&input, "other\n").unwrap();
+        let found = ProgressFile::of(&store, None).load().unwrap().unwrap();
+        assert_ne!(found.input.path, input.to_string_lossy());
+
+        let inside = progress(&input);
+        ProgressFile::of(&store, None).save(&inside, false).unwrap();
+        assert_eq!(ProgressFile::of(&store, None).load().unwrap(), Some(inside));
+    }
+
+    #[test]
+    fn a_file_that_is_no_state_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = ProgressFile::of(dir.path(), None);
+        for bytes in ["", "{", "[]", "{\"input\":1}"] {
+            fs::write(dir.path().join(NAME), bytes).unwrap();
+            let error = file.load().unwrap_err().to_string();
+            assert!(error.contains(NAME), "{error}");
+        }
+        let nowhere = ProgressFile::of(dir.path(), Some(&dir.path().join("no/where")));
+        let error = nowhere.save(&progress(Path::new("/a")), false).unwrap_err();
+        assert!(error.to_string().contains("no/where"), "{error}");
     }
 }

@@ -103,6 +103,10 @@ impl Serving {
     }
 }
 
+pub fn not_run(test: &str, why: &str) {
+    println!("{test}: NOT RUN, {why}");
+}
+
 /// A small file system in memory, which can be full.
 pub struct SmallDisk {
     dir: tempfile::TempDir,
@@ -120,7 +124,7 @@ impl SmallDisk {
         match mount {
             Ok(output) if output.status.success() => Some(Self { dir }),
             other => {
-                println!("{test}: NOT RUN, no tmpfs can be mounted: {other:?}");
+                not_run(test, &format!("no tmpfs can be mounted: {other:?}"));
                 None
             }
         }
@@ -179,10 +183,14 @@ impl Session {
     }
 
     pub fn ask(&mut self, command: &str) -> serde_json::Value {
+        json(&self.ask_for_text(command))
+    }
+
+    pub fn ask_for_text(&mut self, command: &str) -> String {
         writeln!(self.child.stdin.as_mut().unwrap(), "{command}").unwrap();
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
-        json(&line)
+        line
     }
 
     pub fn end(mut self) {
@@ -275,4 +283,24 @@ pub fn write_lines(path: &Path, lines: impl Iterator<Item = String>) {
         writeln!(file, "{line}").unwrap();
     }
     file.flush().unwrap();
+}
+
+/// Imports with these arguments, the first of which is the store; returns the exit code and the report.
+pub fn import(args: &[&str], dir: &Path) -> (i32, serde_json::Value) {
+    let args = [&["import", "--json", "--dir"][..], args].concat();
+    let output = run(&args, dir);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(!report.is_empty(), "{args:?}: {said}");
+    (output.status.code().unwrap(), json(&report))
+}
+
+/// Returns the documents of a store.
+pub fn documents(store: &str, dir: &Path) -> std::collections::BTreeMap<String, String> {
+    let dump = ok(&["dump", "--dir", store, "--by", "key"], dir);
+    let records = dump.lines().map(json).map(|record| {
+        let field = |name: &str| record.get(name).unwrap().as_str().unwrap().to_owned();
+        (field("key"), field("value"))
+    });
+    records.collect()
 }

@@ -1,0 +1,197 @@
+//! Where in an input a reader is, and giving back what was read ahead.
+
+use crc32fast::Hasher;
+use std::io::{self, BufRead};
+
+/// A place in the input between two records: all that is needed to go on from there, and to see
+/// that what lies before it is still the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// How many line ends lie before it.
+    pub(super) line: u64,
+    /// How many bytes of the decompressed input lie before it.
+    pub(super) offset: u64,
+    /// The CRC-32 of these bytes; `None` if an earlier version wrote the place down.
+    pub(super) crc: Option<u32>,
+}
+
+/// Where a reader is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct At {
+    pub(super) line: u64,
+    pub(super) offset: u64,
+    hasher: Hasher,
+}
+
+impl At {
+    /// Goes on past bytes; lines are counted by the reader, which knows what ends one.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        self.offset += crate::number::u64_from(bytes.len());
+        self.hasher.update(bytes);
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place {
+            line: self.line,
+            offset: self.offset,
+            crc: Some(self.hasher.clone().finalize()),
+        }
+    }
+}
+
+/// What lies before a place that an earlier reader reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skipped {
+    /// What was there then.
+    Same,
+    /// Something else.
+    Different,
+    /// Less than was there then.
+    Shorter,
+}
+
+/// An input to which what was read ahead can be given back.
+#[derive(Debug)]
+pub(super) struct Rewound<R> {
+    back: Vec<u8>,
+    /// How much of it was taken again.
+    taken: usize,
+    input: R,
+}
+
+impl<R: BufRead> Rewound<R> {
+    pub(super) fn new(input: R) -> Self {
+        Self {
+            back: Vec::new(),
+            taken: 0,
+            input,
+        }
+    }
+
+    /// Puts bytes before what is read next.
+    pub(super) fn give_back(&mut self, bytes: &[u8]) {
+        let rest = self.back.get(self.taken..).unwrap_or_default();
+        self.back = [bytes, rest].concat();
+        self.taken = 0;
+    }
+
+    /// Returns what is read next without taking it: at least `count` bytes unless the input ends
+    /// before. Waits for them.
+    pub(super) fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
+        while self.left().len() < count {
+            if self.left().is_empty() && self.input.fill_buf()?.len() >= count {
+                return self.input.fill_buf();
+            }
+            let available = self.input.fill_buf()?;
+            let some = available.get(..count).unwrap_or(available).to_vec();
+            if some.is_empty() {
+                break;
+            }
+            self.input.consume(some.len());
+            self.back.extend_from_slice(&some);
+        }
+        Ok(self.left())
+    }
+
+    fn left(&self) -> &[u8] {
+        self.back.get(self.taken..).unwrap_or_default()
+    }
+
+    /// Goes on to a place that an earlier reader had reached.
+    pub(super) fn skip_to(&mut self, at: &mut At, place: &Place) -> io::Result<Skipped> {
+        let Some(mut left) = place.offset.checked_sub(at.offset) else {
+            // The header was read, and the earlier reader had read less.
+            return Ok(Skipped::Same);
+        };
+        while left > 0 {
+            let available = self.fill_buf()?;
+            if available.is_empty() {
+                return Ok(Skipped::Shorter);
+            }
+            let step = usize::try_from(left).unwrap_or(usize::MAX);
+            let step = step.min(available.len());
+            at.pass(available.get(..step).unwrap_or_default());
+            self.consume(step);
+            left -= crate::number::u64_from(step);
+        }
+        at.line = place.line;
+        let is_same = place.crc.is_none() || place.crc == at.place().crc;
+        Ok(if is_same {
+            Skipped::Same
+        } else {
+            Skipped::Different
+        })
+    }
+
+    /// Like [`BufRead::fill_buf`]; a method of its own so that callers need no import.
+    pub(super) fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.taken < self.back.len() {
+            return Ok(self.left());
+        }
+        self.input.fill_buf()
+    }
+
+    pub(super) fn consume(&mut self, amount: usize) {
+        if self.back.is_empty() {
+            return self.input.consume(amount);
+        }
+        self.taken += amount;
+        if self.taken >= self.back.len() {
+            // May have been as large as a record.
+            (self.back, self.taken) = (Vec::new(), 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::BufReader;
+
+    fn rest(input: &mut Rewound<impl BufRead>) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let some = input.fill_buf().unwrap().to_vec();
+            if some.is_empty() {
+                return all;
+            }
+            input.consume(some.len());
+            all.extend(some);
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_read_again_and_peeking_takes_nothing() {
+        // Two bytes at a time, as a pipe may hand them on.
+        let mut input = Rewound::new(BufReader::with_capacity(2, &b"abcdef"[..]));
+        assert!(input.peek(3).unwrap().starts_with(b"abc"));
+        input.consume(1);
+        assert!(input.peek(4).unwrap().starts_with(b"bcde"));
+        input.give_back(b"x");
+        input.consume(2);
+        input.give_back(b"yz");
+        assert_eq!(rest(&mut input), b"yzcdef");
+        assert_eq!(input.peek(2).unwrap(), b"");
+    }
+
+    #[test]
+    fn skipping_tells_another_input_from_the_same() {
+        let mut at = At::default();
+        at.pass(b"one\n");
+        at.line = 1;
+        let place = at.place();
+        for (input, expected) in [
+            (&b"one\ntwo"[..], Skipped::Same),
+            (b"one\n", Skipped::Same),
+            (b"onE\ntwo", Skipped::Different),
+            (b"one", Skipped::Shorter),
+        ] {
+            let mut at = At::default();
+            let mut input = Rewound::new(input);
+            assert_eq!(input.skip_to(&mut at, &place).unwrap(), expected);
+            if expected == Skipped::Same {
+                assert_eq!(at.place(), place);
+            }
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! JSON records: one a line, the elements of an array, or values one after the other over any
+//! number of lines. How they lie is seen at the first of them.
+
+use super::json_key::{JsonKey, not_json};
+use super::record::Record;
+use super::scanner::Scanner;
+use crate::import::place::{At, Place, Rewound, Skipped};
+use crate::import::source::BOM;
+use crate::input::LINE_MAX;
+use crate::number::u64_from;
+use crate::record;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead};
+use vbstore::Change;
+
+/// White space before the first record that is kept to be read with its line.
+const BLANK_MAX: usize = 1 << 16;
+
+/// How the values lie in the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Layout {
+    /// One in each line. A line that is none costs no other.
+    Lines,
+    /// One after the other: the first is not one line.
+    Values,
+    /// As the elements of an array, or of several one after the other.
+    Array,
+}
+
+/// What a value is.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// A document with its key in it.
+    Document(JsonKey),
+    /// A change, as `dump` prints it.
+    Change,
+}
+
+pub(super) struct JsonReader<R> {
+    input: Rewound<R>,
+    content: Content,
+    layout: Option<Layout>,
+    walked: Walked,
+    /// Of [`Layout::Array`]: whether the bracket was read.
+    is_inside: bool,
+    /// The text of the record.
+    buffer: Vec<u8>,
+    /// Whether the next record without the key is to list its fields.
+    lists_fields: bool,
+}
+
+/// A record's place; its text is in the buffer.
+struct Frame {
+    first_line: u64,
+    last_line: u64,
+    is_whole: bool,
+    /// Why it is rejected whatever its text is.
+    fault: Option<String>,
+}
+
+impl<R: BufRead> JsonReader<R> {
+    pub(super) fn new(input: R, passed_over: &[u8], content: Content) -> Self {
+        let mut walked = Walked {
+            at: At::default(),
+            indentation: Some(0),
+            is_after_return: false,
+        };
+        walked.at.pass(passed_over);
+        Self {
+            input: Rewound::new(input),
+            content,
+            layout: None,
+            walked,
+            is_inside: false,
+            buffer: Vec::new(),
+            lists_fields: true,
+        }
+    }
+
+    pub(super) fn layout(&self) -> Option<Layout> {
+        self.layout
+    }
+
+    pub(super) fn skip_to(&mut self, place: &Place, layout: Option<Layout>) -> io::Result<Skipped> {
+        if place.offset == 0 {
+            return Ok(Skipped::Same);
+        }
+        // An earlier version read nothing but lines.
+        self.layout = Some(layout.unwrap_or(Layout::Lines));
+        self.is_inside = true;
+        self.walked.indentation = None;
+        self.input.skip_to(&mut self.walked.at, place)
+    }
+
+    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
+        if self.layout.is_none() {
+            self.layout = self.look()?;
+        }
+        self.buffer.clear();
+        let frame = match self.layout {
+            None => return Ok(None),
+            Some(Layout::Lines) => self.line()?,
+            Some(Layout::Values) => self.value(false)?,
+            Some(Layout::Array) => self.value(true)?,
+        };
+        let Some(frame) = frame else {
+            return Ok(None);
+        };
+        let change = match frame.fault {
+            Some(fault) => Err(fault),
+            None => self.parse(),
+        };
+        Ok(Some(Record {
+            first_line: frame.first_line,
+            last_line: frame.last_line,
+            place: self.walked.at.place(),
+            is_whole: frame.is_whole,
+            change,
+        }))
+    }
+
+    /// Sees how the values lie. `None` if there is none.
+    fn look(&mut self) -> io::Result<Option<Layout>> {
+        let mut blank = Vec::new();
+        let first = loop {
+            let available = self.input.fill_buf()?;
+            let first = available.iter().copied().find(|byte| !is_space(*byte));
+            if first.is_some() || available.is_empty() {
+                break first;
+            }
+            let length = available.len();
+            blank.extend_from_slice(available);
+            self.input.consume(length);
+            if blank.len() > BLANK_MAX {
+                self.walked.pass(&blank);
+                blank.clear();
+            }
+        };
+        self.input.give_back(&blank);
+        match first {
+            None => Ok(None),
+            Some(b'[') => Ok(Some(Layout::Array)),
+            Some(b'{') if self.first_line_is_no_record()? => Ok(Some(Layout::Values)),
+            Some(_) => Ok(Some(Layout::Lines)),
+        }
+    }
+
+    /// Whether the first line that is not blank begins a value that goes on in the next line, or is
+    /// more than one value. The line stays to be read.
+    fn first_line_is_no_record(&mut self) -> io::Result<bool> {
+        let mut head = Vec::new();
+        let is_ended = loop {
+            let (taken, is_ended) = take_line(&mut self.input, LINE_MAX, &mut |bytes| {
+                head.extend_from_slice(bytes);
+            })?;
+            let is_blank = head.iter().all(|byte| is_space(*byte));
+            if !is_blank || !is_ended || taken == 0 {
+                break is_ended;
+            }
+        };
+        self.input.give_back(&head);
+        // With its end: a string that is open there is broken, a bracket may be closed further
+        // down.
+        let mut values = serde_json::Deserializer::from_slice(&head).into_iter::<IgnoredAny>();
+        Ok(match values.next() {
+            Some(Ok(_)) => {
+                let rest = head.get(values.byte_offset()..).unwrap_or_default();
+                rest.trim_ascii_start().starts_with(b"{")
+            }
+            Some(Err(error)) => error.is_eof() && is_ended,
+            None => false,
+        })
+    }
+
+    /// Reads a line that is not blank, without its end.
+    fn line(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            self.buffer.clear();
+            let (at, buffer) = (&mut self.walked.at, &mut self.buffer);
+            let (taken, is_ended) = take_line(&mut self.input, usize::MAX, &mut |bytes| {
+                at.pass(bytes);
+                keep(buffer, bytes);
+            })?;
+            if taken == 0 {
+                return Ok(None);
+            }
+            let number = self.walked.at.line + 1;
+            self.walked.at.line += u64::from(is_ended);
+            while matches!(self.buffer.last(), Some(b'\n' | b'\r')) {
+                self.buffer.pop();
+            }
+            if self.buffer.starts_with(BOM) {
+                // The beginning of a file that was joined to others.
+                self.buffer.drain(..BOM.len());
+            }
+            if self.buffer.iter().all(|byte| is_space(*byte)) {
+                continue;
+            }
+            return Ok(Some(Frame {
+                first_line: number,
+                last_line: number,
+                is_whole: is_ended,
+                fault: None,
+            }));
+        }
+    }
+
+    /// Reads a value, an element of an array if there is one.
+    fn value(&mut self, is_array: bool) -> io::Result<Option<Frame>> {
+        let Some(first) = self.beginning(is_array)? else {
+            if !(is_array && self.is_inside) {
+                return Ok(None);
+            }
+            self.is_inside = false;
+            let line = self.walked.at.line + 1;
+            return Ok(Some(Frame {
+                first_line: line,
+                last_line: line,
+                is_whole: false,
+                fault: Some(
+                    "the input ends before the array does: the bracket `]` is missing".to_owned(),
+                ),
+            }));
+        };
+        let first_line = self.walked.at.line + 1;
+        let ending = if matches!(first, b'{' | b'[') {
+            self.bracketed()?
+        } else {
+            self.other(is_array && self.is_inside)?
+        };
+        let last_line = self.walked.at.line + 1;
+        let fault = match ending {
+            FinishOnDrop::Another => Some(format!(
+                "the value that begins in line {first_line} is not closed where line {last_line} begins \
+                 another"
+            )),
+            FinishOnDrop::Input if is_array => {
+                // One rejection is enough.
+                self.is_inside = false;
+                Some("the input ends within a value, and before the array does".to_owned())
+            }
+            FinishOnDrop::Input if last_line > first_line => Some(format!(
+                "the value that begins in line {first_line} is not closed before the input ends"
+            )),
+            // What else is wrong with it the parser finds.
+            FinishOnDrop::Closed | FinishOnDrop::Input => None,
+        };
+        Ok(Some(Frame {
+            first_line,
+            // What begins another value is not part of this one.
+            last_line: match ending {
+                FinishOnDrop::Another => first_line.max(last_line - 1),
+                _ => last_line,
+            },
+            is_whole: !matches!(ending, FinishOnDrop::Input),
+            fault,
+        }))
+    }
+
+    /// Passes over what lies before a value. Returns its first byte, `None` at the end.
+    fn beginning(&mut self, is_array: bool) -> io::Result<Option<u8>> {
+        loop {
+            let available = self.input.fill_buf()?;
+            let Some(&first) = available.first() else {
+                return Ok(None);
+            };
+            if is_space(first) {
+                let end = available.iter().position(|byte| !is_space(*byte));
+                let length = end.unwrap_or(available.len());
+                self.walked
+                    .pass(available.get(..length).unwrap_or_default());
+                self.input.consume(length);
+                continue;
+            }
+            let length = match first {
+                b'[' if is_array && !self.is_inside => {
+                    self.is_inside = true;
+                    1
+                }
+                b']' if is_array && self.is_inside => {
+                    self.is_inside = false;
+                    1
+                }
+                b',' if is_array && self.is_inside => 1,
+                _ if Some(&first) == BOM.first()
+                    && self.input.peek(BOM.len())?.starts_with(BOM) =>
+                {
+                    BOM.len()
+                }
+                _ => return Ok(Some(first)),
+            };
+            let passed = self.input.peek(length)?;
+            self.walked.pass(passed.get(..length).unwrap_or_default());
+            self.input.consume(length);
+        }
+    }
+
+    /// Reads from an opening bracket to the one that closes it.
+    fn bracketed(&mut self) -> io::Result<FinishOnDrop> {
+        let mut scanner = Scanner::new(self.walked.indentation);
+        loop {
+            let available = self.input.fill_buf()?;
+            if available.is_empty() {
+                return Ok(FinishOnDrop::Input);
+            }
+            let (mut length, mut ending) = (0, None);
+            for byte in available {
+                if scanner.is_another(*byte) {
+                    ending = Some(FinishOnDrop::Another);
+                    break;
+                }
+                scanner.step(*byte);
+                length += 1;
+                if scanner.is_closed() {
+                    ending = Some(FinishOnDrop::Closed);
+                    break;
+                }
+            }
+            self.take(length)?;
+            if let Some(ending) = ending {
+                return Ok(ending);
+            }
+        }
+    }
+
+    /// Reads what is no object and no array: to the end of its line, or of its place in an array.
+    fn other(&mut self, is_element: bool) -> io::Result<FinishOnDrop> {
+        let mut scanner = Scanner::new(None);
+        loop {
+            let available = self.input.fill_buf()?;
+            if available.is_empty() {
+                return Ok(FinishOnDrop::Input);
+            }
+            let mut is_over = false;
+            let mut length = 0;
+            for byte in available {
+                let ends = match byte {
+                    b'\n' | b'\r' => true,
+                    b',' | b']' => is_element && scanner.is_closed(),
+                    _ => false,
+                };
+                if ends {
+                    is_over = true;
+                    break;
+                }
+                scanner.step(*byte);
+                length += 1;
+            }
+            self.take(length)?;
+            if is_over {
+                return Ok(FinishOnDrop::Closed);
+            }
+        }
+    }
+
+    /// Takes bytes into the buffer.
+    fn take(&mut self, length: usize) -> io::Result<()> {
+        let taken = self.input.fill_buf()?.get(..length).unwrap_or_default();
+        keep(&mut self.buffer, taken);
+        self.walked.pass(taken);
+        self.input.consume(length);
+        Ok(())
+    }
+
+    fn parse(&mut self) -> Result<Change, String> {
+        if self.buffer.len() > LINE_MAX {
+            return Err(format!("longer than {LINE_MAX} bytes"));
+        }
+        let text = std::str::from_utf8(&self.buffer)
+            .map_err(|error| format!("not UTF-8 (byte {})", error.valid_up_to() + 1))?;
+        match &self.content {
+            Content::Document(key) => {
+                let key = key.of(text, &mut self.lists_fields)?;
+                Ok(Change::set(key, self.buffer.clone()))
+            }
+            Content::Change => {
+                let object: serde_json::Value =
+                    serde_json::from_str(text).map_err(|error| not_json(&error, text))?;
+                record::change(object.as_object().ok_or("not a JSON object")?)
+            }
+        }
+    }
+}
+
+/// Where the reader is among lines that values do not keep to.
+struct Walked {
+    at: At,
+    /// White space since the line began, if nothing else has come since.
+    indentation: Option<u64>,
+    /// The last byte passed was a carriage return, so that a line feed ends no further line.
+    is_after_return: bool,
+}
+
+impl Walked {
+    /// Goes on past bytes, and counts the line ends in them: line feeds, carriage returns, and the
+    /// two together.
+    fn pass(&mut self, bytes: &[u8]) {
+        self.at.pass(bytes);
+        for byte in bytes {
+            match byte {
+                b'\n' if self.is_after_return => {}
+                b'\n' | b'\r' => {
+                    self.at.line += 1;
+                    self.indentation = Some(0);
+                }
+                b' ' | b'\t' => self.indentation = self.indentation.map(|width| width + 1),
+                _ => self.indentation = None,
+            }
+            self.is_after_return = *byte == b'\r';
+        }
+    }
+}
+
+/// How the reading of a value ended.
+#[derive(Clone, Copy)]
+enum FinishOnDrop {
+    Closed,
+    /// Where another value begins.
+    Another,
+    /// With the input.
+    Input,
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// Keeps bytes of a record, until it is longer than [`LINE_MAX`].
+fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
+    let room = (LINE_MAX + 1).saturating_sub(buffer.len());
+    buffer.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+}
+
+/// Takes a line with its end, which is a line feed, a carriage return, or the two together, but no
+/// more than about `most` bytes. Returns how many, and whether the end was among them.
+fn take_line<R: BufRead>(
+    input: &mut Rewound<R>,
+    most: usize,
+    sink: &mut dyn FnMut(&[u8]),
+) -> io::Result<(u64, bool)> {
+    let mut taken: u64 = 0;
+    while taken < u64_from(most) {
+        let available = input.fill_buf()?;
+        if available.is_empty() {
+            break;
+        }
+        let end = memchr::memchr2(b'\n', b'\r', available);
+        let length = end.map_or(available.len(), |at| at + 1);
+        let piece = available.get(..length).unwrap_or_default();
+        let is_return = piece.last() == Some(&b'\r');
+        sink(piece);
+        input.consume(length);
+        taken += u64_from(length);
+        if end.is_some() {
+            if is_return && input.peek(1)?.first() == Some(&b'\n') {
+                sink(b"\n");
+                input.consume(1);
+                taken += 1;
+            }
+            return Ok((taken, true));
+        }
+    }
+    Ok((taken, false))
+}
+
+#[cfg(test)]
+mod tests;
