@@ -81,7 +81,7 @@ const ENDS: [Meanwhile; 2] = [
 ];
 
 #[test]
-fn a_stream_that_is_ended_while_its_reader_reads_memory_has_that_end_alone() {
+fn a_stream_ended_while_its_reader_reads_memory_has_one_end() {
     // The stream has a batch to read; a batch and its end; nothing; or an error, because the
     // vBucket was deleted.
     for what in ["batch", "end", "nothing", "gone"] {
@@ -123,7 +123,7 @@ fn a_vbucket_that_is_deleted_while_its_reader_reads_memory_ends_the_stream_once(
 }
 
 #[test]
-fn a_pause_leaves_a_stream_alone_whose_reader_reads_memory() {
+fn a_pause_skips_a_stream_whose_reader_reads_memory() {
     let mut of = Fixture::new(Seqno::MAX);
     let found = of.consumer.mailbox.find();
     assert!(matches!(found, ReaderFinding::Tail(_)), "{found:?}");

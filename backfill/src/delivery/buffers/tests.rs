@@ -208,7 +208,7 @@ fn as_many_slices_as_may_be_read_at_once_have_room() {
 }
 
 #[test]
-fn what_a_consumer_that_is_gone_had_counts_until_it_is_dropped() {
+fn buffered_bytes_of_a_dropped_consumer_count_until_released() {
     let f = Fixture::new(1_000);
     let id = f.awake(1, 1_000, 25);
     let charge = f.buffers.reserve(id, 600).unwrap();
@@ -234,7 +234,7 @@ fn a_consumer_that_is_gone_cannot_be_put_to_sleep() {
 }
 
 #[test]
-fn a_reader_that_waits_no_more_lapses_when_it_is_put_to_sleep() {
+fn a_wait_that_was_abandoned_ends_when_the_consumer_is_put_to_sleep() {
     let f = Fixture::new(1_000);
     let holder = f.awake(1, 1_000, 25);
     let held = f.buffers.reserve(holder, 900).unwrap();
@@ -292,7 +292,7 @@ fn time_is_read_under_the_lock_so_that_none_acts_on_an_older_one_later() {
 }
 
 #[test]
-fn a_reader_that_waits_is_awake_again_if_nothing_came_of_putting_it_to_sleep() {
+fn a_waiting_reader_is_awake_again_if_its_consumer_was_not_paused() {
     let f = Fixture::new(1_000);
     let holder = f.awake(1, 1_000, 25);
     let waits = f.awake(2, 1_000, 25);

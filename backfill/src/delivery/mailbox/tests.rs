@@ -178,7 +178,7 @@ fn what_arrives_wakes_a_thread_that_waits() {
 }
 
 #[test]
-fn news_of_a_stream_in_memory_puts_it_in_its_turn_once() {
+fn a_notified_stream_in_memory_is_queued_once() {
     let mailbox = in_memory();
     let waker = TailWaker::waker(&Arc::downgrade(&mailbox), STREAM);
     for _ in 0..2 {
@@ -235,7 +235,7 @@ fn an_end_comes_once_and_last_whoever_brings_it() {
 }
 
 #[test]
-fn what_another_backfill_brings_is_dropped() {
+fn a_delivery_of_another_backfill_is_dropped() {
     let mailbox = on_disk();
     let other = Ids::test_backfill(2);
     mailbox.deliver(
@@ -263,7 +263,7 @@ fn a_reader_that_begins_to_wait_before_its_streams_are_paused_is_woken() {
 }
 
 #[test]
-fn what_was_judged_before_the_reader_acted_is_void() {
+fn a_verdict_from_before_the_reader_acted_is_void() {
     let mailbox = on_disk();
     let acted = mailbox.activity.acted();
     assert!(matches!(mailbox.find(), ReaderFinding::Nothing));
@@ -274,7 +274,7 @@ fn what_was_judged_before_the_reader_acted_is_void() {
 }
 
 #[test]
-fn what_a_backfill_brings_that_is_not_awaited_is_refused() {
+fn a_delivery_of_a_backfill_that_is_not_awaited_is_refused() {
     let mailbox = on_disk();
     assert!(mailbox.is_awaited(STREAM, BACKFILL));
     assert!(mailbox.deliver(STREAM, BACKFILL, None, NextSource::Disk));

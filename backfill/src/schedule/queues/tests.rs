@@ -192,7 +192,7 @@ fn a_sequential_consumer_reads_one_to_its_end() {
 }
 
 #[test]
-fn what_waits_for_room_or_while_the_disk_is_full_takes_no_place() {
+fn a_backfill_that_waits_for_room_or_a_full_disk_has_no_slot() {
     for sleep in [
         QueuedSnooze::Room,
         QueuedSnooze::Durable { keeps_slot: false },
@@ -251,7 +251,7 @@ fn a_group_runs_with_one_permit_until_the_last_of_it_is_settled() {
 }
 
 #[test]
-fn a_consumer_that_goes_takes_everything_with_it() {
+fn a_removed_consumer_leaves_nothing() {
     let mut q = queues(2, 10);
     for n in 0..4 {
         q.submit(C, b(n), true).unwrap();
@@ -272,7 +272,7 @@ fn a_consumer_that_goes_takes_everything_with_it() {
 
 #[test]
 #[should_panic(expected = "released twice")]
-fn a_token_that_is_given_back_twice_stops_the_test() {
+fn a_token_that_is_released_twice_panics() {
     let tally = Tally::default();
     let token = tally.take();
     // Simulates a miscount.

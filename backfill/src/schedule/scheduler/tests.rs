@@ -137,7 +137,7 @@ fn a_snoozed_backfill_is_ready_once_its_waker_is_called() {
 }
 
 #[test]
-fn what_came_true_before_a_backfill_was_snoozed_wakes_it() {
+fn a_condition_that_holds_before_the_snooze_wakes_the_backfill() {
     let s = scheduler(4);
     submit(&s, 1);
     let mut backfill = run(&s);
@@ -174,7 +174,7 @@ fn room_wakes_those_that_wait_for_it() {
 }
 
 #[test]
-fn who_was_woken_for_room_passes_on_what_is_left() {
+fn a_backfill_woken_for_room_passes_on_the_rest() {
     for is_removed in [false, true] {
         // Only one backfill is woken at a time.
         let s = scheduler(1);
