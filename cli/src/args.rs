@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The grammar of the command line, and its help.
 
 mod common;
 mod hold;
@@ -28,14 +28,14 @@ Examples:
   vbstore get --dir s greeting
   vbstore help get";
 
-/// The directory of the store, unless `--dir` says another.
+/// The environment variable that names the store's directory where `--dir` is not given.
 const DIR: &str = "VBSTORE_DIR";
 
 /// Works on a vbstore: an embedded, persistent key-value store whose changes can be followed.
 ///
 /// Each command opens the store in --dir, or in the directory that the environment variable
-/// `VBSTORE_DIR` names, does its work and closes it. A store is open in one process at a time, or
-/// in any number of processes with --read-only.
+/// `VBSTORE_DIR` names, does its work and closes it. One process at a time can have a store open,
+/// or any number of processes with --read-only.
 ///
 /// SIGINT, SIGTERM and SIGHUP end a command early and close the store cleanly; a second signal ends
 /// the program at once.
@@ -53,41 +53,41 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Read records into a store.
     ///
-    /// Each record becomes one document: its key is a field of the record, its value the bytes of
-    /// the record as they stand in the input. A record that cannot be imported is rejected and
-    /// counted; the others are imported, and the exit code is 1 unless --skip-bad is given.
+    /// Each record becomes one document. Its key is a field of the record, its value is the text of
+    /// the record. A record that cannot be imported is rejected and counted, and the import
+    /// continues; the exit code is 1 then, unless --skip-bad is given.
     ///
-    /// JSON records may be one a line; the elements of an array; or values one after the other,
-    /// each over any number of lines. Which it is, is seen at the first of them. The value is the
-    /// whole line in the first case, and the exact text of the element or value in the others. A
-    /// key is a string or a number; a number is taken as it is written (`1`, `1.0` and `1e3` are
-    /// three keys, and `1` is the key that the string "1" is). A record whose key is true, false,
-    /// null, an object or an array is rejected. Of two fields of one name the last counts.
+    /// JSON: the input may hold one object per line, one array of objects, or objects one after the
+    /// other that span any number of lines. The first object decides which. In the first case the
+    /// value is the whole line, otherwise the exact text of the object. A key is a string or a
+    /// number. A number is used as it is written: `1`, `1.0` and `1e3` are three keys, and `1` is
+    /// the same key as the string "1". A record whose key is true, false, null, an object or an
+    /// array is rejected. If a field occurs twice, the last one counts.
     ///
-    /// CSV fields may be quoted, TSV fields may not. Rows may end with line feeds, carriage
-    /// returns, or both together. A row needs only the key's column; with --as json it may have
-    /// fewer fields than the header, which are then missing in the object, and is rejected if it
-    /// has more. A row over several lines needs as many fields as the header has: with other ones,
-    /// with text behind a closing quote, or without the closing quote, its first line is rejected
-    /// and the others are read again, each as a row with as many fields as the header.
+    /// CSV and TSV: CSV fields may be quoted, TSV fields may not. Rows may end with line feeds,
+    /// carriage returns, or both. A row needs only the column of the key. With --as json, columns
+    /// that a row lacks are left out of the object, and a row with more fields than the header is
+    /// rejected. A row that spans several lines needs exactly as many fields as the header. If it
+    /// has not, if text follows a closing quote, or if the closing quote is missing, its first line
+    /// is rejected and the other lines are read again as rows of their own.
     ///
-    /// The input is UTF-8; a byte order mark at its beginning is passed over. What is compressed
-    /// with gzip or zstd is recognised and decompressed.
+    /// The input is UTF-8. A byte order mark at its beginning is skipped. Input compressed with
+    /// gzip or zstd is recognised and decompressed.
     ///
-    /// How far the import has come is kept in the store's directory, in IMPORT-STATE.json, or in
-    /// the file that --state names. After a kill, the same command with --resume goes on after the
-    /// last acknowledged record: what is stored already is recognised and skipped, so that none is
-    /// imported twice but those that were under way when it was killed (at most --window). If the
-    /// import was finished, --resume imports what the file has grown by; of another file, or of one
-    /// that was replaced, it imports everything. A last line without a line end is imported, and
-    /// read again if the file has grown. A pipe cannot be read again from the middle: give the same
-    /// stream once more from its beginning, and what was imported is passed over and compared.
+    /// The progress is kept in IMPORT-STATE.json in the store's directory, or in the file that
+    /// --state names. After a kill, the same command with --resume continues after the last
+    /// acknowledged record. Later records that are stored already are recognised and skipped: at
+    /// most the records that were in progress at the kill (--window) are imported twice. If the
+    /// import was finished, --resume imports what has been appended to the file. If the file was
+    /// replaced, or is another one, --resume imports all of it. A last line without a line end is
+    /// imported, and is read again if the file has grown. A pipe cannot be read from the middle:
+    /// provide the same stream from its beginning, and the imported part is compared and skipped.
     Import(ImportArgs),
     /// Print the value of a key.
     ///
-    /// The value is printed as it is, with nothing added: what is stored is what a file or a pipe
-    /// gets. On a terminal a line feed follows a value that does not end with one. With --json, an
-    /// object as `dump` prints it. Without a value, nothing is printed and the exit code is 1.
+    /// The value is printed byte for byte, with nothing added. Only on a terminal, a line feed
+    /// follows a value that does not end with one. With --json, prints an object like those of
+    /// `dump`. If the key has no value, the exit code is 1 and standard output stays empty.
     Get(GetArgs),
     /// Set the value of a key.
     ///
@@ -98,86 +98,95 @@ pub(crate) enum Command {
     /// Prints the vBucket that the key belongs to, and the seqno and cas of the deletion. The exit
     /// code is 1 if the key has no value.
     Del(DelArgs),
-    /// List keys, in their order over all vBuckets.
+    /// List the keys of all vBuckets in key order.
     ///
-    /// One key a line. A key that is not UTF-8, that contains control characters, or that begins
-    /// with a quote or a brace is printed as JSON: a string, or `{"base64": "..."}`. So no line can
-    /// be mistaken for another key, and none disturbs a terminal. With --json each line is an
-    /// object with the key and what is known of its document, without the value.
+    /// Prints one key on each line. A key that is not UTF-8, that contains control characters, or
+    /// that begins with a quote or a brace is printed as JSON: a string, or `{"base64": "..."}`. So
+    /// no line can be mistaken for another key, and none can control the terminal. With --json each
+    /// line is an object with the key and the metadata of its document, without the value.
     ///
-    /// Deleted and expired documents are left out. While others write, the list is no snapshot:
-    /// each vBucket is read in pages.
+    /// Deleted and expired documents are left out. While the store is written to, the list is not a
+    /// snapshot of one moment: each vBucket is read in pages.
     #[command(visible_alias = "ls")]
     Keys(KeysArgs),
     /// Print counts, seqnos, disk space and health.
     ///
-    /// With --json all metrics are there too.
+    /// With --json, all metrics are printed too.
     Stats(StatsArgs),
     /// Print every change as JSON lines.
     ///
     /// Each line is an object with `vb`, `seqno`, `kind` (mutation, deletion, expiration), `key`,
     /// `value`, `cas`, `expiry`, `prev_seqno` and, where they are not 0, `flags` and `datatype`. A
     /// key or value that is not UTF-8 is `{"base64": "..."}`. With --by key, only keys with a value
-    /// are printed, and `prev_seqno` is null: the index does not hold it.
+    /// are printed, and `prev_seqno` is null: the key index does not hold it.
     ///
-    /// `import --format dump` reads the lines back.
+    /// `import --format dump` reads these lines.
     Dump(DumpArgs),
     /// Follow the changes of a store as JSON lines.
     ///
-    /// Each line is an object with a `kind`: `mutation`, `deletion`, `expiration` with the fields
-    /// of `dump`; `snapshot_marker` (`start`, `end`, `source`): once all changes up to `end` are
-    /// read, what was read is the vBucket at that seqno; `seqno_advanced`; `end` with its `reason`.
+    /// Each line is an object with a `kind`:
     ///
-    /// With --resume the position is kept in a file, written after what it speaks of was printed,
-    /// so that a tail that is killed goes on with no gap (it may repeat what it printed last). The
-    /// file keeps the positions of vBuckets that are not followed this time. It belongs to one
-    /// --prefix and to --keys-only or not: with others the tail refuses to begin (exit code 2). If
-    /// the store no longer holds what was printed, an `end` with the reason `rollback` says to
-    /// which seqno to go back, and the exit code is 1: begin again with a new file, or with --from.
+    /// `mutation`, `deletion`, `expiration`: a change, with the fields of `dump`.
     ///
-    /// A store that is written to is open in one process: to follow one that is being written, use
-    /// `session` or `import --tail`.
+    /// `snapshot_marker` (`start`, `end`, `source`): when all changes up to `end` have been read,
+    /// together they are the state of the vBucket at that seqno.
+    ///
+    /// `seqno_advanced` (`seqno`): everything up to this seqno is covered; no further change
+    /// matched.
+    ///
+    /// `end` (`reason`): no more events of this vBucket follow.
+    ///
+    /// With --resume the positions are kept in a file. They are saved only after the events before
+    /// them were printed: a tail that was killed continues without a gap, but may repeat the last
+    /// lines. Positions of vBuckets that are not followed this time stay in the file. They are valid
+    /// only for the same --prefix and --keys-only: with others, the exit code is 2. If
+    /// the store no longer has changes that were printed, an `end` with the reason `rollback` names
+    /// the seqno to roll back to, and the exit code is 1: start again with a new file, or with
+    /// --from.
+    ///
+    /// A store that is being written to is open in the writing process only. To follow it
+    /// meanwhile, use `session` or `import --tail`.
     Tail(TailArgs),
-    /// Hold a store open and take JSON commands on standard input, one a line.
+    /// Keep a store open and take JSON commands on standard input, one on each line.
     ///
-    /// Each answer is one line: `{"ok":true,...}` or `{"ok":false,"error":{...}}`; an `id` is sent
-    /// back. `{"op":"help"}` lists the commands and their fields; a field that a command does not
-    /// take is refused. The end of the input closes the store.
+    /// Each answer is one line: `{"ok":true,...}` or `{"ok":false,"error":{...}}`. It repeats the
+    /// `id` of the command, if that has one. `{"op":"help"}` lists the commands and their fields; a
+    /// command with an unknown field is refused. The end of the input closes the store.
     Session(SessionArgs),
-    /// Hold a store open and serve its metrics to Prometheus, until a signal comes.
+    /// Keep a store open and serve its metrics to Prometheus until a signal comes.
     ///
     /// Pages: /metrics, /healthz (status 503 with the reason while writes are refused), and with
     /// --per-vbucket /metrics/vbuckets.
     Serve(ServeArgs),
-    /// Show the main metrics of a running `serve` or `stress --metrics`, again and again.
+    /// Show the main metrics of a running `serve` or `stress --metrics`, refreshed regularly.
     ///
-    /// On a terminal each look is drawn in place of the one before it; the last line names what
-    /// does not fit. The exit code is 4 if the first look finds no metrics. If the server goes away
-    /// later, the last values stay in view until it is back.
+    /// On a terminal each refresh replaces the previous one; the last line names the groups that do
+    /// not fit. The exit code is 4 if the first request finds no metrics. If the server goes away
+    /// later, the last values stay on the screen until it is back.
     Watch(WatchArgs),
     /// Begin a new branch of history in every vBucket.
     ///
-    /// For a store that was set back to an earlier state in a way that cannot be noticed, such as
-    /// by putting back the image of a disk: consumers that were further are then told to go back. A
-    /// store that was copied does this by itself when it is opened.
+    /// Needed after a store was restored to an earlier state in a way that it cannot detect, such as
+    /// from a disk image: consumers that had read further are then asked to roll back. A copied
+    /// store begins a new branch by itself when it is opened.
     NewBranch(NewBranchArgs),
-    /// Compact a store, to release the space of what was deleted and overwritten.
+    /// Compact a store, to release the space of deleted and overwritten documents.
     ///
     /// RocksDB does this by itself, but not at once. Prints the disk space before and after. Needs
-    /// free space for the largest vBucket once more. A signal ends it after the vBucket under way;
-    /// what was compacted until then stays so.
+    /// as much free space as the largest vBucket takes. A signal ends the command after the current
+    /// vBucket; those done by then stay compacted.
     Compact(CompactArgs),
-    /// Check everything that can be checked on disk, and name what is wrong.
+    /// Check the store on disk, and print each problem.
     ///
-    /// The exit code is 0 for a sound store, and 1 if a problem was found. Changes nothing.
+    /// The exit code is 0 if there is no problem, and 1 if there is one. Changes nothing.
     Verify(VerifyArgs),
-    /// Write, read, delete and check under load; then open again and compare with what should be
-    /// there. Needs a new or an empty store.
+    /// Write, read, delete and check under load; then reopen the store and compare it with the
+    /// acknowledged writes. Needs a new or an empty store.
     #[command(after_help = "Examples:
   vbstore stress --dir new --seconds 30
   vbstore stress --dir new --streams 8 --frozen 1 --reconnect-every 500 --json report.json")]
     Stress(StressArgs),
-    /// Print a script that completes commands and options in a shell.
+    /// Print a shell script that completes commands and options.
     Completions(CompletionsArgs),
     /// Print the manual page, or write the pages of all commands to a directory.
     Man(ManArgs),
@@ -187,14 +196,14 @@ impl Args {
     /// Reads the command line.
     ///
     /// # Errors
-    /// It is wrong, or asks for help or the version: the error has the text.
+    /// The command line is wrong, or asks for help or the version: the error holds the text to print.
     pub(crate) fn parse() -> Result<Self, clap::Error> {
         let matches = command().try_get_matches()?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
     }
 
-    /// Whether the answer is to be JSON. `--json` may stand before the command and after it; that
-    /// of `stress` may name a file, and then says nothing about standard output.
+    /// Returns whether to print JSON. `--json` may stand before or after the command. `stress --json
+    /// FILE` writes the report to a file and leaves standard output as text.
     pub(crate) fn is_json(&self) -> bool {
         self.json_before
             || match &self.command {
@@ -218,9 +227,9 @@ impl Args {
     }
 }
 
-/// Returns the command line's grammar: that of [`Args`], and what all commands have in common.
+/// Returns the command line's grammar: that of [`Args`], with the options that all commands share.
 pub(crate) fn command() -> clap::Command {
-    // An empty variable counts as none.
+    // An empty variable counts as unset: clap would take it as the directory "".
     let has_dir = std::env::var_os(DIR).is_none_or(|dir| !dir.is_empty());
     Args::command().mut_subcommands(|command| {
         let names: Vec<String> = command
@@ -242,13 +251,13 @@ pub(crate) fn command() -> clap::Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// JSON objects: one a line, in an array, or one after the other.
+    /// JSON objects: one per line, in an array, or one after the other.
     Json,
-    /// Fields between tabs; the first line names them.
+    /// Fields separated by tabs; the first line names them.
     Tsv,
-    /// Fields between commas, quoted where needed; the first record names them.
+    /// Fields separated by commas, quoted where needed; the first record names them.
     Csv,
-    /// What `dump` prints, with cas and expiry kept.
+    /// The lines that `dump` prints; cas and expiry are kept.
     Dump,
 }
 
@@ -329,30 +338,34 @@ fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
         [b'"' | b'\r' | b'\n'] => {
-            Err("a quote or a line end cannot stand between fields".to_owned())
+            Err("must not be a quote or a line end".to_owned())
         }
         [byte] if byte.is_ascii() => Ok(*byte),
-        _ => Err("one ASCII character, or \\t".to_owned()),
+        _ => Err("must be one ASCII character, or \\t".to_owned()),
     }
 }
 
-/// Consumers that follow and check while others write.
+/// Consumers that follow the changes and check them while the store is written to.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub(crate) struct FollowArgs {
-    /// Consumers that follow, and compare their copy at each complete marker.
+    /// Consumers that follow the changes and keep a copy, which must equal the store at the end.
+    ///
+    /// `stress` also compares the copy each time a snapshot is complete.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1_024))]
     pub(crate) streams: u16,
-    /// Of these, how many take nothing from half of the time on.
+    /// How many of the consumers stop reading halfway, until everything is written.
     #[arg(long, default_value_t = 0)]
     pub(crate) frozen: u16,
-    /// Of these, how many take an event now and then.
+    /// How many of the consumers wait 20 ms before each event, until everything is written.
     #[arg(long, default_value_t = 0)]
     pub(crate) slow: u16,
-    /// Cut consumers after so many events on average: one of three goes on from its positions at once,
-    /// one when up to as many changes were made, and one has forgotten everything and begins again.
+    /// Disconnect each consumer after this many events on average.
+    ///
+    /// It then does one of three things, in turn: continue from its positions at once, continue
+    /// after up to this many more changes were written, or drop its copy and start from nothing.
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) reconnect_every: Option<u64>,
-    /// How many are cut; all if not said.
+    /// How many of the consumers are disconnected: the last ones [default: all].
     #[arg(long, requires = "reconnect_every")]
     pub(crate) reconnecting: Option<u16>,
 }
@@ -365,35 +378,35 @@ pub(crate) struct StressArgs {
     /// How many seconds to write.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
-    /// Decides what is written and in which mix.
+    /// Seed of the random operations and values.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Threads that write and read back.
+    /// Threads that write, and check what they read.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) writers: u16,
-    /// Threads that read slices meanwhile.
+    /// Threads that read and check slices meanwhile.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=64))]
     pub(crate) slicers: u16,
     /// Threads that read slices for the consumers; each has at most one db snapshot open.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
-    /// Niceness of these threads; the library's default if not given.
+    /// Niceness of the --workers threads; the library's default if not given.
     ///
-    /// The higher it is, the less they disturb writers, and the longer a db snapshot is held where
-    /// processors are short.
+    /// The higher it is, the less these threads slow down writers, and the longer a db snapshot is
+    /// held when all processors are busy.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=19))]
     pub(crate) workers_nice: Option<u8>,
     #[command(flatten)]
     pub(crate) follow: FollowArgs,
     #[command(flatten)]
     pub(crate) serving: ServingArgs,
-    /// Memory for recent changes, in MiB; with less of it, consumers read the disk more.
+    /// Memory for recent changes, in MiB; the less there is, the more consumers read from disk.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) memory_mib: u64,
     /// vBuckets of the store: a power of two from 1 to 1024.
     #[arg(long, default_value_t = 64)]
     pub(crate) vbuckets: u16,
-    /// Number of keys of each writer.
+    /// Keys of each writer.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) keys: u32,
     /// Longest value, in bytes.

@@ -1,4 +1,5 @@
-//! Keys and values on the command line: taken as bytes, printed safely.
+//! Keys and values on the command line: read as bytes, and printed so that they cannot control a
+//! terminal.
 
 use crate::output::CommandError;
 use crate::record;
@@ -8,7 +9,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-/// Returns the bytes that an argument stands for. `what` is its name.
+/// Returns the bytes of an argument. `what` names it in the error.
 pub(crate) fn argument(what: &str, arg: &OsStr, is_base64: bool) -> Result<Vec<u8>, CommandError> {
     if !is_base64 {
         return Ok(arg.as_bytes().to_vec());
@@ -20,7 +21,10 @@ pub(crate) fn argument(what: &str, arg: &OsStr, is_base64: bool) -> Result<Vec<u
     })
 }
 
-/// Returns the bytes of a key, which has some.
+/// Returns the bytes of a key.
+///
+/// # Errors
+/// The key is empty, or is not base64 and should be.
 pub(crate) fn key(arg: &OsStr, is_base64: bool) -> Result<Vec<u8>, CommandError> {
     let key = argument("the key", arg, is_base64)?;
     if key.is_empty() {
@@ -33,8 +37,8 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Returns a key as one line that a terminal can show and that stands for no other key: as it is,
-/// or as JSON if it is not UTF-8, has control characters, or looks like such JSON itself.
+/// Returns a key as one printable line that no other key has: unchanged, or as JSON if it is not
+/// UTF-8, has control characters, or could itself be taken for such JSON.
 pub(crate) fn line(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if !text.starts_with(['"', '{']) && text.chars().all(is_shown) => text.to_owned(),
@@ -42,7 +46,7 @@ pub(crate) fn line(key: &[u8]) -> String {
     }
 }
 
-/// Returns bytes as JSON in which what a terminal does not show is escaped.
+/// Returns bytes as JSON in which characters that a terminal does not show are escaped.
 pub(crate) fn quoted(bytes: &[u8]) -> String {
     let mut line = String::new();
     for letter in record::text(bytes).to_string().chars() {
@@ -60,11 +64,11 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
 }
 
 fn is_shown(letter: char) -> bool {
-    // Behind these, text runs the other way, which would hide what a key is.
-    let turns = ['\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
-    let is_turn = turns.contains(&letter)
+    // These change the direction of the text or break the line, which would disguise a key.
+    let marks = ['\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}'];
+    let is_mark = marks.contains(&letter)
         || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    !letter.is_control() && !is_turn
+    !letter.is_control() && !is_mark
 }
 
 #[cfg(test)]
@@ -104,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn base64_that_is_none_is_named() {
+    fn an_argument_that_is_not_base64_is_named_in_the_error() {
         assert_eq!(argument("k", OsStr::new("/wA="), true).unwrap(), b"\xff\0");
         let error = argument("the value", OsStr::new("!"), true).unwrap_err();
         assert!(

@@ -1,4 +1,4 @@
-//! `compact`: releases the space of what was deleted and overwritten.
+//! `compact`: releases the space of deleted and overwritten documents.
 
 use crate::args::CompactArgs;
 use crate::output::{CommandResult, DONE, Output, PROBLEM, progress};

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what a package installs beside the program.
+//! `completions` and `man`: print what a package installs with the program.
 
 use crate::args::{self, CompletionsArgs, ManArgs};
 use crate::output::{CommandError, CommandResult, DONE, IO, Output};
@@ -20,16 +20,16 @@ pub(crate) fn man(args: &ManArgs, out: &mut Output) -> CommandResult {
     let mut page = Vec::new();
     clap_mangen::Man::new(command)
         .render(&mut page)
-        .map_err(|error| CommandError::new(IO, "io", format!("cannot make the page: {error}")))?;
+        .map_err(|error| CommandError::new(IO, "io", format!("cannot write the manual page: {error}")))?;
     out.bytes(&page)?;
     Ok(DONE)
 }
 
 fn write_pages(command: clap::Command, dir: &Path) -> Result<(), CommandError> {
-    let made = std::fs::create_dir_all(dir);
-    made.map_err(|error| CommandError::file("make the directory", dir, &error))?;
+    let created = std::fs::create_dir_all(dir);
+    created.map_err(|error| CommandError::file("create the directory", dir, &error))?;
     // `help` needs no pages of its own.
     let command = command.disable_help_subcommand(true);
     let written = clap_mangen::generate_to(command, dir);
-    written.map_err(|error| CommandError::file("write the pages to", dir, &error))
+    written.map_err(|error| CommandError::file("write the manual pages to", dir, &error))
 }

@@ -1,5 +1,7 @@
-//! `dump`: every change as JSON lines, built on slices and pages. Nothing is held between two of
-//! them, however slowly the output is read.
+//! `dump`: prints every change as JSON lines.
+//!
+//! Reads slices or pages, and prints each before it reads the next. No db snapshot is open
+//! meanwhile, however slowly the output is read.
 
 use crate::args::{DumpArgs, DumpOrder};
 use crate::output::{CommandError, CommandResult, DONE, Output};
@@ -28,7 +30,7 @@ pub(crate) fn run(args: &DumpArgs, out: &mut Output, stop: &StopFlag) -> Command
     Ok(DONE)
 }
 
-/// Returns whether it was not interrupted.
+/// Prints the changes of a vBucket in seqno order. Returns `false` if it was interrupted.
 fn by_seqno(
     vb: &VBucket,
     from: u64,
@@ -62,6 +64,7 @@ fn by_seqno(
     }
 }
 
+/// Prints the documents of a vBucket in key order. Returns `false` if it was interrupted.
 fn by_key(
     vb: &VBucket,
     from: u64,

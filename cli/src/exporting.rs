@@ -1,24 +1,24 @@
-//! Serving the metrics of an engine while a command runs.
+//! Serves the metrics of an engine while a command runs.
 
 use crate::args;
-use crate::output::{CommandError, IO, say};
+use crate::output::{CommandError, IO, info};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use vbstore::Engine;
 use vbstore::metrics::{Registration, Registry};
 use vbstore_exporter::{Endpoints, Exporter, ExporterConfig, HealthReport};
 
-/// Addresses to listen on: the first that can be had is taken.
+/// Addresses to listen on: the first one that works is used.
 #[derive(Debug)]
 pub(crate) struct Listen(Vec<SocketAddr>);
 
 impl Listen {
-    /// Looks up where the command line says to listen, if it does. Made before a store is opened: a
-    /// mistake here should cost nothing.
+    /// Resolves the address of `--metrics`; returns `None` if it is not given. Called before the
+    /// store is opened, so that a wrong address fails without touching the store.
     ///
     /// # Errors
-    /// The host is unknown, or one of its addresses can be reached by other machines, which is not
-    /// allowed.
+    /// The host is unknown, or one of its addresses is not a loopback address and `--allow-remote`
+    /// is not given.
     pub(crate) fn resolve(args: &args::ServingArgs) -> Result<Option<Self>, CommandError> {
         let Some(address) = &args.address else {
             return Ok(None);
@@ -29,16 +29,16 @@ impl Listen {
         };
         let resolved = address.to_socket_addrs();
         let mut resolved: Vec<SocketAddr> = resolved.map_err(|e| failed(e.to_string()))?.collect();
-        // Who asks for localhost mostly means 127.0.0.1.
+        // `localhost` mostly means 127.0.0.1, so IPv4 comes first.
         resolved.sort_by_key(SocketAddr::is_ipv6);
         if resolved.is_empty() {
-            return Err(failed("it has no address".to_owned()));
+            return Err(failed("the name has no address".to_owned()));
         }
         let remote = resolved.iter().find(|found| !found.ip().is_loopback());
         if let Some(remote) = remote.filter(|_| !args.allow_remote) {
             return Err(CommandError::usage(format!(
-                "--metrics: {} is not of the loopback interface, so other machines could reach it; \
-                 --allow-remote allows it",
+                "--metrics: {} is not a loopback address, so other machines could reach it; give \
+                 --allow-remote to allow that",
                 remote.ip()
             )));
         }
@@ -46,14 +46,14 @@ impl Listen {
     }
 }
 
-/// Serves until it is dropped, which must be before the engine is closed.
+/// A metrics server, which runs until this is dropped. Must be dropped before the engine is closed.
 pub(crate) struct RunningExporter {
     exporter: Exporter,
     _vbuckets: Option<Arc<Registration>>,
 }
 
 impl RunningExporter {
-    /// Serves if there is a place to, and says where on standard error.
+    /// Starts the server if there are addresses to listen on, and prints its URL on standard error.
     pub(crate) fn start(
         listen: Option<&Listen>,
         args: &args::ServingArgs,
@@ -67,12 +67,12 @@ impl RunningExporter {
             .as_ref()
             .map(|registry| engine.register_vbuckets(registry))
             .transpose()?;
-        let of_health = engine.clone();
+        let engine_for_health = engine.clone();
         let pages = Endpoints {
             registry: engine.telemetry().registry().clone(),
             vbuckets: by_vbucket,
             health: Arc::new(move || {
-                let state = of_health.health();
+                let state = engine_for_health.health();
                 match state.cause() {
                     None => HealthReport::Healthy,
                     Some(cause) => HealthReport::Unhealthy(format!("{}: {cause}", state.name())),
@@ -99,12 +99,12 @@ impl RunningExporter {
             exporter,
             _vbuckets: registration,
         };
-        // With port 0 only this line tells.
-        say(format_args!("figures at {}", exporting.url()));
+        // With port 0, this line is the only way to learn the port.
+        info(format_args!("metrics at {}", exporting.url()));
         Ok(Some(exporting))
     }
 
-    /// Where the metrics are.
+    /// Returns the URL of the metrics.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/metrics", self.exporter.address())
     }

@@ -1,6 +1,6 @@
-//! `keys`: the keys of all vBuckets, in key order.
+//! `keys`: prints the keys of all vBuckets in key order.
 //!
-//! Each vBucket is read in pages. A heap has the next key of each, and gives the least of them.
+//! Each vBucket is read in pages. A heap holds the next key of each vBucket, and yields the smallest.
 
 use crate::args::KeysArgs;
 use crate::output::{CommandError, CommandResult, DONE, Output};
@@ -11,10 +11,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use vbstore::{KeyRange, PageEntry, PageForm, SliceBudget, VBucket};
 
-/// Keys in memory at once, and their bytes, over all vBuckets.
+/// Limits for the keys in memory, over all vBuckets: their number and their bytes.
 const ENTRIES_MAX: usize = 1 << 16;
 const BYTES_MAX: usize = 16 << 20;
-/// Keys of a page, and its bytes, however many vBuckets there are.
+/// Smallest limits for one page, however many vBuckets share the limits above.
 const PAGE_ENTRIES_MIN: usize = 16;
 const PAGE_BYTES_MIN: usize = 64 << 10;
 
@@ -71,30 +71,31 @@ fn print(
     }
 }
 
-/// What is left of one vBucket.
+/// The keys of one vBucket that are not printed yet.
 struct Source {
     vb: VBucket,
     page: std::vec::IntoIter<PageEntry>,
-    /// The range behind the page.
+    /// The range after the page; `None` if the page is the last.
     rest: Option<KeyRange>,
 }
 
 struct Merged {
     sources: Vec<Source>,
-    /// The next key of each source that has one, and the source's place.
+    /// The next key of each source that has one.
     heads: BinaryHeap<Reverse<Head>>,
     budget: SliceBudget,
 }
 
-/// Ordered by the key.
+/// The next key of a source. Ordered by the key.
 struct Head {
     entry: PageEntry,
+    /// The index of the source.
     at: usize,
 }
 
 impl Ord for Head {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        // A key is in one vBucket only: the place decides nothing, and makes the order a whole one.
+        // A key is in one vBucket only, so the index never decides; it makes the order total.
         let by_key = self.entry.key.cmp(&other.entry.key);
         by_key.then(self.at.cmp(&other.at))
     }
@@ -115,7 +116,8 @@ impl PartialEq for Head {
 impl Eq for Head {}
 
 impl Merged {
-    /// `limit` is how many keys are wanted: no page is longer.
+    /// Reads the first page of each vBucket. No page has more than `limit` keys, as no more are
+    /// printed.
     fn new(vbs: Vec<VBucket>, range: &KeyRange, limit: Option<u64>) -> Result<Self, CommandError> {
         let share = |of: usize| of / vbs.len().max(1);
         let limit = limit.and_then(|limit| usize::try_from(limit).ok());
@@ -142,7 +144,7 @@ impl Merged {
         Ok(merged)
     }
 
-    /// Puts the next key of a source into the heap, if it has one.
+    /// Pushes the next key of a source onto the heap, if it has one.
     fn advance(&mut self, at: usize) -> Result<(), CommandError> {
         let Some(source) = self.sources.get_mut(at) else {
             return Ok(());
@@ -152,7 +154,7 @@ impl Merged {
                 self.heads.push(Reverse(Head { entry, at }));
                 return Ok(());
             }
-            // A page may be empty and not be the last.
+            // A page may be empty without being the last, so this loops.
             let Some(range) = source.rest.take() else {
                 return Ok(());
             };
@@ -164,7 +166,7 @@ impl Merged {
         }
     }
 
-    /// Returns the next key in order, and its vBucket.
+    /// Returns the next key in key order, and its vBucket.
     fn next(&mut self) -> Result<Option<(u16, PageEntry)>, CommandError> {
         let Some(Reverse(Head { entry, at })) = self.heads.pop() else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The program `vbstore`: work on a store from the shell. See `vbstore help`.
+//! The program `vbstore`, which works on a store from the shell. See `vbstore help`.
 
 mod args;
 mod asked;
@@ -37,20 +37,20 @@ fn main() -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     if args.is_json() {
-        output::be_json();
+        output::print_json_errors();
     }
     output::start_log();
     raise_file_limit();
     match StopFlag::on_signals() {
-        Ok(stop) => answer(args, &stop),
+        Ok(stop) => run_and_report(args, &stop),
         Err(error) => {
-            let text = format!("cannot listen for signals: {error}");
+            let text = format!("cannot install the signal handlers: {error}");
             output::report(&CommandError::new(IO, "io", text))
         }
     }
 }
 
-fn answer(args: Args, stop: &StopFlag) -> ExitCode {
+fn run_and_report(args: Args, stop: &StopFlag) -> ExitCode {
     let mut out = Output::new(args.is_json(), stop.clone());
     let ended = run(args.command, &mut out, stop).and_then(|code| {
         out.flush()?;
@@ -84,7 +84,8 @@ fn run(command: Command, out: &mut Output, stop: &StopFlag) -> CommandResult {
     }
 }
 
-/// A store keeps many files open; the soft limit is often a quarter of what is allowed.
+/// Raises the soft limit of open files to the hard limit: a store keeps many files open, and the
+/// soft limit is often only a fraction of what is allowed.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -95,7 +96,7 @@ fn raise_file_limit() {
             ..limit
         },
     );
-    // Opening says how many are needed, if there are too few.
+    // Not an error yet: if the limit is too low for the store, opening it fails and names both.
     if let Err(error) = raised {
         tracing::debug!(%error, "file limit not raised");
     }

@@ -9,7 +9,7 @@ pub(crate) fn run(args: &NewBranchArgs, out: &mut Output) -> CommandResult {
     let engine = store::open_with_new_branch(&args.dir)?;
     let vbuckets = engine.vbuckets();
     engine.close()?;
-    let text = format!("a new branch has begun in {vbuckets} vBuckets");
+    let text = format!("began a new branch in {vbuckets} vBuckets");
     out.answer(&json!({"vbuckets": vbuckets}), text)?;
     Ok(DONE)
 }

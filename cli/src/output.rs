@@ -1,4 +1,4 @@
-//! What the program prints, and what it exits with.
+//! What the program prints, and its exit codes.
 
 mod failure;
 mod log;
@@ -7,7 +7,7 @@ mod stdout;
 
 pub(crate) use failure::{CommandError, DONE, IO, PROBLEM, USAGE};
 pub(crate) use log::start as start_log;
-pub(crate) use stderr::{be_json, progress, say, warn};
+pub(crate) use stderr::{info, print_json_errors, progress, warn};
 
 use crate::stop::StopFlag;
 use serde_json::Value;
@@ -16,10 +16,10 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use stdout::Interruptible;
 
-/// What a command ends with: an exit code, or why it failed.
+/// The result of a command: an exit code, or why it failed.
 pub(crate) type CommandResult = Result<u8, CommandError>;
 
-/// Standard output, buffered, and how to answer on it.
+/// Standard output, buffered, as text or as JSON.
 #[derive(Debug)]
 pub(crate) struct Output {
     pub(crate) is_json: bool,
@@ -46,7 +46,7 @@ impl Output {
         written.map_err(|error| CommandError::stdout(&error))
     }
 
-    /// Prints the answer: the object if JSON was asked for, otherwise the text.
+    /// Prints the result of a command: the object with `--json`, otherwise the text.
     pub(crate) fn answer(
         &mut self,
         object: &Value,
@@ -59,26 +59,27 @@ impl Output {
         }
     }
 
-    /// Returns once everything printed so far was written out.
+    /// Writes out everything printed so far.
     pub(crate) fn flush(&mut self) -> Result<(), CommandError> {
         let flushed = self.inner.flush();
         flushed.map_err(|error| CommandError::stdout(&error))
     }
 
-    /// Whether a person reads standard output.
+    /// Returns whether standard output is a terminal.
     pub(crate) fn is_terminal() -> bool {
         io::stdout().is_terminal()
     }
 
-    /// Says why the command failed, and returns what to exit with.
+    /// Prints why the command failed, and returns the exit code.
     pub(crate) fn report(&mut self, failure: &CommandError) -> ExitCode {
-        // What was printed before it failed. The failure itself is the more important one.
+        // An error of this flush is dropped: the failure itself matters more.
         drop(self.flush());
         report(failure)
     }
 }
 
-/// Says why the program failed, and returns what to exit with.
+/// Prints why the program failed, and returns the exit code. A reader that closed the pipe early, as
+/// `head` does, is not an error.
 pub(crate) fn report(failure: &CommandError) -> ExitCode {
     if failure.is_broken_pipe {
         return ExitCode::SUCCESS;
@@ -87,8 +88,8 @@ pub(crate) fn report(failure: &CommandError) -> ExitCode {
     ExitCode::from(failure.code)
 }
 
-/// Says what is wrong with the command line, as JSON if `--json` is anywhere on it. Help and
-/// version are no errors.
+/// Prints what is wrong with the command line, and returns the exit code. Prints JSON if `--json` is
+/// anywhere on it. Help and version arrive here too, and are not errors.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let is_json = std::env::args_os()
         .skip(1)
@@ -98,7 +99,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         drop(error.print());
         return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
     }
-    be_json();
+    print_json_errors();
     let text = error.to_string();
     let text = text.trim_end().trim_start_matches("error: ");
     report(&CommandError::usage(text))

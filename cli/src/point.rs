@@ -1,4 +1,4 @@
-//! `get`, `set`, `del`: one key.
+//! `get`, `set` and `del`: read or change one key.
 
 use crate::args::{DelArgs, GetArgs, SetArgs};
 use crate::input::PipeReader;
@@ -12,7 +12,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use vbstore::{Cas, Change, Error, WriteReceipt};
 
-/// More than any value may have: what is longer is refused before the store is opened.
+/// Bound of the memory for a value from standard input. More than a store takes: a longer value is
+/// refused before the store is opened.
 const STDIN_MAX: usize = 64 << 20;
 
 pub(crate) fn get(args: &GetArgs, out: &mut Output) -> CommandResult {
@@ -47,7 +48,7 @@ pub(crate) fn get(args: &GetArgs, out: &mut Output) -> CommandResult {
 
 pub(crate) fn set(args: &SetArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
     let key = bytes::key(&args.key, args.base64)?;
-    // Before the store is opened, so that others can use it while the input comes.
+    // Read before the store is opened, so that other processes can use it until the input ends.
     let value = if args.value == "-" {
         from_stdin(stop)?
     } else {
@@ -60,7 +61,7 @@ pub(crate) fn set(args: &SetArgs, out: &mut Output, stop: &StopFlag) -> CommandR
     }
     let vb = engine.for_key(&key);
     let written = vb.write(change, args.durability.into())?;
-    tell(out, vb.id().get(), written)?;
+    print_receipt(out, vb.id().get(), written)?;
     engine.close()?;
     Ok(DONE)
 }
@@ -75,11 +76,11 @@ fn from_stdin(stop: &StopFlag) -> Result<Vec<u8>, CommandError> {
         CommandError::new(IO, "io", text)
     })?;
     if stop.is_asked() {
-        // What was read may be a part.
+        // The value may be incomplete.
         return Err(CommandError::interrupted("interrupted: nothing was set"));
     }
     if value.len() > STDIN_MAX {
-        let text = format!("the value on standard input has more than {STDIN_MAX} bytes");
+        let text = format!("the value on standard input is longer than {STDIN_MAX} bytes");
         return Err(CommandError::new(USAGE, "too_large", text));
     }
     Ok(value)
@@ -97,12 +98,12 @@ pub(crate) fn del(args: &DelArgs, out: &mut Output) -> CommandResult {
         Err(Error::NotFound) => return Err(not_found(&args.key)),
         written => written?,
     };
-    tell(out, vb.id().get(), written)?;
+    print_receipt(out, vb.id().get(), written)?;
     engine.close()?;
     Ok(DONE)
 }
 
-/// Returns the error that a key has no value.
+/// Returns the error of a key without a value.
 fn not_found(key: &OsStr) -> CommandError {
     CommandError::new(
         PROBLEM,
@@ -111,7 +112,7 @@ fn not_found(key: &OsStr) -> CommandError {
     )
 }
 
-fn tell(out: &mut Output, vb: u16, written: WriteReceipt) -> Result<(), CommandError> {
+fn print_receipt(out: &mut Output, vb: u16, written: WriteReceipt) -> Result<(), CommandError> {
     let (seqno, cas) = (written.seqno.get(), written.cas.get());
     let object = json!({"vb": vb, "seqno": seqno, "cas": cas, "vb_uuid": written.vb_uuid.get()});
     out.answer(&object, format_args!("vb {vb} seqno {seqno} cas {cas}"))

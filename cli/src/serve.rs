@@ -1,4 +1,4 @@
-//! `serve`: holds a store open and serves its metrics.
+//! `serve`: keeps a store open and serves its metrics.
 
 use crate::args;
 use crate::exporting::{Listen, RunningExporter};
@@ -9,7 +9,7 @@ use serde_json::json;
 use std::time::Duration;
 use vbstore::{Streams, StreamsConfig};
 
-/// How often a signal is looked for.
+/// How often a stop is checked for.
 const TICK: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(args: &args::ServeArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
@@ -20,9 +20,9 @@ pub(crate) fn run(args: &args::ServeArgs, out: &mut Output, stop: &StopFlag) -> 
         store::open_or_create_to_read(&args.dir, args.vbuckets)?
     };
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
-    let exporting = RunningExporter::start(listen.as_ref(), &args.serving, &engine)?;
-    let url = exporting.as_ref().map(RunningExporter::url);
-    let text = format!("{} is open until it is stopped", args.dir.display());
+    let exporter = RunningExporter::start(listen.as_ref(), &args.serving, &engine)?;
+    let url = exporter.as_ref().map(RunningExporter::url);
+    let text = format!("{} is open until the program is stopped (SIGINT, SIGTERM)", args.dir.display());
     out.answer(
         &json!({"dir": record::path(&args.dir), "metrics": url}),
         text,
@@ -31,7 +31,8 @@ pub(crate) fn run(args: &args::ServeArgs, out: &mut Output, stop: &StopFlag) -> 
     while !stop.is_asked() {
         std::thread::park_timeout(TICK);
     }
-    drop(exporting);
+    // The exporter reads the metrics of the engine: it ends before the engine is closed.
+    drop(exporter);
     drop(streams);
     engine.close()?;
     Ok(DONE)

@@ -1,4 +1,4 @@
-//! `session`: holds a store open and takes JSON commands, one a line.
+//! `session`: keeps a store open and takes JSON commands, one on each line.
 
 mod fields;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &args::SessionArgs, out: &mut Output, stop: &StopFlag) -
     let mut line = Vec::new();
     loop {
         line.clear();
-        // Once a stop is asked for the line may be cut; it is not answered.
+        // After a stop was requested, the line may be incomplete: it is not run.
         let read = read_line(&mut input, &mut line).map_err(|error| {
             let text = format!("cannot read standard input: {error}");
             CommandError::new(IO, "io", text)
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &args::SessionArgs, out: &mut Output, stop: &StopFlag) -
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let (answer, is_last) = answer(&engine, &streams, &line);
+        let (answer, is_last) = run_line(&engine, &streams, &line);
         out.line(answer)?;
         out.flush()?;
         if is_last {
@@ -51,12 +51,12 @@ pub(crate) fn run(args: &args::SessionArgs, out: &mut Output, stop: &StopFlag) -
     Ok(DONE)
 }
 
-/// Answers one line; whether it was the last is the second part.
-fn answer(engine: &Engine, streams: &Streams, line: &[u8]) -> (String, bool) {
+/// Runs the command on one line. Returns its answer, and whether it ends the session.
+fn run_line(engine: &Engine, streams: &Streams, line: &[u8]) -> (String, bool) {
     let (id, outcome, is_last) = match serde_json::from_slice::<Asked<'_>>(line) {
         Err(error) => (
             None,
-            Err(CommandError::usage(format!("not a JSON object: {error}"))),
+            Err(CommandError::usage(format!("the line is not a JSON object: {error}"))),
             false,
         ),
         Ok(asked) => {
@@ -111,7 +111,7 @@ impl SessionCommand<'_> {
                 let change = change(op, self.fields)?;
                 let vb = self.engine.for_key(change.key());
                 let written = vb.write(change, self.durability()?)?;
-                Ok(written_object(&vb, written))
+                Ok(receipt_object(&vb, written))
             }
             "batch" => self.batch(),
             "get" => {
@@ -155,8 +155,8 @@ impl SessionCommand<'_> {
                 let uuid = self.engine.delete_vbucket(self.vb()?.id())?;
                 Ok(json!({"vb_uuid": uuid.get()}))
             }
-            "stats" if self.fields.contains_key("vb") => Ok(stats::of_vbucket(&self.vb()?)?),
-            "stats" => Ok(stats::of_engine(self.engine)?),
+            "stats" if self.fields.contains_key("vb") => Ok(stats::vbucket_object(&self.vb()?)?),
+            "stats" => Ok(stats::engine_object(self.engine)?),
             "seqnos" => {
                 let seqnos = self.vb()?.seqnos()?;
                 Ok(json!({
@@ -181,13 +181,13 @@ impl SessionCommand<'_> {
 
     fn batch(&self) -> Result<Value, CommandError> {
         let changes = self.fields.get("changes").and_then(Value::as_array);
-        let changes = changes.ok_or_else(|| CommandError::usage("\"changes\" is no array"))?;
+        let changes = changes.ok_or_else(|| CommandError::usage("\"changes\" must be an array"))?;
         let changes: Result<Vec<Change>, CommandError> = changes
             .iter()
             .map(|item| {
                 let fields = item
                     .as_object()
-                    .ok_or_else(|| CommandError::usage("a change is no object"))?;
+                    .ok_or_else(|| CommandError::usage("each change must be an object"))?;
                 change(
                     fields.get("op").and_then(Value::as_str).unwrap_or("set"),
                     fields,
@@ -198,14 +198,14 @@ impl SessionCommand<'_> {
         let written = vb.batch(&changes?, self.durability()?)?;
         let written: Vec<Value> = written
             .into_iter()
-            .map(|w| written_object(&vb, w))
+            .map(|w| receipt_object(&vb, w))
             .collect();
         Ok(json!({"written": written}))
     }
 
     fn get_many(&self) -> Result<Value, CommandError> {
         let keys = self.fields.get("keys").and_then(Value::as_array);
-        let keys = keys.ok_or_else(|| CommandError::usage("\"keys\" is no array"))?;
+        let keys = keys.ok_or_else(|| CommandError::usage("\"keys\" must be an array"))?;
         let keys: Result<Vec<Vec<u8>>, String> = keys.iter().map(bytes).collect();
         let keys = keys.map_err(CommandError::usage)?;
         let values: Vec<Value> = self
@@ -258,7 +258,9 @@ impl SessionCommand<'_> {
         Ok(json!({"entries": entries, "as_of": page.as_of.get(), "next": next}))
     }
 
-    /// Events after a position, up to a number of them, and the position after the last.
+    /// Returns up to `limit` events after a position, and the position after the last of them.
+    ///
+    /// Waits up to `timeout_ms` in all for events that do not exist yet.
     fn tail(&self) -> Result<Value, CommandError> {
         let vb = self.vb()?;
         let position = match self.fields.get("position") {
@@ -308,7 +310,7 @@ impl SessionCommand<'_> {
     fn vb(&self) -> Result<VBucket, CommandError> {
         let number = self.number("vb")?;
         let number =
-            u16::try_from(number).map_err(|_| CommandError::usage("\"vb\" is too large"))?;
+            u16::try_from(number).map_err(|_| CommandError::usage("\"vb\" must be a number from 0 to 65535"))?;
         store::vbucket(self.engine, number)
     }
 
@@ -317,13 +319,13 @@ impl SessionCommand<'_> {
             return Ok(Durability::Synced);
         };
         let named = value.as_str().and_then(Durability::from_name);
-        let refuse = || CommandError::usage("\"durability\" is none of memory, logged, synced");
+        let refuse = || CommandError::usage("\"durability\" must be memory, logged or synced");
         named.ok_or_else(refuse)
     }
 
     fn number(&self, name: &str) -> Result<u64, CommandError> {
         let number = number(self.fields, name)?;
-        number.ok_or_else(|| CommandError::usage(format!("no field {name:?}")))
+        number.ok_or_else(|| CommandError::usage(format!("missing field {name:?}")))
     }
 
     fn optional_number(&self, name: &str) -> Result<Option<u64>, CommandError> {
@@ -334,7 +336,7 @@ impl SessionCommand<'_> {
 fn key(fields: &Map<String, Value>) -> Result<Vec<u8>, CommandError> {
     let key = fields
         .get("key")
-        .ok_or_else(|| CommandError::usage("no field \"key\""))?;
+        .ok_or_else(|| CommandError::usage("missing field \"key\""))?;
     bytes(key).map_err(|error| CommandError::usage(format!("\"key\": {error}")))
 }
 
@@ -342,23 +344,23 @@ fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, Comman
     let parse = |value: &Value| {
         value
             .as_u64()
-            .ok_or_else(|| CommandError::usage(format!("{name:?} is no number")))
+            .ok_or_else(|| CommandError::usage(format!("{name:?} must be a whole number, 0 or more")))
     };
     fields.get(name).map(parse).transpose()
 }
 
-/// The change that the fields of a command ask for.
+/// Returns the change that a command or a batch entry describes.
 fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, CommandError> {
     let key = key(fields)?;
     let value = || {
         let value = fields
             .get("value")
-            .ok_or_else(|| CommandError::usage("no field \"value\""))?;
+            .ok_or_else(|| CommandError::usage("missing field \"value\""))?;
         bytes(value).map_err(|error| CommandError::usage(format!("\"value\": {error}")))
     };
     let small = |name: &str| -> Result<u32, CommandError> {
         let number = number(fields, name)?.unwrap_or(0);
-        u32::try_from(number).map_err(|_| CommandError::usage(format!("{name:?} is too large")))
+        u32::try_from(number).map_err(|_| CommandError::usage(format!("{name:?} must be at most {}", u32::MAX)))
     };
     let mut change = match op {
         "set" => Change::set(key, value()?),
@@ -366,7 +368,7 @@ fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, CommandError>
         "replace" => Change::replace(key, value()?),
         "del" => Change::delete(key),
         "touch" => Change::touch(key, small("expiry")?),
-        other => return Err(CommandError::usage(format!("{other:?} is no change"))),
+        other => return Err(CommandError::usage(format!("{other:?} cannot be a change of a batch"))),
     };
     change = change.expiry(small("expiry")?).flags(small("flags")?);
     if let Some(cas) = number(fields, "cas")? {
@@ -375,7 +377,8 @@ fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, CommandError>
     Ok(change)
 }
 
-fn written_object(vb: &VBucket, written: WriteReceipt) -> Value {
+/// Returns the receipt of a write as one JSON object.
+fn receipt_object(vb: &VBucket, written: WriteReceipt) -> Value {
     json!({
         "vb": vb.id().get(),
         "seqno": written.seqno.get(),

@@ -1,4 +1,4 @@
-//! `stats`: counts, seqnos, space and health.
+//! `stats`: prints counts, seqnos, disk space and health.
 
 use crate::args;
 use crate::output::{CommandResult, DONE, Output};
@@ -9,16 +9,16 @@ use vbstore::{Clock, DbSnapshotHolder, Engine, Error, SystemClock, VBucket, VbId
 pub(crate) fn run(args: &args::StatsArgs, out: &mut Output) -> CommandResult {
     let engine = store::open_to_read(&args.dir, args.reading)?;
     let object = match args.vb {
-        Some(number) => of_vbucket(&store::vbucket(&engine, number)?)?,
-        None => of_engine(&engine)?,
+        Some(number) => vbucket_object(&store::vbucket(&engine, number)?)?,
+        None => engine_object(&engine)?,
     };
     if out.is_json {
         out.line(&object)?;
     } else {
-        // The metrics are hundreds of values, and for programs.
+        // The metrics are hundreds of values: only programs read them.
         let fields = object.as_object().into_iter().flatten();
         for (name, value) in fields.filter(|(name, _)| *name != "metrics") {
-            for (at, line) in written(value).iter().enumerate() {
+            for (at, line) in display_lines(value).iter().enumerate() {
                 let name = if at == 0 { name } else { "" };
                 out.line(format_args!("{name:24} {line}"))?;
             }
@@ -28,8 +28,8 @@ pub(crate) fn run(args: &args::StatsArgs, out: &mut Output) -> CommandResult {
     Ok(DONE)
 }
 
-/// Returns a value for a person: one line, or one for each element of an array.
-fn written(value: &Value) -> Vec<String> {
+/// Returns a value as text: one line, or one for each element of an array.
+fn display_lines(value: &Value) -> Vec<String> {
     let fields = |object: &serde_json::Map<String, Value>| {
         let fields = object.iter();
         let fields: Vec<String> = fields
@@ -42,14 +42,14 @@ fn written(value: &Value) -> Vec<String> {
         Value::String(text) => vec![text.clone()],
         Value::Object(object) => vec![fields(object)],
         Value::Array(elements) if !elements.is_empty() => {
-            elements.iter().flat_map(written).collect()
+            elements.iter().flat_map(display_lines).collect()
         }
         other => vec![other.to_string()],
     }
 }
 
-/// A whole engine as one JSON object.
-pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
+/// Returns the state of the whole engine as one JSON object.
+pub(crate) fn engine_object(engine: &Engine) -> Result<Value, Error> {
     let (mut items, mut tombstones, mut bytes) = (0_u64, 0_u64, 0_u64);
     let (mut high, mut persisted, mut synced) = (0_u64, 0_u64, 0_u64);
     for number in 0..engine.vbuckets() {
@@ -105,8 +105,8 @@ pub(crate) fn of_engine(engine: &Engine) -> Result<Value, Error> {
     }))
 }
 
-/// One vBucket as one JSON object.
-pub(crate) fn of_vbucket(vb: &VBucket) -> Result<Value, Error> {
+/// Returns the state of one vBucket as one JSON object.
+pub(crate) fn vbucket_object(vb: &VBucket) -> Result<Value, Error> {
     let (seqnos, counts) = (vb.seqnos()?, vb.counts()?);
     Ok(json!({
         "vb": vb.id().get(),
@@ -124,7 +124,7 @@ pub(crate) fn of_vbucket(vb: &VBucket) -> Result<Value, Error> {
     }))
 }
 
-/// The branches of a vBucket's history, newest first.
+/// Returns the failover log of a vBucket, newest branch first.
 pub(crate) fn failover_log(vb: &VBucket) -> Result<Value, Error> {
     let log = vb.failover_log()?;
     let entry = |entry: &vbstore::FailoverEntry| json!({"vb_uuid": entry.uuid.get(), "seqno": entry.seqno.get()});

@@ -1,22 +1,24 @@
-//! SIGINT, SIGTERM and SIGHUP: finish what is under way, close cleanly, say what was done.
+//! A flag that SIGINT, SIGTERM and SIGHUP set, so that a command can end early: it finishes the
+//! current step, closes the store cleanly and prints what was done.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set once a signal has come. A second signal ends the process at once.
+/// Set by the first signal. A second signal ends the process at once.
 #[derive(Clone, Debug)]
 pub(crate) struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    /// Listens for SIGINT, SIGTERM and, unless it is ignored, for SIGHUP.
+    /// Handles SIGINT, SIGTERM and, unless it is ignored, SIGHUP.
     pub(crate) fn on_signals() -> io::Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
-        // `nohup` ignores it so that the program outlives its terminal.
+        // `nohup` starts programs with SIGHUP ignored, so that they outlive the terminal.
         let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
         for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
-            // ORDER: the shutdown first, so that it acts on the second signal, not on the first.
+            // ORDER: the conditional shutdown first. It runs before the flag is set, so it ends the
+            // process on the second signal, not on the first.
             signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
         }
@@ -38,15 +40,15 @@ impl StopFlag {
     }
 }
 
-/// Whether the process was started with a signal ignored. A signal counts as not ignored where the
-/// system does not say.
+/// Returns whether the process was started with a signal ignored; `false` if `/proc` cannot be
+/// read.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     is_in_mask(&status, signal)
 }
 
-/// Looks a signal up in the line `SigIgn:` of a process's status: a mask in hexadecimal digits, in
-/// which the lowest bit is signal 1.
+/// Returns whether the line `SigIgn:` of `/proc/PID/status` holds a signal. The line is a mask in
+/// hexadecimal digits, whose lowest bit is signal 1.
 fn is_in_mask(status: &str, signal: i32) -> bool {
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -1,16 +1,16 @@
-//! Opening stores.
+//! Opens stores, and finds their vBuckets.
 
 use crate::args::ReadOnlyArgs;
 use crate::output::{CommandError, USAGE, warn};
 use std::path::Path;
 use vbstore::{Builder, Config, Engine, Error, VBucket, VbId};
 
-/// Opens a store that must be there.
+/// Opens an existing store.
 pub(crate) fn open(dir: &Path) -> Result<Engine, CommandError> {
     finish(dir, Engine::builder(dir).create(false))
 }
 
-/// Opens a store that must be there, for a command that only reads.
+/// Opens an existing store for a command that only reads.
 pub(crate) fn open_to_read(dir: &Path, reading: ReadOnlyArgs) -> Result<Engine, CommandError> {
     if reading.read_only {
         return open_read_only(dir);
@@ -18,30 +18,31 @@ pub(crate) fn open_to_read(dir: &Path, reading: ReadOnlyArgs) -> Result<Engine, 
     open_or_read(dir, Engine::builder(dir).create(false))
 }
 
-/// Opens a store that must be there without writing anything to it.
+/// Opens an existing store without writing anything to it.
 pub(crate) fn open_read_only(dir: &Path) -> Result<Engine, CommandError> {
     finish(dir, Engine::builder(dir).read_only())
 }
 
-/// Opens a store that must be there, and begins a new branch in every vBucket.
+/// Opens an existing store, and begins a new branch in every vBucket.
 pub(crate) fn open_with_new_branch(dir: &Path) -> Result<Engine, CommandError> {
     finish(dir, Engine::builder(dir).create(false).new_branch())
 }
 
-/// Opens a store, or makes one with so many vBuckets.
+/// Opens a store, or creates one with `vbuckets` vBuckets (`None`: the default).
 pub(crate) fn open_or_create(dir: &Path, vbuckets: Option<u16>) -> Result<Engine, CommandError> {
-    finish(dir, to_create(dir, vbuckets))
+    finish(dir, creating_builder(dir, vbuckets))
 }
 
-/// The same for a command that only reads what is there.
+/// Like [`open_or_create`], for a command that writes no documents: opens read-only if the disk is
+/// full.
 pub(crate) fn open_or_create_to_read(
     dir: &Path,
     vbuckets: Option<u16>,
 ) -> Result<Engine, CommandError> {
-    open_or_read(dir, to_create(dir, vbuckets))
+    open_or_read(dir, creating_builder(dir, vbuckets))
 }
 
-fn to_create(dir: &Path, vbuckets: Option<u16>) -> Builder {
+fn creating_builder(dir: &Path, vbuckets: Option<u16>) -> Builder {
     let config = Config {
         vbuckets,
         ..Config::default()
@@ -55,8 +56,7 @@ fn finish(dir: &Path, builder: Builder) -> Result<Engine, CommandError> {
         .map_err(|error| CommandError::opening(&error, dir))
 }
 
-/// Opens a store that is to be read. If the disk is too full for that, opens it read-only, and says
-/// so.
+/// Opens a store for reading. If the disk is full, opens it read-only, and prints a warning.
 fn open_or_read(dir: &Path, builder: Builder) -> Result<Engine, CommandError> {
     let full = match builder.open() {
         Err(full @ Error::DiskFull { .. }) => full,
@@ -68,13 +68,13 @@ fn open_or_read(dir: &Path, builder: Builder) -> Result<Engine, CommandError> {
             warn("disk_full", &text);
             Ok(engine)
         }
-        // It was to be made.
+        // The store was to be created: the full disk is the cause.
         Err(Error::NoStore { .. }) => Err(CommandError::opening(&full, dir)),
         Err(error) => Err(CommandError::opening(&error, dir)),
     }
 }
 
-/// Returns the vBuckets that are meant: one, or all.
+/// Returns vBucket `one`, or all of them.
 pub(crate) fn vbuckets(engine: &Engine, one: Option<u16>) -> Result<Vec<VBucket>, CommandError> {
     let numbers = one.map_or_else(|| (0..engine.vbuckets()).collect(), |number| vec![number]);
     numbers.into_iter().map(|n| vbucket(engine, n)).collect()

@@ -1,4 +1,4 @@
-//! `verify`: everything that can be checked on disk.
+//! `verify`: checks the whole store on disk.
 
 use crate::args;
 use crate::number::u64_from;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &args::VerifyArgs, out: &mut Output, stop: &StopFlag) ->
     let is_ok = found.is_ok() && is_whole;
     if !out.is_json {
         for problem in &found.problems {
-            out.line(sentence(problem))?;
+            out.line(problem_line(problem))?;
         }
     }
     let text = format!(
@@ -36,14 +36,14 @@ pub(crate) fn run(args: &args::VerifyArgs, out: &mut Output, stop: &StopFlag) ->
         found.vbuckets,
         found.items,
         found.tombstones,
-        count(&found),
-        if is_whole { "" } else { ", cut short" },
+        problem_count(&found),
+        if is_whole { "" } else { ", interrupted: not every vBucket was checked" },
     );
     out.answer(&object(&found, is_ok), text)?;
     Ok(if is_ok { DONE } else { PROBLEM })
 }
 
-/// Checks a whole store; for `session` and `stress`.
+/// Checks a whole store at once; for `session` and `stress`.
 pub(crate) fn all(engine: &Engine) -> Result<Verification, vbstore::Error> {
     let mut found = engine.verify_shared()?;
     for number in 0..engine.vbuckets() {
@@ -52,11 +52,11 @@ pub(crate) fn all(engine: &Engine) -> Result<Verification, vbstore::Error> {
     Ok(found)
 }
 
-fn count(found: &Verification) -> u64 {
+fn problem_count(found: &Verification) -> u64 {
     u64_from(found.problems.len()) + found.more_problems
 }
 
-/// What was found, as one JSON object.
+/// Returns the result of a check as one JSON object.
 pub(crate) fn object(found: &Verification, is_ok: bool) -> Value {
     let problems: Vec<Value> = found
         .problems
@@ -80,7 +80,8 @@ pub(crate) fn object(found: &Verification, is_ok: bool) -> Value {
     })
 }
 
-fn sentence(problem: &Problem) -> String {
+/// Returns a problem as a line of text: where it is, and what is wrong.
+fn problem_line(problem: &Problem) -> String {
     let vb = problem
         .vb
         .map_or_else(|| "shared".to_owned(), |vb| vb.to_string());

@@ -71,7 +71,7 @@ fn bad_lines_are_counted_and_stop_only_a_strict_import() {
     let (exit, said) = code(&["import", "--dir", "t", "--strict", "in.jsonl"], dir);
     assert_eq!(exit, 1);
     assert!(said.contains("line 2"), "{said}");
-    assert_eq!(ok(&["get", "--dir", "t", "a"], dir), "{\"key\":\"a\"}\n");
+    assert_eq!(ok(&["get", "--dir", "t", "a"], dir), "{\"key\":\"a\"}");
     fs::write(dir.join("in.csv"), "name,id\n\"a,b\",1\n").unwrap();
     ok(
         &[
@@ -79,7 +79,7 @@ fn bad_lines_are_counted_and_stop_only_a_strict_import() {
         ],
         dir,
     );
-    assert_eq!(ok(&["get", "--dir", "u", "a,b"], dir), "\"a,b\",1\n");
+    assert_eq!(ok(&["get", "--dir", "u", "a,b"], dir), "\"a,b\",1");
 }
 
 #[test]

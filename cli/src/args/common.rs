@@ -1,4 +1,4 @@
-//! What several commands share.
+//! Arguments that several commands share.
 
 use clap::{Args as ClapArgs, ValueEnum};
 use vbstore::Durability;
@@ -7,9 +7,9 @@ use vbstore::Durability;
 pub(crate) enum DurabilityArg {
     /// Flushed within 100 ms, synced within 1 s.
     Memory,
-    /// Survives a kill; synced within 1 s.
+    /// Survives a kill of the process; synced within 1 s.
     Logged,
-    /// Survives a power cut.
+    /// Survives a power failure.
     Synced,
 }
 
@@ -28,8 +28,9 @@ impl From<DurabilityArg> for Durability {
 pub(crate) struct ReadOnlyArgs {
     /// Open the store read-only: nothing is written to its directory.
     ///
-    /// Any number of programs may hold a store read-only at the same time. Works on a full disk and
-    /// on a read-only file system; a store on a full disk is opened so in any case.
+    /// Any number of programs can have a store open read-only at the same time. Works on a full
+    /// disk and on a read-only file system. On a full disk, stores are opened read-only even without
+    /// this option.
     #[arg(long)]
     pub(crate) read_only: bool,
 }

@@ -1,5 +1,5 @@
-//! Arguments of the commands that hold a store open, or look at one that is held: `session`,
-//! `serve` and `watch`.
+//! Arguments of the commands that keep a store open, `session` and `serve`, and of `watch`, which
+//! looks at such a store.
 
 use clap::Args as ClapArgs;
 use clap::builder::NonEmptyStringValueParser;
@@ -13,13 +13,13 @@ use std::path::PathBuf;
 pub(crate) struct SessionArgs {
     #[arg(long)]
     pub(super) json: bool,
-    /// The store's directory; the store is made if there is none.
+    /// The store's directory; the store is created if there is none.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// vBuckets of a store that is made: a power of two from 1 to 1024 [default: 64].
+    /// vBuckets of a new store: a power of two from 1 to 1024 [default: 64].
     #[arg(long, value_name = "COUNT")]
     pub(crate) vbuckets: Option<u16>,
-    /// Open the store read-only; commands that would change it are refused.
+    /// Open the store read-only; commands that change it are refused.
     #[arg(long, conflicts_with = "vbuckets")]
     pub(crate) read_only: bool,
 }
@@ -27,17 +27,17 @@ pub(crate) struct SessionArgs {
 /// Where metrics are served.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct ServingArgs {
-    /// Serve the metrics for Prometheus here, at /metrics: localhost:9184.
+    /// Serve the metrics for Prometheus at this address, such as localhost:9184.
     ///
-    /// A host name or an IP address, and a port; port 0 lets the system choose, and the address is
-    /// printed on standard error. Each address that a host name stands for must be of the loopback
-    /// interface, unless --allow-remote is given; the first IPv4 address is taken before others.
+    /// A host name or an IP address, and a port. Port 0 lets the system choose one; the URL is
+    /// printed on standard error. All addresses of a host name must be loopback addresses, unless
+    /// --allow-remote is given; its IPv4 addresses are tried before others.
     #[arg(long = "metrics", value_name = "HOST:PORT", value_parser = host_and_port)]
     pub(crate) address: Option<String>,
     /// Allow an address that other machines can reach. There is no TLS and no password.
     #[arg(long, requires = "address")]
     pub(crate) allow_remote: bool,
-    /// Also serve metrics of each single vBucket, at /metrics/vbuckets.
+    /// Also serve metrics of each vBucket, at /metrics/vbuckets.
     #[arg(long, requires = "address")]
     pub(crate) per_vbucket: bool,
 }
@@ -57,16 +57,17 @@ fn host_and_port(text: &str) -> Result<String, String> {
 pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(super) json: bool,
-    /// The store's directory; the store is made if there is none.
+    /// The store's directory; the store is created if there is none.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// vBuckets of a store that is made: a power of two from 1 to 1024 [default: 64].
+    /// vBuckets of a new store: a power of two from 1 to 1024 [default: 64].
     #[arg(long, value_name = "COUNT")]
     pub(crate) vbuckets: Option<u16>,
     /// Open the store read-only: nothing is written to its directory.
     ///
-    /// Any number of programs may hold a store read-only at the same time. Works on a full disk and
-    /// on a read-only file system; a store on a full disk is opened so in any case.
+    /// Any number of programs can have a store open read-only at the same time. Works on a full
+    /// disk and on a read-only file system. On a full disk, stores are opened read-only even without
+    /// this option.
     #[arg(long, conflicts_with = "vbuckets")]
     pub(crate) read_only: bool,
     #[command(flatten)]
@@ -80,10 +81,10 @@ pub(crate) struct ServeArgs {
 pub(crate) struct WatchArgs {
     #[arg(long)]
     pub(super) json: bool,
-    /// Seconds from one look to the next, from 0.05 to 3600.
+    /// Seconds between two refreshes, from 0.05 to 3600.
     #[arg(long, default_value_t = 1.0, value_parser = seconds, value_name = "SECONDS")]
     pub(crate) interval: f64,
-    /// End after this many looks; exit code 4 if the last one got no answer.
+    /// End after this many refreshes; exit code 4 if the last one got no answer.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Where the metrics are served: host and port, or the whole URL.

@@ -18,7 +18,7 @@ pub(crate) struct GetArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) reading: ReadOnlyArgs,
-    /// Take the key and print the value in base64.
+    /// The key is given, and the value printed, in base64.
     #[arg(long)]
     pub(crate) base64: bool,
     /// The key.
@@ -33,26 +33,26 @@ pub(crate) struct GetArgs {
 pub(crate) struct SetArgs {
     #[arg(long)]
     pub(super) json: bool,
-    /// The store's directory; the store is made if there is none.
+    /// The store's directory; the store is created if there is none.
     #[arg(long)]
     pub(crate) dir: PathBuf,
     /// How durable the value is when the command returns.
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
-    /// The second since 1970 at which the document expires; 0 for never.
+    /// When the document expires, in seconds since 1970; 0 for never.
     #[arg(long, default_value_t = 0, value_name = "SECOND")]
     pub(crate) expiry: u32,
-    /// Fail (exit code 1) unless the key has this cas, as `get --json` prints it.
+    /// Fail (exit code 1) unless the document has this cas, as `get --json` prints it.
     #[arg(long)]
     pub(crate) cas: Option<u64>,
-    /// Take the key and the value in base64.
+    /// The key and the value are given in base64.
     #[arg(long)]
     pub(crate) base64: bool,
     /// The key.
     pub(crate) key: OsString,
     /// The value; - reads it from standard input, byte for byte.
     ///
-    /// What is read from standard input is stored as it is, also with --base64.
+    /// A value from standard input is never decoded, not even with --base64.
     pub(crate) value: OsString,
 }
 
@@ -69,10 +69,10 @@ pub(crate) struct DelArgs {
     /// How durable the deletion is when the command returns.
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
-    /// Fail (exit code 1) unless the key has this cas, as `get --json` prints it.
+    /// Fail (exit code 1) unless the document has this cas, as `get --json` prints it.
     #[arg(long)]
     pub(crate) cas: Option<u64>,
-    /// Take the key in base64.
+    /// The key is given in base64.
     #[arg(long)]
     pub(crate) base64: bool,
     /// The key.
@@ -103,13 +103,13 @@ pub(crate) struct KeysArgs {
         value_name = "KEY"
     )]
     pub(crate) from: OsString,
-    /// Print no more than this many keys.
+    /// Print at most this many keys.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) limit: Option<u64>,
     /// Only keys of this vBucket.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
-    /// Take --prefix and --from and print the keys in base64.
+    /// --prefix and --from are given, and the keys printed, in base64.
     #[arg(long)]
     pub(crate) base64: bool,
 }

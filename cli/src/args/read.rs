@@ -25,9 +25,9 @@ pub(crate) struct StatsArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DumpOrder {
-    /// In the order of the changes, deletions included.
+    /// In seqno order, deletions included.
     Seqno,
-    /// In the order of the keys; only keys with a value.
+    /// In key order; only keys with a value.
     Key,
 }
 
@@ -82,15 +82,16 @@ pub(crate) struct TailArgs {
     /// Only changes with this seqno or a higher one.
     #[arg(long, conflicts_with = "resume", value_name = "SEQNO")]
     pub(crate) from: Option<u64>,
-    /// Go on from the position in this file, and keep it there.
+    /// Continue from the positions in this file, and save them there.
     ///
-    /// Begins at the beginning if there is no such file, or no position of a vBucket in it.
+    /// A vBucket without a position in it is followed from its beginning. So are all if the file
+    /// does not exist yet.
     #[arg(long, value_name = "FILE")]
     pub(crate) resume: Option<PathBuf>,
-    /// End once everything that is there now was printed.
+    /// End when everything that is in the store now was printed.
     #[arg(long)]
     pub(crate) until_high: bool,
-    /// Leave values out; `value_len` tells how long they are.
+    /// Leave values out; `value_len` holds their length in bytes.
     #[arg(long)]
     pub(crate) keys_only: bool,
     /// Only keys that begin with this.

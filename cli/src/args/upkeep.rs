@@ -1,4 +1,4 @@
-//! Arguments of the commands that look after a store, and after the program itself: `new-branch`,
+//! Arguments of the commands that maintain a store or install the program: `new-branch`,
 //! `compact`, `completions` and `man`.
 
 use clap::Args as ClapArgs;
@@ -45,7 +45,7 @@ pub(crate) struct CompletionsArgs {
   vbstore man | man -l -
   vbstore man ~/.local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Write a page for the program and one for each command to this directory, which is made if
-    /// there is none.
+    /// Write a page for the program and one for each command to this directory; it is created if
+    /// needed. Without it, print the page of the program.
     pub(crate) dir: Option<PathBuf>,
 }

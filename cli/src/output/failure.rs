@@ -1,4 +1,4 @@
-//! Why a command failed, and what it exits with.
+//! Why a command failed, and its exit code.
 
 use super::stdout::Abandoned;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub(crate) struct CommandError {
     pub(crate) code: u8,
     kind: &'static str,
     message: String,
-    /// Standard output was closed by its reader: nothing to complain about.
+    /// The reader closed standard output: not reported as an error.
     pub(super) is_broken_pipe: bool,
 }
 
@@ -38,23 +38,23 @@ impl CommandError {
         Self::new(USAGE, "usage", message)
     }
 
-    /// A signal ended the command before it was done.
+    /// Returns the error of a command that a signal ended before it was done.
     pub(crate) fn interrupted(message: impl Into<String>) -> Self {
         Self::new(PROBLEM, "interrupted", message)
     }
 
-    /// Something could not be done with a file: `cannot write FILE: why`.
+    /// Returns the error `cannot DOING FILE: cause`, such as `cannot write out.json: ...`.
     pub(crate) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
         let text = format!("cannot {doing} {}: {error}", path.display());
         Self::new(IO, "io", text)
     }
 
-    /// A thread could not be started.
+    /// Returns the error of a thread that could not be started.
     pub(crate) fn thread(error: &io::Error) -> Self {
         Self::new(IO, "io", format!("cannot start a thread: {error}"))
     }
 
-    /// An error of writing to standard output.
+    /// Returns the error of a write to standard output.
     pub(super) fn stdout(error: &io::Error) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         if let Some(Abandoned) = inner {
@@ -67,7 +67,7 @@ impl CommandError {
         }
     }
 
-    /// An error of opening a store.
+    /// Returns the error of opening a store, with a hint if it can still be read.
     pub(crate) fn opening(error: &Error, dir: &Path) -> Self {
         let mut failure = Self::from(error.clone());
         if matches!(error, Error::NoStore { .. }) {
@@ -89,8 +89,8 @@ impl CommandError {
             failure.code = CANNOT_OPEN;
         }
         let hint = if needs_only_reading(error) {
-            ". To read what is there: --read-only, with get, keys, dump, stats, tail, verify, \
-             session or serve"
+            ". To read the store, use --read-only with get, keys, dump, stats, tail, verify, session \
+             or serve"
         } else {
             ""
         };
@@ -109,7 +109,8 @@ impl fmt::Display for CommandError {
     }
 }
 
-/// Whether a store that cannot be opened because of this may well be opened read-only.
+/// Returns whether a store that cannot be opened because of this error can probably be opened
+/// read-only.
 fn needs_only_reading(error: &Error) -> bool {
     match error {
         Error::DiskFull { .. } => true,
@@ -118,7 +119,7 @@ fn needs_only_reading(error: &Error) -> bool {
     }
 }
 
-/// The name of an error, for scripts.
+/// Returns the name of an error, for scripts.
 fn kind_of(error: &Error) -> &'static str {
     match error {
         Error::Invalid { .. } => "invalid",
@@ -164,7 +165,7 @@ impl From<Error> for CommandError {
     }
 }
 
-/// For errors that name their file themselves.
+/// For errors whose text names the file already.
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::new(IO, "io", error.to_string())

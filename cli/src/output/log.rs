@@ -1,4 +1,4 @@
-//! Warnings of the library, on standard error.
+//! The log of the library, printed on standard error.
 
 use super::stderr;
 use serde_json::{Map, Value, json};
@@ -11,13 +11,13 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, fmt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Prints warnings and errors from now on.
+/// Prints the library's warnings and errors from now on.
 pub(crate) fn start() {
     let subscriber = fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_max_level(LevelFilter::WARN)
-        // Where nobody reads them any more, saying so would panic.
+        // Reporting a failed write to standard error would write there again, and panic.
         .log_internal_errors(false);
     drop(if stderr::is_json() {
         subscriber.event_format(Json).try_init()

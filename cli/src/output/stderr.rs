@@ -1,19 +1,20 @@
 //! Standard error: lines for a person, or with `--json` one JSON object each.
 //!
-//! An object has one of these names: `error` (why the command failed), `warning` and `info` (beside
-//! the answer), `log` (a message of the library). Nothing here fails: a command does not end
-//! because nobody reads its standard error.
+//! An object has one of these names: `error` (why the command failed), `warning` and `info` (notes
+//! of the command), `log` (a message of the library). Nothing here fails: a command does not end
+//! because its standard error is closed.
 
 use serde_json::{Value, json};
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set once, before anything is printed. Standard error belongs to the process, as this does.
+/// Set once, before anything is printed. A static, because panics and the log of the library print
+/// to standard error too, from any thread.
 static IS_JSON: AtomicBool = AtomicBool::new(false);
 
-/// Makes each line of standard error a JSON object from now on, those of panics included.
-pub(crate) fn be_json() {
+/// Prints each line of standard error as a JSON object from now on, those of panics included.
+pub(crate) fn print_json_errors() {
     IS_JSON.store(true, Ordering::Release);
     std::panic::set_hook(Box::new(|panic| {
         let payload = panic.payload();
@@ -42,23 +43,23 @@ pub(super) fn print(object: &Value, text: impl fmt::Display) {
 }
 
 fn line(text: fmt::Arguments<'_>) {
-    // One write a line, so that lines of other threads do not come in between.
+    // One write for each line, so that lines of several threads do not mix.
     let line = format!("{text}\n");
     drop(io::stderr().lock().write_all(line.as_bytes()));
 }
 
-/// Says something that a user should know although the command goes on.
+/// Prints a warning; the command continues.
 pub(crate) fn warn(kind: &str, text: &str) {
     print(&json!({"warning": {"kind": kind, "message": text}}), text);
 }
 
-/// Says something beside the answer.
-pub(crate) fn say(text: impl fmt::Display) {
+/// Prints a note that is not part of the command's result.
+pub(crate) fn info(text: impl fmt::Display) {
     let text = text.to_string();
     print(&json!({"info": {"message": text}}), &text);
 }
 
-/// A progress line, if standard error is a terminal that a person looks at.
+/// Returns a progress line, which is hidden unless standard error is a terminal and prints text.
 pub(crate) fn progress() -> indicatif::ProgressBar {
     if io::stderr().is_terminal() && !is_json() {
         let bar = indicatif::ProgressBar::new_spinner();

@@ -1,9 +1,9 @@
 //! Standard output that a signal can interrupt.
 //!
-//! A write to a pipe that nobody reads, or to a terminal that is stopped, blocks for as long as it
-//! takes. The writes are made on a thread of their own, so that the thread of the command sees a
-//! stop meanwhile. It then waits [`GRACE`] more in all, for a reader that is only slow, and gives
-//! the output up.
+//! A write to a pipe that is not read, or to a stopped terminal, may block forever. So a second
+//! thread makes the writes, and the thread of the command can check for a stop meanwhile. After a
+//! stop it waits [`GRACE`] longer in all, for a reader that is only slow, and then abandons the
+//! output.
 
 use crate::stop::StopFlag;
 use std::fmt;
@@ -13,35 +13,35 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// How soon a stop is seen while a write blocks.
+/// How often a stop is checked for while a write blocks.
 const POLL: Duration = Duration::from_millis(50);
-/// How long blocked writes are waited for after a stop, all of them together.
+/// How long to wait for blocked writes after a stop, for all of them together.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The error of a write that was given up because of a stop.
+/// The error of a write that was abandoned because of a stop.
 #[derive(Debug)]
 pub(super) struct Abandoned;
 
 impl fmt::Display for Abandoned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted while nobody read standard output")
+        f.write_str("interrupted while standard output was blocked: not everything was printed")
     }
 }
 
 impl std::error::Error for Abandoned {}
 
-/// Writes to a file descriptor, and gives up soon after a stop is asked for.
+/// A writer to a file descriptor that abandons a blocked write soon after a stop was requested.
 #[derive(Debug)]
 pub(super) struct Interruptible {
     stop: StopFlag,
     /// Started by the first write.
     writer: Option<Writer>,
-    /// How long writes have been waited for since the stop.
+    /// Time spent waiting for blocked writes since the stop.
     waited: Duration,
     is_abandoned: bool,
 }
 
-/// The thread that writes: it answers each piece with what came of it, and the piece itself.
+/// The thread that writes. For each piece it returns the result, and the piece for reuse.
 #[derive(Debug)]
 struct Writer {
     pieces: SyncSender<Vec<u8>>,
@@ -54,7 +54,7 @@ impl Writer {
     fn start(file: File) -> io::Result<Self> {
         let (pieces, to_write) = sync_channel::<Vec<u8>>(1);
         let (answers, outcomes) = sync_channel(1);
-        // Never joined: it may block in a write for ever, and ends with the process.
+        // Never joined: it may block in a write forever, and ends with the process.
         std::thread::Builder::new()
             .name("vbstore-output".to_owned())
             .spawn(move || {
@@ -85,7 +85,7 @@ impl Interruptible {
         }
     }
 
-    /// Writes to another file instead.
+    /// Returns a writer to another file.
     #[cfg(test)]
     fn to(file: File, stop: StopFlag) -> Self {
         let mut this = Self::stdout(stop);
@@ -95,8 +95,8 @@ impl Interruptible {
 }
 
 impl Write for Interruptible {
-    /// Returns once all of `bytes` is written. The thread has no more than one piece at a time, so
-    /// a caller that flushed knows that everything before it was taken.
+    /// Returns when all of `bytes` is written. The thread never has more than this one piece, so
+    /// after a flush of the buffer nothing is left unwritten.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let abandoned = || Err(io::Error::other(Abandoned));
         if self.is_abandoned {
@@ -109,7 +109,7 @@ impl Write for Interruptible {
                 none.insert(Writer::start(file)?)
             }
         };
-        let gone = || io::Error::other("the thread that writes it has ended");
+        let gone = || io::Error::other("the thread that writes standard output has ended");
         let mut piece = std::mem::take(&mut writer.spare);
         piece.clear();
         piece.extend_from_slice(bytes);
@@ -150,12 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_write_is_given_up_after_a_stop_and_so_are_later_ones() {
+    fn a_blocked_write_is_abandoned_after_a_stop_and_so_are_later_ones() {
         let (_reader, writer) = io::pipe().unwrap();
         let stop = StopFlag::by_hand();
         let mut out = Interruptible::to(File::from(OwnedFd::from(writer)), stop.clone());
         stop.ask();
-        // More than a pipe holds.
+        // More than the buffer of a pipe holds.
         let error = out.write_all(&vec![b'x'; 1 << 20]).unwrap_err();
         assert!(is_abandoned(&error), "{error}");
         let error = out.write_all(b"y").unwrap_err();
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_gets_everything_also_after_a_stop() {
+    fn a_reader_gets_everything_even_after_a_stop() {
         let (mut reader, writer) = io::pipe().unwrap();
         let stop = StopFlag::by_hand();
         stop.ask();

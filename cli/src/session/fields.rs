@@ -1,23 +1,24 @@
-//! The commands of a session, the fields that each takes, and the check that a line has no others.
+//! The commands of a session, the fields that each takes, and the check that a command has only
+//! those.
 
 use crate::output::CommandError;
 use crate::record;
 use serde_json::{Map, Value, json};
 use vbstore::{Durability, Position};
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Copy)]
 enum Kind {
     /// A string, or `{"base64": ...}`.
     Bytes,
     ArrayOfBytes,
-    /// A whole number up to this.
+    /// A whole number from 0 to this.
     Number(u64),
     Bool,
     Durability,
-    /// What an earlier `tail` answered as its `position`.
+    /// The `position` in the answer of an earlier `tail`.
     Position,
-    /// The changes of a batch: checked one by one.
+    /// The changes of a batch, each an object with fields of its own.
     Changes,
 }
 
@@ -55,7 +56,7 @@ const FROM_KEY: Field = optional("from", Kind::Bytes);
 const TIMEOUT: Field = optional("timeout_ms", Kind::Number(u64::MAX));
 const PREFIX: Field = optional("prefix", Kind::Bytes);
 
-/// A command: its name, its fields, and what else there is to say.
+/// A command: its name, its fields, and a note for `help`.
 struct Op(&'static str, &'static [Field], &'static str);
 
 const OPS: &[Op] = &[
@@ -76,20 +77,20 @@ const OPS: &[Op] = &[
     Op(
         "batch",
         &[VB, required("changes", Kind::Changes), DURABILITY],
-        "each change is an object with the fields of set, add, replace, del or touch, and `op` to \
-         say which (set if it has none)",
+        "each change is an object with the fields of set, add, replace, del or touch, and its `op` \
+         (default: set)",
     ),
     Op("get", &[KEY], ""),
     Op("get_meta", &[KEY], ""),
     Op(
         "get_many",
         &[VB, required("keys", Kind::ArrayOfBytes)],
-        "all keys must be of this vBucket",
+        "all keys must belong to this vBucket",
     ),
     Op(
         "prefix",
         &[VB, PREFIX, LIMIT, FROM_KEY],
-        "to go on, give the \"next\" of an earlier answer as \"from\"",
+        "to continue, give the \"next\" of an earlier answer as \"from\"",
     ),
     Op(
         "range",
@@ -125,7 +126,7 @@ const OPS: &[Op] = &[
     Op("quit", &[], ""),
 ];
 
-/// The commands that may be changes of a batch.
+/// The commands that a batch may hold as changes.
 const CHANGES: [&str; 5] = ["set", "add", "replace", "del", "touch"];
 
 impl Op {
@@ -133,7 +134,8 @@ impl Op {
         OPS.iter().find(|op| op.0 == name)
     }
 
-    /// Returns the fields as a list; those that may be left out have a question mark.
+    /// Returns the names of the fields as a list; optional ones end with a question mark. A change of
+    /// a batch has no `durability`: the batch has one for all.
     fn listed(&self, is_in_batch: bool) -> String {
         let fields = self
             .1
@@ -143,14 +145,14 @@ impl Op {
             .map(|field| format!("{}{}", field.name, if field.is_required { "" } else { "?" }))
             .collect();
         if names.is_empty() {
-            "no field".to_owned()
+            "no fields".to_owned()
         } else {
             names.join(", ")
         }
     }
 }
 
-/// All commands with their fields.
+/// Returns all commands with their fields.
 pub(super) fn help() -> Value {
     OPS.iter()
         .map(|op| {
@@ -164,15 +166,14 @@ pub(super) fn help() -> Value {
         .collect()
 }
 
-/// Returns the command that a line names.
+/// Returns the name of a line's command, after a check of all its fields.
 ///
 /// # Errors
-/// It names none, or one that there is not; a field is missing, is not one of the command's, or
-/// holds something else than it should.
+/// There is no such command; a field is missing, unknown to the command, or of the wrong type.
 pub(super) fn check(command: &Map<String, Value>) -> Result<&str, CommandError> {
     let Some(named) = command.get("op") else {
         return Err(CommandError::usage(
-            "no field \"op\"; try {\"op\":\"help\"}",
+            "missing field \"op\"; try {\"op\":\"help\"}",
         ));
     };
     let op = named.as_str().and_then(Op::find).ok_or_else(|| {
@@ -189,7 +190,7 @@ fn check_fields(op: &Op, fields: &Map<String, Value>, is_in_batch: bool) -> Resu
     let Op(name, known, _) = op;
     let takes = || format!("{name:?} takes {}", op.listed(is_in_batch));
     for (given, value) in fields {
-        // `id` is sent back, whatever it is.
+        // Any `id` is allowed: the answer repeats it.
         if given == "op" || (given == "id" && !is_in_batch) {
             continue;
         }
@@ -202,7 +203,7 @@ fn check_fields(op: &Op, fields: &Map<String, Value>, is_in_batch: bool) -> Resu
     }
     for field in known.iter().filter(|field| field.is_required) {
         if !fields.contains_key(field.name) {
-            return Err(format!("no field {:?}: {}", field.name, takes()));
+            return Err(format!("missing field {:?}: {}", field.name, takes()));
         }
     }
     Ok(())
@@ -271,12 +272,12 @@ fn check_change(change: &Value) -> Result<(), String> {
     check_fields(op, fields, true)
 }
 
-/// Returns what bytes should be, if a value is none.
+/// Returns what a field of bytes must hold, if `value` is something else.
 fn bytes_error(value: &Value) -> Option<String> {
     let what = "a string or {\"base64\": \"...\"}";
     match record::bytes(value) {
         Ok(_) => None,
-        // What is wrong with the text, if there is one.
+        // The field has the right form, but its text is not base64: name what is wrong there.
         Err(error) if value.get("base64").is_some_and(Value::is_string) => {
             Some(format!("{what}: {error}"))
         }
@@ -284,9 +285,9 @@ fn bytes_error(value: &Value) -> Option<String> {
     }
 }
 
-/// Returns a value in a few words.
+/// Returns a short text for a value in an error.
 fn shown(value: &Value) -> String {
-    /// Longer strings are only called strings.
+    /// Longer strings are not shown.
     const LENGTH_MAX: usize = 40;
     match value {
         Value::String(text) if text.len() > LENGTH_MAX => "a string".to_owned(),
@@ -318,7 +319,7 @@ mod tests {
             ),
             (
                 json!({"op": "add", "key": "k"}),
-                "no field \"value\": \"add\" takes key, value, durability?, expiry?, flags?",
+                "missing field \"value\": \"add\" takes key, value, durability?, expiry?, flags?",
             ),
             (
                 json!({"op": "set", "key": 7, "value": "v"}),
@@ -355,10 +356,10 @@ mod tests {
                 "changes[0]: \"op\" must be one of set, add, replace, del, touch, not \"get\"",
             ),
             (json!({"op": 7}), "unknown op 7; try {\"op\":\"help\"}"),
-            (json!({}), "no field \"op\"; try {\"op\":\"help\"}"),
+            (json!({}), "missing field \"op\"; try {\"op\":\"help\"}"),
             (
                 json!({"op": "flush", "vb": 1}),
-                "unknown field \"vb\": \"flush\" takes no field",
+                "unknown field \"vb\": \"flush\" takes no fields",
             ),
         ] {
             assert_eq!(refused(&line), said);

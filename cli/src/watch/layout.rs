@@ -1,10 +1,10 @@
-//! Groups of values as lines that fit a terminal.
+//! Lays out groups of values as lines that fit a terminal.
 
 use std::fmt::Write;
 
-/// The name of a group, and a blank.
+/// Columns for the name of a group, with a blank.
 const NAME_WIDTH: usize = 13;
-/// A label, a blank and a value; longer values push the next cell to the right.
+/// Columns for a label and for a value. A longer value moves the next cell to the right.
 const LABEL_WIDTH: usize = 11;
 const VALUE_WIDTH: usize = 9;
 const CELL_WIDTH: usize = LABEL_WIDTH + 1 + VALUE_WIDTH;
@@ -20,18 +20,17 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// For output that is not a terminal.
+    /// The size for output that is not a terminal.
     pub(super) const UNLIMITED: Self = Self {
         columns: 80,
         rows: usize::MAX,
     };
 
-    /// Returns the size of the terminal on standard output; that of the smallest usual one if it
-    /// does not say.
+    /// Returns the size of the terminal on standard output, or 80 by 24 if it does not report one.
     pub(super) fn of_terminal() -> Self {
-        let told = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
-        let told = told.filter(|size| size.ws_col > 0 && size.ws_row > 0);
-        told.map_or(
+        let reported = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+        let reported = reported.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+        reported.map_or(
             Self {
                 columns: 80,
                 rows: 24,
@@ -44,14 +43,14 @@ impl Size {
     }
 }
 
-/// Lays out a head and groups below it. No line is longer than the terminal is wide, and there are
-/// no more lines than it has rows: the last one says which groups are not all there.
+/// Lays out the head lines and the groups below them. The result fits the terminal in both
+/// directions: if there are too many lines, the last one names the groups that are cut off.
 pub(super) fn lines(head: &[String], groups: &[(&str, Vec<Cell>)], size: Size) -> Vec<String> {
-    // A full last column makes some terminals begin a new line.
+    // The last column stays free: some terminals begin a new line when it is filled.
     let width = size.columns.saturating_sub(1).max(1);
     let per_line = width.saturating_sub(NAME_WIDTH).saturating_add(1) / (CELL_WIDTH + 1);
     let mut lines: Vec<String> = head.iter().flat_map(|line| wrapped(line, width)).collect();
-    // The group of each line; a head is never the first that does not fit.
+    // The group of each line, to name those that do not fit; "" for the head.
     let mut of_group: Vec<&str> = vec![""; lines.len()];
     for (name, cells) in groups {
         for (at, cells) in cells.chunks(per_line.max(1)).enumerate() {
@@ -74,7 +73,7 @@ pub(super) fn lines(head: &[String], groups: &[(&str, Vec<Cell>)], size: Size) -
     lines
 }
 
-/// Breaks a line between words. A word that is longer than a line is cut.
+/// Wraps a line between words. A word that is longer than a line is cut.
 fn wrapped(line: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in line.split(' ') {
@@ -90,7 +89,7 @@ fn wrapped(line: &str, width: usize) -> Vec<String> {
     lines.iter().map(|line| cut(line, width)).collect()
 }
 
-/// Cuts a line that is too long, and shows that it was cut.
+/// Cuts a line that is too long, and ends it with `~`.
 fn cut(line: &str, width: usize) -> String {
     if line.chars().count() <= width {
         return line.to_owned();
@@ -100,8 +99,8 @@ fn cut(line: &str, width: usize) -> String {
     cut
 }
 
-/// Returns lines with what makes a terminal show them in place of what it shows. The cursor stays
-/// on the last line: a line feed behind it would scroll a terminal that is full.
+/// Returns lines with the escape sequences that make a terminal show them instead of its contents.
+/// No line feed follows the last line: it would scroll a full terminal.
 pub(super) fn redrawn(lines: &[String]) -> String {
     let (home, clear_line, clear_below) = ("\u{1b}[H", "\u{1b}[2K", "\u{1b}[J");
     let mut text = home.to_owned();

@@ -1,7 +1,7 @@
-//! `watch`: shows the main metrics of a running exporter, again and again.
+//! `watch`: shows the main metrics of a running exporter, refreshed at an interval.
 //!
-//! The page must be there when it begins. A server that goes away later is waited for: what it
-//! answered last stays in view, with how long ago that was.
+//! The first request must succeed. If the server goes away later, the last values stay on the
+//! screen, with the time since then, until it is back.
 
 mod layout;
 mod scrape;
@@ -18,9 +18,10 @@ use serde_json::json;
 use std::time::Duration;
 use vbstore::{Clock, SystemClock};
 
-/// How often a signal, an answer and the size of the terminal are looked for.
+/// How often a stop, an answer and the size of the terminal are checked for.
 const TICK: Duration = Duration::from_millis(50);
-/// An answer that takes longer than this is missed, although it may still come.
+/// After this long without an answer, the display says that there is none. The answer may still
+/// come.
 const LATE: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &args::WatchArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
@@ -33,9 +34,9 @@ pub(crate) fn run(args: &args::WatchArgs, out: &mut Output, stop: &StopFlag) -> 
         interval: Duration::from_secs_f64(args.interval),
         is_redrawn: !out.is_json && Output::is_terminal(),
         latest: None,
-        before: None,
-        asked_at: None,
-        trouble: None,
+        previous: None,
+        requested_at: None,
+        last_error: None,
         drawn: None,
     };
     watch.run(args.count, out, stop)
@@ -46,28 +47,28 @@ struct Watch {
     scraper: Scraper,
     clock: SystemClock,
     interval: Duration,
-    /// Each look takes the place of the one before it on the terminal.
+    /// Whether each refresh replaces the previous one on the terminal.
     is_redrawn: bool,
     latest: Option<ScrapedMetrics>,
-    /// What the latest are compared with.
-    before: Option<ScrapedMetrics>,
-    /// When the answer that is waited for was asked for.
-    asked_at: Option<Duration>,
-    /// Why the last look failed.
-    trouble: Option<String>,
-    /// What the terminal shows: its size, and for how many seconds there was no answer.
+    /// The scrape before the latest one; rates are computed from both.
+    previous: Option<ScrapedMetrics>,
+    /// When the pending request was sent; `None` if there is none.
+    requested_at: Option<Duration>,
+    /// Why the last request failed; `None` if it did not.
+    last_error: Option<String>,
+    /// What was last drawn for: the size of the terminal, and the seconds without an answer.
     drawn: Option<(Size, Option<u64>)>,
 }
 
 impl Watch {
     fn run(mut self, count: Option<u64>, out: &mut Output, stop: &StopFlag) -> CommandResult {
-        let (mut looks, mut due) = (0_u64, Duration::ZERO);
+        let (mut refreshes, mut due) = (0_u64, Duration::ZERO);
         while !stop.is_asked() {
             let now = self.clock.monotonic();
-            if self.asked_at.is_none() && now >= due {
-                self.scraper.ask();
-                self.asked_at = Some(now);
-                // After an answer that came late the next look is a whole interval away.
+            if self.requested_at.is_none() && now >= due {
+                self.scraper.request();
+                self.requested_at = Some(now);
+                // Not `due + interval`: requests that a late answer delayed are not made up for.
                 due = now.saturating_add(self.interval);
             }
             let Some(answer) = self.answer(due) else {
@@ -76,13 +77,13 @@ impl Watch {
                 }
                 continue;
             };
-            self.asked_at = None;
+            self.requested_at = None;
             self.take(answer)?;
             self.print(out)?;
-            looks += 1;
-            if count.is_some_and(|count| looks >= count) {
+            refreshes += 1;
+            if count.is_some_and(|count| refreshes >= count) {
                 self.leave(out)?;
-                return match self.trouble {
+                return match self.last_error {
                     None => Ok(DONE),
                     Some(ref why) => Err(self.failure(why)),
                 };
@@ -92,9 +93,9 @@ impl Watch {
         Ok(DONE)
     }
 
-    /// Waits a moment for an answer, or for the next look.
+    /// Waits up to [`TICK`] for the pending answer, or else until the next request is due.
     fn answer(&self, due: Duration) -> Option<Result<String, String>> {
-        if self.asked_at.is_some() {
+        if self.requested_at.is_some() {
             return self.scraper.answer(TICK);
         }
         let left = due.saturating_sub(self.clock.monotonic());
@@ -102,10 +103,10 @@ impl Watch {
         None
     }
 
-    /// Takes note of what a look found.
+    /// Records the outcome of a request.
     ///
     /// # Errors
-    /// The first look found no metrics.
+    /// The first request found no metrics.
     fn take(&mut self, answer: Result<String, String>) -> Result<(), CommandError> {
         let at = self.clock.monotonic();
         let parsed = answer.and_then(|page| {
@@ -117,11 +118,11 @@ impl Watch {
         });
         match parsed {
             Ok(scraped) => {
-                self.before = self.latest.replace(scraped);
-                self.trouble = None;
+                self.previous = self.latest.replace(scraped);
+                self.last_error = None;
             }
             Err(why) if self.latest.is_none() => return Err(self.failure(&why)),
-            Err(why) => self.trouble = Some(why),
+            Err(why) => self.last_error = Some(why),
         }
         Ok(())
     }
@@ -130,14 +131,14 @@ impl Watch {
         CommandError::new(IO, "io", format!("{}: {why}", self.url))
     }
 
-    /// Returns for how long there was no answer, if one is missed.
+    /// Returns the time since the last metrics; `None` while the server answers.
     fn silence(&self) -> Option<Duration> {
         let now = self.clock.monotonic();
         let is_late = self
-            .asked_at
+            .requested_at
             .is_some_and(|at| now.saturating_sub(at) > LATE);
         let latest = self.latest.as_ref()?;
-        (is_late || self.trouble.is_some()).then(|| now.saturating_sub(latest.at))
+        (is_late || self.last_error.is_some()).then(|| now.saturating_sub(latest.at))
     }
 
     fn print(&mut self, out: &mut Output) -> Result<(), CommandError> {
@@ -150,9 +151,9 @@ impl Watch {
                 (_, Some(silence)) => json!({
                     "health": "no_answer",
                     "no_answer_seconds": silence.as_secs_f64(),
-                    "error": self.trouble,
+                    "error": self.last_error,
                 }),
-                (Some(latest), None) => show::object(latest, self.before.as_ref()),
+                (Some(latest), None) => show::object(latest, self.previous.as_ref()),
                 (None, None) => return Ok(()),
             };
             out.line(object)?;
@@ -165,7 +166,8 @@ impl Watch {
         out.flush()
     }
 
-    /// Draws the terminal anew, if it is to show something else than it does.
+    /// Redraws the terminal if there are new values, its size changed, or a second without an answer
+    /// has passed.
     fn draw(&mut self, has_news: bool, out: &mut Output) -> Result<(), CommandError> {
         if self.latest.is_none() {
             return Ok(());
@@ -191,14 +193,14 @@ impl Watch {
         };
         let mut head = vec![format!("{}  {}", show::state(latest), self.url)];
         if let Some(silence) = silence {
-            let text = format!("no answer from {} since {} s", self.url, silence.as_secs());
+            let text = format!("no answer from {} for {} s", self.url, silence.as_secs());
             head = vec![text];
-            head.extend(self.trouble.clone());
+            head.extend(self.last_error.clone());
         }
-        layout::lines(&head, &show::groups(latest, self.before.as_ref()), size)
+        layout::lines(&head, &show::groups(latest, self.previous.as_ref()), size)
     }
 
-    /// Leaves the cursor below what the terminal shows.
+    /// Moves the cursor below the last drawing.
     fn leave(&self, out: &mut Output) -> Result<(), CommandError> {
         if self.drawn.is_some() {
             out.line("")?;

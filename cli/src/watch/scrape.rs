@@ -1,47 +1,48 @@
-//! Asking the exporter, on a thread of its own: an answer may take seconds, and a signal does not.
+//! Requests the metrics on a thread of its own: an answer may take seconds, and a signal must be
+//! handled meanwhile.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// A scrape takes no longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a request.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A thread that asks for a page each time it is told to.
+/// A thread that requests the page when asked to.
 pub(super) struct Scraper {
-    asks: SyncSender<()>,
+    requests: SyncSender<()>,
     answers: Receiver<Result<String, String>>,
 }
 
 impl Scraper {
     pub(super) fn start(url: &str) -> io::Result<Self> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(PATIENCE))
+            .timeout_global(Some(TIMEOUT))
             .build()
             .into();
-        let (asks, asked) = sync_channel::<()>(1);
+        let (requests, to_do) = sync_channel::<()>(1);
         let (sender, answers) = sync_channel(1);
         let url = url.to_owned();
-        // Never joined: it may be waiting for an answer, and ends with the process.
+        // Never joined: it may wait for an answer for seconds, and ends with the process.
         std::thread::Builder::new()
             .name("vbstore-scrape".to_owned())
             .spawn(move || {
-                for () in asked {
+                for () in to_do {
                     if sender.send(scrape(&agent, &url)).is_err() {
                         return;
                     }
                 }
             })?;
-        Ok(Self { asks, answers })
+        Ok(Self { requests, answers })
     }
 
-    /// Asks for the page. The answer to the previous call must have been taken.
-    pub(super) fn ask(&self) {
-        // The thread is there as long as this is; if it panicked, no answer comes.
-        let _ = self.asks.try_send(());
+    /// Starts a request. The answer to the previous one must have been received.
+    pub(super) fn request(&self) {
+        // Fails only if the thread has panicked; then no answer comes, which is shown.
+        let _ = self.requests.try_send(());
     }
 
-    /// Waits for the page, or for why there is none.
+    /// Waits for the page, or for the error. `None` if neither came within `timeout`.
     pub(super) fn answer(&self, timeout: Duration) -> Option<Result<String, String>> {
         self.answers.recv_timeout(timeout).ok()
     }
@@ -57,7 +58,7 @@ fn scrape(agent: &ureq::Agent, url: &str) -> Result<String, String> {
     page.map_err(|error| format!("no answer: {error}"))
 }
 
-/// Completes what was typed: `127.0.0.1:9184` is enough.
+/// Completes an address such as `127.0.0.1:9184` to the URL of the metrics.
 pub(super) fn url_of(typed: &str) -> String {
     let url = if typed.contains("://") {
         typed.to_owned()

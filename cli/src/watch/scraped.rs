@@ -1,4 +1,4 @@
-//! One scrape, read back.
+//! The metrics of one scrape.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,16 +7,18 @@ use vbstore::metrics::names::{self, Metric};
 /// Labels and a value.
 type LabelledValue = (HashMap<String, String>, f64);
 
-/// The figures of one scrape, added up over stores.
+/// The samples of one scrape, by metric. One page may hold several stores; values are added up over
+/// them.
 #[derive(Debug)]
 pub(super) struct ScrapedMetrics {
+    /// When the answer arrived, on the monotonic clock.
     pub(super) at: Duration,
     samples: HashMap<String, Vec<LabelledValue>>,
 }
 
 impl ScrapedMetrics {
-    /// Reads Prometheus' text format. Sums and counts of histograms are samples like others. `None`
-    /// for a page that does not tell the health of a store: it is not one of ours.
+    /// Parses Prometheus' text format. Buckets of histograms are left out. Returns `None` for a page
+    /// without the health of a store: it is not a page of vbstore.
     pub(super) fn parse(text: &str, at: Duration) -> Option<Self> {
         let lines = text.lines().map(|line| Ok(line.to_owned()));
         let scrape = prometheus_parse::Scrape::parse(lines).ok()?;
@@ -38,44 +40,44 @@ impl ScrapedMetrics {
                 .or_default()
                 .push((labels, value));
         }
-        let is_ours = samples.contains_key(names::HEALTH_STATE.name);
-        is_ours.then_some(Self { at, samples })
+        let is_vbstore = samples.contains_key(names::HEALTH_STATE.name);
+        is_vbstore.then_some(Self { at, samples })
     }
 
-    /// Returns the sum of a metric over all its samples; `None` if there is none.
+    /// Returns the sum of all samples of a metric; `None` if there are none.
     pub(super) fn sum(&self, metric: &Metric) -> Option<f64> {
         let samples = self.samples.get(metric.name)?;
         Some(samples.iter().map(|(_, value)| value).sum())
     }
 
-    /// Returns the largest of its samples.
+    /// Returns the largest sample of a metric.
     pub(super) fn max(&self, metric: &Metric) -> Option<f64> {
         let samples = self.samples.get(metric.name)?;
         samples.iter().map(|(_, value)| *value).reduce(f64::max)
     }
 
-    /// Returns the smallest of its samples.
+    /// Returns the smallest sample of a metric.
     pub(super) fn min(&self, metric: &Metric) -> Option<f64> {
         let samples = self.samples.get(metric.name)?;
         samples.iter().map(|(_, value)| *value).reduce(f64::min)
     }
 
-    /// The same of those with this value of the metric's label.
-    pub(super) fn of(&self, metric: &Metric, value: &str) -> Option<f64> {
+    /// Returns the sum of the samples whose first label has this value.
+    pub(super) fn sum_of(&self, metric: &Metric, value: &str) -> Option<f64> {
         let label = metric.labels.first()?.name;
         let samples = self.samples.get(metric.name)?;
-        let of = samples
+        let matching = samples
             .iter()
             .filter(|(labels, _)| labels.get(label).is_some_and(|v| v == value));
-        of.map(|(_, value)| *value).reduce(|a, b| a + b)
+        matching.map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 
-    /// Returns how much a counter rose a second since an earlier scrape. A sample that is less than
-    /// it was began again at 0, when its store was opened again; one that was not there counts from
-    /// now on.
+    /// Returns the rise of a counter per second since an earlier scrape, for samples whose first label
+    /// has this value, or for all. A sample that fell was reset to 0, as the store was reopened: it
+    /// counts in full. A new sample counts from the next scrape on.
     pub(super) fn rate(&self, earlier: &Self, metric: &Metric, value: Option<&str>) -> Option<f64> {
         let label = metric.labels.first().map(|label| label.name);
-        let is_meant = |labels: &HashMap<String, String>| {
+        let is_wanted = |labels: &HashMap<String, String>| {
             value.is_none_or(|value| {
                 label.is_some_and(|label| labels.get(label).is_some_and(|v| v == value))
             })
@@ -83,7 +85,7 @@ impl ScrapedMetrics {
         let seconds = self.at.saturating_sub(earlier.at).as_secs_f64();
         let before = earlier.samples.get(metric.name)?;
         let now = self.samples.get(metric.name)?;
-        let rises = now.iter().filter(|(labels, _)| is_meant(labels));
+        let rises = now.iter().filter(|(labels, _)| is_wanted(labels));
         let rises = rises.map(|(labels, now)| {
             let before = before.iter().find(|(of, _)| of == labels);
             match before {
@@ -92,8 +94,8 @@ impl ScrapedMetrics {
                 Some((_, before)) => now - before,
             }
         });
-        let rose = rises.reduce(|a, b| a + b)?;
-        (seconds > 0.0).then(|| rose / seconds)
+        let rise = rises.reduce(|a, b| a + b)?;
+        (seconds > 0.0).then(|| rise / seconds)
     }
 }
 
@@ -118,7 +120,7 @@ mod tests {
         let items = &names::STREAM_ITEMS;
         assert_eq!(second.sum(items), Some(12.0));
         assert_eq!(second.max(items), Some(6.0));
-        assert_eq!(second.of(items, "disk"), Some(11.0));
+        assert_eq!(second.sum_of(items, "disk"), Some(11.0));
         assert_eq!(second.rate(&first, items, Some("disk")), Some(4.0));
         assert_eq!(second.rate(&first, items, Some("memory")), Some(0.0));
         assert_eq!(first.rate(&second, items, None), None);
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_went_back_began_again() {
+    fn a_counter_that_fell_was_reset() {
         let scrape = |at, of_a: u32, of_b: u32| {
             let text = format!(
                 "# TYPE vbstore_health gauge\n\
@@ -144,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_something_else_is_none() {
+    fn a_page_of_another_program_is_refused() {
         for page in [
             "",
             "<html><body>It works</body></html>",

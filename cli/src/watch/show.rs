@@ -1,18 +1,21 @@
-//! The main figures, for people and for programs.
+//! The metrics that `watch` shows, as text and as JSON.
 
 use super::layout::Cell;
 use super::scraped::ScrapedMetrics;
 use serde_json::{Map, Value, json};
 use vbstore::metrics::names::{self, Metric};
 
-/// How a figure is found and written.
+/// How a value is computed from the samples of a metric.
 #[derive(Clone, Copy)]
 enum MetricQuery {
     Sum,
     Max,
     Min,
+    /// The sum of the samples with this value of the metric's label.
     Of(&'static str),
+    /// The rise per second of all samples.
     Rate,
+    /// The rise per second of the samples with this value of the metric's label.
     RateOf(&'static str),
 }
 
@@ -25,7 +28,8 @@ enum DisplayUnit {
     Share,
 }
 
-/// A figure: its name in JSON, what it says to people, and where it comes from.
+/// A value: its name in JSON, its label on the terminal, its metric, and how it is computed and
+/// shown.
 type MetricRow = (
     &'static str,
     &'static str,
@@ -34,7 +38,7 @@ type MetricRow = (
     DisplayUnit,
 );
 
-/// What is shown, by group.
+/// The values that are shown, by group.
 const GROUPS: &[(&str, &[MetricRow])] = &[
     (
         "db snapshots",
@@ -337,21 +341,21 @@ const GROUPS: &[(&str, &[MetricRow])] = &[
     ),
 ];
 
-fn find(row: &MetricRow, scraped: &ScrapedMetrics, before: Option<&ScrapedMetrics>) -> Option<f64> {
-    let (_, _, metric, find, _) = *row;
-    match find {
+fn value_of(row: &MetricRow, scraped: &ScrapedMetrics, previous: Option<&ScrapedMetrics>) -> Option<f64> {
+    let (_, _, metric, query, _) = *row;
+    match query {
         MetricQuery::Sum => scraped.sum(metric),
         MetricQuery::Max => scraped.max(metric),
         MetricQuery::Min => scraped.min(metric),
-        MetricQuery::Of(value) => scraped.of(metric, value),
-        MetricQuery::Rate => scraped.rate(before?, metric, None),
-        MetricQuery::RateOf(value) => scraped.rate(before?, metric, Some(value)),
+        MetricQuery::Of(value) => scraped.sum_of(metric, value),
+        MetricQuery::Rate => scraped.rate(previous?, metric, None),
+        MetricQuery::RateOf(value) => scraped.rate(previous?, metric, Some(value)),
     }
 }
 
-/// Returns the health that the page tells.
+/// Returns the worst health of the stores on the page.
 pub(super) fn state(scraped: &ScrapedMetrics) -> &'static str {
-    let is = |state| scraped.of(&names::HEALTH_STATE, state).unwrap_or(0.0) > 0.0;
+    let is = |state| scraped.sum_of(&names::HEALTH_STATE, state).unwrap_or(0.0) > 0.0;
     let states = ["failed", "degraded", "read_only", "open"];
     states
         .into_iter()
@@ -359,26 +363,26 @@ pub(super) fn state(scraped: &ScrapedMetrics) -> &'static str {
         .unwrap_or("unknown")
 }
 
-/// As one JSON object; what is not known is not there.
-pub(super) fn object(scraped: &ScrapedMetrics, before: Option<&ScrapedMetrics>) -> Value {
+/// Returns the values as one JSON object. Unknown values are left out.
+pub(super) fn object(scraped: &ScrapedMetrics, previous: Option<&ScrapedMetrics>) -> Value {
     let mut object = Map::new();
     object.insert("health".to_owned(), json!(state(scraped)));
     for row in GROUPS.iter().flat_map(|(_, rows)| rows.iter()) {
-        if let Some(value) = find(row, scraped, before) {
+        if let Some(value) = value_of(row, scraped, previous) {
             object.insert(row.0.to_owned(), json!(value));
         }
     }
     Value::Object(object)
 }
 
-/// For people, by group; a dash for what is not known.
+/// Returns the values as text, by group, with a dash for unknown values.
 pub(super) fn groups(
     scraped: &ScrapedMetrics,
-    before: Option<&ScrapedMetrics>,
+    previous: Option<&ScrapedMetrics>,
 ) -> Vec<(&'static str, Vec<Cell>)> {
     let cell = |row: &MetricRow| {
-        let value = find(row, scraped, before);
-        let value = value.map_or_else(|| "-".to_owned(), |value| written(value, row.4));
+        let value = value_of(row, scraped, previous);
+        let value = value.map_or_else(|| "-".to_owned(), |value| formatted(value, row.4));
         (row.1, value)
     };
     let groups = GROUPS.iter();
@@ -387,7 +391,7 @@ pub(super) fn groups(
         .collect()
 }
 
-fn written(value: f64, unit: DisplayUnit) -> String {
+fn formatted(value: f64, unit: DisplayUnit) -> String {
     match unit {
         DisplayUnit::Count => scaled(value, 1_000.0, &["", "k", "M", "G"]),
         DisplayUnit::Bytes => scaled(value, 1_024.0, &["B", "KiB", "MiB", "GiB", "TiB"]),
@@ -432,12 +436,12 @@ mod tests {
             (0.0125, DisplayUnit::Seconds, "0.013s"),
             (0.5, DisplayUnit::Share, "50%"),
         ] {
-            assert_eq!(written(value, unit), wanted);
+            assert_eq!(formatted(value, unit), wanted);
         }
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_values_are_left_out() {
         let text = "# TYPE vbstore_health gauge\n\
                     vbstore_health{state=\"open\",store=\"a\"} 1\n\
                     # TYPE vbstore_cursors_dropped_total counter\n\
