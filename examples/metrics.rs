@@ -1,7 +1,7 @@
 //! Registers an engine's metrics in the program's own registry, renders them in the Prometheus text
 //! format, and reads one as plain data.
 //!
-//! `cargo build --release --workspace --examples` builds it as `release/examples/figures` in the
+//! `cargo build --release --workspace --examples` builds it as `release/examples/metrics` in the
 //! target directory.
 
 #![expect(clippy::print_stdout, reason = "an example prints what it does")]

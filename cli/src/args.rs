@@ -138,11 +138,10 @@ pub(crate) enum Command {
     ///
     /// With --resume the positions are kept in a file. They are saved only after the events before
     /// them were printed: a tail that was killed continues without a gap, but may repeat the last
-    /// lines. Positions of vBuckets that are not followed this time stay in the file. They are valid
-    /// only for the same --prefix and --keys-only: with others, the exit code is 2. If
-    /// the store no longer has changes that were printed, an `end` with the reason `rollback` names
-    /// the seqno to roll back to, and the exit code is 1: start again with a new file, or with
-    /// --from.
+    /// lines. Positions of vBuckets that are not followed this time stay in the file. They are
+    /// valid only for the same --prefix and --keys-only: with others, the exit code is 2. If the
+    /// store no longer has changes that were printed, an `end` with the reason `rollback` names the
+    /// seqno to roll back to, and the exit code is 1: start again with a new file, or with --from.
     ///
     /// A store that is being written to is open in the writing process only. To follow it
     /// meanwhile, use `session` or `import --tail`.
@@ -166,8 +165,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Begin a new branch of history in every vBucket.
     ///
-    /// Needed after a store was restored to an earlier state in a way that it cannot detect, such as
-    /// from a disk image: consumers that had read further are then asked to roll back. A copied
+    /// Needed after a store was restored to an earlier state in a way that it cannot detect, such
+    /// as from a disk image: consumers that had read further are then asked to roll back. A copied
     /// store begins a new branch by itself when it is opened.
     NewBranch(NewBranchArgs),
     /// Compact a store, to release the space of deleted and overwritten documents.
@@ -196,14 +195,15 @@ impl Args {
     /// Reads the command line.
     ///
     /// # Errors
-    /// The command line is wrong, or asks for help or the version: the error holds the text to print.
+    /// The command line is wrong, or asks for help or the version: the error holds the text to
+    /// print.
     pub(crate) fn parse() -> Result<Self, clap::Error> {
         let matches = command().try_get_matches()?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
     }
 
-    /// Returns whether to print JSON. `--json` may stand before or after the command. `stress --json
-    /// FILE` writes the report to a file and leaves standard output as text.
+    /// Returns whether to print JSON. `--json` may stand before or after the command. `stress
+    /// --json FILE` writes the report to a file and leaves standard output as text.
     pub(crate) fn is_json(&self) -> bool {
         self.json_before
             || match &self.command {
@@ -276,55 +276,55 @@ pub(crate) struct ImportArgs {
     /// Answer with JSON, and errors as JSON on standard error.
     #[arg(long)]
     json: bool,
-    /// The store; made if there is none.
+    /// The directory of the store. Created if it does not exist.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// vBuckets of a store that is made: a power of two up to 1024.
+    /// The number of vBuckets of a new store: a power of two up to 1024.
     #[arg(long)]
     pub(crate) vbuckets: Option<u16>,
-    /// The field that holds the key: its name; with --no-header the number of its column, from 1;
-    /// for JSON also a JSON pointer, which begins with `/`, to a nested one: /user/id. (A field
-    /// whose own name begins with `/` is written /~1name.)
+    /// The field that holds the key. With --no-header, the number of its column, counted from 1.
+    /// For JSON also a JSON pointer to a nested field, such as /user/id; a field whose name begins
+    /// with `/` is written /~1name.
     #[arg(long, default_value = "key")]
     pub(crate) key: String,
-    /// How durable a record is before it counts as imported.
+    /// The durability at which a record counts as imported.
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
-    /// What the input looks like.
+    /// The format of the input.
     #[arg(long, value_enum, default_value = "json")]
     pub(crate) format: Format,
-    /// The character between the fields of CSV or TSV; `\t` for a tab.
+    /// The character that separates the fields of CSV or TSV; `\t` for a tab.
     #[arg(long, value_name = "C", value_parser = delimiter)]
     pub(crate) delimiter: Option<u8>,
-    /// The first line of CSV or TSV is a record, and --key the number of a column.
+    /// Treat the first line of CSV or TSV as a record. --key is then the number of a column.
     #[arg(long)]
     pub(crate) no_header: bool,
-    /// What is stored of a row of CSV or TSV.
+    /// The value that is stored for a row of CSV or TSV.
     #[arg(long = "as", value_enum, default_value = "line", value_name = "FORM")]
     pub(crate) value_form: ValueForm,
-    /// Stop at the first record that is rejected.
+    /// Stop at the first rejected record.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Exit with 0 although records were rejected.
+    /// Exit with code 0 even if records were rejected.
     #[arg(long, conflicts_with = "strict")]
     pub(crate) skip_bad: bool,
-    /// Go on after the last acknowledged record of an import that was cut short, or with what the
-    /// input has grown by.
+    /// Continue an interrupted import after its last acknowledged record, or import what has been
+    /// appended to the input.
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Where to keep how far the import has come, instead of in the store's directory.
+    /// Keep the progress in this file instead of in the store's directory.
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
-    /// Records under way at once.
+    /// The number of records that may be in progress at the same time.
     #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) window: u32,
-    /// Follow all vBuckets while importing, and write what is followed to a file for each in this
-    /// directory, as `tail` prints it.
+    /// Follow all vBuckets during the import, and write the events of each to a file in this
+    /// directory, in the format of `tail`.
     #[arg(long, value_name = "OUTDIR")]
     pub(crate) tail: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) follow: FollowArgs,
-    /// The input, a file or a pipe; - for standard input.
+    /// The input: a file, a pipe, or - for standard input.
     pub(crate) file: PathBuf,
 }
 

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_known_although_another_field_is_no_number() {
+    fn an_id_is_known_although_another_field_is_not_a_number() {
         let asked: Asked<'_> = serde_json::from_str(r#"{"expiry":1e400,"id":7}"#).unwrap();
         assert_eq!(asked.id.unwrap().get(), "7");
         assert!(asked.fields.unwrap_err().starts_with("\"expiry\": "));

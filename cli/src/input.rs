@@ -42,8 +42,8 @@ pub(crate) fn open(path: &Path, stop: &StopFlag) -> io::Result<Box<dyn BufRead>>
 }
 
 /// Reads one line with its line feed, and appends it to `line`. Returns how many bytes of the input
-/// it took: 0 at the end. A line that makes `line` longer than [`LINE_MAX`] is cut there; `line` is not
-/// longer than that before.
+/// it took: 0 at the end. A line that makes `line` longer than [`LINE_MAX`] is cut there; `line` is
+/// not longer than that before.
 pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     let limit = LINE_MAX + 1 - line.len();
     let mut some = (&mut *input).take(u64_from(limit));

@@ -67,7 +67,7 @@ pub(crate) fn change(object: &Map<String, Value>) -> Result<Change, String> {
     let number = |name: &str| -> Result<u64, String> {
         field(name)?
             .as_u64()
-            .ok_or_else(|| format!("{name:?} is no number"))
+            .ok_or_else(|| format!("{name:?} is not a number"))
     };
     let optional = |name: &str| object.get(name).map_or(Ok(0), |_| number(name));
     let small = |name: &'static str, value: u64| {
@@ -110,6 +110,6 @@ mod tests {
         let bad = json!({"kind": "odd", "key": "k", "value": "", "cas": 1, "expiry": 0});
         assert!(refused(bad).contains("none of"));
         let bad = json!({"kind": "mutation", "key": "k", "value": "", "cas": "1", "expiry": 0});
-        assert_eq!(refused(bad), "\"cas\" is no number");
+        assert_eq!(refused(bad), "\"cas\" is not a number");
     }
 }

@@ -259,8 +259,8 @@ fn a_short_stress_with_streams_finds_nothing() {
     );
 }
 
-/// Runs the program with a limit for the size of a file, so that RocksDB's log soon meets an error that
-/// is not a full disk. A program that does not end is killed, and its exit code says so.
+/// Runs the program with a limit for the size of a file, so that RocksDB's log soon meets an error
+/// that is not a full disk. A program that does not end is killed, and its exit code says so.
 fn run_until_a_write_fails(args: &[&str], dir: &Path) -> Output {
     let script = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" \"$@\"";
     Command::new("timeout")
@@ -358,8 +358,8 @@ fn an_import_with_streams_stops_when_the_disk_is_full() {
     assert_failed(&output, "disk_full", "No space left on device");
 }
 
-/// What was refused while the disk was full may have been made or not; nothing that was acknowledged is
-/// lost, and nothing is called so.
+/// What was refused while the disk was full may have been made or not; nothing that was
+/// acknowledged is lost, and nothing is called so.
 #[test]
 fn a_stress_goes_on_when_a_full_disk_has_space_again() {
     let Some(disk) = SmallDisk::mount("a_stress_goes_on", "600m") else {

@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_of_the_readers_is_told() {
+    fn the_longest_idle_time_of_the_readers_is_returned() {
         let readers = Readers::new();
         let activities = [3, 2].map(|at| ConsumerActivity::new(seconds(at)));
         let guards = [0, 1, 0].map(|of| readers.register(Seqno::ZERO, &activities[of]));

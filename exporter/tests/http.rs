@@ -190,7 +190,7 @@ fn a_hundred_scrapers_and_a_hundred_clients_that_say_nothing() {
 }
 
 #[test]
-fn who_waits_too_long_for_figures_is_told_and_later_ones_are_served() {
+fn a_client_that_waits_too_long_gets_503_and_later_ones_are_served() {
     let served = served(false);
     let at = served.exporter.address();
     served.source.shut(true);

@@ -119,7 +119,7 @@ fn the_committed_dashboards_are_those_of_the_table() {
 }
 
 #[test]
-fn every_expression_speaks_of_figures_there_are() {
+fn every_expression_uses_metrics_that_exist() {
     let dir = crate_dir();
     let mut texts: Vec<String> = ["alerts.yml", "recording.yml", "tests/alerts.yml"]
         .iter()

@@ -1,4 +1,4 @@
-//! The journal of a child process: what it was about to write, and what was acknowledged. It is
+//! The journal of a child process: the writes it was going to make, and those acknowledged. It is
 //! kept on another file system, one file a thread, so it survives a kill of the child and a power
 //! cut of the store's disk.
 

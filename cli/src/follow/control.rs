@@ -24,8 +24,8 @@ impl FollowControl {
         self.is_over.store(true, Ordering::Release);
     }
 
-    /// The run cannot be completed: all end at once, without waiting for what may never come. The first
-    /// error is kept; what fails later because of it does not replace it.
+    /// The run cannot be completed: all end at once, without waiting for what may never come. The
+    /// first error is kept; what fails later because of it does not replace it.
     pub(crate) fn fail(&self, error: Error) {
         drop(self.failure.set(error));
         self.finish();

@@ -47,8 +47,8 @@ enum CutAction {
 }
 
 impl CutAction {
-    /// They take turns, so that a run with few cuts has all of them; who begins with which is decided
-    /// by the seed, which followers that stand beside each other have one apart.
+    /// They take turns, so that a run with few cuts has all of them; who begins with which is
+    /// decided by the seed, which followers that stand beside each other have one apart.
     fn first(seed: u64) -> Self {
         match seed % 3 {
             0 => Self::GoOn,
@@ -155,9 +155,9 @@ impl<'a> Follower<'a> {
         follower
     }
 
-    /// Follows until nothing more is written and it has everything, or the run fails. An error of its
-    /// own, or a stream that ended with one, fails the run: opening the stream again would end the same
-    /// way, again and again.
+    /// Follows until nothing more is written and it has everything, or the run fails. An error of
+    /// its own, or a stream that ended with one, fails the run: opening the stream again would end
+    /// the same way, again and again.
     pub(crate) fn run(mut self, signals: &FollowControl) -> FollowerReport {
         loop {
             let left = match self.follow(signals) {

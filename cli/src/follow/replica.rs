@@ -12,8 +12,8 @@ pub(crate) fn key_hash(key: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Which keys have a value, and since which seqno. Two copies with the same digest are the same, but
-/// for a collision of 64 bits.
+/// Which keys have a value, and since which seqno. Two copies with the same digest are the same,
+/// but for a collision of 64 bits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replica {
     live: HashMap<u64, u64>,

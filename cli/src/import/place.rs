@@ -50,7 +50,7 @@ pub(super) enum Skipped {
     Shorter,
 }
 
-/// An input to which what was read ahead can be given back.
+/// An input to which what was read ahead can be pushed back.
 #[derive(Debug)]
 pub(super) struct Rewound<R> {
     back: Vec<u8>,
@@ -69,7 +69,7 @@ impl<R: BufRead> Rewound<R> {
     }
 
     /// Puts bytes before what is read next.
-    pub(super) fn give_back(&mut self, bytes: &[u8]) {
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
         let rest = self.back.get(self.taken..).unwrap_or_default();
         self.back = [bytes, rest].concat();
         self.taken = 0;
@@ -161,15 +161,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_read_again_and_peeking_takes_nothing() {
+    fn what_is_unread_bytes_is_read_again_and_peeking_takes_nothing() {
         // Two bytes at a time, as a pipe may hand them on.
         let mut input = Rewound::new(BufReader::with_capacity(2, &b"abcdef"[..]));
         assert!(input.peek(3).unwrap().starts_with(b"abc"));
         input.consume(1);
         assert!(input.peek(4).unwrap().starts_with(b"bcde"));
-        input.give_back(b"x");
+        input.unread(b"x");
         input.consume(2);
-        input.give_back(b"yz");
+        input.unread(b"yz");
         assert_eq!(rest(&mut input), b"yzcdef");
         assert_eq!(input.peek(2).unwrap(), b"");
     }

@@ -138,7 +138,8 @@ fn churn(
         ..default
     };
     let streams = Streams::start(engine, &config)?;
-    // After the streams, so that their figures are there when it is said where; given up before them.
+    // After the streams, so that their figures are there when it is said where; given up before
+    // them.
     let exporting = RunningExporter::start(listen, &args.serving, engine)?;
     let (steps, of_slicers) = (AtomicU64::new(0), AtomicU64::new(0));
     let clock = SystemClock::new();
@@ -204,8 +205,8 @@ fn churn(
     })
 }
 
-/// The figures when no backfill is under way: a worker may have delivered the last batch and not yet
-/// said that it is done.
+/// The figures when no backfill is under way: a worker may have delivered the last batch and not
+/// yet said that it is done.
 fn settled(streams: &Streams) -> Result<MetricsSnapshot, CommandError> {
     let clock = SystemClock::new();
     loop {
@@ -267,7 +268,8 @@ fn of_streams(
     })
 }
 
-/// If the run has failed, says on standard error what was found until then: there will be no report.
+/// If the run has failed, says on standard error what was found until then: there will be no
+/// report.
 fn check_failure(signals: &FollowControl, findings: &Findings) -> Result<(), CommandError> {
     let checked = signals.check();
     if checked.is_err() {

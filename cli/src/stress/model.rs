@@ -49,9 +49,9 @@ pub(super) fn difference(
     }
 }
 
-/// A write that was to give a key the version `after` was refused with an unknown outcome: decides by
-/// what the key has now whether it was made. Returns what the key must hold from now on if it was,
-/// `None` if it was not.
+/// A write that was to give a key the version `after` was refused with an unknown outcome: decides
+/// by what the key has now whether it was made. Returns what the key must hold from now on if it
+/// was, `None` if it was not.
 ///
 /// # Errors
 /// What is wrong, if the key has neither what it had before nor what the write was to give it.

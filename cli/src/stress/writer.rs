@@ -201,7 +201,8 @@ impl<'a> StressWriter<'a> {
     }
 
     /// Finds out whether a write that was refused because of a full disk was made: it may have been
-    /// given a seqno before it was refused. Nobody else writes the key. Returns whether it was made.
+    /// given a seqno before it was refused. Nobody else writes the key. Returns whether it was
+    /// made.
     fn settle(&mut self, vb: VbId, key: &str, after: Option<u64>) -> Result<bool, Error> {
         self.findings.done.gets += 1;
         let found = self.engine.for_key(key).get(key)?;

@@ -285,7 +285,8 @@ pub fn write_lines(path: &Path, lines: impl Iterator<Item = String>) {
     file.flush().unwrap();
 }
 
-/// Imports with these arguments, the first of which is the store; returns the exit code and the report.
+/// Imports with these arguments, the first of which is the store; returns the exit code and the
+/// report.
 pub fn import(args: &[&str], dir: &Path) -> (i32, serde_json::Value) {
     let args = [&["import", "--json", "--dir"][..], args].concat();
     let output = run(&args, dir);

@@ -185,8 +185,8 @@ impl Checkpoints {
             Some(ItemByKey(older)) => {
                 let seqno = older.meta.seqno;
                 if let Some(entry) = self.open.entries.remove(&seqno) {
-                    // The replaced change never reaches the disk. So the new change takes over what
-                    // it was going to replace there.
+                    // The replaced change never reaches the disk. So the new change takes over the
+                    // document that it was going to replace there.
                     removed = entry.item.memory();
                     replaced = Some(entry.item);
                     entry.previous

@@ -69,7 +69,8 @@ fn main() {
                         uuid: 0,
                         seqno: 0,
                     };
-                    // Journalled first, so that a write which a kill interrupts is known to the check.
+                    // Journalled first, so that a write which a kill interrupts is known to the
+                    // check.
                     journal.intend(record);
                     let key = key(thread, number);
                     let bucket = engine.vbucket(VbId::new(vb)).unwrap();

@@ -2,7 +2,8 @@
 
 use super::files::{files, read};
 
-/// The longest line of prose, in characters. rustfmt of the stable toolchain does not wrap comments.
+/// The longest line of prose, in characters. rustfmt of the stable toolchain does not wrap
+/// comments.
 const COLUMNS_MAX: usize = 100;
 
 /// The one file that may hold the words of [`AVOIDED`].

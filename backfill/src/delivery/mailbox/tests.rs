@@ -196,7 +196,7 @@ fn a_notified_stream_in_memory_is_queued_once() {
 }
 
 #[test]
-fn an_end_comes_once_and_last_whoever_brings_it() {
+fn an_end_comes_once_and_last_by_every_path() {
     type Brings = (&'static str, fn(&Mailbox));
     let all: [Brings; 3] = [
         ("reached_end", |mailbox| {

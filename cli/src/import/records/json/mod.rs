@@ -138,7 +138,7 @@ impl<R: BufRead> JsonReader<R> {
                 blank.clear();
             }
         };
-        self.input.give_back(&blank);
+        self.input.unread(&blank);
         match first {
             None => Ok(None),
             Some(b'[') => Ok(Some(Layout::Array)),
@@ -160,7 +160,7 @@ impl<R: BufRead> JsonReader<R> {
                 break is_ended;
             }
         };
-        self.input.give_back(&head);
+        self.input.unread(&head);
         // With its end: a string that is open there is broken, a bracket may be closed further
         // down.
         let mut values = serde_json::Deserializer::from_slice(&head).into_iter::<IgnoredAny>();

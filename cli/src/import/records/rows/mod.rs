@@ -103,7 +103,7 @@ impl<R: BufRead> RowsReader<R> {
         }
         self.parser = self.options.parser(Terminator::Any(self.end));
         let Column::Named(name) = &self.options.key else {
-            self.input.give_back(&self.raw);
+            self.input.unread(&self.raw);
             if let Column::At(key) = self.options.key {
                 self.key = key;
             }
@@ -467,9 +467,9 @@ impl<R: BufRead> RowsReader<R> {
             return Ok((Err(text), is_ended));
         }
         self.read_again += again;
-        let given_back = self.raw.split_off(cut);
+        let unread_bytes = self.raw.split_off(cut);
         self.pass_raw();
-        self.input.give_back(&given_back);
+        self.input.unread(&unread_bytes);
         let until = self.at.offset + again;
         let earlier = self.doubtful.map_or(0, |(until, _)| until);
         self.doubtful = Some((until.max(earlier), begun));
