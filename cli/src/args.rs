@@ -337,9 +337,7 @@ impl ImportArgs {
 fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         b"\\t" => Ok(b'\t'),
-        [b'"' | b'\r' | b'\n'] => {
-            Err("must not be a quote or a line end".to_owned())
-        }
+        [b'"' | b'\r' | b'\n'] => Err("must not be a quote or a line end".to_owned()),
         [byte] if byte.is_ascii() => Ok(*byte),
         _ => Err("must be one ASCII character, or \\t".to_owned()),
     }

@@ -75,7 +75,7 @@ fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
 }
 
 /// A pipe, read on a thread of its own. Once a stop is asked for and nothing more has come it is at
-/// its end, possibly within a line: whoever reads from it looks at the stop before using a line.
+/// its end, possibly within a line: a reader checks the stop before using a line.
 #[derive(Debug)]
 pub(crate) struct PipeReader {
     pieces: Receiver<io::Result<Vec<u8>>>,

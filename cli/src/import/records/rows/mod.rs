@@ -14,7 +14,7 @@ use super::record::{Record, Refused};
 use crate::import::place::{At, Place, Rewound, Skipped};
 use crate::input::LINE_MAX;
 use crate::number::u64_from;
-use csv_core::{Reader, ReadFieldResult, ReadRecordResult, Terminator};
+use csv_core::{ReadFieldResult, ReadRecordResult, Reader, Terminator};
 use serde::Serializer;
 use std::io::{self, BufRead};
 use vbstore::Change;
