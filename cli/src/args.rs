@@ -117,11 +117,10 @@ pub(crate) enum Command {
     ///
     /// With --resume the positions are kept in a file. They are saved only after the events before
     /// them were printed: a tail that was killed continues without a gap, but may repeat the last
-    /// lines. Positions of vBuckets that are not followed this time stay in the file. They are valid
-    /// only for the same --prefix and --keys-only: with others, the exit code is 2. If
-    /// the store no longer has changes that were printed, an `end` with the reason `rollback` names
-    /// the seqno to roll back to, and the exit code is 1: start again with a new file, or with
-    /// --from.
+    /// lines. Positions of vBuckets that are not followed this time stay in the file. They are
+    /// valid only for the same --prefix and --keys-only: with others, the exit code is 2. If the
+    /// store no longer has changes that were printed, an `end` with the reason `rollback` names the
+    /// seqno to roll back to, and the exit code is 1: start again with a new file, or with --from.
     ///
     /// A store that is being written to is open in the writing process only. To follow it
     /// meanwhile, use `session` or `import --tail`.
@@ -145,8 +144,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Begin a new branch of history in every vBucket.
     ///
-    /// Needed after a store was restored to an earlier state in a way that it cannot detect, such as
-    /// from a disk image: consumers that had read further are then asked to roll back. A copied
+    /// Needed after a store was restored to an earlier state in a way that it cannot detect, such
+    /// as from a disk image: consumers that had read further are then asked to roll back. A copied
     /// store begins a new branch by itself when it is opened.
     NewBranch(NewBranchArgs),
     /// Compact a store, to release the space of deleted and overwritten documents.
@@ -175,14 +174,15 @@ impl Args {
     /// Reads the command line.
     ///
     /// # Errors
-    /// The command line is wrong, or asks for help or the version: the error holds the text to print.
+    /// The command line is wrong, or asks for help or the version: the error holds the text to
+    /// print.
     pub(crate) fn parse() -> Result<Self, clap::Error> {
         let matches = command().try_get_matches()?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
     }
 
-    /// Returns whether to print JSON. `--json` may stand before or after the command. `stress --json
-    /// FILE` writes the report to a file and leaves standard output as text.
+    /// Returns whether to print JSON. `--json` may stand before or after the command. `stress
+    /// --json FILE` writes the report to a file and leaves standard output as text.
     pub(crate) fn is_json(&self) -> bool {
         self.json_before
             || match &self.command {

@@ -20,7 +20,9 @@ pub(crate) fn man(args: &ManArgs, out: &mut Output) -> CommandResult {
     let mut page = Vec::new();
     clap_mangen::Man::new(command)
         .render(&mut page)
-        .map_err(|error| CommandError::new(IO, "io", format!("cannot write the manual page: {error}")))?;
+        .map_err(|error| {
+            CommandError::new(IO, "io", format!("cannot write the manual page: {error}"))
+        })?;
     out.bytes(&page)?;
     Ok(DONE)
 }

@@ -1,6 +1,7 @@
 //! `keys`: prints the keys of all vBuckets in key order.
 //!
-//! Each vBucket is read in pages. A heap holds the next key of each vBucket, and yields the smallest.
+//! Each vBucket is read in pages. A heap holds the next key of each vBucket, and yields the
+//! smallest.
 
 use crate::args::KeysArgs;
 use crate::output::{CommandError, CommandResult, DONE, Output};

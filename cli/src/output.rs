@@ -78,8 +78,8 @@ impl Output {
     }
 }
 
-/// Prints why the program failed, and returns the exit code. A reader that closed the pipe early, as
-/// `head` does, is not an error.
+/// Prints why the program failed, and returns the exit code. A reader that closed the pipe early,
+/// as `head` does, is not an error.
 pub(crate) fn report(failure: &CommandError) -> ExitCode {
     if failure.is_broken_pipe {
         return ExitCode::SUCCESS;
@@ -88,8 +88,8 @@ pub(crate) fn report(failure: &CommandError) -> ExitCode {
     ExitCode::from(failure.code)
 }
 
-/// Prints what is wrong with the command line, and returns the exit code. Prints JSON if `--json` is
-/// anywhere on it. Help and version arrive here too, and are not errors.
+/// Prints what is wrong with the command line, and returns the exit code. Prints JSON if `--json`
+/// is anywhere on it. Help and version arrive here too, and are not errors.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     let is_json = std::env::args_os()
         .skip(1)

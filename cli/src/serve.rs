@@ -22,7 +22,10 @@ pub(crate) fn run(args: &args::ServeArgs, out: &mut Output, stop: &StopFlag) -> 
     let streams = Streams::start(&engine, &StreamsConfig::default())?;
     let exporter = RunningExporter::start(listen.as_ref(), &args.serving, &engine)?;
     let url = exporter.as_ref().map(RunningExporter::url);
-    let text = format!("{} is open until the program is stopped (SIGINT, SIGTERM)", args.dir.display());
+    let text = format!(
+        "{} is open until the program is stopped (SIGINT, SIGTERM)",
+        args.dir.display()
+    );
     out.answer(
         &json!({"dir": record::path(&args.dir), "metrics": url}),
         text,

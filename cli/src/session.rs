@@ -56,7 +56,9 @@ fn run_line(engine: &Engine, streams: &Streams, line: &[u8]) -> (Value, bool) {
     let (id, outcome, is_last) = match parsed {
         Err(error) => (
             None,
-            Err(CommandError::usage(format!("the line is not a JSON object: {error}"))),
+            Err(CommandError::usage(format!(
+                "the line is not a JSON object: {error}"
+            ))),
             false,
         ),
         Ok(command) => {
@@ -302,8 +304,8 @@ impl SessionCommand<'_> {
 
     fn vb(&self) -> Result<VBucket, CommandError> {
         let number = self.number("vb")?;
-        let number =
-            u16::try_from(number).map_err(|_| CommandError::usage("\"vb\" must be a number from 0 to 65535"))?;
+        let number = u16::try_from(number)
+            .map_err(|_| CommandError::usage("\"vb\" must be a number from 0 to 65535"))?;
         store::vbucket(self.engine, number)
     }
 
@@ -335,9 +337,9 @@ fn key(fields: &Map<String, Value>) -> Result<Vec<u8>, CommandError> {
 
 fn number(fields: &Map<String, Value>, name: &str) -> Result<Option<u64>, CommandError> {
     let parse = |value: &Value| {
-        value
-            .as_u64()
-            .ok_or_else(|| CommandError::usage(format!("{name:?} must be a whole number, 0 or more")))
+        value.as_u64().ok_or_else(|| {
+            CommandError::usage(format!("{name:?} must be a whole number, 0 or more"))
+        })
     };
     fields.get(name).map(parse).transpose()
 }
@@ -353,7 +355,8 @@ fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, CommandError>
     };
     let small = |name: &str| -> Result<u32, CommandError> {
         let number = number(fields, name)?.unwrap_or(0);
-        u32::try_from(number).map_err(|_| CommandError::usage(format!("{name:?} must be at most {}", u32::MAX)))
+        u32::try_from(number)
+            .map_err(|_| CommandError::usage(format!("{name:?} must be at most {}", u32::MAX)))
     };
     let mut change = match op {
         "set" => Change::set(key, value()?),
@@ -361,7 +364,11 @@ fn change(op: &str, fields: &Map<String, Value>) -> Result<Change, CommandError>
         "replace" => Change::replace(key, value()?),
         "del" => Change::delete(key),
         "touch" => Change::touch(key, small("expiry")?),
-        other => return Err(CommandError::usage(format!("{other:?} cannot be a change of a batch"))),
+        other => {
+            return Err(CommandError::usage(format!(
+                "{other:?} cannot be a change of a batch"
+            )));
+        }
     };
     change = change.expiry(small("expiry")?).flags(small("flags")?);
     if let Some(cas) = number(fields, "cas")? {

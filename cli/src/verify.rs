@@ -37,7 +37,11 @@ pub(crate) fn run(args: &args::VerifyArgs, out: &mut Output, stop: &StopFlag) ->
         found.items,
         found.tombstones,
         problem_count(&found),
-        if is_whole { "" } else { ", interrupted: not every vBucket was checked" },
+        if is_whole {
+            ""
+        } else {
+            ", interrupted: not every vBucket was checked"
+        },
     );
     out.answer(&object(&found, is_ok), text)?;
     Ok(if is_ok { DONE } else { PROBLEM })

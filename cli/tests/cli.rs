@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 #[test]
-fn exit_codes_say_what_is_wrong() {
+fn exit_codes_tell_errors_apart() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     ok(&["set", "--dir", "s", "k", "v"], dir);
@@ -137,7 +137,7 @@ fn what_was_dumped_is_imported_again_with_everything_kept() {
         let records = lines.lines().map(|line| {
             let mut record = json(line);
             let object = record.as_object_mut().unwrap();
-            // These are the store's own.
+            // The new store assigns its own seqnos.
             object.retain(|name, _| !matches!(name.as_str(), "seqno" | "prev_seqno"));
             (object["key"].to_string(), record)
         });
@@ -205,7 +205,7 @@ fn bad_lines_are_counted_and_stop_only_a_strict_import() {
 
 #[test]
 fn an_import_that_is_killed_goes_on_and_imports_nothing_twice() {
-    // So many that none ends before it is killed.
+    // Enough that no import ends before it is killed.
     const LINES: usize = 60_000;
     const WINDOW: u64 = 256;
     let dir = tempfile::tempdir().unwrap();
@@ -240,7 +240,7 @@ fn an_import_that_is_killed_goes_on_and_imports_nothing_twice() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Killed as soon as it has come so far.
+        // Killed as soon as it has reached this line.
         while line_reached() < target && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
@@ -348,7 +348,7 @@ fn a_named_pipe_is_imported_whole() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // More than what a look at the beginning of the file would take away.
+    // More than an import reads ahead to identify its input: on a pipe, those bytes would be lost.
     let lines = (0..5_000).map(|n| format!("{{\"key\":\"k{n}\",\"some\":\"more bytes\"}}"));
     let mut pipe = std::fs::OpenOptions::new()
         .write(true)
@@ -398,7 +398,7 @@ fn a_short_stress_finds_nothing_and_reports() {
     assert!(report["slices"].as_u64().unwrap() > 10);
     assert!(report["worst_db_snapshot_age_ms"].as_f64().unwrap() > 0.0);
     assert_eq!(report["verify_ok"], true);
-    // It must know all that is in the store.
+    // A store that is not empty is refused.
     assert_eq!(code(&["stress", "--dir", "s", "--seconds", "1"], dir).0, 2);
 }
 

@@ -29,8 +29,8 @@ pub(crate) struct ReadOnlyArgs {
     /// Open the store read-only: nothing is written to its directory.
     ///
     /// Any number of programs can have a store open read-only at the same time. Works on a full
-    /// disk and on a read-only file system. On a full disk, stores are opened read-only even without
-    /// this option.
+    /// disk and on a read-only file system. On a full disk, stores are opened read-only even
+    /// without this option.
     #[arg(long)]
     pub(crate) read_only: bool,
 }

@@ -134,8 +134,8 @@ impl Op {
         OPS.iter().find(|op| op.0 == name)
     }
 
-    /// Returns the names of the fields as a list; optional ones end with a question mark. A change of
-    /// a batch has no `durability`: the batch has one for all.
+    /// Returns the names of the fields as a list; optional ones end with a question mark. A change
+    /// of a batch has no `durability`: the batch has one for all.
     fn listed(&self, is_in_batch: bool) -> String {
         let fields = self
             .1

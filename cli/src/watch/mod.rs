@@ -166,8 +166,8 @@ impl Watch {
         out.flush()
     }
 
-    /// Redraws the terminal if there are new values, its size changed, or a second without an answer
-    /// has passed.
+    /// Redraws the terminal if there are new values, its size changed, or a second without an
+    /// answer has passed.
     fn draw(&mut self, has_news: bool, out: &mut Output) -> Result<(), CommandError> {
         if self.latest.is_none() {
             return Ok(());

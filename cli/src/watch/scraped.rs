@@ -17,8 +17,9 @@ pub(super) struct ScrapedMetrics {
 }
 
 impl ScrapedMetrics {
-    /// Parses Prometheus' text format. Buckets of histograms are left out. Returns `None` for a page
-    /// without the health of a store: it is not a page of vbstore.
+    /// Parses Prometheus' text format. Of histograms, the sums and counts are kept as samples, and
+    /// the buckets left out. Returns `None` for a page without the health of a store: it is not one
+    /// of vbstore's.
     pub(super) fn parse(text: &str, at: Duration) -> Option<Self> {
         let lines = text.lines().map(|line| Ok(line.to_owned()));
         let scrape = prometheus_parse::Scrape::parse(lines).ok()?;
@@ -72,9 +73,9 @@ impl ScrapedMetrics {
         matching.map(|(_, value)| *value).reduce(|a, b| a + b)
     }
 
-    /// Returns the rise of a counter per second since an earlier scrape, for samples whose first label
-    /// has this value, or for all. A sample that fell was reset to 0, as the store was reopened: it
-    /// counts in full. A new sample counts from the next scrape on.
+    /// Returns the rise of a counter per second since an earlier scrape, for samples whose first
+    /// label has this value, or for all. A sample that fell was reset to 0, as the store was
+    /// reopened: it counts in full. A new sample counts from the next scrape on.
     pub(super) fn rate(&self, earlier: &Self, metric: &Metric, value: Option<&str>) -> Option<f64> {
         let label = metric.labels.first().map(|label| label.name);
         let is_wanted = |labels: &HashMap<String, String>| {

@@ -341,7 +341,11 @@ const GROUPS: &[(&str, &[MetricRow])] = &[
     ),
 ];
 
-fn value_of(row: &MetricRow, scraped: &ScrapedMetrics, previous: Option<&ScrapedMetrics>) -> Option<f64> {
+fn value_of(
+    row: &MetricRow,
+    scraped: &ScrapedMetrics,
+    previous: Option<&ScrapedMetrics>,
+) -> Option<f64> {
     let (_, _, metric, query, _) = *row;
     match query {
         MetricQuery::Sum => scraped.sum(metric),
