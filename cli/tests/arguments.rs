@@ -1,4 +1,4 @@
-//! What the program makes of its arguments and says of them.
+//! Arguments, and the errors for wrong ones.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -42,7 +42,7 @@ const COMMANDS: [&str; 17] = [
 ];
 
 #[test]
-fn an_argument_that_is_not_utf8_is_no_panic() {
+fn an_argument_that_is_not_utf8_does_not_panic() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for command in COMMANDS {
@@ -155,7 +155,7 @@ fn errors_name_the_file_and_come_before_the_work() {
         (
             &["import", "--dir", "new2", "--tail", "file", "/dev/null"],
             4,
-            "cannot make the directory file: File exists",
+            "cannot create the directory file: File exists",
         ),
         (&["tail", "--dir", "s"], 2, "--all"),
         (
@@ -270,7 +270,7 @@ fn with_json_every_line_of_standard_error_is_an_object() {
         ["no_store"]
     );
 
-    // A copy is noticed, which the library warns of.
+    // The library detects a copied store, and logs a warning.
     ok(&["set", "--dir", "s", "k", "v"], dir);
     let copied = std::process::Command::new("cp")
         .args(["-r", "s", "copy"])
@@ -281,7 +281,7 @@ fn with_json_every_line_of_standard_error_is_an_object() {
         let (found, said) = code(&[command, "--json", "--dir", "copy", "k"], dir);
         assert_eq!(found, exit, "{said}");
         if command == "get" {
-            assert!(!said.is_empty(), "nothing was said of the copy");
+            assert!(!said.is_empty(), "no warning about the copy");
         }
         for line in said.lines() {
             let log = json(line)["log"].clone();

@@ -8,7 +8,7 @@ use common::{Session, code, json, ok};
 use std::collections::BTreeMap;
 
 #[test]
-fn exit_codes_say_what_is_wrong() {
+fn exit_codes_tell_errors_apart() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     ok(&["set", "--dir", "s", "k", "v"], dir);
@@ -154,7 +154,7 @@ fn what_was_dumped_is_imported_again_with_everything_kept() {
         let records = lines.lines().map(|line| {
             let mut record = json(line);
             let object = record.as_object_mut().unwrap();
-            // These are the store's own.
+            // The new store assigns its own seqnos.
             object.retain(|name, _| !matches!(name.as_str(), "seqno" | "prev_seqno"));
             (object["key"].to_string(), record)
         });
@@ -210,6 +210,6 @@ fn a_short_stress_finds_nothing_and_reports() {
     assert!(report["slices"].as_u64().unwrap() > 10);
     assert!(report["worst_db_snapshot_age_ms"].as_f64().unwrap() > 0.0);
     assert_eq!(report["verify_ok"], true);
-    // It must know all that is in the store.
+    // A store that is not empty is refused.
     assert_eq!(code(&["stress", "--dir", "s", "--seconds", "1"], dir).0, 2);
 }

@@ -55,9 +55,9 @@ fn serve_holds_a_store_open_and_serves_until_it_is_stopped() {
     let (exit, out, err) = serving.stop();
     assert_eq!((exit, err.as_str()), (0, ""));
     assert_eq!(json(&out)["metrics"], url.as_str());
-    let told = json(&ok(&["--json", "stats", "--dir", "db"], dir.path()));
-    let figure = &told["metrics"]["vbstore_vbuckets"]["samples"][0]["value"];
-    assert_eq!(figure, 8.0);
+    let report = json(&ok(&["--json", "stats", "--dir", "db"], dir.path()));
+    let vbuckets = &report["metrics"]["vbstore_vbuckets"]["samples"][0]["value"];
+    assert_eq!(vbuckets, 8.0);
     let (exit, said) = code(&["watch", address, "--count", "1"], dir.path());
     assert_eq!(exit, 4, "{said}");
     assert!(said.contains("no answer"), "{said}");
@@ -90,7 +90,7 @@ fn another_interface_must_be_allowed() {
 }
 
 #[test]
-fn a_stress_serves_while_it_runs_and_its_figures_agree() {
+fn a_stress_serves_while_it_runs_and_its_metrics_agree() {
     let dir = tempfile::tempdir().unwrap();
     let args = [
         "--json",

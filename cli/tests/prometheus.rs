@@ -1,4 +1,5 @@
-//! A real Prometheus scrapes a running stress and an engine that a failpoint stops in a slice.
+//! Lets a real Prometheus scrape a running `stress`, and an engine that a failpoint stops in a
+//! slice.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,16 +27,16 @@ use vbstore::{
 };
 use vbstore_exporter::{Endpoints, Exporter, ExporterConfig, HealthReport};
 
-/// Series of one store, streams included, on `/metrics`.
+/// Most series that `/metrics` may have for one store, streams included.
 const SERIES_BUDGET: f64 = 500.0;
-/// The last seconds of the stress, which is scraped each second, that are looked at.
+/// Checks look at the last 30 s of the stress, which is scraped each second.
 const SECONDS: u64 = 30;
-/// How many scrapes of them must have been answered in time: as many as it takes to look, not as a
-/// quick machine makes.
+/// Scrapes in that time that must have succeeded: enough for the checks, but few enough for a slow
+/// machine.
 const SCRAPES: f64 = 15.0;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where Prometheus' programs are.
+/// Returns the directory of Prometheus' programs; `None`, with a message, if there is none.
 fn programs() -> Option<PathBuf> {
     let named = std::env::var_os("VBSTORE_PROMETHEUS").map(PathBuf::from);
     let cache = std::env::var_os("XDG_CACHE_HOME")
@@ -58,7 +59,7 @@ fn metrics_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../metrics")
 }
 
-/// Ends a program when it is dropped.
+/// A program that is killed when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -68,7 +69,7 @@ impl Drop for Running {
     }
 }
 
-/// Asks until there is an answer.
+/// Calls `ask` until it returns something.
 fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let clock = SystemClock::new();
     loop {
@@ -87,7 +88,7 @@ fn pass(time: Duration) {
     }
 }
 
-/// Runs promtool, which must be content.
+/// Runs promtool, which must succeed.
 fn promtool(programs: &Path, args: &[&str], input: &str) {
     let mut child = Command::new(programs.join("promtool"))
         .args(args)
@@ -120,11 +121,11 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(programs: &Path, dir: &Path, targets: &[(&str, &str)]) -> Self {
-        // An address of this process alone: no other test takes the port first.
+        // An address that only this process uses, so that no other test can take the port first.
         let [.., high, low] = std::process::id().to_be_bytes();
         let at = format!("127.77.{high}.{low}:19090");
         let rules = std::fs::read_to_string(metrics_dir().join("rules/alerts.yml")).unwrap();
-        // As they ship, but that the alert which is waited for comes sooner.
+        // As shipped, except that the alert which this test waits for fires sooner.
         let held = "> 60'\n        for: 1m\n";
         assert!(rules.contains(held));
         let quick = rules.replacen(held, "> 60'\n        for: 1s\n", 1);
@@ -164,7 +165,7 @@ impl Prometheus {
         answer["data"].clone()
     }
 
-    /// The values of an expression now.
+    /// Returns the current values of an expression.
     fn query(&self, expr: &str) -> Vec<f64> {
         let data = self.api("query", &[("query", expr)]);
         let series = data["result"].as_array().unwrap();
@@ -180,7 +181,7 @@ impl Prometheus {
         values[0]
     }
 
-    /// The alerts of a job that fire.
+    /// Returns the names of the firing alerts of a job.
     fn firing(&self, job: &str) -> BTreeSet<String> {
         let data = self.api("alerts", &[]);
         let alerts = data["alerts"].as_array().unwrap();
@@ -193,11 +194,11 @@ impl Prometheus {
     }
 }
 
-/// A stress that serves its figures, and where.
+/// Starts a `stress` that serves its metrics; returns it with its URL.
 fn stress(dir: &Path) -> (Running, String) {
     let mut child = vbstore()
         .args(["stress", "--dir", "stress", "--vbuckets", "16", "--json"])
-        // Killed when all is seen.
+        // Killed when the test ends.
         .args(["--seconds", "600"])
         .args(["--streams", "6", "--frozen", "1", "--slow", "1"])
         .args(["--reconnect-every", "1000", "--memory-mib", "8"])
@@ -213,17 +214,17 @@ fn stress(dir: &Path) -> (Running, String) {
         .find_map(|line| {
             Some(
                 line.unwrap()
-                    .split_once("figures at ")?
+                    .split_once("metrics at ")?
                     .1
                     .trim_end_matches("\"}}")
                     .to_owned(),
             )
         })
         .unwrap();
-    // Read to its end: what it says later must find a reader, and room.
+    // Standard error is read to its end, so that the stress never blocks on a full pipe.
     let rest = std::thread::Builder::new().name("stderr".to_owned());
-    let say = move || said.for_each(|line| eprintln!("stress: {line:?}"));
-    drop(rest.spawn(say).unwrap());
+    let print = move || said.for_each(|line| eprintln!("stress: {line:?}"));
+    drop(rest.spawn(print).unwrap());
     (Running(child), url)
 }
 
@@ -282,7 +283,7 @@ impl Held {
     }
 }
 
-/// What must hold at every scrape, and at the end, of the stress.
+/// Checks what must hold for the stress at every scrape and at the end.
 fn check_stress(prometheus: &Prometheus) {
     let over = format!("[{SECONDS}s]");
     let own = fetch(&format!("http://{}/metrics", prometheus.at)).unwrap();
@@ -292,7 +293,7 @@ fn check_stress(prometheus: &Prometheus) {
     }
     let samples = prometheus.one("max_over_time(scrape_samples_scraped{job=\"stress\"}[1m])");
     assert!(samples <= SERIES_BUDGET, "{samples} series");
-    // What was opened and not closed is open, in each single scrape.
+    // In each scrape: opened minus closed is open.
     let difference = format!(
         "max(max_over_time(abs(vbstore_db_snapshots_opened_total{{job=\"stress\"}} \
          - vbstore_db_snapshots_closed_total - vbstore_db_snapshots_open)[{SECONDS}s:1s]))"
@@ -302,7 +303,7 @@ fn check_stress(prometheus: &Prometheus) {
         "max_over_time(vbstore_db_snapshots_open{{job=\"stress\", holder=\"backfill\"}}{over})"
     );
     assert!(prometheus.one(&most) <= 2.0, "more than workers");
-    // After a scrape that was cut off an instant query finds nothing: the last answer counts.
+    // The last value, because an instant query finds nothing after a failed scrape.
     let last = |metric: &str, labels: &str| {
         let of = format!("{metric}{{job=\"stress\"{labels}}}");
         prometheus.one(&format!("sum(last_over_time({of}{over}))"))
@@ -314,7 +315,7 @@ fn check_stress(prometheus: &Prometheus) {
     assert_eq!(prometheus.firing("stress"), BTreeSet::new());
 }
 
-/// Every expression of the dashboard has data.
+/// Checks that every expression of the dashboard has data.
 fn check_dashboard(prometheus: &Prometheus) {
     let text = std::fs::read_to_string(metrics_dir().join("dashboards/grafana.json")).unwrap();
     let dashboard = json(&text);
@@ -329,7 +330,7 @@ fn check_dashboard(prometheus: &Prometheus) {
                 .replace("$__rate_interval", "10s")
                 .replace("$instance", ".+")
                 .replace("$store", "stress");
-            // In the moment after a scrape that was cut off there is none.
+            // Retried, because there is no data just after a failed scrape.
             until(&expr, || {
                 (!prometheus.query(&expr).is_empty()).then_some(())
             });
@@ -351,7 +352,7 @@ fn the_rules_pass_their_tests() {
 }
 
 #[test]
-fn a_real_prometheus_is_content_and_sees_a_held_db_snapshot() {
+fn a_real_prometheus_accepts_the_metrics_and_sees_a_held_db_snapshot() {
     let Some(programs) = programs() else {
         return;
     };

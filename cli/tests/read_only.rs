@@ -1,4 +1,4 @@
-//! Reading a store that cannot, or must not, be written to.
+//! Reads stores that cannot be written to, or must not be.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@ use common::{Serving, Session, SmallDisk, code, json, ok, run};
 use std::path::Path;
 use std::process::Output;
 
-/// The commands that only read, and what is in the answer of each.
+/// The commands that only read, and a part of the output of each.
 const READING: [(&[&str], &str); 7] = [
     (&["keys", "--dir", "s"], "k\n"),
     (&["get", "--dir", "s", "k"], "v"),
@@ -32,8 +32,8 @@ fn said(output: &Output) -> (i32, String, String) {
 }
 
 #[test]
-fn on_a_full_disk_what_reads_reads_and_says_so_and_what_writes_says_how_to() {
-    let Some(disk) = SmallDisk::mount("on_a_full_disk_what_reads_reads", "96m") else {
+fn on_a_full_disk_reading_commands_warn_and_writing_commands_name_read_only() {
+    let Some(disk) = SmallDisk::mount("on_a_full_disk_reading_commands_warn", "96m") else {
         return;
     };
     let dir = disk.path();
@@ -69,11 +69,11 @@ fn on_a_full_disk_what_reads_reads_and_says_so_and_what_writes_says_how_to() {
         assert_eq!(code, 4, "{args:?}: {err}");
         assert!(err.contains("the disk is full"), "{args:?}: {err}");
         assert!(
-            err.contains("--read-only, with get, keys, dump"),
+            err.contains("--read-only with get, keys, dump"),
             "{args:?}: {err}"
         );
     }
-    // Nothing can be read where nothing is.
+    // A store that does not exist cannot be opened read-only either.
     let (code_of_serve, err) = code(&["serve", "--dir", "none"], dir);
     assert_eq!(code_of_serve, 4, "{err}");
     assert!(err.contains("the disk is full"), "{err}");
@@ -120,7 +120,7 @@ fn read_only_holds_the_store_beside_others_that_read_and_refuses_changes() {
         assert_eq!((code, err.as_str()), (0, ""), "{asked:?}");
         assert!(out.contains(answer), "{asked:?}: {out}");
     }
-    // What may write does not, and waits for no one.
+    // Commands without --read-only are refused at once, without waiting for the readers.
     for args in [
         &["set", "--dir", "s", "k", "w"][..],
         &["get", "--dir", "s", "k"],
@@ -141,7 +141,7 @@ fn read_only_holds_the_store_beside_others_that_read_and_refuses_changes() {
     assert_eq!(serving.stop().0, 0);
     session.end();
     assert_eq!(ok(&["get", "--dir", "s", "k"], dir), "v");
-    assert_eq!(branches(dir), 1, "every stop was a clean one");
+    assert_eq!(branches(dir), 1, "every stop was clean");
     for command in ["session", "serve"] {
         let both = [command, "--dir", "s", "--read-only", "--vbuckets", "4"];
         assert_eq!(code(&both, dir).0, 2, "{command}");

@@ -1,4 +1,4 @@
-//! What a person does in a shell: look at keys, pipe values, complete commands.
+//! The program in a shell: list keys, pipe values, complete commands.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-/// Runs the program with this on its standard input.
+/// Runs the program with `input` on its standard input.
 fn pipe(args: &[&str], input: &[u8], dir: &Path) -> Output {
     let mut child = vbstore()
         .args(args)
@@ -20,7 +20,7 @@ fn pipe(args: &[&str], input: &[u8], dir: &Path) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A program that refuses its arguments does not read.
+    // Fails if the program refuses its arguments, as it then does not read.
     drop(child.stdin.take().unwrap().write_all(input));
     child.wait_with_output().unwrap()
 }
@@ -35,7 +35,7 @@ fn keys_of_all_vbuckets_are_listed_in_order() {
     write_lines(&dir.join("in.jsonl"), lines);
     let import = ["import", "--dir", "s", "--durability", "logged", "in.jsonl"];
     ok(&import, dir);
-    // Deleted ones are not there.
+    // Deleted keys are not listed.
     ok(&["del", "--dir", "s", "user::7"], dir);
     names.retain(|name| name != "user::7");
     names.sort();
@@ -78,7 +78,7 @@ fn keys_of_all_vbuckets_are_listed_in_order() {
 }
 
 #[test]
-fn keys_are_printed_so_that_none_disturbs_a_terminal() {
+fn no_key_can_control_the_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let mut session = Session::start(dir, "s");
@@ -122,7 +122,7 @@ fn a_value_comes_and_goes_byte_for_byte() {
     assert_eq!(too_large.status.code(), Some(2), "{too_large:?}");
     assert!(pipe(&["get", "--dir", "s", "k"], b"", dir).stdout == large);
 
-    // Interrupted, it sets nothing, although there was some input.
+    // An interrupted `set` sets nothing, although it has read some input.
     let mut cut = vbstore()
         .args(["set", "--dir", "s", "k", "-"])
         .current_dir(dir)
@@ -132,7 +132,7 @@ fn a_value_comes_and_goes_byte_for_byte() {
         .unwrap();
     let mut input = cut.stdin.take().unwrap();
     input.write_all(b"half").unwrap();
-    // It listens for signals once it reads.
+    // Once it reads, its signal handlers are installed.
     within("what was sent is read", || {
         rustix::io::ioctl_fionread(&input).unwrap() == 0
     });
@@ -141,7 +141,7 @@ fn a_value_comes_and_goes_byte_for_byte() {
     assert_eq!(cut.wait().unwrap().code(), Some(1));
     assert!(pipe(&["get", "--dir", "s", "k"], b"", dir).stdout == large);
 
-    // On a terminal the prompt shall not stand behind the value. Nothing else is printed there.
+    // On a terminal a line feed follows the value, so that the prompt begins on a new line.
     ok(&["set", "--dir", "s", "k", "v"], dir);
     let (mut control, terminal) = terminal(80, 24);
     let mut get = vbstore()
@@ -153,7 +153,7 @@ fn a_value_comes_and_goes_byte_for_byte() {
         .unwrap();
     assert!(get.wait().unwrap().success());
     let mut printed = Vec::new();
-    // The end of a terminal whose last program has ended is an error.
+    // Linux reports an error at the end of a terminal that no program has open any more.
     drop(control.read_to_end(&mut printed));
     assert_eq!(printed, b"v\r\n");
 }
@@ -229,7 +229,7 @@ fn the_directory_may_come_from_the_environment() {
         let output = run("s", args);
         assert!(output.status.success(), "{args:?}: {output:?}");
     }
-    // The option comes first, and an empty variable is none.
+    // The option takes precedence, and an empty variable counts as unset.
     assert_eq!(run("s", &["get", "--dir", "t", "k"]).status.code(), Some(3));
     assert_eq!(run("", &["get", "k"]).status.code(), Some(2));
     let help = run("s", &["get", "-h"]);
@@ -352,7 +352,7 @@ fn compacting_releases_space() {
 }
 
 #[test]
-fn stats_are_short_lines_for_a_person() {
+fn stats_are_printed_as_short_lines_without_json() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     ok(&["set", "--dir", "s", "k", "v"], dir);

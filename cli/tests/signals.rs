@@ -1,4 +1,4 @@
-//! Signals, also while nobody reads what is printed.
+//! Signals, also while the output of the program is not read.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// A store whose dump is several times what a pipe holds.
+/// Creates a store whose dump is several times the size of a pipe's buffer.
 fn store(dir: &Path) {
     let lines = (0..4_000).map(|n| format!("{{\"key\":\"k{n}\",\"pad\":\"{n:0>200}\"}}"));
     write_lines(&dir.join("in.jsonl"), lines);
@@ -28,11 +28,11 @@ fn branches(dir: &Path) -> usize {
 }
 
 #[test]
-fn one_signal_ends_what_prints_although_nobody_reads() {
+fn one_signal_ends_a_program_whose_output_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     store(dir);
-    // The value is larger than a pipe, too.
+    // A value that is larger than a pipe's buffer.
     let mut value = vbstore();
     let mut value = value
         .args(["session", "--dir", "s"])
@@ -65,9 +65,9 @@ fn one_signal_ends_what_prints_although_nobody_reads() {
             assert!(said.contains("interrupted"), "{command:?}: {said}");
         }
     }
-    assert_eq!(branches(dir), before, "every stop was a clean one");
+    assert_eq!(branches(dir), before, "every stop was clean");
 
-    // The position speaks of nothing that was not read: nothing at all was.
+    // Nothing of the output was read, so the saved positions must not skip anything.
     let args = ["tail", "--all", "--dir", "s", "--until-high"];
     let tailed = ok(&[&args[..], &["--resume", "position"]].concat(), dir);
     let changes = tailed.lines().filter(|line| line.contains("\"mutation\""));
@@ -114,10 +114,10 @@ fn a_hangup_closes_the_store_unless_it_is_ignored() {
     let mut child = serve("trap '' HUP;");
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::HUP).unwrap();
-    // It still answers to the other one: two that were seen would have ended it with code 1.
+    // SIGTERM still works. If SIGHUP had been handled too, this second signal would exit with 1.
     kill_process(pid, Signal::TERM).unwrap();
     within("it has ended", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(branches(dir), 1, "every stop was a clean one");
+    assert_eq!(branches(dir), 1, "every stop was clean");
     assert_eq!(code(&["verify", "--dir", "s"], dir).0, 0);
 }

@@ -1,4 +1,4 @@
-//! What follows: `tail`, sessions, imports and stress with streams.
+//! Streams in `tail`, `session`, `import` and `stress`.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// The changes that JSON lines speak of: vBucket and seqno to key and kind.
+/// Returns the changes in JSON lines: vBucket and seqno to key and kind.
 fn changes(text: &str) -> BTreeMap<(u64, u64), (String, String)> {
     let mut found = BTreeMap::new();
     for line in text.lines() {
@@ -57,7 +57,7 @@ fn a_tail_prints_what_a_dump_prints_and_goes_on_after_a_kill() {
         expected
     );
 
-    // Killed again and again: nothing is missing from all that was printed.
+    // Killed repeatedly: together, the outputs hold every change.
     let mut printed = String::new();
     let tail = [
         "tail",
@@ -81,7 +81,7 @@ fn a_tail_prints_what_a_dump_prints_and_goes_on_after_a_kill() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What was in the pipe was printed too; its last line may be cut.
+        // The rest of the pipe counts as printed; its last line may be incomplete.
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
         let cut = rest.rfind('\n').map_or(0, |at| at + 1);
@@ -244,7 +244,7 @@ fn a_short_stress_with_streams_finds_nothing() {
         "{streams}"
     );
     assert!(streams["reconnects"].as_u64().unwrap() > 10, "{streams}");
-    // Consumers must have read what only the disk has, and what memory has.
+    // Consumers must have read from disk and from memory.
     for of in ["forgot", "stayed_away", "backfills", "slices"] {
         assert!(streams[of].as_f64().unwrap() >= 1.0, "{streams}");
     }
@@ -259,8 +259,9 @@ fn a_short_stress_with_streams_finds_nothing() {
     );
 }
 
-/// Runs the program with a limit for the size of a file, so that RocksDB's log soon meets an error
-/// that is not a full disk. A program that does not end is killed, and its exit code says so.
+/// Runs the program with a limit on the size of files, so that a write to RocksDB's log soon fails,
+/// with an error other than a full disk. A program that does not end is killed, and has no exit
+/// code.
 fn run_until_a_write_fails(args: &[&str], dir: &Path) -> Output {
     let script = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" \"$@\"";
     Command::new("timeout")
@@ -273,7 +274,7 @@ fn run_until_a_write_fails(args: &[&str], dir: &Path) -> Output {
         .unwrap()
 }
 
-/// The engine's first cause, as an error of input and output.
+/// Asserts exit code 4, with an error of this kind that names the first cause.
 fn assert_failed(output: &Output, kind: &str, cause: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
@@ -286,7 +287,7 @@ fn assert_failed(output: &Output, kind: &str, cause: &str) {
 #[test]
 fn a_stress_with_streams_stops_when_the_engine_fails() {
     let dir = tempfile::tempdir().unwrap();
-    // It would go on for far longer than it may take.
+    // Without the failure it would run far longer than the time limit.
     let stress = [
         "stress",
         "--dir",
@@ -358,8 +359,8 @@ fn an_import_with_streams_stops_when_the_disk_is_full() {
     assert_failed(&output, "disk_full", "No space left on device");
 }
 
-/// What was refused while the disk was full may have been made or not; nothing that was
-/// acknowledged is lost, and nothing is called so.
+/// Writes that a full disk refused may have been made or not. No acknowledged write is lost, and
+/// `stress` reports none as lost.
 #[test]
 fn a_stress_goes_on_when_a_full_disk_has_space_again() {
     let Some(disk) = SmallDisk::mount("a_stress_goes_on", "600m") else {
@@ -483,7 +484,7 @@ fn a_tail_of_one_vbucket_keeps_the_positions_of_the_others() {
 }
 
 #[test]
-fn a_tail_of_a_store_that_was_set_back_says_where_to_go_back_to() {
+fn a_tail_of_a_restored_store_names_the_seqno_to_roll_back_to() {
     let tail = [
         "tail",
         "--dir",
@@ -531,7 +532,7 @@ fn a_tail_of_a_store_that_was_set_back_says_where_to_go_back_to() {
             let output = run(&tail, dir);
             let printed = String::from_utf8(output.stdout).unwrap();
             if is_copied {
-                // It says so until it is begun again.
+                // Each run says so, until one starts with a new file or --from.
                 assert_eq!(output.status.code(), Some(1), "{printed}");
                 let end = printed
                     .lines()

@@ -1,4 +1,4 @@
-//! `watch` on pages and terminals of all kinds.
+//! `watch` with all kinds of pages and terminals.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::Stdio;
 
-/// Answers one request for each page with it, and with status 200.
+/// Starts a server that answers one request with each page, and status 200. Returns its address.
 fn answer(pages: Vec<&'static str>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -37,7 +37,7 @@ fn answer(pages: Vec<&'static str>) -> String {
 }
 
 #[test]
-fn a_page_that_is_no_exporter_is_an_error() {
+fn a_page_that_is_not_of_an_exporter_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let other = "# TYPE up gauge\nup 1\n";
@@ -90,7 +90,7 @@ fn a_server_that_goes_away_is_waited_for() {
 
     let serving = Serving::start_at(&address, &args, dir);
     let back = until("open");
-    // Its counters began again, and fell by that.
+    // The counters of the new server began at 0, so they fell. The rate must not be negative.
     assert!(back["writes_per_second"].as_f64().unwrap() >= 0.0, "{back}");
     assert_eq!(serving.stop().0, 0);
     until("no_answer");
@@ -113,7 +113,7 @@ fn a_terminal_shows_as_much_as_fits_it() {
         within("it has ended", || watch.try_wait().unwrap().is_some());
         assert!(watch.wait().unwrap().success());
         let mut printed = Vec::new();
-        // The end of a terminal whose last program has ended is an error.
+        // Linux reports an error at the end of a terminal that no program has open any more.
         drop(control.read_to_end(&mut printed));
 
         let printed = String::from_utf8(printed).unwrap();

@@ -1,11 +1,11 @@
-//! What the threads of a run tell each other: freeze, come to an end, give up.
+//! The signals between the threads of a run: freeze, finish, fail.
 
 use crate::output::CommandError;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vbstore::Error;
 
-/// When followers freeze and when they must come to an end.
+/// The state of a run, which its threads poll.
 #[derive(Debug, Default)]
 pub(crate) struct FollowControl {
     is_frozen: AtomicBool,
@@ -14,39 +14,40 @@ pub(crate) struct FollowControl {
 }
 
 impl FollowControl {
-    /// Those that are to be frozen stop reading.
+    /// Lets followers of the mode `Frozen` stop reading.
     pub(crate) fn freeze(&self) {
         self.is_frozen.store(true, Ordering::Release);
     }
 
-    /// Nothing more is written: all read on, and end when they have everything.
+    /// Announces that nothing more is written. All followers, frozen ones too, read the rest and
+    /// end.
     pub(crate) fn finish(&self) {
         self.is_over.store(true, Ordering::Release);
     }
 
-    /// The run cannot be completed: all end at once, without waiting for what may never come. The
-    /// first error is kept; what fails later because of it does not replace it.
+    /// Ends the run with an error: all threads end at once, without waiting for changes that may
+    /// never come. Only the first error is kept, because later ones are mostly caused by it.
     pub(crate) fn fail(&self, error: Error) {
         drop(self.failure.set(error));
         self.finish();
     }
 
-    /// Whether those that are to be frozen are.
+    /// Returns whether [`freeze`](Self::freeze) was called.
     pub(crate) fn is_frozen(&self) -> bool {
         self.is_frozen.load(Ordering::Acquire)
     }
 
-    /// Whether nothing more is written.
+    /// Returns whether nothing more is written.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Whether the run cannot be completed.
+    /// Returns whether the run has failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failure.get().is_some()
     }
 
-    /// Returns the first error as what the program ends with, if there was one.
+    /// Returns the first error of the run, if there was one.
     pub(crate) fn check(&self) -> Result<(), CommandError> {
         match self.failure.get() {
             None => Ok(()),
@@ -55,23 +56,23 @@ impl FollowControl {
     }
 }
 
-/// Lets everything that follows come to an end when it is dropped, also by an early return: threads
-/// of a scope are waited for.
+/// Finishes a run when it is dropped. Needed for early returns: the scope waits for its threads,
+/// which would never end.
 pub(crate) struct FinishOnDrop<'a> {
-    signals: &'a FollowControl,
+    control: &'a FollowControl,
     also: &'a AtomicBool,
 }
 
 impl<'a> FinishOnDrop<'a> {
-    /// Finishes `signals` and sets `also` when it is dropped.
-    pub(crate) fn new(signals: &'a FollowControl, also: &'a AtomicBool) -> Self {
-        Self { signals, also }
+    /// Finishes `control` and sets `also` when it is dropped.
+    pub(crate) fn new(control: &'a FollowControl, also: &'a AtomicBool) -> Self {
+        Self { control, also }
     }
 }
 
 impl Drop for FinishOnDrop<'_> {
     fn drop(&mut self) {
-        self.signals.finish();
+        self.control.finish();
         self.also.store(true, Ordering::Release);
     }
 }

@@ -1,4 +1,4 @@
-//! One follower.
+//! A follower: a consumer that checks all it receives.
 
 use super::control::FollowControl;
 use super::journal::Journal;
@@ -12,43 +12,44 @@ use vbstore::{
     Streams, TryRecv, VbId,
 };
 
-/// How long a follower waits at once before it looks at its signals.
-const PATIENCE: Duration = Duration::from_millis(50);
-/// How long a slow follower takes for an event: so long that it falls behind, loses its cursor, and
-/// reads the disk again and again.
-const SLOWNESS: Duration = Duration::from_millis(20);
-/// How often a follower that stays away looks how much was written meanwhile.
-const AWAY_LOOK: Duration = Duration::from_millis(10);
-/// Violations that are described.
+/// How long a follower waits for an event before it checks the state of the run.
+const POLL: Duration = Duration::from_millis(50);
+/// Pause of a slow follower before each event. Long enough that it falls behind, loses its cursor,
+/// and must read from disk repeatedly.
+const SLOW_PAUSE: Duration = Duration::from_millis(20);
+/// How often a disconnected follower checks how much was written meanwhile.
+const AWAY_POLL: Duration = Duration::from_millis(10);
+/// Violations that are described; further ones are only counted.
 const WRONG_MAX: usize = 5;
 
-/// What a follower does on purpose.
+/// The speed of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FollowerMode {
-    /// Takes what comes.
+    /// Takes each event at once.
     Steady,
-    /// Takes nothing from half of the time on until nothing more is written.
+    /// Takes no events from halfway through the run until nothing more is written.
     Frozen,
-    /// Takes an event now and then, until nothing more is written.
+    /// Pauses before each event, until nothing more is written.
     Slow,
 }
 
-/// What a follower does when it was cut. Who goes on at once mostly finds memory where it was; the
-/// others must read the disk.
+/// What a follower does after it was disconnected. One that continues at once mostly finds the next
+/// changes in memory; the others must read from disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CutAction {
-    /// Goes on from its positions.
+    /// Continues from its positions.
     GoOn,
-    /// The same when up to as many changes were made as it takes between two cuts: by then, not by
-    /// the clock, so that it comes back within a short run too.
+    /// Continues from its positions after up to `reconnect_every` more changes were written.
+    /// Counted in changes, not in seconds, so that it comes back within a short run too.
     StayAway,
-    /// Has forgotten everything and begins with nothing.
+    /// Drops its copy and its positions, and starts from nothing.
     Forget,
 }
 
 impl CutAction {
-    /// They take turns, so that a run with few cuts has all of them; who begins with which is
-    /// decided by the seed, which followers that stand beside each other have one apart.
+    /// Returns the first action of a follower. The actions take turns, so that even a run with few
+    /// disconnections has all of them. Neighbouring followers have seeds one apart, so they begin
+    /// with different actions.
     fn first(seed: u64) -> Self {
         match seed % 3 {
             0 => Self::GoOn,
@@ -66,44 +67,44 @@ impl CutAction {
     }
 }
 
-/// Why a follower left its consumer.
+/// Why a follower dropped its consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaveReason {
-    /// It was cut on purpose, and comes back.
+    /// It was disconnected on purpose, and will reconnect.
     Cut,
-    /// Nothing more is written and it has everything.
+    /// Nothing more is written, and it has every change.
     HasEverything,
-    /// One of its streams has ended, which is noted as wrong.
+    /// One of its streams has ended, which is recorded as a violation.
     StreamEnded,
-    /// Somebody met an error: what it waits for may never come.
+    /// Some thread failed the run: the changes that it waits for may never come.
     RunFailed,
 }
 
-/// What a follower is to do.
+/// The instructions for a follower.
 #[derive(Clone, Debug)]
 pub(crate) struct FollowerPlan {
     pub(crate) name: String,
     pub(crate) vbs: Vec<VbId>,
     pub(crate) mode: FollowerMode,
-    /// It is cut after this many events on average.
+    /// Events between two disconnections, on average; `None` for no disconnections.
     pub(crate) reconnect_every: Option<u64>,
     pub(crate) seed: u64,
 }
 
-/// What a follower has found.
+/// What a follower counted and found.
 #[derive(Debug, Default)]
 pub(crate) struct FollowerReport {
     pub(crate) name: String,
     pub(crate) copies: BTreeMap<VbId, Replica>,
     pub(crate) events: u64,
-    /// Changes among them.
+    /// The events that were changes.
     pub(crate) changes: u64,
     pub(crate) reconnects: u64,
-    /// Times among them that it had stayed away.
+    /// The reconnects after [`CutAction::StayAway`].
     pub(crate) stayed_away: u64,
-    /// Times among them that it had forgotten everything.
+    /// The reconnects after [`CutAction::Forget`].
     pub(crate) forgot: u64,
-    /// Complete markers at which the copy was compared with the journal.
+    /// Complete snapshots at which the copy was compared with the journal.
     pub(crate) compared: u64,
     pub(crate) wrong: Vec<String>,
     pub(crate) wrong_count: u64,
@@ -115,8 +116,9 @@ pub(crate) struct Follower<'a> {
     journal: Option<&'a Journal>,
     random: SmallRng,
     positions: BTreeMap<VbId, Position>,
-    /// Complete states that the journal does not reach yet.
-    unproved: VecDeque<(VbId, Seqno, u64)>,
+    /// Digests of the copy at complete snapshots whose seqnos the journal does not reach yet.
+    unchecked: VecDeque<(VbId, Seqno, u64)>,
+    /// Events until the next disconnection.
     cut_in: u64,
     next_cut: CutAction,
     found: FollowerReport,
@@ -137,7 +139,7 @@ impl<'a> Follower<'a> {
                 .iter()
                 .map(|vb| (*vb, Position::default()))
                 .collect(),
-            unproved: VecDeque::new(),
+            unchecked: VecDeque::new(),
             cut_in: 0,
             next_cut: CutAction::first(plan.seed),
             found: FollowerReport {
@@ -155,13 +157,12 @@ impl<'a> Follower<'a> {
         follower
     }
 
-    /// Follows until nothing more is written and it has everything, or the run fails. An error of
-    /// its own, or a stream that ended with one, fails the run: opening the stream again would end
-    /// the same way, again and again.
-    pub(crate) fn run(mut self, signals: &FollowControl) -> FollowerReport {
+    /// Follows until nothing more is written and it has every change, or the run fails. An error
+    /// here, or a stream that ended with one, fails the run: a retry would only end the same way.
+    pub(crate) fn run(mut self, control: &FollowControl) -> FollowerReport {
         loop {
-            let left = match self.follow(signals) {
-                Ok(LeaveReason::Cut) => self.come_back(signals).map(|()| LeaveReason::Cut),
+            let left = match self.follow(control) {
+                Ok(LeaveReason::Cut) => self.reconnect(control).map(|()| LeaveReason::Cut),
                 left => left,
             };
             match left {
@@ -169,20 +170,20 @@ impl<'a> Follower<'a> {
                 Ok(LeaveReason::HasEverything | LeaveReason::StreamEnded) => break,
                 Ok(LeaveReason::RunFailed) => return self.found,
                 Err(error) => {
-                    signals.fail(error);
+                    control.fail(error);
                     return self.found;
                 }
             }
         }
-        self.prove();
-        if !self.unproved.is_empty() && self.journal.is_some() {
-            self.wrong("complete states beyond what was written");
+        self.check_against_journal();
+        if !self.unchecked.is_empty() && self.journal.is_some() {
+            self.violation("a complete snapshot ends above the last written seqno");
         }
         self.found
     }
 
-    /// It was cut.
-    fn come_back(&mut self, signals: &FollowControl) -> Result<(), Error> {
+    /// Does what comes between a disconnection and the next connection.
+    fn reconnect(&mut self, control: &FollowControl) -> Result<(), Error> {
         self.found.reconnects += 1;
         let cut = self.next_cut;
         self.next_cut = cut.next();
@@ -190,25 +191,25 @@ impl<'a> Follower<'a> {
             CutAction::GoOn => {}
             CutAction::StayAway => {
                 self.found.stayed_away += 1;
-                let most = self.plan.reconnect_every.unwrap_or(0);
-                let missed = self.random.random_range(0..=most);
-                // As many as the command line says, which may be any number.
+                let max = self.plan.reconnect_every.unwrap_or(0);
+                let missed = self.random.random_range(0..=max);
+                // Saturating: `--reconnect-every` may be any number.
                 let until = self.high_seqnos()?.saturating_add(missed);
-                while !signals.is_over() && self.high_seqnos()? < until {
-                    std::thread::park_timeout(AWAY_LOOK);
+                while !control.is_over() && self.high_seqnos()? < until {
+                    std::thread::park_timeout(AWAY_POLL);
                 }
             }
             CutAction::Forget => {
                 self.found.forgot += 1;
                 for vb in self.plan.vbs.clone() {
-                    self.begin_again(vb);
+                    self.forget(vb);
                 }
             }
         }
         Ok(())
     }
 
-    /// The sum of the high seqnos of what it follows.
+    /// Returns the sum of the high seqnos of its vBuckets.
     fn high_seqnos(&self) -> Result<u64, Error> {
         let mut sum: u64 = 0;
         for vb in &self.plan.vbs {
@@ -218,32 +219,32 @@ impl<'a> Follower<'a> {
         Ok(sum)
     }
 
-    /// Follows with one consumer; returns why it left it.
-    fn follow(&mut self, signals: &FollowControl) -> Result<LeaveReason, Error> {
+    /// Follows with one consumer, and returns why it dropped it.
+    fn follow(&mut self, control: &FollowControl) -> Result<LeaveReason, Error> {
         let config = ConsumerConfig::default();
         let mut consumer = self.streams.consumer(&self.plan.name, &config)?;
         for vb in self.plan.vbs.clone() {
             self.open(&mut consumer, vb)?;
         }
         loop {
-            if signals.has_failed() {
+            if control.has_failed() {
                 return Ok(LeaveReason::RunFailed);
             }
-            let is_over = signals.is_over();
-            if !is_over && self.plan.mode == FollowerMode::Frozen && signals.is_frozen() {
-                std::thread::park_timeout(PATIENCE);
+            let is_over = control.is_over();
+            if !is_over && self.plan.mode == FollowerMode::Frozen && control.is_frozen() {
+                std::thread::park_timeout(POLL);
                 continue;
             }
             if !is_over && self.plan.mode == FollowerMode::Slow {
-                std::thread::park_timeout(SLOWNESS);
+                std::thread::park_timeout(SLOW_PAUSE);
             }
-            let event = match consumer.recv_timeout(PATIENCE) {
+            let event = match consumer.recv_timeout(POLL) {
                 Ok(event) => event,
                 Err(TryRecv::Empty) if is_over && self.has_everything()? => {
                     return Ok(LeaveReason::HasEverything);
                 }
                 Err(TryRecv::Empty) => continue,
-                // No stream of it ends unless the engine is closed.
+                // Its streams end by themselves only if the engine is closed.
                 Err(TryRecv::Ended) => return Err(Error::Closed),
             };
             self.found.events += 1;
@@ -254,7 +255,8 @@ impl<'a> Follower<'a> {
                 return self.ended(event.vb, reason);
             }
             self.take(event.vb, &event.event, consumer.position(event.vb));
-            // Not any more when all is written: who forgets too often would never have everything.
+            // No disconnections once everything is written: a follower that starts from nothing too
+            // often would never finish.
             if is_over {
                 continue;
             }
@@ -266,13 +268,13 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// A stream of it has ended, which none does by itself.
+    /// Handles the end of a stream. None should end by itself.
     fn ended(&mut self, vb: VbId, reason: EndReason) -> Result<LeaveReason, Error> {
         match reason {
             EndReason::Error(error) => Err(error),
             EndReason::Shutdown => Err(Error::Closed),
             reason => {
-                self.wrong(&format!("{vb}: ended: {}", reason.name()));
+                self.violation(&format!("{vb}: its stream ended: {}", reason.name()));
                 Ok(LeaveReason::StreamEnded)
             }
         }
@@ -282,15 +284,18 @@ impl<'a> Follower<'a> {
         let position = self.positions.get(&vb).copied().unwrap_or_default();
         let opened = consumer.open(&StreamRequest::resume(vb, position))?;
         if let OpenOutcome::Rollback { to, reason } = opened {
-            // Nothing is lost or purged here, so nothing may have to be undone.
-            self.wrong(&format!("{vb}: told to go back to {to}: {}", reason.name()));
-            self.begin_again(vb);
+            // Nothing is lost or purged in a run, so no position may need a rollback.
+            self.violation(&format!(
+                "{vb}: was asked to roll back to seqno {to}: {}",
+                reason.name()
+            ));
+            self.forget(vb);
             let _ = consumer.open(&StreamRequest::from_start(vb))?;
         }
         Ok(())
     }
 
-    fn begin_again(&mut self, vb: VbId) {
+    fn forget(&mut self, vb: VbId) {
         self.positions.insert(vb, Position::default());
         self.found.copies.insert(vb, Replica::default());
     }
@@ -302,11 +307,11 @@ impl<'a> Follower<'a> {
         match event {
             Event::SnapshotMarker(marker) => {
                 if marker.start > marker.end || marker.end < before.snap_end {
-                    self.wrong(&format!("{vb}: {marker:?} at {before:?}"));
+                    self.violation(&format!("{vb}: invalid {marker:?} at {before:?}"));
                 }
                 return;
             }
-            // An end says nothing of a position.
+            // An end has no seqno to check.
             Event::End(_) => return,
             Event::SeqnoAdvanced(_) => {}
             Event::Mutation(item) | Event::Deletion(item) | Event::Expiration(item) => {
@@ -320,34 +325,39 @@ impl<'a> Follower<'a> {
         }
         let seqno = position.seqno;
         if seqno <= before.seqno || seqno > position.snap_end {
-            self.wrong(&format!("{vb}: {seqno} after {before:?}"));
+            self.violation(&format!(
+                "{vb}: seqno {seqno} is not between {before:?} and the end of its snapshot"
+            ));
         }
         if seqno == position.snap_end && self.journal.is_some() {
             let digest = self.found.copies.get(&vb).map_or(0, Replica::digest);
-            self.unproved.push_back((vb, seqno, digest));
-            self.prove();
+            self.unchecked.push_back((vb, seqno, digest));
+            self.check_against_journal();
         }
     }
 
-    /// Compares complete states with the journal, as far as it goes.
-    fn prove(&mut self) {
+    /// Compares the copy at complete snapshots with the journal, as far as the journal reaches.
+    fn check_against_journal(&mut self) {
         let Some(journal) = self.journal else {
             return;
         };
-        let mut still = VecDeque::new();
-        while let Some((vb, seqno, digest)) = self.unproved.pop_front() {
+        let mut later = VecDeque::new();
+        while let Some((vb, seqno, digest)) = self.unchecked.pop_front() {
             match journal.digest_at(vb, seqno) {
-                None if journal.is_complete(vb) => still.push_back((vb, seqno, digest)),
+                None if journal.is_complete(vb) => later.push_back((vb, seqno, digest)),
+                // The journal has a gap, so it will never reach this seqno.
                 None => {}
                 Some(expected) => {
                     self.found.compared += 1;
                     if expected != digest {
-                        self.wrong(&format!("{vb}: the copy at {seqno} is not the vBucket"));
+                        self.violation(&format!(
+                            "{vb}: the copy at seqno {seqno} differs from what was written"
+                        ));
                     }
                 }
             }
         }
-        self.unproved = still;
+        self.unchecked = later;
     }
 
     fn has_everything(&self) -> Result<bool, Error> {
@@ -359,7 +369,7 @@ impl<'a> Follower<'a> {
         Ok(true)
     }
 
-    fn wrong(&mut self, what: &str) {
+    fn violation(&mut self, what: &str) {
         self.found.wrong_count += 1;
         if self.found.wrong.len() < WRONG_MAX {
             self.found.wrong.push(format!("{}: {what}", self.plan.name));

@@ -1,4 +1,4 @@
-//! What a vBucket held at every seqno, told by its writers.
+//! A journal of the contents of each vBucket at every seqno, as recorded by the writers.
 
 use super::replica::Replica;
 use crate::number::u64_from;
@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use vbstore::{Seqno, VbId};
 
-/// The digests of all vBuckets at all seqnos. Writers tell in any order; what is known is what has
-/// no gap below it.
+/// The digests of all vBuckets at all seqnos. Writers record their changes in any order; the digest
+/// at a seqno is known once every change up to it is recorded.
 #[derive(Debug)]
 pub(crate) struct Journal {
     vbs: Vec<Mutex<VbDigests>>,
@@ -18,9 +18,11 @@ struct VbDigests {
     /// The digest at each seqno, from 0 on.
     digests: Vec<u64>,
     copy: Replica,
-    /// Told before what comes before it.
+    /// Changes that were recorded before an earlier one, by seqno: the hash of the key, and whether
+    /// it has a value.
     early: BTreeMap<u64, (u64, bool)>,
-    /// A change was made at a seqno that nobody knows: nothing above it will ever be known.
+    /// A change was made whose seqno its writer does not know: the digests from there on stay
+    /// unknown.
     has_gap: bool,
 }
 
@@ -37,36 +39,36 @@ impl Journal {
         }
     }
 
-    /// Notes a change that was given a seqno.
+    /// Records a change and its seqno.
     pub(crate) fn note(&self, vb: VbId, seqno: Seqno, key: u64, is_live: bool) {
-        let Some(mut told) = self.of(vb) else {
+        let Some(mut vb_digests) = self.of(vb) else {
             return;
         };
-        told.early.insert(seqno.get(), (key, is_live));
+        vb_digests.early.insert(seqno.get(), (key, is_live));
         loop {
-            let next = u64_from(told.digests.len());
-            let Some((key, is_live)) = told.early.remove(&next) else {
+            let next = u64_from(vb_digests.digests.len());
+            let Some((key, is_live)) = vb_digests.early.remove(&next) else {
                 return;
             };
-            told.copy.apply(key, Seqno::new(next), is_live);
-            let digest = told.copy.digest();
-            told.digests.push(digest);
+            vb_digests.copy.apply(key, Seqno::new(next), is_live);
+            let digest = vb_digests.copy.digest();
+            vb_digests.digests.push(digest);
         }
     }
 
-    /// Notes that a change was made whose seqno the writer was not told.
+    /// Records that a change was made whose seqno the writer does not know.
     pub(crate) fn note_unknown(&self, vb: VbId) {
-        if let Some(mut told) = self.of(vb) {
-            told.has_gap = true;
+        if let Some(mut vb_digests) = self.of(vb) {
+            vb_digests.has_gap = true;
         }
     }
 
-    /// Returns whether every change of a vBucket that was made has been noted.
+    /// Returns whether the seqno of every recorded change of a vBucket is known.
     pub(crate) fn is_complete(&self, vb: VbId) -> bool {
-        self.of(vb).is_some_and(|told| !told.has_gap)
+        self.of(vb).is_some_and(|vb_digests| !vb_digests.has_gap)
     }
 
-    /// Returns the digest at a seqno, `None` if it is not known yet.
+    /// Returns the digest at a seqno; `None` if it is not known.
     pub(crate) fn digest_at(&self, vb: VbId, seqno: Seqno) -> Option<u64> {
         let at = usize::try_from(seqno.get()).ok()?;
         self.of(vb)?.digests.get(at).copied()
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_a_gap_below_it_is_not_known_yet() {
+    fn a_digest_is_known_when_every_earlier_change_is_recorded() {
         let journal = Journal::new(1);
         let vb = VbId::new(0);
         journal.note(vb, Seqno::new(2), 7, true);

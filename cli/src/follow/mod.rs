@@ -1,5 +1,5 @@
-//! Consumers that keep a copy of what they follow, are frozen, slowed down or cut on purpose, and
-//! know what their copy must be.
+//! Followers: consumers that keep a copy of their vBuckets and check it. Some of them freeze, are
+//! slow or are disconnected on purpose.
 
 mod control;
 mod follower;
@@ -16,19 +16,22 @@ use crate::output::{CommandError, PROBLEM};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 use vbstore::{Engine, Streams, VbId};
 
-/// Followers at work.
+/// The threads of running followers.
 pub(crate) struct RunningFollowers<'scope> {
     threads: Vec<ScopedJoinHandle<'scope, FollowerReport>>,
 }
 
-/// Starts followers: the first `frozen` of them freeze, the next `slow` are slow, and those after
-/// them, or all if none is left, are cut at random. `vbs_of` says what each follows.
+/// Starts the followers, each on a thread.
+///
+/// The first `frozen` of them freeze, and the next `slow` are slow. With `reconnect_every`, the
+/// last `reconnecting` are disconnected at random times, or all if that is not given. `vbs_of`
+/// returns the vBuckets of a follower.
 pub(crate) fn start<'scope, 'env: 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     streams: &'env Streams,
     args: &args::FollowArgs,
     seed: u64,
-    signals: &'env FollowControl,
+    control: &'env FollowControl,
     journal: Option<&'env Journal>,
     vbs_of: impl Fn(u16) -> Vec<VbId>,
 ) -> Result<RunningFollowers<'scope>, CommandError> {
@@ -41,17 +44,17 @@ pub(crate) fn start<'scope, 'env: 'scope>(
         } else {
             FollowerMode::Steady
         };
-        let may_be_cut = args
+        let is_reconnecting = args
             .reconnecting
             .is_none_or(|count| number >= args.streams.saturating_sub(count));
         let plan = FollowerPlan {
             name: format!("follower-{number:03}"),
             vbs: vbs_of(number),
             mode,
-            reconnect_every: args.reconnect_every.filter(|_| may_be_cut),
+            reconnect_every: args.reconnect_every.filter(|_| is_reconnecting),
             seed: seed.wrapping_mul(31).wrapping_add(u64::from(number)),
         };
-        let work = move || Follower::new(streams, plan, journal).run(signals);
+        let work = move || Follower::new(streams, plan, journal).run(control);
         let thread = Builder::new().name(format!("follower-{number}"));
         let thread = thread.spawn_scoped(scope, work);
         threads.push(thread.map_err(|error| CommandError::thread(&error))?);
@@ -60,7 +63,7 @@ pub(crate) fn start<'scope, 'env: 'scope>(
 }
 
 impl RunningFollowers<'_> {
-    /// Waits until all have everything, or the run has failed.
+    /// Waits until all followers have every change, or the run has failed.
     pub(crate) fn join(self) -> Result<Vec<FollowerReport>, CommandError> {
         let joined = self.threads.into_iter().map(ScopedJoinHandle::join);
         joined
@@ -71,24 +74,28 @@ impl RunningFollowers<'_> {
     }
 }
 
-/// Compares what followers have with what the store has, as it is now. Returns what is wrong.
+/// Compares the copies of the followers with the current contents of the store. Returns the
+/// differences.
 pub(crate) fn compare(
     engine: &Engine,
     followed: &[FollowerReport],
 ) -> Result<Vec<String>, CommandError> {
     let mut wrong = Vec::new();
-    let mut truth: std::collections::HashMap<VbId, u64> = std::collections::HashMap::new();
+    let mut digests: std::collections::HashMap<VbId, u64> = std::collections::HashMap::new();
     for one in followed {
         for (vb, copy) in &one.copies {
-            let expected = if let Some(digest) = truth.get(vb) {
+            let expected = if let Some(digest) = digests.get(vb) {
                 *digest
             } else {
                 let digest = Replica::of(&engine.vbucket(*vb)?)?.digest();
-                truth.insert(*vb, digest);
+                digests.insert(*vb, digest);
                 digest
             };
             if copy.digest() != expected {
-                wrong.push(format!("{}: its copy of {vb} is not the vBucket", one.name));
+                wrong.push(format!(
+                    "{}: its copy of {vb} differs from the store",
+                    one.name
+                ));
             }
         }
     }

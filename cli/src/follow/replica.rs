@@ -1,27 +1,28 @@
-//! A copy of a vBucket, as small as a comparison needs: which key is at which seqno.
+//! A copy of a vBucket that holds only what a comparison needs: the seqno of each key.
 
 use crate::output::CommandError;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use vbstore::{KeyRange, PageForm, Seqno, VBucket};
 
-/// Stands for a key.
+/// Returns the hash that stands for a key.
 pub(crate) fn key_hash(key: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     hasher.finish()
 }
 
-/// Which keys have a value, and since which seqno. Two copies with the same digest are the same,
-/// but for a collision of 64 bits.
+/// The keys that have a value, with their seqnos. Two copies with the same digest are equal, except
+/// for a collision of 64-bit hashes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Replica {
+    /// Hash of the key to seqno.
     live: HashMap<u64, u64>,
     digest: u64,
 }
 
 impl Replica {
-    /// The copy of what a vBucket holds now.
+    /// Returns a copy of the current contents of a vBucket.
     pub(crate) fn of(vb: &VBucket) -> Result<Self, CommandError> {
         let mut copy = Self::default();
         let mut next = Some(KeyRange::all());
@@ -35,14 +36,14 @@ impl Replica {
         Ok(copy)
     }
 
-    /// Makes a change.
+    /// Applies a change.
     pub(crate) fn apply(&mut self, key: u64, seqno: Seqno, is_live: bool) {
         let before = if is_live {
             self.live.insert(key, seqno.get())
         } else {
             self.live.remove(&key)
         };
-        // The digest is the sum of all entries, so their order does not matter.
+        // The digest is the sum over all entries, so the order of the changes does not matter.
         if let Some(before) = before {
             self.digest = self.digest.wrapping_sub(entry(key, before));
         }
@@ -67,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_says_what_is_there_whatever_the_way() {
+    fn a_digest_depends_on_the_contents_and_not_on_the_order_of_changes() {
         let (mut a, mut b) = (Replica::default(), Replica::default());
         a.apply(1, Seqno::new(1), true);
         a.apply(2, Seqno::new(2), true);

@@ -1,19 +1,19 @@
-//! What the threads of a stress run count and find.
+//! The counts and violations that the threads of a stress run collect.
 
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Violations that are described one by one.
+/// Violations that are described; further ones are only counted.
 const EXAMPLES_MAX: usize = 20;
 
-/// What the driver did.
+/// The operations of the writers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DriverCounts {
     /// Calls that write.
     pub(super) writes: u64,
-    /// Changes that were made: acknowledged, or found to be there though the write was refused.
+    /// Changes that were made: acknowledged, or refused but found in the store.
     pub(super) changes: u64,
     /// Keys read.
     pub(super) gets: u64,
@@ -33,7 +33,7 @@ impl DriverCounts {
     }
 }
 
-/// What one thread, or all, counted and found.
+/// The counts and violations of one thread, or of all.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) operations: BTreeMap<&'static str, Histogram<u64>>,
@@ -49,7 +49,7 @@ impl Findings {
     pub(super) fn count(&mut self, kind: &'static str, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         if !self.operations.contains_key(kind) {
-            // Three digits over a microsecond to an hour: valid bounds.
+            // Three digits from a microsecond to an hour: valid bounds, so this does not fail.
             if let Ok(histogram) = Histogram::new_with_bounds(1, 3_600_000_000, 3) {
                 self.operations.insert(kind, histogram);
             }
@@ -59,7 +59,7 @@ impl Findings {
         }
     }
 
-    /// Takes note of something that must never happen.
+    /// Records something that must never happen.
     pub(super) fn violation(&mut self, what: String) {
         self.violations += 1;
         if self.examples.len() < EXAMPLES_MAX {
@@ -67,7 +67,7 @@ impl Findings {
         }
     }
 
-    /// Adds what another thread found.
+    /// Adds the findings of another thread.
     pub(super) fn add(&mut self, other: Self) {
         for (kind, histogram) in other.operations {
             match self.operations.get_mut(kind) {
@@ -92,7 +92,7 @@ impl Findings {
         of_writers.map(|(_, histogram)| histogram.len()).sum()
     }
 
-    /// Counts and latencies by kind, in microseconds.
+    /// Returns counts and latencies by kind, in microseconds.
     pub(super) fn latencies(&self) -> Value {
         let of = |histogram: &Histogram<u64>| {
             json!({

@@ -1,4 +1,4 @@
-//! The engine's figures against what the driver did.
+//! Checks the engine's metrics against the operations of the writers.
 
 use super::findings::Findings;
 use super::model::Model;
@@ -8,35 +8,36 @@ use vbstore::MetricsSnapshot;
 use vbstore::metrics::names::{self, Metric};
 use vbstore::metrics::number;
 
-/// Everything is at rest and flushed; streams may still be open.
+/// Checks metrics that were taken after all threads ended and everything was flushed. Streams may
+/// still be open.
 pub(super) fn check(
     snapshot: &MetricsSnapshot,
     models: &[Model],
     followed: &[FollowerReport],
     findings: &mut Findings,
 ) {
-    let mut rows = of_driver(snapshot, models, findings);
-    rows.extend(of_themselves(snapshot));
-    for (what, figure, expected) in rows {
-        if figure != Some(expected) {
-            findings.violation(format!(
-                "the figures say {figure:?} {what}, expected {expected}"
-            ));
+    let mut rows = driver_rows(snapshot, models, findings);
+    rows.extend(consistency_rows(snapshot));
+    for (what, value, expected) in rows {
+        if value != Some(expected) {
+            findings.violation(format!("metrics: {what}: {value:?}, expected {expected}"));
         }
     }
-    // What was buffered when a consumer was cut was handed on, and not taken.
-    let handed_on = snapshot.sum(&names::STREAM_ITEMS);
+    // At least, not exactly: a disconnected consumer does not take the changes in its buffer.
+    let delivered = snapshot.sum(&names::STREAM_ITEMS);
     let taken: u64 = followed.iter().map(|one| one.changes).sum();
-    if handed_on < number(taken) {
-        findings.violation(format!("{handed_on} changes handed on, {taken} taken"));
+    if delivered < number(taken) {
+        findings.violation(format!(
+            "metrics: streams delivered {delivered} changes, but followers took {taken}"
+        ));
     }
 }
 
-/// A figure, what it is, and what it must be.
+/// The name of a value, the value, and the expected value.
 type CheckRow = (&'static str, Option<f64>, f64);
 
-/// Figures that the driver knows too.
-fn of_driver(snapshot: &MetricsSnapshot, models: &[Model], findings: &Findings) -> Vec<CheckRow> {
+/// Returns the values that the writers know too.
+fn driver_rows(snapshot: &MetricsSnapshot, models: &[Model], findings: &Findings) -> Vec<CheckRow> {
     let done = findings.done;
     let of = |op| snapshot.value_by(&names::OPS, &[("op", op)]);
     let value = |metric: &Metric| snapshot.value(metric);
@@ -60,8 +61,8 @@ fn of_driver(snapshot: &MetricsSnapshot, models: &[Model], findings: &Findings) 
     ]
 }
 
-/// Figures that must agree with each other.
-fn of_themselves(snapshot: &MetricsSnapshot) -> Vec<CheckRow> {
+/// Returns the values that must agree with other metrics.
+fn consistency_rows(snapshot: &MetricsSnapshot) -> Vec<CheckRow> {
     let value = |metric: &Metric| snapshot.value(metric);
     let kept = |metric: &Metric| value(metric).unwrap_or(-1.0);
     let sum = |metric: &Metric| snapshot.sum(metric);
@@ -71,21 +72,33 @@ fn of_themselves(snapshot: &MetricsSnapshot) -> Vec<CheckRow> {
     let backfills = kept(&names::BACKFILLS_STARTED) - sum(&names::BACKFILL_TASKS);
     vec![
         ("changes persisted", value(&names::PERSIST_ITEMS), persisted),
-        ("unpersisted", value(&names::PERSIST_LAG_ITEMS), 0.0),
-        ("unsynced", value(&names::SYNC_LAG_SEQNOS), 0.0),
+        (
+            "changes not persisted",
+            value(&names::PERSIST_LAG_ITEMS),
+            0.0,
+        ),
+        ("changes not synced", value(&names::SYNC_LAG_SEQNOS), 0.0),
         (
             "db snapshots closed",
             Some(sum(&names::DB_SNAPSHOTS_CLOSED)),
             opened,
         ),
-        ("holds", Some(sum(&names::DB_SNAPSHOT_HOLD)), opened),
+        (
+            "holds of db snapshots",
+            Some(sum(&names::DB_SNAPSHOT_HOLD)),
+            opened,
+        ),
         (
             "db snapshots open",
             Some(sum(&names::DB_SNAPSHOTS_OPEN)),
             0.0,
         ),
-        ("of RocksDB's", value(&names::ROCKS_SNAPSHOTS_OPEN), 0.0),
+        (
+            "db snapshots open in RocksDB",
+            value(&names::ROCKS_SNAPSHOTS_OPEN),
+            0.0,
+        ),
         ("streams open", Some(sum(&names::STREAMS_OPEN)), streams),
-        ("backfills over", value(&names::BACKFILLS_ENDED), backfills),
+        ("backfills ended", value(&names::BACKFILLS_ENDED), backfills),
     ]
 }

@@ -1,4 +1,5 @@
-//! `stress`: writers that check what they read, slices all the while, then open again and compare.
+//! `stress`: writes, reads slices and follows streams under load, and checks every answer. Then
+//! reopens the store and compares it with the acknowledged writes.
 
 mod findings;
 mod metrics;
@@ -12,7 +13,7 @@ use crate::args;
 use crate::exporting::{Listen, RunningExporter};
 use crate::follow::{self, FinishOnDrop, FollowControl, FollowerReport, Journal};
 use crate::number::u64_from;
-use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM, progress, say};
+use crate::output::{CommandError, CommandResult, DONE, Output, PROBLEM, info, progress};
 use crate::stop::StopFlag;
 use crate::{store, verify};
 use findings::Findings;
@@ -31,7 +32,7 @@ use vbstore::{
 };
 use writer::StressWriter;
 
-/// How often the progress is shown and the clock looked at.
+/// How often the progress is shown and the end of the run checked for.
 const TICK: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &args::StressArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
@@ -42,9 +43,10 @@ pub(crate) fn run(args: &args::StressArgs, out: &mut Output, stop: &StopFlag) ->
         .iter()
         .any(|vb| vb.seqnos().is_ok_and(|s| s.high.get() > 0))
     {
-        return Err(CommandError::usage(
-            "the store is not empty: stress must know all that is in it",
-        ));
+        return Err(CommandError::usage(format!(
+            "the store {} is not empty: stress needs an empty one, to know all its contents",
+            args.dir.display()
+        )));
     }
     let mut tuning = engine.tuning();
     tuning.memory_quota = args.memory_mib << 20;
@@ -98,29 +100,29 @@ pub(crate) fn run(args: &args::StressArgs, out: &mut Output, stop: &StopFlag) ->
         "refused": findings.done.refused,
         "space_bytes": space.total,
         "db_snapshots": snapshots,
-        "streams": of_streams(args, &followed, &metrics, cursors_dropped),
+        "streams": streams_report(args, &followed, &metrics, cursors_dropped),
         "verify_ok": verification.is_ok(),
         "verify": verify::object(&verification, verification.is_ok()),
         "latencies": findings.latencies(),
     });
-    tell(args, file, out, &report, is_ok)?;
+    print_report(args, file, out, &report, is_ok)?;
     Ok(if is_ok { DONE } else { PROBLEM })
 }
 
 /// The outcome of a run.
 struct RunOutcome {
     findings: Findings,
-    /// What must be there.
+    /// The expected contents of the store, by writer.
     models: Vec<Model>,
     seconds: f64,
     followed: Vec<FollowerReport>,
     samples: DbSnapshotSamples,
-    /// What the engine says when everybody is done.
+    /// The engine's metrics after all threads have ended.
     metrics: MetricsSnapshot,
 }
 
-/// Writes, reads and follows until the time is over; then lets everybody who follows catch up. The
-/// first error of any thread ends the run, with that error.
+/// Writes, reads and follows until the time is over, then waits until the followers have caught up.
+/// The first error of any thread ends the run.
 fn churn(
     engine: &Engine,
     args: &args::StressArgs,
@@ -129,7 +131,7 @@ fn churn(
 ) -> Result<RunOutcome, CommandError> {
     let is_over = AtomicBool::new(false);
     let is_sampled = AtomicBool::new(false);
-    let signals = FollowControl::default();
+    let control = FollowControl::default();
     let journal = (args.follow.streams > 0).then(|| Journal::new(engine.vbuckets()));
     let default = StreamsConfig::default();
     let config = StreamsConfig {
@@ -138,29 +140,29 @@ fn churn(
         ..default
     };
     let streams = Streams::start(engine, &config)?;
-    // After the streams, so that their figures are there when it is said where; given up before
-    // them.
-    let exporting = RunningExporter::start(listen, &args.serving, engine)?;
-    let (steps, of_slicers) = (AtomicU64::new(0), AtomicU64::new(0));
+    // Started after the streams, so that their metrics are served from the first scrape on, and
+    // dropped before them.
+    let exporter = RunningExporter::start(listen, &args.serving, engine)?;
+    let (steps, slicer_steps) = (AtomicU64::new(0), AtomicU64::new(0));
     let clock = SystemClock::new();
     let mut findings = Findings::default();
     let mut models = Vec::new();
     let (followed, samples) = std::thread::scope(|scope| {
-        let (is_over, steps, is_sampled, signals) = (&is_over, &steps, &is_sampled, &signals);
-        let ending = FinishOnDrop::new(signals, is_over);
-        let sampling = FinishOnDrop::new(signals, is_sampled);
+        let (is_over, steps, is_sampled, control) = (&is_over, &steps, &is_sampled, &control);
+        let ending = FinishOnDrop::new(control, is_over);
+        let sampler_ending = FinishOnDrop::new(control, is_sampled);
         let workers = config.workers;
-        let sample = move || sampler::sample(engine, workers, is_sampled, signals);
-        let watching = Builder::new().name("sampler".to_owned());
-        let watching = watching.spawn_scoped(scope, sample)?;
+        let sample = move || sampler::sample(engine, workers, is_sampled, control);
+        let sampler = Builder::new().name("sampler".to_owned());
+        let sampler = sampler.spawn_scoped(scope, sample)?;
         let vbuckets = engine.vbuckets();
         let vb_of = |number: u16| vec![VbId::new(number % vbuckets)];
-        let (follow, told) = (&args.follow, journal.as_ref());
-        let at_work = follow::start(scope, &streams, follow, args.seed, signals, told, vb_of)?;
-        let pace = RunControl { is_over, signals };
+        let (follow, journal) = (&args.follow, journal.as_ref());
+        let followers = follow::start(scope, &streams, follow, args.seed, control, journal, vb_of)?;
+        let pace = RunControl { is_over, control };
         let mut writers = Vec::new();
         for number in 0..args.writers {
-            let writer = StressWriter::new(engine, args, number, told);
+            let writer = StressWriter::new(engine, args, number, journal);
             let name = format!("writer-{number}");
             writers.push(spawn(scope, name, writer, StressWriter::step, pace, steps)?);
         }
@@ -169,9 +171,9 @@ fn churn(
             let slicer = StressSlicer::new(engine, number);
             let name = format!("slicer-{number}");
             let slice = StressSlicer::step;
-            slicers.push(spawn(scope, name, slicer, slice, pace, &of_slicers)?);
+            slicers.push(spawn(scope, name, slicer, slice, pace, &slicer_steps)?);
         }
-        show_progress(engine, args, stop, steps, &clock, signals);
+        show_progress(engine, args, stop, steps, &clock, control);
         is_over.store(true, Ordering::Release);
         for thread in writers {
             let writer = join(thread)?;
@@ -181,20 +183,20 @@ fn churn(
         for thread in slicers {
             findings.add(join(thread)?.findings);
         }
-        // Streams deliver what is synced: without it they would be waited for, for ever.
+        // Streams deliver only synced changes: without this flush the followers would never finish.
         if let Err(error) = engine.flush() {
-            signals.fail(error);
+            control.fail(error);
         }
         drop(ending);
-        let followed = at_work.join();
-        drop(sampling);
-        let (samples, found) = join(watching)?;
+        let followed = followers.join();
+        drop(sampler_ending);
+        let (samples, found) = join(sampler)?;
         findings.add(found);
         Ok::<_, CommandError>((followed?, samples))
     })?;
-    check_failure(&signals, &findings)?;
+    check_failure(&control, &findings)?;
     let metrics = settled(&streams)?;
-    drop((exporting, streams));
+    drop((exporter, streams));
     Ok(RunOutcome {
         findings,
         models,
@@ -205,22 +207,23 @@ fn churn(
     })
 }
 
-/// The figures when no backfill is under way: a worker may have delivered the last batch and not
-/// yet said that it is done.
+/// Returns the metrics when no backfill is running, or after 10 s. A worker may have delivered the
+/// last batch but not yet ended its backfill.
 fn settled(streams: &Streams) -> Result<MetricsSnapshot, CommandError> {
     let clock = SystemClock::new();
     loop {
         let metrics = streams.metrics_snapshot()?;
         let is_over = clock.monotonic() > Duration::from_secs(10);
         if metrics.sum(&names::BACKFILL_TASKS) == 0.0 || is_over {
-            // Again: the engine's part of this one was sampled before the queues were looked at.
+            // Sampled again: in this snapshot, the engine's metrics are older than those of the
+            // queues.
             return Ok(streams.metrics_snapshot()?);
         }
         std::thread::park_timeout(TICK);
     }
 }
 
-/// Every follower has what the store has, and met nothing that must not be.
+/// Checks that every follower has the contents of the store and found no violation.
 fn check_followed(
     engine: &Engine,
     followed: &[FollowerReport],
@@ -230,7 +233,7 @@ fn check_followed(
         for wrong in &one.wrong {
             findings.violation(wrong.clone());
         }
-        // Only some of them are described.
+        // Those that the follower counted but did not describe.
         findings.violations += one.wrong_count - u64_from(one.wrong.len());
     }
     for wrong in follow::compare(engine, followed)? {
@@ -239,7 +242,7 @@ fn check_followed(
     Ok(())
 }
 
-fn of_streams(
+fn streams_report(
     args: &args::StressArgs,
     followed: &[FollowerReport],
     metrics: &MetricsSnapshot,
@@ -268,26 +271,26 @@ fn of_streams(
     })
 }
 
-/// If the run has failed, says on standard error what was found until then: there will be no
-/// report.
-fn check_failure(signals: &FollowControl, findings: &Findings) -> Result<(), CommandError> {
-    let checked = signals.check();
+/// Returns the error of a failed run. Before that, prints the violations so far on standard error,
+/// because a failed run has no report.
+fn check_failure(control: &FollowControl, findings: &Findings) -> Result<(), CommandError> {
+    let checked = control.check();
     if checked.is_err() {
         for example in &findings.examples {
-            say(format_args!("violation: {example}"));
+            info(format_args!("violation: {example}"));
         }
     }
     checked
 }
 
-/// When the threads of a run stop stepping, and whom they tell of an error.
+/// Ends the threads of a run, and collects their errors.
 #[derive(Clone, Copy)]
 struct RunControl<'a> {
     is_over: &'a AtomicBool,
-    signals: &'a FollowControl,
+    control: &'a FollowControl,
 }
 
-/// Starts a thread that steps until it is over or a step fails, which fails the run.
+/// Starts a thread that calls `step` until the run is over. A step that fails, fails the run.
 fn spawn<'scope, W: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     name: String,
@@ -299,7 +302,7 @@ fn spawn<'scope, W: Send + 'scope>(
     Builder::new().name(name).spawn_scoped(scope, move || {
         while !pace.is_over.load(Ordering::Acquire) {
             if let Err(error) = step(&mut worker) {
-                pace.signals.fail(error);
+                pace.control.fail(error);
                 break;
             }
             steps.fetch_add(1, Ordering::Relaxed);
@@ -321,18 +324,18 @@ fn show_progress(
     stop: &StopFlag,
     steps: &AtomicU64,
     clock: &SystemClock,
-    signals: &FollowControl,
+    control: &FollowControl,
 ) {
     let bar = progress();
     let end = Duration::from_secs(args.seconds);
     loop {
         let now = clock.monotonic();
-        if now >= end || stop.is_asked() || signals.has_failed() {
+        if now >= end || stop.is_asked() || control.has_failed() {
             break;
         }
         std::thread::park_timeout(TICK.min(end.saturating_sub(now)));
         if now >= end / 2 {
-            signals.freeze();
+            control.freeze();
         }
         bar.set_message(format!(
             "{} s of {}, {} operations, {} MB in memory, {} db snapshots open",
@@ -347,18 +350,18 @@ fn show_progress(
     bar.finish_and_clear();
 }
 
-/// With every thread gone no db snapshot is open, by our count and by RocksDB's.
+/// Checks that no db snapshot is open after all threads ended, by our count and by RocksDB's.
 fn check_rest(engine: &Engine, findings: &mut Findings) {
     let ours = engine.metrics().db_snapshots.open_now();
     let rocksdbs = engine.rocks_snapshots().map(|snapshots| snapshots.open);
     if ours != 0 || !matches!(rocksdbs, Ok(0)) {
         findings.violation(format!(
-            "db snapshots open at rest: {ours}, RocksDB says {rocksdbs:?}"
+            "db snapshots open at rest: {ours} by our count, {rocksdbs:?} in RocksDB"
         ));
     }
 }
 
-/// Returns how many keys do not hold what was acknowledged.
+/// Compares every key with its acknowledged contents. Returns the number of differences.
 fn compare(
     engine: &Engine,
     models: &[Model],
@@ -369,13 +372,13 @@ fn compare(
         let found = engine.for_key(key).get(key)?;
         if let Some(wrong) = difference(key, Some(expected), found.as_ref()) {
             lost += 1;
-            findings.violation(format!("after opening again: {wrong}"));
+            findings.violation(format!("after reopening: {wrong}"));
         }
     }
     Ok(lost)
 }
 
-/// There are as many keys and tombstones as the writers know of, and no other.
+/// Checks that the store has exactly as many documents and tombstones as the writers expect.
 fn check_counts(found: &Verification, models: &[Model], findings: &mut Findings) {
     let of = |is_live: bool| {
         let keys = models.iter().flat_map(|model| model.values());
@@ -386,7 +389,7 @@ fn check_counts(found: &Verification, models: &[Model], findings: &mut Findings)
     };
     if (found.items, found.tombstones) != (of(true), of(false)) {
         findings.violation(format!(
-            "{} items and {} tombstones, expected {} and {}",
+            "the store has {} items and {} tombstones, expected {} and {}",
             found.items,
             found.tombstones,
             of(true),
@@ -395,7 +398,8 @@ fn check_counts(found: &Verification, models: &[Model], findings: &mut Findings)
     }
 }
 
-/// Opens the file that the report goes to, if it goes to one. What it holds stays until then.
+/// Opens the file for the report, if one is given. Opened before the run, so that a wrong path
+/// fails at once; the old contents stay until the report is written.
 fn report_file(args: &args::StressArgs) -> Result<Option<File>, CommandError> {
     let Some(Some(path)) = &args.json else {
         return Ok(None);
@@ -406,7 +410,8 @@ fn report_file(args: &args::StressArgs) -> Result<Option<File>, CommandError> {
     Ok(Some(opened))
 }
 
-fn tell(
+/// Writes the report to its file, if there is one, and prints it or a summary.
+fn print_report(
     args: &args::StressArgs,
     file: Option<File>,
     out: &mut Output,

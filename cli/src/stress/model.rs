@@ -1,23 +1,24 @@
-//! What keys must hold, by what was acknowledged or found to have been made.
+//! The expected contents of keys, derived from the writes that were acknowledged or found to have
+//! been made.
 
 use super::value;
 use std::collections::HashMap;
 use vbstore::{Cas, Document, Seqno};
 
-/// What a key must hold.
+/// The expected contents of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExpectedValue {
-    /// 0 for a deletion that was found to have been made: nobody was told its seqno.
+    /// 0 for a deletion that was refused but found to have been made: its seqno is not known.
     pub(super) seqno: Seqno,
     pub(super) cas: Cas,
-    /// The version of its value, `None` if it was deleted.
+    /// The version of its value; `None` if it was deleted.
     pub(super) version: Option<u64>,
 }
 
-/// What all keys of a writer must hold.
+/// The expected contents of all keys of a writer.
 pub(super) type Model = HashMap<String, ExpectedValue>;
 
-/// Returns what is wrong with a key, if anything is.
+/// Returns how the document of a key differs from the expected one; `None` if it does not.
 pub(super) fn difference(
     key: &str,
     expected: Option<&ExpectedValue>,
@@ -27,7 +28,7 @@ pub(super) fn difference(
     match (version, found) {
         (None, None) => None,
         (None, Some(found)) => Some(format!(
-            "{key} has a value ({:?}) and should not",
+            "{key} has a value ({:?}), expected none",
             found.meta
         )),
         (Some(_), None) => Some(format!("{key} is missing, expected {expected:?}")),
@@ -49,12 +50,12 @@ pub(super) fn difference(
     }
 }
 
-/// A write that was to give a key the version `after` was refused with an unknown outcome: decides
-/// by what the key has now whether it was made. Returns what the key must hold from now on if it
-/// was, `None` if it was not.
+/// Decides from the current document of a key whether a refused write was made after all. The write
+/// was to set the version `after`. Returns the expected contents from now on if it was made, and
+/// `None` if it was not.
 ///
 /// # Errors
-/// What is wrong, if the key has neither what it had before nor what the write was to give it.
+/// The key has neither its contents from before nor those of the write: what is wrong.
 pub(super) fn outcome(
     key: &str,
     before: Option<&ExpectedValue>,
@@ -73,7 +74,7 @@ pub(super) fn outcome(
     if is_newer && difference(key, Some(&made), found).is_none() {
         Ok(Some(made))
     } else {
-        Err(format!("after a refused write {as_refused}"))
+        Err(format!("after a refused write, {as_refused}"))
     }
 }
 
@@ -108,7 +109,7 @@ mod tests {
             Ok(None)
         );
         assert_eq!(outcome("k", None, Some(4), None), Ok(None));
-        // Made: newer than what was acknowledged, and no loss.
+        // Made: newer than what was acknowledged, so nothing is lost.
         let made = |after, found: Option<&Document>| outcome("k", before, after, found).unwrap();
         assert_eq!(made(Some(4), Some(&document(7, 4))), Some(expected(7, 4)));
         assert_eq!(made(None, None).unwrap().version, None, "a deletion");
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_from_what_is_expected_shows() {
+    fn every_difference_from_the_expected_document_is_found() {
         let meta = ItemMeta {
             seqno: Seqno::new(5),
             kind: ItemKind::Mutation,

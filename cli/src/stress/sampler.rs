@@ -1,4 +1,4 @@
-//! Looks at the open db snapshots every 10 ms, at RocksDB's count of them too, and at the disk.
+//! Samples the number of open db snapshots every 10 ms, by our count and by RocksDB's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,31 +11,32 @@ use serde_json::{Value, json};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// What was seen of db snapshots.
+/// The results of the samples.
 #[derive(Debug, Default)]
 pub(super) struct DbSnapshotSamples {
     taken: u64,
-    /// Samples in which nothing was opened or closed between two looks, so that both counts speak
-    /// of the same.
+    /// Samples during which no db snapshot was opened or closed, so that the two counts are of the
+    /// same moment.
     settled: u64,
-    /// Of these, how many found one counted that RocksDB had not opened yet, or closed already.
+    /// Settled samples in which we counted a db snapshot that RocksDB had not opened yet, or had
+    /// closed already.
     differed: u64,
     most_for_streams: usize,
     most_for_readers: usize,
 }
 
-/// Samples until it is over. An error fails the run.
+/// Takes samples until `is_over` is set. An error fails the run.
 pub(super) fn sample(
     engine: &Engine,
     workers: usize,
     is_over: &AtomicBool,
-    signals: &FollowControl,
+    control: &FollowControl,
 ) -> (DbSnapshotSamples, Findings) {
     let mut samples = DbSnapshotSamples::default();
     let mut findings = Findings::default();
     while !is_over.load(Ordering::Acquire) {
-        if let Err(error) = look(engine, workers, &mut samples, &mut findings) {
-            signals.fail(error);
+        if let Err(error) = take_sample(engine, workers, &mut samples, &mut findings) {
+            control.fail(error);
             break;
         }
         std::thread::park_timeout(INTERVAL);
@@ -43,7 +44,7 @@ pub(super) fn sample(
     (samples, findings)
 }
 
-fn look(
+fn take_sample(
     engine: &Engine,
     workers: usize,
     samples: &mut DbSnapshotSamples,
@@ -54,14 +55,16 @@ fn look(
     let for_streams = ours.open_by(DbSnapshotHolder::Backfill);
     samples.taken += 1;
     samples.most_for_streams = samples.most_for_streams.max(for_streams);
-    // Some may have been closed since they were counted.
+    // Saturating: some may have been closed between the two reads.
     samples.most_for_readers = samples
         .most_for_readers
         .max(ours.open_now().saturating_sub(for_streams));
     if for_streams > workers {
-        findings.violation(format!("{for_streams} db snapshots for {workers} workers"));
+        findings.violation(format!(
+            "{for_streams} db snapshots open for backfills, but there are only {workers} workers"
+        ));
     }
-    // Taken twice: the counts are of the same moment only if nothing changed in between.
+    // Our counts are read twice: they are of the same moment as RocksDB's only if none changed.
     let before = (ours.opened(), ours.open_now());
     let rocksdbs = engine.rocks_snapshots()?.open;
     let after = (ours.opened(), ours.open_now());
@@ -70,21 +73,21 @@ fn look(
     }
     samples.settled += 1;
     let counted = u64_from(after.1);
-    // Ours is raised before RocksDB's and lowered after it. A thread that loses its processor just
-    // between the two shows as one too many, and for as long as it waits; at rest they are equal.
+    // Our count rises before RocksDB's and falls after it. So a thread that is preempted between
+    // the two shows as one too many until it runs again. At rest, both are equal.
     if counted != rocksdbs {
         samples.differed += 1;
     }
     if rocksdbs > counted {
         findings.violation(format!(
-            "{counted} db snapshots open, RocksDB says {rocksdbs}"
+            "{counted} db snapshots counted as open, but {rocksdbs} in RocksDB"
         ));
     }
     Ok(())
 }
 
 impl DbSnapshotSamples {
-    /// What was seen, and how long db snapshots were held.
+    /// Returns the results of the samples, and how long db snapshots were held.
     pub(super) fn to_json(&self, engine: &Engine) -> Value {
         let metrics = engine.metrics();
         let snapshots = &metrics.db_snapshots;
@@ -95,7 +98,7 @@ impl DbSnapshotSamples {
             holds.iter().skip(first).sum()
         };
         let long = snapshots.long_holds();
-        // Time on the run queue is what another program, or another thread, took.
+        // Time on the run queue is not our own: another thread or program had the processor.
         let unexplained = |limit: u128| {
             let is_own = |hold: &&LongHold| {
                 let waited = hold.waited.unwrap_or_default();
@@ -125,7 +128,8 @@ impl DbSnapshotSamples {
     }
 }
 
-/// Returns how long this thread has been runnable without running, as the kernel counts it.
+/// Returns how long this thread has been runnable without running, as counted by the kernel; `None`
+/// if the kernel does not report it.
 pub(super) fn time_on_run_queue() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let nanos = text.split_whitespace().nth(1)?.parse().ok()?;

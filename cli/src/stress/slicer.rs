@@ -1,4 +1,4 @@
-//! A reader of slices: goes through every vBucket over and over while others write.
+//! A reader of slices, which reads and checks all vBuckets in turn while writers change them.
 
 use super::findings::Findings;
 use super::value;
@@ -18,7 +18,7 @@ impl<'a> StressSlicer<'a> {
     pub(super) fn new(engine: &'a Engine, number: u16) -> Self {
         Self {
             engine,
-            // Not all at the same one.
+            // Slicers begin at different vBuckets.
             vb: number.wrapping_mul(7) % engine.vbuckets(),
             range: SeqnoRange::above(Seqno::ZERO),
             persisted: Seqno::ZERO,
@@ -46,13 +46,13 @@ impl<'a> StressSlicer<'a> {
             self.findings.slice_items += 1;
             if seqno <= last || seqno > slice.persisted_seqno() || item.prev_seqno >= seqno {
                 self.findings
-                    .violation(format!("{id}: seqno {seqno} after {last} in a slice"));
+                    .violation(format!("{id}: seqno {seqno} follows {last} in a slice"));
             }
             last = seqno;
             if !keys.insert(item.key) {
                 let key = String::from_utf8_lossy(item.key);
                 self.findings
-                    .violation(format!("{id}: {key} twice in one view"));
+                    .violation(format!("{id}: {key} is twice in one slice"));
             }
             if item.meta.kind.is_live()
                 && let Err(wrong) = value::check(item.key, item.value)
@@ -62,7 +62,9 @@ impl<'a> StressSlicer<'a> {
             }
         }
         if slice.persisted_seqno() < self.persisted || slice.position() < last {
-            self.findings.violation(format!("{id}: a slice went back"));
+            self.findings.violation(format!(
+                "{id}: a slice ended before its last seqno, or was older than the slice before it"
+            ));
         }
         let is_whole = slice.end() == SliceEnd::Complete;
         if is_whole && self.range.after == Seqno::ZERO {
@@ -73,7 +75,7 @@ impl<'a> StressSlicer<'a> {
                 .count();
             if u64::try_from(live).ok() != Some(counts.items) {
                 self.findings.violation(format!(
-                    "{id}: {live} items in a view that counts {counts:?}"
+                    "{id}: a slice of the whole vBucket has {live} documents, but counts {counts:?}"
                 ));
             }
         }

@@ -1,13 +1,13 @@
-//! Values that say what they are: a key, a version and a checksum.
+//! Values that can be checked by themselves: they hold a checksum, their key and a version.
 
 use std::fmt::Write;
 
-/// Returns the value of a version of a key, of about this length.
+/// Returns the value of a version of a key, of about `len` bytes.
 pub(super) fn make(key: &str, version: u64, len: usize) -> Vec<u8> {
     let mut body = format!("{key} {version} ");
     let mut state = version.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     while body.len() < len {
-        // Filler that does not compress to nothing.
+        // Pseudo-random filler, which barely compresses.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -17,12 +17,12 @@ pub(super) fn make(key: &str, version: u64, len: usize) -> Vec<u8> {
     format!("{:08x} {body}", crc32fast::hash(body.as_bytes())).into_bytes()
 }
 
-/// Returns the version that a value says it is, or what is wrong with it.
+/// Returns the version in a value, or what is wrong with it, as the rest of "the value is ...".
 pub(super) fn check(key: &[u8], value: &[u8]) -> Result<u64, String> {
-    let text = std::str::from_utf8(value).map_err(|_| "not text")?;
-    let (crc, body) = text.split_once(' ').ok_or("no checksum")?;
+    let text = std::str::from_utf8(value).map_err(|_| "not UTF-8")?;
+    let (crc, body) = text.split_once(' ').ok_or("without a checksum")?;
     if crc != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
-        return Err("checksum mismatch".to_owned());
+        return Err("corrupt: its checksum does not match".to_owned());
     }
     let mut words = body.split(' ');
     if words.next().map(str::as_bytes) != Some(key) {
@@ -31,7 +31,7 @@ pub(super) fn check(key: &[u8], value: &[u8]) -> Result<u64, String> {
     words
         .next()
         .and_then(|word| word.parse().ok())
-        .ok_or_else(|| "no version".to_owned())
+        .ok_or_else(|| "without a version".to_owned())
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_says_what_it_is_and_a_flipped_bit_shows() {
+    fn a_value_holds_its_version_and_a_flipped_bit_is_found() {
         for len in [0, 30, 1_000] {
             let value = make("key-1", 77, len);
             assert!(value.len() >= len);

@@ -1,4 +1,4 @@
-//! A writer: owns keys of its own, so it knows what each of them must hold.
+//! A writer with keys of its own, so that it knows the expected contents of each.
 
 use super::findings::Findings;
 use super::model::{ExpectedValue, Model, difference, outcome};
@@ -15,7 +15,7 @@ use vbstore::{
     WriteReceipt,
 };
 
-/// How long a writer rests after a write that was refused because the disk is full.
+/// Pause of a writer after a write that was refused because the disk is full.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 const KINDS: [&str; 11] = [
@@ -34,7 +34,7 @@ const KINDS: [&str; 11] = [
 
 pub(super) struct StressWriter<'a> {
     engine: &'a Engine,
-    /// For those who follow.
+    /// Where changes are recorded for the followers.
     journal: Option<&'a Journal>,
     number: u16,
     keys: u32,
@@ -57,7 +57,7 @@ impl<'a> StressWriter<'a> {
     ) -> Self {
         let mut random =
             SmallRng::seed_from_u64(args.seed.wrapping_mul(1_000_003) ^ u64::from(number));
-        // Each mix is another: some kinds are rare, some frequent, some absent.
+        // Each writer has its own mix: some kinds are rare, some frequent, some absent.
         let mut weights = [0; KINDS.len()];
         for weight in &mut weights {
             *weight = [0, 1, 3, 10]
@@ -82,7 +82,7 @@ impl<'a> StressWriter<'a> {
         }
     }
 
-    /// Does one operation and checks its answer. An error that no rule allows ends the run.
+    /// Does one operation and checks its result. An unexpected error is returned, and ends the run.
     pub(super) fn step(&mut self) -> Result<(), Error> {
         let kind = self.draw_kind();
         let number = if kind == "overwrite" {
@@ -130,7 +130,7 @@ impl<'a> StressWriter<'a> {
 
     fn next_value(&mut self, key: &str) -> (u64, Vec<u8>) {
         self.version += 1;
-        // Mostly short, now and then as long as allowed.
+        // Mostly short, sometimes up to the longest allowed.
         let bits = self
             .random
             .random_range(0..=self.value_max.checked_ilog2().unwrap_or(0));
@@ -172,38 +172,41 @@ impl<'a> StressWriter<'a> {
         match vb.write(change, durability) {
             Ok(written) => {
                 if !is_allowed {
-                    self.findings
-                        .violation(format!("{kind} of {key} was made, expected {expected:?}"));
+                    self.findings.violation(format!(
+                        "{kind} of {key} was made, but had to be refused: the key has {expected:?}"
+                    ));
                 }
                 self.note(vb.id(), key, acknowledged(written, after));
             }
             Err(Error::NotFound | Error::Exists { .. } | Error::CasMismatch { .. }) => {
                 if is_allowed {
-                    self.findings
-                        .violation(format!("{kind} of {key} refused, expected {expected:?}"));
+                    self.findings.violation(format!(
+                        "{kind} of {key} was refused, but had to be made: the key has {expected:?}"
+                    ));
                 }
             }
-            // Refused, nothing changed: what a full memory does.
+            // The memory for changes is full: the write was refused and nothing changed.
             Err(Error::Busy { .. }) => {}
             Err(Error::DiskFull { .. }) => {
-                self.refused();
-                self.settle(vb.id(), key, after)?;
+                self.pause_after_refusal();
+                self.resolve_refused(vb.id(), key, after)?;
             }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// The disk is full. The writer goes on, but not at full speed: it heals by itself.
-    fn refused(&mut self) {
+    /// Counts a write that a full disk refused, and pauses. The run continues: the engine recovers
+    /// by itself when there is space again.
+    fn pause_after_refusal(&mut self) {
         self.findings.done.refused += 1;
         std::thread::park_timeout(REFUSED_PAUSE);
     }
 
-    /// Finds out whether a write that was refused because of a full disk was made: it may have been
-    /// given a seqno before it was refused. Nobody else writes the key. Returns whether it was
-    /// made.
-    fn settle(&mut self, vb: VbId, key: &str, after: Option<u64>) -> Result<bool, Error> {
+    /// Returns whether a write that a full disk refused was made after all, and records it if so.
+    /// It may have been given a seqno before it was refused. No other thread writes the key, so a
+    /// read decides.
+    fn resolve_refused(&mut self, vb: VbId, key: &str, after: Option<u64>) -> Result<bool, Error> {
         self.findings.done.gets += 1;
         let found = self.engine.for_key(key).get(key)?;
         match outcome(key, self.model.get(key), after, found.as_ref()) {
@@ -240,13 +243,13 @@ impl<'a> StressWriter<'a> {
             Ok(written) => written,
             Err(Error::Busy { .. }) => return Ok(()),
             Err(Error::DiskFull { .. }) => {
-                self.refused();
+                self.pause_after_refusal();
                 let mut made = Vec::new();
                 for (key, version) in &after {
-                    made.push(self.settle(vb.id(), key, Some(*version))?);
+                    made.push(self.resolve_refused(vb.id(), key, Some(*version))?);
                 }
                 if made.contains(&true) && made.contains(&false) {
-                    let what = format!("{}: a part of a refused batch was made", vb.id());
+                    let what = format!("{}: a refused batch was made in part", vb.id());
                     self.findings.violation(what);
                 }
                 return Ok(());
@@ -259,7 +262,7 @@ impl<'a> StressWriter<'a> {
         Ok(())
     }
 
-    /// Takes note of a change that was made.
+    /// Records a change that was made.
     fn note(&mut self, vb: VbId, key: &str, made: ExpectedValue) {
         self.findings.done.changes += 1;
         if made.seqno == Seqno::ZERO {
@@ -269,7 +272,10 @@ impl<'a> StressWriter<'a> {
         } else {
             let highest = self.highest.entry(vb).or_default();
             if made.seqno <= *highest {
-                let what = format!("{vb}: seqno {} after {highest}", made.seqno);
+                let what = format!(
+                    "{vb}: a change has seqno {}, which is not above {highest}",
+                    made.seqno
+                );
                 self.findings.violation(what);
             }
             *highest = made.seqno;
@@ -303,7 +309,7 @@ impl<'a> StressWriter<'a> {
         Ok(())
     }
 
-    /// Reads a page of keys of this writer and compares what is on it, and what is not.
+    /// Reads a page of this writer's keys, and checks that it has all of them and no others.
     fn prefix(&mut self, key: &str) -> Result<(), Error> {
         let vb = self.engine.for_key(key);
         let prefix = key.get(..key.len() - 2).unwrap_or(key).to_owned();
@@ -339,7 +345,7 @@ impl<'a> StressWriter<'a> {
         }
         for key in found.into_keys() {
             self.findings
-                .violation(format!("{key} is on a page and was never written"));
+                .violation(format!("{key} is on a page, but was never written"));
         }
         Ok(())
     }
@@ -351,7 +357,7 @@ impl<'a> StressWriter<'a> {
     }
 }
 
-/// What a key must hold after a change that was acknowledged.
+/// Returns the expected contents of a key after an acknowledged change.
 fn acknowledged(written: WriteReceipt, version: Option<u64>) -> ExpectedValue {
     ExpectedValue {
         seqno: written.seqno,

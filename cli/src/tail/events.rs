@@ -1,10 +1,10 @@
-//! An event as JSON.
+//! Stream events as JSON.
 
 use crate::record;
 use serde_json::{Value, json};
 use vbstore::{EndReason, Event, VbId};
 
-/// An event as one JSON object. Changes have the fields of `dump`.
+/// Returns an event as one JSON object. Changes have the fields of `dump`.
 pub(crate) fn object(vb: VbId, event: &Event, is_keys_only: bool) -> Value {
     match event {
         Event::SnapshotMarker(marker) => json!({

@@ -1,4 +1,4 @@
-//! Following all vBuckets into a file each.
+//! Follows all vBuckets, and writes the events of each to a file of its own.
 
 use super::object;
 use crate::output::{CommandError, PROBLEM};
@@ -12,10 +12,10 @@ use vbstore::{
     Consumer, ConsumerConfig, Event, OpenOutcome, StreamRequest, Streams, TryRecv, VBucket, VbId,
 };
 
-/// How soon it is noticed that nothing more will be written.
+/// How often it is checked whether writing has ended.
 const POLL: Duration = Duration::from_millis(50);
 
-/// One file for each vBucket.
+/// A consumer of all vBuckets, with a file for each.
 pub(crate) struct VbFiles {
     consumer: Consumer,
     writers: BTreeMap<VbId, Writing>,
@@ -28,13 +28,13 @@ struct Writing {
 }
 
 impl VbFiles {
-    /// Makes the files and opens a stream of each vBucket, from the beginning.
+    /// Creates the files, and opens a stream of each vBucket from its beginning.
     pub(crate) fn create(
         dir: &Path,
         streams: &Streams,
         vbs: Vec<VBucket>,
     ) -> Result<Self, CommandError> {
-        fs::create_dir_all(dir).map_err(|e| CommandError::file("make the directory", dir, &e))?;
+        fs::create_dir_all(dir).map_err(|e| CommandError::file("create the directory", dir, &e))?;
         let mut consumer = streams.consumer("import", &ConsumerConfig::default())?;
         let mut writers = BTreeMap::new();
         for vb in &vbs {
@@ -48,7 +48,7 @@ impl VbFiles {
                 return Err(CommandError::new(
                     PROBLEM,
                     "rollback",
-                    "refused from the start",
+                    format!("{} cannot be followed from its beginning", vb.id()),
                 ));
             }
         }
@@ -59,7 +59,8 @@ impl VbFiles {
         })
     }
 
-    /// Writes what comes, until `is_over` and everything is there. Returns how many events.
+    /// Writes events to the files until `is_over` is set and every change is written. Returns the
+    /// number of events.
     pub(crate) fn follow(mut self, is_over: &AtomicBool) -> Result<u64, CommandError> {
         let mut events: u64 = 0;
         loop {

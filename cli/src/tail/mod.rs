@@ -1,4 +1,4 @@
-//! `tail`: follows a store as JSON lines, and keeps the position in a file.
+//! `tail`: prints the changes of a store as JSON lines, and keeps its positions in a file.
 
 mod events;
 mod files;
@@ -22,9 +22,9 @@ use vbstore::{
     TryRecv, VBucket,
 };
 
-/// How soon a signal is noticed while nothing comes.
+/// How often a stop is checked for while there are no events.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a position inside a snapshot may go unsaved.
+/// Longest time between two saves of the positions while events arrive.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &TailArgs, out: &mut Output, stop: &StopFlag) -> CommandResult {
@@ -54,26 +54,27 @@ pub(crate) fn run(args: &TailArgs, out: &mut Output, stop: &StopFlag) -> Command
     Ok(if is_fine { DONE } else { PROBLEM })
 }
 
-/// What was printed since the position was saved.
+/// What was printed since the positions were saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum UnsavedOutput {
     Nothing,
     /// Part of a snapshot.
     Part,
-    /// Something that completed a marker: saved at the next opportunity.
+    /// The end of a snapshot: saved as soon as no event is waiting.
     Complete,
 }
 
 struct TailRun {
     consumer: Consumer,
     state: Option<TailStateFile>,
-    /// What the state file held; of vBuckets that are not followed now it goes on to hold it.
+    /// The positions in the state file at the start. Those of vBuckets that are not followed now
+    /// stay in the file.
     saved: Positions,
     is_keys_only: bool,
     clock: SystemClock,
     saved_at: Duration,
     unsaved: UnsavedOutput,
-    /// A stream did not end where it should.
+    /// A stream was refused, or ended before its end was reached.
     is_cut_off: bool,
 }
 
@@ -90,7 +91,7 @@ impl TailRun {
         };
         self.saved = saved.clone().unwrap_or_default();
         if let Some(state) = &self.state {
-            // A file that cannot be written is found before anything is printed.
+            // Fails before anything is printed if the file cannot be written.
             state.save(&self.saved)?;
         }
         for vb in store::vbuckets(engine, args.vb)? {
@@ -112,7 +113,7 @@ impl TailRun {
                 if reason == RollbackReason::FilterChanged {
                     return Err(filter_changed(args));
                 }
-                // What was printed cannot be taken back; who reads it has to decide.
+                // What was printed cannot be undone here: the reader of the output must roll back.
                 self.is_cut_off = true;
                 out.line(json!({
                     "kind": "end", "vb": vb.id().get(), "reason": "rollback",
@@ -123,8 +124,8 @@ impl TailRun {
         Ok(())
     }
 
-    /// Prints what comes, until all streams have ended or a signal has come. Returns whether it was
-    /// the former.
+    /// Prints events until all streams have ended, and then returns `true`; after a signal,
+    /// `false`.
     fn follow(&mut self, out: &mut Output, stop: &StopFlag) -> Result<bool, CommandError> {
         let is_whole = loop {
             if stop.is_asked() {
@@ -132,7 +133,7 @@ impl TailRun {
             }
             let event = match self.consumer.try_recv() {
                 Err(TryRecv::Empty) => {
-                    // Nothing waits, so this is the moment to let what was printed be seen.
+                    // No event is waiting: flush, so that the reader sees what was printed.
                     self.save(out)?;
                     self.consumer.recv_timeout(POLL)
                 }
@@ -153,10 +154,11 @@ impl TailRun {
             } else if self.unsaved == UnsavedOutput::Nothing {
                 self.unsaved = UnsavedOutput::Part;
             }
-            if self.is_late() {
+            if self.is_save_due() {
                 self.save(out)?;
             }
         };
+        // The last save does not wait for the end of a snapshot.
         if self.unsaved == UnsavedOutput::Part {
             self.unsaved = UnsavedOutput::Complete;
         }
@@ -164,18 +166,21 @@ impl TailRun {
         Ok(is_whole)
     }
 
-    fn is_late(&self) -> bool {
+    fn is_save_due(&self) -> bool {
         let now = self.clock.monotonic();
         now.saturating_sub(self.saved_at) >= SAVE_INTERVAL
     }
 
-    /// Writes out what was printed, and only then the position that speaks of it.
+    /// Flushes the output, then saves the positions if they are due.
+    ///
+    /// ORDER: output first. A position must never be ahead of what was printed, or a kill in
+    /// between would lose events.
     fn save(&mut self, out: &mut Output) -> Result<(), CommandError> {
         if self.unsaved == UnsavedOutput::Nothing {
             return Ok(());
         }
         out.flush()?;
-        if self.unsaved == UnsavedOutput::Complete || self.is_late() {
+        if self.unsaved == UnsavedOutput::Complete || self.is_save_due() {
             if let Some(state) = &self.state {
                 let mut positions = self.saved.clone();
                 positions.0.extend(&self.consumer.positions().0);
@@ -188,18 +193,19 @@ impl TailRun {
     }
 }
 
-/// The file's positions were reached with other options.
+/// Returns the error of a state file whose positions were reached with other options.
 fn filter_changed(args: &TailArgs) -> CommandError {
     let file = args.resume.as_deref().unwrap_or_else(|| Path::new(""));
     let text = format!(
-        "{}: was written by a tail with another --prefix or --keys-only, which left out what this one \
-         wants; give the same options, or another file to begin at the beginning",
+        "{}: its positions were reached with another --prefix or --keys-only, so what this tail \
+         wants may have been skipped; give the same options, or a new file to start from the \
+         beginning",
         file.display()
     );
     CommandError::new(USAGE, "filter_changed", text)
 }
 
-/// The position of somebody who knows everything before `from`.
+/// Returns the position of a consumer that has every change before seqno `from`.
 pub(crate) fn after(vb: &VBucket, from: u64) -> Result<Position, CommandError> {
     let seqno = Seqno::new(from.saturating_sub(1));
     let seqnos = vb.seqnos()?;

@@ -1,4 +1,4 @@
-//! The file that keeps where a tail is.
+//! The file that holds the positions of a tail.
 
 use crate::output::{CommandError, USAGE};
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ impl TailStateFile {
         }
     }
 
-    /// Returns the positions it holds, if it is there.
+    /// Returns the positions in the file; `None` if it does not exist.
     pub(super) fn load(&self) -> Result<Option<Positions>, CommandError> {
         let bytes = match fs::read(&self.path) {
             Ok(bytes) => bytes,
@@ -38,15 +38,15 @@ impl TailStateFile {
             let text = format!("{}: {what}", self.path.display());
             CommandError::new(USAGE, "resume", text)
         };
-        let state: TailState =
-            serde_json::from_slice(&bytes).map_err(|error| refused(error.to_string()))?;
+        let state: TailState = serde_json::from_slice(&bytes)
+            .map_err(|error| refused(format!("it is not a file of positions: {error}")))?;
         if state.store != self.store {
-            return Err(refused("is of another store".to_owned()));
+            return Err(refused("its positions are of another store".to_owned()));
         }
         Ok(Some(state.positions))
     }
 
-    /// Puts it in place of what was there, so that a kill leaves the one or the other.
+    /// Replaces the file. After a kill there is either the old file or the new one, never a part.
     pub(super) fn save(&self, positions: &Positions) -> Result<(), CommandError> {
         let state = TailState {
             store: self.store.clone(),

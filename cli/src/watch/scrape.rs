@@ -38,7 +38,7 @@ impl Scraper {
 
     /// Starts a request. The answer to the previous one must have been received.
     pub(super) fn request(&self) {
-        // Fails only if the thread has panicked; then no answer comes, which is shown.
+        // Fails only if the thread has panicked; then no answer comes either.
         let _ = self.requests.try_send(());
     }
 

@@ -17,8 +17,9 @@ pub(super) struct ScrapedMetrics {
 }
 
 impl ScrapedMetrics {
-    /// Parses Prometheus' text format. Buckets of histograms are left out. Returns `None` for a
-    /// page without the health of a store: it is not a page of vbstore.
+    /// Parses Prometheus' text format. Of histograms, the sums and counts are kept as samples, and
+    /// the buckets left out. Returns `None` for a page without the health of a store: it is not one
+    /// of vbstore's.
     pub(super) fn parse(text: &str, at: Duration) -> Option<Self> {
         let lines = text.lines().map(|line| Ok(line.to_owned()));
         let scrape = prometheus_parse::Scrape::parse(lines).ok()?;

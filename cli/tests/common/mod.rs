@@ -1,4 +1,4 @@
-//! Running the program.
+//! Runs the program, and sets up what its tests share.
 
 #![allow(
     dead_code,
@@ -49,7 +49,7 @@ pub fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// A program that serves its figures.
+/// A running program that serves its metrics.
 pub struct Serving {
     pub child: Child,
     said: BufReader<ChildStderr>,
@@ -74,12 +74,12 @@ impl Serving {
         let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         // A warning may come first.
-        while !line.contains("figures at ") {
+        while !line.contains("metrics at ") {
             line.clear();
             assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
         }
-        // With --json it stands in an object.
-        let url = line.trim().split_once("figures at ").unwrap().1;
+        // With --json the line is an object, and the URL ends at its closing quote.
+        let url = line.trim().split_once("metrics at ").unwrap().1;
         let url = url.trim_end_matches("\"}}").to_owned();
         Self { child, said, url }
     }
@@ -92,7 +92,7 @@ impl Serving {
         (status, answer.body_mut().read_to_string().unwrap())
     }
 
-    /// Ends it as a service manager would; returns its exit code and all it printed.
+    /// Sends SIGTERM; returns the exit code, standard output and standard error.
     pub fn stop(mut self) -> (i32, String, String) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         let (mut out, mut err) = (String::new(), String::new());
@@ -107,13 +107,13 @@ pub fn not_run(test: &str, why: &str) {
     println!("{test}: NOT RUN, {why}");
 }
 
-/// A small file system in memory, which can be full.
+/// A small file system in memory, which a test can fill.
 pub struct SmallDisk {
     dir: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// `None`, and says so, where none can be mounted: that needs root.
+    /// Mounts it, which needs root. Otherwise prints that the test is not run, and returns `None`.
     pub fn mount(test: &str, size: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
@@ -138,10 +138,10 @@ impl SmallDisk {
         self.path().join("ballast")
     }
 
-    /// Leaves so many bytes free.
-    pub fn fill(&self, but: u64) {
+    /// Fills the file system except for `free` bytes.
+    pub fn fill(&self, free: u64) {
         let stat = rustix::fs::statvfs(self.path()).unwrap();
-        let size = stat.f_bavail * stat.f_frsize - but;
+        let size = stat.f_bavail * stat.f_frsize - free;
         let file = File::create(self.ballast()).unwrap();
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).unwrap();
     }
@@ -158,7 +158,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Holds a store open until it is dropped.
+/// A running `session`.
 pub struct Session {
     pub child: Child,
     pub answers: BufReader<std::process::ChildStdout>,
@@ -199,7 +199,7 @@ impl Session {
     }
 }
 
-/// A child whose standard output is a pipe that nobody reads.
+/// A child whose standard output is a pipe that is never read.
 pub struct Blocked {
     pub child: Child,
     _reader: std::io::PipeReader,
@@ -225,7 +225,7 @@ impl Blocked {
         }
     }
 
-    /// Sends a signal; returns the exit code, and what was said on standard error.
+    /// Sends a signal; returns the exit code and standard error.
     pub fn end(mut self, signal: Signal) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         within("the program has ended", || {
@@ -240,12 +240,12 @@ impl Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        // After a failed assertion it may still be there.
+        // After a failed assertion the child may still run.
         drop(self.child.kill());
     }
 }
 
-/// Makes a terminal of this size. What is written to the second file can be read from the first.
+/// Opens a terminal of this size. What is written to the second file can be read from the first.
 pub fn terminal(columns: u16, rows: u16) -> (File, File) {
     let control = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&control).unwrap();
@@ -264,7 +264,7 @@ pub fn terminal(columns: u16, rows: u16) -> (File, File) {
     (File::from(control), terminal)
 }
 
-/// Waits until something holds; panics if it does not within 20 s, ample on a busy machine.
+/// Waits until a condition holds; panics after 20 s, which is ample on a busy machine.
 pub fn within(what: &str, mut holds: impl FnMut() -> bool) {
     within_secs(20, what, &mut holds);
 }
