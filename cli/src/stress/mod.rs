@@ -190,9 +190,9 @@ fn churn(
         drop(ending);
         let followed = followers.join();
         drop(sampler_ending);
-        let (samples, found) = join(sampler)?;
-        findings.add(found);
-        Ok::<_, CommandError>((followed?, samples))
+        let (measured, sampled_findings) = join(sampler)?;
+        findings.add(sampled_findings);
+        Ok::<_, CommandError>((followed?, measured))
     })?;
     check_failure(&control, &findings)?;
     let metrics = settled(&streams)?;
