@@ -30,17 +30,17 @@ fn exit_codes_tell_errors_apart() {
     assert_eq!(code(&["set", "--dir", "s", "", "w"], dir).0, 2);
     assert_eq!(code(&["frobnicate"], dir).0, 2);
     for (command, vb) in [("stats", "64"), ("dump", "65535"), ("tail", "65535")] {
-        let said = code(&[command, "--dir", "s", "--vb", vb], dir);
-        assert_eq!(said.0, 2, "{command}: {said:?}");
+        let printed = code(&[command, "--dir", "s", "--vb", vb], dir);
+        assert_eq!(printed.0, 2, "{command}: {printed:?}");
     }
-    let (exit, said) = code(&["--json", "frobnicate"], dir);
+    let (exit, printed) = code(&["--json", "frobnicate"], dir);
     assert_eq!(
-        (exit, json(&said)["error"]["kind"].as_str()),
+        (exit, json(&printed)["error"]["kind"].as_str()),
         (2, Some("usage"))
     );
-    let (exit, said) = code(&["get", "--dir", "nowhere", "k", "--json"], dir);
+    let (exit, printed) = code(&["get", "--dir", "nowhere", "k", "--json"], dir);
     assert_eq!(
-        (exit, json(&said)["error"]["kind"].as_str()),
+        (exit, json(&printed)["error"]["kind"].as_str()),
         (3, Some("no_store"))
     );
     assert!(!dir.join("nowhere").exists());
@@ -53,9 +53,9 @@ fn exit_codes_tell_errors_apart() {
     let mut bytes = std::fs::read(&marker).unwrap();
     bytes[9] ^= 1;
     std::fs::write(&marker, bytes).unwrap();
-    let (exit, said) = code(&["verify", "--dir", "s"], dir);
-    assert_eq!(exit, 5, "{said}");
-    assert!(said.contains("VBSTORE"), "{said}");
+    let (exit, printed) = code(&["verify", "--dir", "s"], dir);
+    assert_eq!(exit, 5, "{printed}");
+    assert!(printed.contains("VBSTORE"), "{printed}");
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn a_store_that_is_open_elsewhere_names_the_process() {
     session.ask(r#"{"op":"set","key":"k","value":"v"}"#);
     let pid = session.child.id();
 
-    let (exit, said) = code(&["get", "--dir", "s", "k"], dir.path());
+    let (exit, printed) = code(&["get", "--dir", "s", "k"], dir.path());
 
     assert_eq!(exit, 3);
-    assert!(said.contains(&format!("process {pid}")), "{said}");
+    assert!(printed.contains(&format!("process {pid}")), "{printed}");
     session.end();
     assert_eq!(ok(&["get", "--dir", "s", "k"], dir.path()), "v");
 }
@@ -189,9 +189,9 @@ fn bad_lines_are_counted_and_stop_only_a_strict_import() {
         .map(|r| r["line"].as_u64().unwrap())
         .collect();
     assert_eq!(rejected, [2, 4, 5]);
-    let (exit, said) = code(&["import", "--dir", "t", "--strict", "in.jsonl"], dir);
+    let (exit, printed) = code(&["import", "--dir", "t", "--strict", "in.jsonl"], dir);
     assert_eq!(exit, 1);
-    assert!(said.contains("line 2"), "{said}");
+    assert!(printed.contains("line 2"), "{printed}");
     assert_eq!(ok(&["get", "--dir", "t", "a"], dir), "{\"key\":\"a\"}");
     std::fs::write(dir.join("in.csv"), "name,id\n\"a,b\",1\n").unwrap();
     ok(
@@ -329,8 +329,8 @@ fn a_signal_ends_an_import_cleanly_and_it_can_go_on() {
     let output = child.wait_with_output().unwrap();
     drop(input);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("cut short"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains("cut short"), "{printed}");
     let stats = json(&ok(&["stats", "--dir", "s", "--json"], dir));
     assert!(stats["items"].as_u64().unwrap() >= 16);
     ok(&["verify", "--dir", "s"], dir);
@@ -360,9 +360,9 @@ fn a_named_pipe_is_imported_whole() {
     drop(pipe);
     let output = import.wait_with_output().unwrap();
     assert!(output.status.success());
-    let said = json(&String::from_utf8_lossy(&output.stdout));
+    let printed = json(&String::from_utf8_lossy(&output.stdout));
     assert_eq!(
-        (&said["records"], &said["rejected_count"]),
+        (&printed["records"], &printed["rejected_count"]),
         (&5_000.into(), &0.into())
     );
 }
@@ -421,10 +421,10 @@ fn an_import_into_another_store_at_the_same_place_does_not_go_on() {
     );
     std::fs::remove_dir_all(dir.join("s")).unwrap();
 
-    let (exit, said) = code(&["import", "--dir", "s", "--resume", "in.jsonl"], dir);
+    let (exit, printed) = code(&["import", "--dir", "s", "--resume", "in.jsonl"], dir);
 
-    assert_eq!(exit, 2, "{said}");
-    assert!(said.contains("another store"), "{said}");
+    assert_eq!(exit, 2, "{printed}");
+    assert!(printed.contains("another store"), "{printed}");
 }
 
 #[test]
