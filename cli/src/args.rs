@@ -18,8 +18,8 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "Exit codes:
   0  done
   1  found a problem, was interrupted, or the key has no value
-  2  the command line is wrong
-  3  the store cannot be opened, or another process holds it
+  2  an argument is wrong
+  3  the store cannot be opened, or another process has it open
   4  input or output failed, or the disk is full
   5  the store is corrupt or has lost data
 
@@ -36,6 +36,11 @@ const DIR: &str = "VBSTORE_DIR";
 /// Each command opens the store in --dir, or in the directory that the environment variable
 /// `VBSTORE_DIR` names, does its work and closes it. One process at a time can have a store open,
 /// or any number of processes with --read-only.
+///
+/// The keys of a store are spread over vBuckets, which are numbered from 0. Each change has a
+/// sequence number, its seqno, which rises within a vBucket. The cas of a document is a number that
+/// differs after every write to it: give it with --cas to change the document only if no other
+/// write came in between.
 ///
 /// SIGINT, SIGTERM and SIGHUP end a command early and close the store cleanly; a second signal ends
 /// the program at once.
@@ -113,16 +118,17 @@ pub(crate) enum Command {
     ///
     /// With --json, all metrics are printed too.
     Stats(StatsArgs),
-    /// Print every change as JSON lines.
+    /// Print the latest change of each key as JSON lines.
     ///
-    /// Each line is an object with `vb`, `seqno`, `kind` (mutation, deletion, expiration), `key`,
-    /// `value`, `cas`, `expiry`, `prev_seqno` and, where they are not 0, `flags` and `datatype`. A
-    /// key or value that is not UTF-8 is `{"base64": "..."}`. With --by key, only keys with a value
-    /// are printed, and `prev_seqno` is null: the key index does not hold it.
+    /// A change is replaced by the next change of the same key. Each line is an object with `vb`,
+    /// `seqno`, `kind` (mutation, deletion, expiration), `key`, `value`, `cas`, `expiry`,
+    /// `prev_seqno` and, where they are not 0, `flags` and `datatype`. A key or value that is not
+    /// UTF-8 is `{"base64": "..."}`. With --by key, only keys with a value are printed, and
+    /// `prev_seqno` is null: the key index does not hold it.
     ///
     /// `import --format dump` reads these lines.
     Dump(DumpArgs),
-    /// Follow the changes of a store as JSON lines.
+    /// Print the changes of a store as JSON lines, and wait for new ones.
     ///
     /// Each line is an object with a `kind`:
     ///
@@ -351,7 +357,7 @@ pub(crate) struct FollowArgs {
     /// `stress` also compares the copy each time a snapshot is complete.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1_024))]
     pub(crate) streams: u16,
-    /// How many of the consumers stop reading halfway, until everything is written.
+    /// How many of the consumers stop reading halfway through, until everything is written.
     #[arg(long, default_value_t = 0)]
     pub(crate) frozen: u16,
     /// How many of the consumers wait 20 ms before each event, until everything is written.

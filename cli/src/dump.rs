@@ -1,4 +1,4 @@
-//! `dump`: prints every change as JSON lines.
+//! `dump`: prints the latest change of each key as JSON lines.
 //!
 //! Reads slices or pages, and prints each before it reads the next. No db snapshot is open
 //! meanwhile, however slowly the output is read.

@@ -55,10 +55,14 @@ fn an_argument_that_is_not_utf8_does_not_panic() {
             &[b"\xff"],
         ] {
             let output = run_bytes(args, dir);
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+            let printed = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {printed}");
             if args.contains(&&b"--json"[..]) {
-                assert_eq!(json(said.trim_end())["error"]["kind"], "usage", "{said}");
+                assert_eq!(
+                    json(printed.trim_end())["error"]["kind"],
+                    "usage",
+                    "{printed}"
+                );
             }
         }
     }
@@ -202,9 +206,12 @@ fn a_full_output_is_named() {
         .stderr(Stdio::piped())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(4), "{said}");
-    assert!(said.contains("cannot write to standard output"), "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{printed}");
+    assert!(
+        printed.contains("cannot write to standard output"),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -255,9 +262,9 @@ fn with_json_every_line_of_standard_error_is_an_object() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let objects = |args: &[&str]| -> Vec<serde_json::Value> {
-        let (exit, said) = code(args, dir);
-        assert_ne!(exit, 0, "{args:?}: {said}");
-        said.lines().map(json).collect()
+        let (exit, printed) = code(args, dir);
+        assert_ne!(exit, 0, "{args:?}: {printed}");
+        printed.lines().map(json).collect()
     };
     let kinds = |args: &[&str]| -> Vec<String> {
         let of = |object: serde_json::Value| object["error"]["kind"].as_str().unwrap().to_owned();
@@ -278,12 +285,12 @@ fn with_json_every_line_of_standard_error_is_an_object() {
         .status();
     assert!(copied.unwrap().success());
     for (command, exit) in [("get", 0), ("del", 0)] {
-        let (found, said) = code(&[command, "--json", "--dir", "copy", "k"], dir);
-        assert_eq!(found, exit, "{said}");
+        let (found, printed) = code(&[command, "--json", "--dir", "copy", "k"], dir);
+        assert_eq!(found, exit, "{printed}");
         if command == "get" {
-            assert!(!said.is_empty(), "no warning about the copy");
+            assert!(!printed.is_empty(), "no warning about the copy");
         }
-        for line in said.lines() {
+        for line in printed.lines() {
             let log = json(line)["log"].clone();
             assert_eq!(log["level"], "WARN", "{line}");
             assert!(log["message"].is_string(), "{line}");

@@ -21,17 +21,17 @@ fn exit_codes_tell_errors_apart() {
     assert_eq!(code(&["set", "--dir", "s", "", "w"], dir).0, 2);
     assert_eq!(code(&["frobnicate"], dir).0, 2);
     for (command, vb) in [("stats", "64"), ("dump", "65535"), ("tail", "65535")] {
-        let said = code(&[command, "--dir", "s", "--vb", vb], dir);
-        assert_eq!(said.0, 2, "{command}: {said:?}");
+        let printed = code(&[command, "--dir", "s", "--vb", vb], dir);
+        assert_eq!(printed.0, 2, "{command}: {printed:?}");
     }
-    let (exit, said) = code(&["--json", "frobnicate"], dir);
+    let (exit, printed) = code(&["--json", "frobnicate"], dir);
     assert_eq!(
-        (exit, json(&said)["error"]["kind"].as_str()),
+        (exit, json(&printed)["error"]["kind"].as_str()),
         (2, Some("usage"))
     );
-    let (exit, said) = code(&["get", "--dir", "nowhere", "k", "--json"], dir);
+    let (exit, printed) = code(&["get", "--dir", "nowhere", "k", "--json"], dir);
     assert_eq!(
-        (exit, json(&said)["error"]["kind"].as_str()),
+        (exit, json(&printed)["error"]["kind"].as_str()),
         (3, Some("no_store"))
     );
     assert!(!dir.join("nowhere").exists());
@@ -44,9 +44,9 @@ fn exit_codes_tell_errors_apart() {
     let mut bytes = std::fs::read(&marker).unwrap();
     bytes[9] ^= 1;
     std::fs::write(&marker, bytes).unwrap();
-    let (exit, said) = code(&["verify", "--dir", "s"], dir);
-    assert_eq!(exit, 5, "{said}");
-    assert!(said.contains("VBSTORE"), "{said}");
+    let (exit, printed) = code(&["verify", "--dir", "s"], dir);
+    assert_eq!(exit, 5, "{printed}");
+    assert!(printed.contains("VBSTORE"), "{printed}");
 }
 
 #[test]
@@ -56,10 +56,10 @@ fn a_store_that_is_open_elsewhere_names_the_process() {
     session.ask(r#"{"op":"set","key":"k","value":"v"}"#);
     let pid = session.child.id();
 
-    let (exit, said) = code(&["get", "--dir", "s", "k"], dir.path());
+    let (exit, printed) = code(&["get", "--dir", "s", "k"], dir.path());
 
     assert_eq!(exit, 3);
-    assert!(said.contains(&format!("process {pid}")), "{said}");
+    assert!(printed.contains(&format!("process {pid}")), "{printed}");
     session.end();
     assert_eq!(ok(&["get", "--dir", "s", "k"], dir.path()), "v");
 }

@@ -32,8 +32,8 @@ fn serve_holds_a_store_open_and_serves_until_it_is_stopped() {
     assert!(text.contains("vbstore_vb_high_seqno{store=\"db\",vb=\"7\"} 0\n"));
     assert_eq!(serving.get("/healthz"), (200, "ok\n".to_owned()));
     assert!(serving.get("/").1.contains("/metrics/vbuckets"));
-    let (exit, said) = code(&["stats", "--dir", "db"], dir.path());
-    assert_eq!(exit, 3, "it is locked: {said}");
+    let (exit, printed) = code(&["stats", "--dir", "db"], dir.path());
+    assert_eq!(exit, 3, "it is locked: {printed}");
 
     let url = serving.url.clone();
     let looks = ok(
@@ -58,9 +58,9 @@ fn serve_holds_a_store_open_and_serves_until_it_is_stopped() {
     let report = json(&ok(&["--json", "stats", "--dir", "db"], dir.path()));
     let vbuckets = &report["metrics"]["vbstore_vbuckets"]["samples"][0]["value"];
     assert_eq!(vbuckets, 8.0);
-    let (exit, said) = code(&["watch", address, "--count", "1"], dir.path());
-    assert_eq!(exit, 4, "{said}");
-    assert!(said.contains("no answer"), "{said}");
+    let (exit, printed) = code(&["watch", address, "--count", "1"], dir.path());
+    assert_eq!(exit, 4, "{printed}");
+    assert!(printed.contains("no answer"), "{printed}");
 }
 
 #[test]
@@ -75,18 +75,18 @@ fn another_interface_must_be_allowed() {
         "--metrics",
         "0.0.0.0:0",
     ];
-    let (exit, said) = code(&args, dir.path());
-    assert_eq!(exit, 2, "{said}");
-    assert!(said.contains("--allow-remote"), "{said}");
-    let (exit, said) = code(
+    let (exit, printed) = code(&args, dir.path());
+    assert_eq!(exit, 2, "{printed}");
+    assert!(printed.contains("--allow-remote"), "{printed}");
+    let (exit, printed) = code(
         &["serve", "--dir", "db", "--metrics", "nowhere"],
         dir.path(),
     );
-    assert_eq!(exit, 2, "{said}");
-    let (exit, said) = code(&["serve", "--dir", "db", "--per-vbucket"], dir.path());
-    assert_eq!(exit, 2, "{said}");
-    let (exit, said) = code(&["watch", "--interval", "0"], dir.path());
-    assert_eq!(exit, 2, "{said}");
+    assert_eq!(exit, 2, "{printed}");
+    let (exit, printed) = code(&["serve", "--dir", "db", "--per-vbucket"], dir.path());
+    assert_eq!(exit, 2, "{printed}");
+    let (exit, printed) = code(&["watch", "--interval", "0"], dir.path());
+    assert_eq!(exit, 2, "{printed}");
 }
 
 #[test]

@@ -105,8 +105,8 @@ fn promtool(programs: &Path, args: &[&str], input: &str) {
         .write_all(input.as_bytes())
         .unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy);
-    assert!(output.status.success(), "promtool {args:?}: {said:?}");
+    let printed = [&*output.stdout, &*output.stderr].map(String::from_utf8_lossy);
+    assert!(output.status.success(), "promtool {args:?}: {printed:?}");
 }
 
 fn fetch(url: &str) -> Option<String> {
@@ -209,8 +209,8 @@ fn stress(dir: &Path) -> (Running, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-    let url = said
+    let mut printed = BufReader::new(child.stderr.take().unwrap()).lines();
+    let url = printed
         .find_map(|line| {
             Some(
                 line.unwrap()
@@ -223,7 +223,7 @@ fn stress(dir: &Path) -> (Running, String) {
         .unwrap();
     // Standard error is read to its end, so that the stress never blocks on a full pipe.
     let rest = std::thread::Builder::new().name("stderr".to_owned());
-    let print = move || said.for_each(|line| eprintln!("stress: {line:?}"));
+    let print = move || printed.for_each(|line| eprintln!("stress: {line:?}"));
     drop(rest.spawn(print).unwrap());
     (Running(child), url)
 }

@@ -25,7 +25,7 @@ const READING: [(&[&str], &str); 7] = [
     ),
 ];
 
-fn said(output: &Output) -> (i32, String, String) {
+fn printed(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let code = output.status.code().unwrap();
     (code, text(&output.stdout), text(&output.stderr))
@@ -40,7 +40,7 @@ fn on_a_full_disk_reading_commands_warn_and_writing_commands_name_read_only() {
     ok(&["set", "--dir", "s", "k", "v"], dir);
     disk.fill(0);
     for (args, answer) in READING {
-        let (code, out, err) = said(&run(args, dir));
+        let (code, out, err) = printed(&run(args, dir));
         assert_eq!(code, 0, "{args:?}: {err}");
         assert!(out.contains(answer), "{args:?}: {out}");
         assert_eq!(err.lines().count(), 1, "{args:?}: {err}");
@@ -48,11 +48,11 @@ fn on_a_full_disk_reading_commands_warn_and_writing_commands_name_read_only() {
         assert!(err.ends_with("; s is opened read-only\n"), "{err}");
 
         let asked = [args, &["--read-only"]].concat();
-        let (code, out, err) = said(&run(&asked, dir));
+        let (code, out, err) = printed(&run(&asked, dir));
         assert_eq!((code, err.as_str()), (0, ""), "{asked:?}");
         assert!(out.contains(answer), "{asked:?}: {out}");
     }
-    let (code_of_get, out, err) = said(&run(&["get", "--dir", "s", "k", "--json"], dir));
+    let (code_of_get, out, err) = printed(&run(&["get", "--dir", "s", "k", "--json"], dir));
     assert_eq!((code_of_get, json(&out)["value"].as_str()), (0, Some("v")));
     assert_eq!(json(&err)["warning"]["kind"], "disk_full", "{err}");
 
@@ -80,14 +80,14 @@ fn on_a_full_disk_reading_commands_warn_and_writing_commands_name_read_only() {
     assert_eq!(code(&["get", "--dir", "none", "k"], dir).0, 3);
 
     disk.make_room();
-    let (code, out, err) = said(&run(&["get", "--dir", "s", "k"], dir));
+    let (code, out, err) = printed(&run(&["get", "--dir", "s", "k"], dir));
     assert_eq!((code, out.as_str(), err.as_str()), (0, "v", ""));
     ok(&["set", "--dir", "s", "k", "w"], dir);
 }
 
 fn branches(dir: &Path) -> usize {
-    let said = ok(&["stats", "--dir", "s", "--vb", "0", "--json"], dir);
-    json(&said)
+    let printed = ok(&["stats", "--dir", "s", "--vb", "0", "--json"], dir);
+    json(&printed)
         .get("failover_log")
         .unwrap()
         .as_array()
@@ -116,7 +116,7 @@ fn read_only_holds_the_store_beside_others_that_read_and_refuses_changes() {
     }
     for (args, answer) in READING {
         let asked = [args, &["--read-only"]].concat();
-        let (code, out, err) = said(&run(&asked, dir));
+        let (code, out, err) = printed(&run(&asked, dir));
         assert_eq!((code, err.as_str()), (0, ""), "{asked:?}");
         assert!(out.contains(answer), "{asked:?}: {out}");
     }
@@ -125,9 +125,9 @@ fn read_only_holds_the_store_beside_others_that_read_and_refuses_changes() {
         &["set", "--dir", "s", "k", "w"][..],
         &["get", "--dir", "s", "k"],
     ] {
-        let (exit, said) = code(args, dir);
-        assert_eq!(exit, 3, "{args:?}: {said}");
-        assert!(said.contains("open in another process"), "{said}");
+        let (exit, printed) = code(args, dir);
+        assert_eq!(exit, 3, "{args:?}: {printed}");
+        assert!(printed.contains("open in another process"), "{printed}");
     }
     let serving = Serving::start(&["serve", "--dir", "s", "--read-only"], dir);
     let (status, cause) = serving.get("/healthz");

@@ -72,9 +72,12 @@ fn keys_of_all_vbuckets_are_listed_in_order() {
         assert_eq!(dumped.lines().count(), 50, "{by}");
     }
     assert_eq!(code(&["keys", "--dir", "s", "--limit", "0"], dir).0, 2);
-    let (exit, said) = code(&["keys", "--dir", "s", "--vb", "64"], dir);
+    let (exit, printed) = code(&["keys", "--dir", "s", "--vb", "64"], dir);
     assert_eq!(exit, 2);
-    assert!(said.contains("no vBucket 64: the store has 64"), "{said}");
+    assert!(
+        printed.contains("no vBucket 64: the store has 64"),
+        "{printed}"
+    );
 }
 
 #[test]
@@ -182,8 +185,8 @@ fn base64_holds_for_keys_values_and_output() {
         &["keys", "--dir", "s", "--base64", "--prefix", "!"],
         &["set", "--dir", "s", "--base64", "", "aw=="],
     ] {
-        let (exit, said) = code(args, dir);
-        assert_eq!(exit, 2, "{args:?}: {said}");
+        let (exit, printed) = code(args, dir);
+        assert_eq!(exit, 2, "{args:?}: {printed}");
     }
 }
 
@@ -193,9 +196,9 @@ fn a_deletion_may_ask_for_a_cas() {
     let dir = dir.path();
     let set = json(&ok(&["set", "--dir", "s", "--json", "k", "v"], dir));
     let cas = set["cas"].to_string();
-    let (exit, said) = code(&["del", "--dir", "s", "--cas", "1", "k"], dir);
-    assert_eq!(exit, 1, "{said}");
-    assert!(said.contains(&cas), "{said}");
+    let (exit, printed) = code(&["del", "--dir", "s", "--cas", "1", "k"], dir);
+    assert_eq!(exit, 1, "{printed}");
+    assert!(printed.contains(&cas), "{printed}");
     ok(&["del", "--dir", "s", "--cas", &cas, "k"], dir);
     assert_eq!(code(&["get", "--dir", "s", "k"], dir).0, 1);
 }
@@ -268,9 +271,9 @@ fn completions_and_manual_pages_name_every_command() {
         assert!(help.lines().all(|line| line.len() <= 100), "{help}");
     }
     std::fs::write(dir.join("file"), "").unwrap();
-    let (exit, said) = code(&["man", "file"], dir);
+    let (exit, printed) = code(&["man", "file"], dir);
     assert_eq!(exit, 4);
-    assert!(said.contains("file"), "{said}");
+    assert!(printed.contains("file"), "{printed}");
 }
 
 #[test]
@@ -294,9 +297,9 @@ fn metrics_are_served_at_a_host_name() {
         ),
     ] {
         let args = ["serve", "--dir", "new", "--metrics", address];
-        let (found, said) = code(&args, dir);
-        assert_eq!(found, exit, "{address}: {said}");
-        assert!(said.contains(text), "{address}: {said}");
+        let (found, printed) = code(&args, dir);
+        assert_eq!(found, exit, "{address}: {printed}");
+        assert!(printed.contains(text), "{address}: {printed}");
         assert!(!dir.join("new").exists(), "{address}: it was opened");
     }
     let serving = Serving::start_at("0.0.0.0:0", &["serve", "--dir", "s", "--allow-remote"], dir);
@@ -343,8 +346,11 @@ fn compacting_releases_space() {
         "{report}"
     );
     assert!(bytes("bytes_after") < bytes("bytes_before"), "{report}");
-    let said = ok(&["compact", "--dir", "s", "--vb", "3"], dir);
-    assert!(said.starts_with("compacted 1 of 1 vBuckets: "), "{said}");
+    let printed = ok(&["compact", "--dir", "s", "--vb", "3"], dir);
+    assert!(
+        printed.starts_with("compacted 1 of 1 vBuckets: "),
+        "{printed}"
+    );
     assert_eq!(ok(&["keys", "--dir", "s"], dir).lines().count(), 4_000);
     ok(&["verify", "--dir", "s"], dir);
     assert_eq!(code(&["compact", "--dir", "none"], dir).0, 3);
@@ -363,12 +369,15 @@ fn stats_are_printed_as_short_lines_without_json() {
         &["stats", "--dir", "s"][..],
         &["stats", "--dir", "s", "--vb", "0"],
     ] {
-        let said = ok(args, dir);
-        assert!(said.lines().all(|line| line.len() < 80), "{said}");
-        assert!(!said.contains(['{', '"']), "{said}");
+        let printed = ok(args, dir);
+        assert!(printed.lines().all(|line| line.len() < 80), "{printed}");
+        assert!(!printed.contains(['{', '"']), "{printed}");
     }
-    let said = ok(&["stats", "--dir", "s"], dir);
-    assert!(said.contains("health                   open\n"), "{said}");
+    let printed = ok(&["stats", "--dir", "s"], dir);
+    assert!(
+        printed.contains("health                   open\n"),
+        "{printed}"
+    );
     let all = json(&ok(&["stats", "--dir", "s", "--json"], dir));
     assert!(all["metrics"].is_object());
 }

@@ -22,8 +22,8 @@ fn store(dir: &Path) {
 }
 
 fn branches(dir: &Path) -> usize {
-    let said = ok(&["stats", "--dir", "s", "--vb", "0", "--json"], dir);
-    let log = json(&said).get("failover_log").cloned().unwrap();
+    let printed = ok(&["stats", "--dir", "s", "--vb", "0", "--json"], dir);
+    let log = json(&printed).get("failover_log").cloned().unwrap();
     log.as_array().unwrap().len()
 }
 
@@ -60,9 +60,9 @@ fn one_signal_ends_a_program_whose_output_is_not_read() {
         for command in commands {
             let mut program = vbstore();
             program.args(command).args(["--dir", "s"]).current_dir(dir);
-            let (exit, said) = Blocked::start(program).end(signal);
-            assert_eq!(exit, Some(1), "{command:?} {signal:?}: {said}");
-            assert!(said.contains("interrupted"), "{command:?}: {said}");
+            let (exit, printed) = Blocked::start(program).end(signal);
+            assert_eq!(exit, Some(1), "{command:?} {signal:?}: {printed}");
+            assert!(printed.contains("interrupted"), "{command:?}: {printed}");
         }
     }
     assert_eq!(branches(dir), before, "every stop was clean");

@@ -105,13 +105,13 @@ fn a_tail_prints_what_a_dump_prints_and_goes_on_after_a_kill() {
     let few = ok(&few, dir);
     assert!(changes(&few).values().all(|(key, _)| key.starts_with("k1")));
     assert!(few.contains("value_len") && !few.contains("\"value\":"));
-    let (code, said) = code(
+    let (code, printed) = code(
         &[
             "tail", "--dir", "s", "--all", "--from", "1", "--resume", "x",
         ],
         dir,
     );
-    assert_eq!(code, 2, "{said}");
+    assert_eq!(code, 2, "{printed}");
     let high = whole
         .keys()
         .filter(|(vb, _)| *vb == 0)
@@ -185,15 +185,15 @@ fn followers_of_an_import_end_with_what_was_imported() {
         "5",
         "in.jsonl",
     ];
-    let said = json(&ok(&import, dir));
-    assert_eq!(said["followed"]["equal"], true, "{said}");
-    assert_eq!(said["followed"]["followers"], 9);
+    let printed = json(&ok(&import, dir));
+    assert_eq!(printed["followed"]["equal"], true, "{printed}");
+    assert_eq!(printed["followed"]["followers"], 9);
     assert!(
-        said["followed"]["reconnects"].as_u64().unwrap() >= 5,
-        "{said}"
+        printed["followed"]["reconnects"].as_u64().unwrap() >= 5,
+        "{printed}"
     );
     for of in ["stayed_away", "forgot"] {
-        assert!(said["followed"][of].as_u64().unwrap() >= 1, "{said}");
+        assert!(printed["followed"][of].as_u64().unwrap() >= 1, "{printed}");
     }
     let mut tailed = BTreeMap::new();
     for vb in 0..8 {
@@ -276,12 +276,12 @@ fn run_until_a_write_fails(args: &[&str], dir: &Path) -> Output {
 
 /// Asserts exit code 4, with an error of this kind that names the first cause.
 fn assert_failed(output: &Output, kind: &str, cause: &str) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(4), "{said}");
-    let error = json(said.trim().lines().next_back().unwrap());
-    assert_eq!(error["error"]["kind"], kind, "{said}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{printed}");
+    let error = json(printed.trim().lines().next_back().unwrap());
+    assert_eq!(error["error"]["kind"], kind, "{printed}");
     let message = error["error"]["message"].as_str().unwrap();
-    assert!(message.contains(cause), "{said}");
+    assert!(message.contains(cause), "{printed}");
 }
 
 #[test]
@@ -405,8 +405,8 @@ fn a_stress_goes_on_when_a_full_disk_has_space_again() {
     assert!(cause.contains("degraded"), "{cause}");
     disk.make_room();
     wait_for(200);
-    let (code, out, said) = serving.stop();
-    assert_eq!(code, 0, "{out}{said}");
+    let (code, out, printed) = serving.stop();
+    assert_eq!(code, 0, "{out}{printed}");
     let report = json(&out);
     assert_eq!(
         (&report["lost"], &report["violations"]),
@@ -443,10 +443,10 @@ fn a_tail_refuses_a_position_that_was_reached_with_another_filter() {
     ] {
         let refused = tail(options);
         assert_eq!(refused.status.code(), Some(2), "{options:?}");
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let printed = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(
-            said.contains("--prefix") && said.contains("state"),
-            "{said}"
+            printed.contains("--prefix") && printed.contains("state"),
+            "{printed}"
         );
         assert_eq!(refused.stdout, b"", "{options:?}");
         assert_eq!(std::fs::read(dir.join("state")).unwrap(), state);
@@ -518,8 +518,8 @@ fn a_tail_of_a_restored_store_names_the_seqno_to_roll_back_to() {
                 .status();
             assert!(done.unwrap().success());
         } else {
-            let said = ok(&["--json", "new-branch", "--dir", "s"], dir);
-            assert_eq!(json(&said)["vbuckets"], 64);
+            let printed = ok(&["--json", "new-branch", "--dir", "s"], dir);
+            assert_eq!(json(&printed)["vbuckets"], 64);
         }
         let stats = json(&ok(&["--json", "stats", "--dir", "s", "--vb", "0"], dir));
         assert_eq!(

@@ -43,19 +43,22 @@ fn a_page_that_is_not_of_an_exporter_is_an_error() {
     let other = "# TYPE up gauge\nup 1\n";
     let address = answer(vec!["<html>It works</html>", other, ""]);
     for _ in 0..3 {
-        let (exit, said) = code(&["watch", "--count", "1", &address], dir);
-        assert_eq!(exit, 4, "{said}");
-        assert!(said.contains("not a page of vbstore's metrics"), "{said}");
+        let (exit, printed) = code(&["watch", "--count", "1", &address], dir);
+        assert_eq!(exit, 4, "{printed}");
+        assert!(
+            printed.contains("not a page of vbstore's metrics"),
+            "{printed}"
+        );
     }
     let serving = Serving::start(&["serve", "--dir", "s"], dir);
     let root = serving.url.replace("/metrics", "/");
-    let (exit, said) = code(&["watch", "--count", "1", &root], dir);
-    assert_eq!(exit, 4, "{said}");
-    assert!(said.contains("not a page of"), "{said}");
+    let (exit, printed) = code(&["watch", "--count", "1", &root], dir);
+    assert_eq!(exit, 4, "{printed}");
+    assert!(printed.contains("not a page of"), "{printed}");
     let none = serving.url.replace("/metrics", "/none");
-    let (exit, said) = code(&["watch", "--count", "1", "--json", &none], dir);
-    assert_eq!(exit, 4, "{said}");
-    let message = json(&said)["error"]["message"].clone();
+    let (exit, printed) = code(&["watch", "--count", "1", "--json", &none], dir);
+    assert_eq!(exit, 4, "{printed}");
+    let message = json(&printed)["error"]["message"].clone();
     assert!(message.as_str().unwrap().contains("HTTP status 404"));
     serving.stop();
 }

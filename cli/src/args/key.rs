@@ -39,7 +39,7 @@ pub(crate) struct SetArgs {
     /// How durable the value is when the command returns.
     #[arg(long, value_enum, default_value = "synced")]
     pub(crate) durability: DurabilityArg,
-    /// When the document expires, in seconds since 1970; 0 for never.
+    /// When the document expires, in seconds since 1970 (Unix time); 0 for never.
     #[arg(long, default_value_t = 0, value_name = "SECOND")]
     pub(crate) expiry: u32,
     /// Fail (exit code 1) unless the document has this cas, as `get --json` prints it.

@@ -18,7 +18,7 @@ pub(crate) struct StatsArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) reading: ReadOnlyArgs,
-    /// One vBucket only, with its seqnos and its failover log.
+    /// Only this vBucket, with its seqnos and its failover log.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
 }
@@ -44,7 +44,7 @@ pub(crate) struct DumpArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) reading: ReadOnlyArgs,
-    /// One vBucket only.
+    /// Only this vBucket.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
     /// The order within each vBucket.
@@ -88,7 +88,7 @@ pub(crate) struct TailArgs {
     /// does not exist yet.
     #[arg(long, value_name = "FILE")]
     pub(crate) resume: Option<PathBuf>,
-    /// End when everything that is in the store now was printed.
+    /// End when everything that is in the store now has been printed.
     #[arg(long)]
     pub(crate) until_high: bool,
     /// Leave values out; `value_len` holds their length in bytes.

@@ -25,7 +25,7 @@ pub(crate) struct CompactArgs {
     /// The store's directory.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// One vBucket only.
+    /// Only this vBucket.
     #[arg(long)]
     pub(crate) vb: Option<u16>,
 }

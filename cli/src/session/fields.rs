@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_field_that_is_unknown_missing_or_of_another_type_is_named() {
-        for (line, said) in [
+        for (line, message) in [
             (
                 json!({"op": "set", "key": "k", "value": "v", "durabilty": "memory"}),
                 "unknown field \"durabilty\": \"set\" takes key, value, durability?, expiry?, \
@@ -362,7 +362,7 @@ mod tests {
                 "unknown field \"vb\": \"flush\" takes no fields",
             ),
         ] {
-            assert_eq!(refused(&line), said);
+            assert_eq!(refused(&line), message);
         }
         assert!(refused(&json!({"op": "tail", "vb": 0, "position": {}})).contains("\"position\""));
     }

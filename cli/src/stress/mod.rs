@@ -153,8 +153,8 @@ fn churn(
         let sampler_ending = FinishOnDrop::new(control, is_sampled);
         let workers = config.workers;
         let sample = move || sampler::sample(engine, workers, is_sampled, control);
-        let sampler = Builder::new().name("sampler".to_owned());
-        let sampler = sampler.spawn_scoped(scope, sample)?;
+        let thread = Builder::new().name("sampler".to_owned());
+        let sampling = thread.spawn_scoped(scope, sample)?;
         let vbuckets = engine.vbuckets();
         let vb_of = |number: u16| vec![VbId::new(number % vbuckets)];
         let (follow, journal) = (&args.follow, journal.as_ref());
@@ -189,10 +189,11 @@ fn churn(
         }
         drop(ending);
         let followed = followers.join();
+        // Not earlier: backfills open db snapshots until the followers have caught up.
         drop(sampler_ending);
-        let (measured, sampled_findings) = join(sampler)?;
-        findings.add(sampled_findings);
-        Ok::<_, CommandError>((followed?, measured))
+        let (samples, found) = join(sampling)?;
+        findings.add(found);
+        Ok::<_, CommandError>((followed?, samples))
     })?;
     check_failure(&control, &findings)?;
     let metrics = settled(&streams)?;

@@ -32,8 +32,8 @@ pub fn run(args: &[&str], dir: &Path) -> Output {
 
 pub fn ok(args: &[&str], dir: &Path) -> String {
     let output = run(args, dir);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{args:?}: {said}");
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {printed}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -52,7 +52,7 @@ pub fn json(text: &str) -> serde_json::Value {
 /// A running program that serves its metrics.
 pub struct Serving {
     pub child: Child,
-    said: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
     pub url: String,
 }
 
@@ -71,17 +71,17 @@ impl Serving {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         // A warning may come first.
         while !line.contains("metrics at ") {
             line.clear();
-            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+            assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it ended");
         }
         // With --json the line is an object, and the URL ends at its closing quote.
         let url = line.trim().split_once("metrics at ").unwrap().1;
         let url = url.trim_end_matches("\"}}").to_owned();
-        Self { child, said, url }
+        Self { child, stderr, url }
     }
 
     pub fn get(&self, path: &str) -> (u16, String) {
@@ -98,7 +98,7 @@ impl Serving {
         let (mut out, mut err) = (String::new(), String::new());
         let mut stdout = self.child.stdout.take().unwrap();
         stdout.read_to_string(&mut out).unwrap();
-        self.said.read_to_string(&mut err).unwrap();
+        self.stderr.read_to_string(&mut err).unwrap();
         (self.child.wait().unwrap().code().unwrap(), out, err)
     }
 }
@@ -231,10 +231,10 @@ impl Blocked {
         within("the program has ended", || {
             self.child.try_wait().unwrap().is_some()
         });
-        let mut said = String::new();
+        let mut printed = String::new();
         let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut said).unwrap();
-        (self.child.wait().unwrap().code(), said)
+        stderr.read_to_string(&mut printed).unwrap();
+        (self.child.wait().unwrap().code(), printed)
     }
 }
 
