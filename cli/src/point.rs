@@ -21,6 +21,7 @@ pub(crate) fn get(args: &GetArgs, out: &mut Output) -> CommandResult {
     let engine = store::open_to_read(&args.dir, args.reading)?;
     let vb = engine.for_key(&key);
     let Some(document) = vb.get(&key)? else {
+        engine.close()?;
         return Err(not_found(&args.key));
     };
     let value = &document.value;
@@ -95,7 +96,10 @@ pub(crate) fn del(args: &DelArgs, out: &mut Output) -> CommandResult {
         change = change.cas(Cas::new(cas));
     }
     let written = match vb.write(change, args.durability.into()) {
-        Err(Error::NotFound) => return Err(not_found(&args.key)),
+        Err(Error::NotFound) => {
+            engine.close()?;
+            return Err(not_found(&args.key));
+        }
         written => written?,
     };
     print_receipt(out, vb.id().get(), written)?;
