@@ -46,7 +46,6 @@ pub(crate) struct WorkerContext {
     pub(crate) limits: WorkLimits,
 }
 
-/// The configured limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WorkLimits {
     pub(crate) workers: usize,

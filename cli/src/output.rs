@@ -35,7 +35,6 @@ impl Output {
         }
     }
 
-    /// Prints one line.
     pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), CommandError> {
         writeln!(self.inner, "{text}").map_err(|error| CommandError::stdout(&error))
     }

@@ -103,7 +103,6 @@ impl Watches {
         })
     }
 
-    /// Takes out every watch.
     pub(crate) fn take_all(&mut self) -> Vec<FiredWatches> {
         let taken = std::mem::take(&mut self.waiting);
         taken

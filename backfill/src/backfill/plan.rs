@@ -67,7 +67,6 @@ pub(crate) fn distribute_charge<'a>(
     }
 }
 
-/// The result of planning.
 #[derive(Debug)]
 pub(crate) enum PlanOutcome {
     /// A slice must be read.
@@ -76,7 +75,6 @@ pub(crate) enum PlanOutcome {
     Settled(BackfillOutcome),
 }
 
-/// The decision within planning.
 enum PlanDecision {
     Read(ReadPlan),
     Share(Arc<Slice>, Charge),

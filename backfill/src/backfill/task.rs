@@ -63,7 +63,6 @@ pub(super) struct UnsyncedRead {
 /// The outcome of an invocation.
 pub(crate) type BackfillOutcome = schedule::InvocationOutcome<Backfill>;
 
-/// The scheduler of backfills.
 pub(crate) type BackfillScheduler = schedule::Scheduler<Backfill>;
 
 /// The result of a step within an invocation.

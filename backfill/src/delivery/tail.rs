@@ -82,7 +82,6 @@ pub(crate) enum PullOutcome {
     Nothing { above: Seqno },
     /// The cursor was dropped: the stream must read from disk.
     Dropped,
-    /// The stream is over.
     Ended(EndReason),
 }
 

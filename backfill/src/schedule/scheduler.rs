@@ -343,7 +343,6 @@ impl<T: ScheduledTask> Wake for SnoozeWaker<T> {
     }
 }
 
-/// Checks for tests.
 #[cfg(test)]
 impl<T: ScheduledTask> Scheduler<T> {
     /// Asserts that the queues are consistent, and that no backfill is missing.

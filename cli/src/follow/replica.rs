@@ -36,7 +36,6 @@ impl Replica {
         Ok(copy)
     }
 
-    /// Applies a change.
     pub(crate) fn apply(&mut self, key: u64, seqno: Seqno, is_live: bool) {
         let before = if is_live {
             self.live.insert(key, seqno.get())

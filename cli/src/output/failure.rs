@@ -14,7 +14,6 @@ const CANNOT_OPEN: u8 = 3;
 pub(crate) const IO: u8 = 4;
 const CORRUPT: u8 = 5;
 
-/// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct CommandError {
     pub(crate) code: u8,

@@ -15,9 +15,7 @@ pub(super) struct DriverCounts {
     pub(super) writes: u64,
     /// Changes that were made: acknowledged, or refused but found in the store.
     pub(super) changes: u64,
-    /// Keys read.
     pub(super) gets: u64,
-    /// Pages read.
     pub(super) pages: u64,
     /// Writes refused because the disk was full.
     pub(super) refused: u64,

@@ -5,7 +5,6 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A thread that requests the page when asked to.

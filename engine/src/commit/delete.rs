@@ -29,7 +29,6 @@ use vbstore_core::record::VbState;
 use vbstore_core::vbucket::GenerationEnd;
 use vbstore_core::{Clock, VbUuid};
 
-/// Deletes vBuckets.
 pub(crate) struct Deleter {
     pub(crate) committer: Arc<Committer>,
     pub(crate) gate: Arc<Gate>,

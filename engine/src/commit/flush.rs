@@ -41,7 +41,6 @@ impl FlushOutcome {
     }
 }
 
-/// Flushes dirty vBuckets.
 pub(crate) struct Flush {
     pub(crate) gate: Arc<Gate>,
     pub(crate) dirty: Arc<DirtyList>,

@@ -24,7 +24,6 @@ use crate::vbuckets::Vb;
 use bytes::Bytes;
 use vbstore_core::{Clock, Seqno};
 
-/// Removes tombstones.
 pub(crate) struct Purger<'a> {
     pub(crate) committer: &'a Committer,
     pub(crate) gate: &'a Gate,

@@ -33,7 +33,6 @@ pub(super) struct FilesFound {
     pub(super) is_copy: bool,
     /// The data files have the names and sizes that the last close recorded.
     pub(super) is_as_closed: bool,
-    /// RocksDB's log is empty.
     pub(super) is_log_empty: bool,
 }
 

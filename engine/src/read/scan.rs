@@ -9,7 +9,6 @@ use crate::vbuckets::{VBuckets, Vb};
 use std::sync::Arc;
 use vbstore_metrics::DbSnapshotHolder;
 
-/// Reads slices.
 pub(crate) struct SliceReads {
     pub(crate) gate: Arc<Gate>,
     pub(crate) vbs: Arc<VBuckets>,

@@ -129,7 +129,6 @@ impl StoreDir {
         Ok((all > 0).then(|| number(free) / number(all)))
     }
 
-    /// Returns RocksDB's directory.
     pub(crate) fn db(&self) -> PathBuf {
         self.inside.join(DB)
     }

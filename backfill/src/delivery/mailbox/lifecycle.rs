@@ -17,7 +17,6 @@ pub(crate) enum NextSource {
     Disk,
     /// From memory.
     Memory(Tail),
-    /// The stream is over.
     End(EndReason),
 }
 
