@@ -21,6 +21,13 @@ fn store(dir: &Path) {
     );
 }
 
+/// Returns the program with SIGHUP not ignored. It would be, where the tests run under `nohup`.
+fn with_default_hangup() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_vbstore")]);
+    command
+}
+
 fn branches(dir: &Path) -> usize {
     let printed = ok(&["stats", "--dir", "s", "--vb", "0", "--json"], dir);
     let log = json(&printed).get("failover_log").cloned().unwrap();
@@ -58,7 +65,7 @@ fn one_signal_ends_a_program_whose_output_is_not_read() {
     ];
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         for command in commands {
-            let mut program = vbstore();
+            let mut program = with_default_hangup();
             program.args(command).args(["--dir", "s"]).current_dir(dir);
             let (exit, printed) = Blocked::start(program).end(signal);
             assert_eq!(exit, Some(1), "{command:?} {signal:?}: {printed}");
@@ -92,7 +99,7 @@ fn a_hangup_closes_the_store_unless_it_is_ignored() {
     let dir = dir.path();
     ok(&["set", "--dir", "s", "k", "v"], dir);
     let serve = |prefix: &str| {
-        let script = format!("{prefix} exec \"$0\" serve --dir s");
+        let script = format!("{prefix} \"$0\" serve --dir s");
         let mut child = Command::new("sh")
             .args(["-c", &script, env!("CARGO_BIN_EXE_vbstore")])
             .current_dir(dir)
@@ -106,12 +113,12 @@ fn a_hangup_closes_the_store_unless_it_is_ignored() {
         assert!(line.contains("is open until"), "{line}");
         child
     };
-    let mut child = serve("");
+    let mut child = serve("exec env --default-signal=HUP");
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     within("it has ended", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 
-    let mut child = serve("trap '' HUP;");
+    let mut child = serve("trap '' HUP; exec");
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::HUP).unwrap();
     // SIGTERM still works. If SIGHUP had been handled too, this second signal would exit with 1.

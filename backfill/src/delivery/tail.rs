@@ -79,7 +79,9 @@ pub(crate) enum PullOutcome {
     /// A batch to deliver. The stream is over after it if the flag is true.
     Batch(EventBatch, bool),
     /// Caught up: wake when something above `above` is visible.
-    Nothing { above: Seqno },
+    Nothing {
+        above: Seqno,
+    },
     /// The cursor was dropped: the stream must read from disk.
     Dropped,
     Ended(EndReason),
