@@ -152,7 +152,7 @@ fn an_import_that_loses_records_exits_with_1_and_says_why() {
     );
     let reason = report["rejected"][0]["reason"].as_str().unwrap();
     assert!(
-        reason.contains("begun in line 13") && reason.contains("4989 lines"),
+        reason.contains("begins in line 13") && reason.contains("4989 lines"),
         "{reason}"
     );
 }

@@ -146,7 +146,7 @@ fn a_signal_ends_an_import_cleanly_and_it_can_go_on() {
     drop(input);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("cut short"), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
     let stats = json(&ok(&["stats", "--dir", "s", "--json"], dir));
     assert!(stats["items"].as_u64().unwrap() >= 16);
     ok(&["verify", "--dir", "s"], dir);

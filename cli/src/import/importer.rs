@@ -1,10 +1,10 @@
-//! Writing records with a window of writes under way.
+//! Writes records to the store, with a window of pending writes.
 //!
-//! Records are acknowledged in their order: the oldest ticket is waited for first, so "up to line
-//! N" says all there is to say. It is written down after every window, so that after a kill the
-//! records of about two windows are read again. With a durability below `Synced` it is written down
-//! once a second, after a flush. Of what is read again, records that are stored already are
-//! recognised by their value.
+//! Records are acknowledged in input order: the importer waits for the oldest ticket first, so one
+//! position describes the progress completely. The progress is saved after every window, so that
+//! after a kill about two windows of records are read again. With a durability below `Synced`, it
+//! is saved once a second, after a flush. Among the records that are read again, those already
+//! stored are recognised by their value.
 
 use super::followers::{FollowersOutcome, ImportFollowers};
 use super::place::Place;
@@ -19,11 +19,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use vbstore::{Change, Clock, Durability, Engine, Error, SystemClock, Ticket};
 
-/// How often the progress is synced, so that it survives a power cut.
+/// The interval at which the progress is synced, so that it survives a power failure.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 struct PendingWrite {
-    /// `None` for a record that needs no write.
+    /// `None` for a record that needs no write: it is already stored, or it was rejected.
     ticket: Option<Ticket>,
     last_line: u64,
     place: Place,
@@ -35,28 +35,29 @@ pub(super) struct Importer<'a> {
     args: &'a ImportArgs,
     engine: &'a Engine,
     file: ProgressFile,
-    /// What is written down.
+    /// The progress that the file holds or will hold after the next save.
     progress: ImportProgress,
-    /// A record was acknowledged that may be read again once the input has grown: what is written
-    /// down stays before it.
+    /// A record was acknowledged that must be read again if the input grows. The saved progress
+    /// stays before that record.
     is_held: bool,
-    /// Up to which byte all is acknowledged.
+    /// The offset up to which all records are acknowledged.
     offset: u64,
     window: VecDeque<PendingWrite>,
     window_max: usize,
     clock: SystemClock,
     synced_at: Duration,
-    /// Records acknowledged since the progress was written down.
+    /// The number of records acknowledged since the progress was saved.
     unsaved: usize,
     counts: Counts,
-    /// Records in a row that were not there; once a window of them was seen the rest is new.
+    /// The number of consecutive records that were not stored yet. `None` once it exceeds a window:
+    /// all later records are new.
     catching_up: Option<u64>,
     bar: indicatif::ProgressBar,
 }
 
 impl<'a> Importer<'a> {
-    /// Goes on where `progress` says, and writes it down: a file that cannot be written is noticed
-    /// before anything is imported.
+    /// Creates an importer that continues at `progress`. Saves the progress at once, so that a file
+    /// that cannot be written fails before any record is imported.
     pub(super) fn new(
         args: &'a ImportArgs,
         engine: &'a Engine,
@@ -64,7 +65,7 @@ impl<'a> Importer<'a> {
         mut progress: ImportProgress,
     ) -> Result<Self, CommandError> {
         if progress.is_finished {
-            // These were reported.
+            // The earlier import reported these rejections.
             progress.rejected = 0;
         }
         progress.is_finished = false;
@@ -88,7 +89,7 @@ impl<'a> Importer<'a> {
         })
     }
 
-    /// Imports everything, and writes down how far that came, whatever it ended with.
+    /// Imports all records, and saves the progress, even if the import fails.
     pub(super) fn run(
         &mut self,
         records: &mut Records,
@@ -96,7 +97,7 @@ impl<'a> Importer<'a> {
         beside: Option<&ImportFollowers>,
     ) -> Result<(), CommandError> {
         let ended = self.read(records, stop, beside);
-        // Also when it failed: what is under way is waited for and counted.
+        // Even after a failure, wait for the pending writes and count them.
         let settled = self.settle();
         match ended {
             Ok(true) => {
@@ -109,7 +110,7 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// Returns whether the end of the input was reached.
+    /// Reads and writes records. Returns whether the end of the input was reached.
     fn read(
         &mut self,
         records: &mut Records,
@@ -119,14 +120,15 @@ impl<'a> Importer<'a> {
         loop {
             let next = records.next();
             if stop.is_asked() {
-                // The record may be cut where the input was left, and so may be what is compressed.
+                // After a stop the input ends early, so the last record or the compressed data may
+                // be incomplete.
                 return Ok(false);
             }
             self.progress.layout = records.layout();
             let record = match next {
                 Ok(Some(record)) => record,
                 Ok(None) => return Ok(true),
-                // The input names itself.
+                // The error already names the input.
                 Err(error) => return Err(CommandError::new(IO, "io", error.to_string())),
             };
             if let Some(beside) = beside {
@@ -171,7 +173,7 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    /// Begins a write. The inner error is the record's own fault.
+    /// Starts a write. The inner error is the reason to reject the record.
     fn write(&mut self, change: &Change) -> Result<Result<Ticket, String>, CommandError> {
         let durability = Durability::from(self.args.durability);
         let vb = self.engine.for_key(change.key());
@@ -187,8 +189,9 @@ impl<'a> Importer<'a> {
         }
     }
 
-    /// Whether a record was imported before the import was cut short. Looked at only until a whole
-    /// window of records was new: no more can have been under way.
+    /// Returns whether the interrupted import already stored this record. Reads the store only
+    /// until more than a window of consecutive records was new, because that import had at most a
+    /// window of pending writes.
     fn is_there(&mut self, change: &Change) -> Result<bool, CommandError> {
         let Some(new_in_a_row) = self.catching_up else {
             return Ok(false);
@@ -233,8 +236,8 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    /// Writes down how far the import has come. What is written down must survive whatever the
-    /// file itself survives, so records that were not synced are, first.
+    /// Saves the progress. The records that it covers must survive every failure that the file
+    /// survives, so the store is flushed first if its writes were not synced.
     fn save(&mut self) -> Result<(), CommandError> {
         let now = self.clock.monotonic();
         let is_due = now.saturating_sub(self.synced_at) >= SYNC_INTERVAL;
@@ -256,19 +259,20 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
-    /// Waits for everything that is under way, and writes down what of it was done.
+    /// Waits for the pending writes, and saves the resulting progress.
     fn settle(&mut self) -> Result<(), CommandError> {
         let mut acknowledged = Ok(());
         while !self.window.is_empty() && acknowledged.is_ok() {
             acknowledged = self.acknowledge_oldest();
         }
-        // Once one has failed, those after it are not waited for, and are written again.
+        // After a failed write, the later ones are not waited for. The next import repeats them.
         self.window.clear();
         let saved = self.save();
         acknowledged.and(saved)
     }
 
-    /// Whether the whole input was read, and how much of it was rejected is fine.
+    /// Returns whether the whole input was read, and no record was rejected or `--skip-bad` allows
+    /// rejections.
     pub(super) fn is_fine(&self) -> bool {
         let rejected = self.counts.rejected + self.counts.rejected_before;
         self.progress.is_finished && (rejected == 0 || self.args.skip_bad)

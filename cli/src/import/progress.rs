@@ -1,4 +1,4 @@
-//! How far an import has come, kept in a file.
+//! Stores the progress of an import in a file, so that `--resume` can continue it.
 
 use super::place::Place;
 use super::records::Layout;
@@ -9,16 +9,16 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The file's name in the store's directory.
+/// The name of the file in the store's directory.
 const NAME: &str = "IMPORT-STATE.json";
 
-/// Bytes of the input by which an earlier version told it from another.
+/// The number of first bytes of the input that an earlier version hashed to identify it.
 const FINGERPRINT_BYTES: u64 = 64 << 10;
 
-/// What the input was, and how it was read.
+/// The input of an import, and the options it was read with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InputIdentity {
-    /// `-` for a pipe, which has no name that lasts.
+    /// The canonical path; `-` for a pipe, which has no lasting name.
     path: String,
     format: String,
     key: String,
@@ -47,42 +47,42 @@ impl InputIdentity {
         })
     }
 
-    /// Whether it cannot be read a second time.
+    /// Returns whether the input is a pipe, which cannot be read a second time.
     pub(super) fn is_pipe(&self) -> bool {
         self.path == "-"
     }
 
-    /// What to call it in a message.
+    /// Returns a description of the input for messages.
     pub(super) fn describe(&self) -> String {
         let path = if self.is_pipe() { "a pipe" } else { &self.path };
         format!("{path} (--format {} --key {})", self.format, self.key)
     }
 }
 
-/// How far the import of an input has come.
+/// The progress of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ImportProgress {
     pub(super) input: InputIdentity,
-    /// The store it went into: another store at the same place has none of it.
+    /// The UUID of the target store. A different store at the same path has none of the records.
     pub(super) store: String,
-    /// How many line ends lie in what is acknowledged.
+    /// The number of line ends in the acknowledged part of the input.
     pub(super) line: u64,
-    /// Where reading goes on, in bytes of the decompressed input.
+    /// The offset at which reading continues, in bytes of the decompressed input.
     pub(super) offset: u64,
-    /// The CRC-32 of all bytes before.
+    /// The CRC-32 of all bytes before `offset`.
     #[serde(default)]
     pub(super) crc: Option<u32>,
-    /// How JSON values lie in the input.
+    /// The layout of the JSON values in the input.
     #[serde(default)]
     pub(super) layout: Option<Layout>,
-    /// How many records up to there were rejected.
+    /// The number of rejected records before `offset`.
     #[serde(default)]
     pub(super) rejected: u64,
     pub(super) is_finished: bool,
 }
 
 impl ImportProgress {
-    /// That of an import that begins.
+    /// Returns the progress of an import that begins.
     pub(super) fn none(input: InputIdentity, store: String) -> Self {
         Self {
             input,
@@ -96,7 +96,8 @@ impl ImportProgress {
         }
     }
 
-    /// Returns the last line that is done. What is no line of its own ends within one.
+    /// Returns the last line that is imported at least in part. A JSON value that is not a line of
+    /// its own may end within a line; that line counts.
     pub(super) fn last_line(&self) -> u64 {
         let is_within = matches!(self.layout, Some(Layout::Values | Layout::Array));
         self.line + u64::from(is_within && self.offset > 0)
@@ -117,7 +118,7 @@ impl ImportProgress {
     }
 }
 
-/// What an earlier version wrote besides.
+/// Additional fields in the files of an earlier version.
 #[derive(Deserialize)]
 struct Earlier {
     input: EarlierInput,
@@ -128,16 +129,16 @@ struct EarlierInput {
     fingerprint: Option<u32>,
 }
 
-/// The file that holds it.
+/// The file that holds an [`ImportProgress`].
 #[derive(Debug)]
 pub(super) struct ProgressFile {
     path: PathBuf,
-    /// Where an earlier version kept it.
+    /// The paths at which an earlier version kept the file.
     earlier: Vec<PathBuf>,
 }
 
 impl ProgressFile {
-    /// In the store's directory, or where it is wanted.
+    /// Returns the file at the path `wanted`, or the one in the store's directory.
     pub(super) fn of(store: &Path, wanted: Option<&Path>) -> Self {
         if let Some(path) = wanted {
             return Self {
@@ -145,7 +146,8 @@ impl ProgressFile {
                 earlier: Vec::new(),
             };
         }
-        // Beside the directory as it was written, which may end with a slash, and as it is called.
+        // An earlier version appended the suffix to the path as given, which may end with a slash.
+        // The canonical path is tried as well.
         let beside = |dir: &Path| {
             let mut name = dir.as_os_str().to_owned();
             name.push(".import-state.json");
@@ -159,10 +161,10 @@ impl ProgressFile {
         }
     }
 
-    /// Returns what the file holds, `None` if there is none.
+    /// Reads the file. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// It cannot be read, or holds something else.
+    /// The file cannot be read, or does not hold the progress of an import.
     pub(super) fn load(&self) -> Result<Option<ImportProgress>, CommandError> {
         for path in std::iter::once(&self.path).chain(&self.earlier) {
             let bytes = match fs::read(path) {
@@ -179,8 +181,8 @@ impl ProgressFile {
                         error.to_string()
                     };
                     let text = format!(
-                        "{}: does not say how far an import has come: {what}; without --resume the import \
-                         begins at the beginning and writes it anew",
+                        "{}: the file does not hold the progress of an import: {what}; without --resume, \
+                         the import starts at the beginning and replaces the file",
                         path.display()
                     );
                     Err(CommandError::new(IO, "state", text))
@@ -190,10 +192,11 @@ impl ProgressFile {
         Ok(None)
     }
 
-    /// Puts it in place of what was there. With `sync` it survives a power cut; without, a kill.
+    /// Replaces the file atomically. With `sync`, the new contents survive a power failure; without
+    /// it, they survive only a kill of the process.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub(super) fn save(&self, progress: &ImportProgress, sync: bool) -> Result<(), CommandError> {
         let mut new = self.path.as_os_str().to_owned();
         new.push(".new");
@@ -207,7 +210,7 @@ impl ProgressFile {
             fs::rename(&new, &self.path)
         };
         put().map_err(|error| {
-            // Half of it is no use, and where the disk is full its space is.
+            // A partial file is useless, and if the disk is full, its space is needed.
             drop(fs::remove_file(&new));
             failed(&self.path, &error)
         })
@@ -218,8 +221,8 @@ fn failed(path: &Path, error: &io::Error) -> CommandError {
     CommandError::new(IO, "io", format!("{}: {error}", path.display()))
 }
 
-/// Takes a state of an earlier version for one of this: that knew an input by its first bytes
-/// alone. If they are others now, it was another input.
+/// Converts the progress that an earlier version wrote. That version identified an input by its
+/// first bytes only. If these have changed, the path is altered so that no input matches.
 fn in_this_version(progress: ImportProgress, bytes: &[u8]) -> ImportProgress {
     let earlier = serde_json::from_slice::<Earlier>(bytes).ok();
     let Some(fingerprint) = earlier.and_then(|earlier| earlier.input.fingerprint) else {
@@ -233,7 +236,7 @@ fn in_this_version(progress: ImportProgress, bytes: &[u8]) -> ImportProgress {
         return progress;
     }
     let input = InputIdentity {
-        path: format!("{path} as it was"),
+        path: format!("{path} (before it changed)"),
         ..progress.input
     };
     ImportProgress { input, ..progress }

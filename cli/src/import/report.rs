@@ -1,25 +1,25 @@
-//! What an import says at its end, whatever that is.
+//! Prints the report at the end of an import, whether it succeeded or failed.
 
 use super::followers::FollowersOutcome;
 use super::records::Record;
 use crate::output::{CommandError, Output};
 use serde_json::{Value, json};
 
-/// Rejected records that are listed one by one.
+/// The most rejected records that are listed one by one.
 const REJECTED_MAX: usize = 100;
 
-/// What was done.
+/// Counts of what an import did.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) already_there: u64,
-    /// The last line of which it and all before it are acknowledged.
+    /// The last line of the acknowledged part of the input.
     pub(super) line: u64,
     pub(super) rejected: u64,
-    /// Lines in them.
+    /// The number of lines in the rejected records.
     rejected_lines: u64,
-    /// Rejected by the import that this one goes on with.
+    /// The number of records rejected by the earlier import that this one resumes.
     pub(super) rejected_before: u64,
     listed: Vec<Rejected>,
 }
@@ -31,7 +31,7 @@ struct Rejected {
     reason: String,
 }
 
-/// How it ended.
+/// How an import ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended<'a> {
     pub(super) is_finished: bool,
@@ -43,7 +43,7 @@ pub(super) struct Ended<'a> {
 }
 
 impl Counts {
-    /// Those of an import that goes on behind a line.
+    /// Returns the counts of an import that continues after `line`.
     pub(super) fn behind(line: u64, rejected_before: u64) -> Self {
         Self {
             line,
@@ -84,7 +84,7 @@ impl Counts {
         }
         let unlisted = self.rejected - crate::number::u64_from(self.listed.len());
         if unlisted > 0 {
-            out.line(format_args!("and {unlisted} more that are not listed"))?;
+            out.line(format_args!("and {unlisted} more rejected records"))?;
         }
         if let Some(outcome) = ended.followed {
             out.line(format_args!("followed: {}", outcome.to_json()))?;
@@ -100,13 +100,14 @@ impl Counts {
         };
         let cut = match (ended.is_finished, ended.is_pipe) {
             (true, _) => "",
-            (false, false) => ", cut short: the same command with --resume goes on",
+            (false, false) => ", interrupted: the same command with --resume continues the import",
             (false, true) => {
-                ", cut short: the same command with --resume goes on if it is given the same stream again"
+                ", interrupted: the same command with --resume continues the import if it reads the \
+                 same stream again"
             }
         };
         out.line(format_args!(
-            "imported {} records, {} bytes in {:.2} s, up to line {}; {} already there, \
+            "imported {} records, {} bytes in {:.2} s, up to line {}; {} already stored, \
              {rejected}{before}{cut}",
             self.records, self.bytes, ended.seconds, self.line, self.already_there
         ))

@@ -1,4 +1,5 @@
-//! The input as text: what is compressed is decompressed, and what is not UTF-8 text is refused.
+//! Opens the input as text. Decompresses gzip and zstd, and refuses other compressions, UTF-16 and
+//! UTF-32.
 
 use crate::input;
 use crate::output::{CommandError, IO};
@@ -10,13 +11,13 @@ use std::path::Path;
 /// The byte order mark of UTF-8.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// The decompressed bytes that are kept ready.
+/// The size of the buffer for decompressed bytes.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// How many of the first bytes tell what an input is.
+/// The number of first bytes that are needed to detect the compression and the encoding.
 const HEAD_BYTES: u64 = 6;
 
-/// Compressions that are not read: how such a file begins, its name, and what decompresses it.
+/// Unsupported compressions: the first bytes, the name, and a command that decompresses the file.
 const NOT_READ: [(&[u8], &str, &str); 5] = [
     (b"\xfd7zXZ\0", "xz", "xz -dc"),
     (b"PK\x03\x04", "zip", "unzip -p"),
@@ -25,7 +26,7 @@ const NOT_READ: [(&[u8], &str, &str); 5] = [
     (b"7z\xbc\xaf", "7z", "7z x -so"),
 ];
 
-/// An input, decompressed. Its errors name it.
+/// A decompressed input. Its errors name the input.
 pub(super) struct Source {
     inner: Box<dyn BufRead>,
     name: String,
@@ -34,10 +35,10 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Opens an input and looks at its first bytes. Waits for them if it is a pipe.
+    /// Opens an input and examines its first bytes. Blocks until a pipe has delivered them.
     ///
     /// # Errors
-    /// The input cannot be read, is compressed in a way that is not read, or is UTF-16 text.
+    /// The input cannot be read, has an unsupported compression, or is UTF-16 or UTF-32 text.
     pub(super) fn open(path: &Path, stop: &StopFlag) -> Result<Self, CommandError> {
         let name = if path == Path::new("-") {
             "standard input".to_owned()
@@ -45,7 +46,8 @@ impl Source {
             path.display().to_string()
         };
         let opened = input::open(path, stop).and_then(|input| Self::new(input, &name));
-        // Not as it is: a broken pipe of the input is not that of standard output.
+        // The error is not converted as it is, because a broken pipe of the input would be treated
+        // as a broken pipe of standard output.
         opened.map_err(|error| CommandError::new(IO, "io", named(&name, None, &error).to_string()))
     }
 
@@ -69,18 +71,19 @@ impl Source {
         Ok(source)
     }
 
-    /// Returns the byte order mark that was passed over, or nothing.
+    /// Returns the byte order mark that was skipped, or an empty slice.
     pub(super) fn passed_over(&self) -> &'static [u8] {
         if self.has_bom { BOM } else { b"" }
     }
 
-    /// Returns what errors call the input.
+    /// Returns the name of the input in errors.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// Reads the first bytes and puts them back. A pipe may hand them on one by one.
+/// Reads the first bytes without consuming them. Reads repeatedly, because a pipe may deliver them
+/// one by one.
 fn peek(mut input: Box<dyn BufRead>) -> io::Result<(Vec<u8>, Box<dyn BufRead>)> {
     let mut head = Vec::new();
     (&mut input).take(HEAD_BYTES).read_to_end(&mut head)?;
@@ -98,11 +101,12 @@ fn decompress(
     }
     if let Some((what, command)) = known {
         return Err(io::Error::other(format!(
-            "is compressed with {what}, which is not read here: decompress it and pipe it in, with \
+            "is compressed with {what}, which import does not support: decompress it and pipe it in, with \
              `{command} FILE | vbstore import ... -`"
         )));
     }
-    // A frame of zstd that holds no data, as parallel compressors put first, is one of sixteen.
+    // Parallel zstd compressors begin with a skippable frame, which has one of sixteen magic
+    // numbers.
     let is_zstd = match head {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => true,
         [first, 0x2a, 0x4d, 0x18, ..] => first & 0xf0 == 0x50,
@@ -122,8 +126,8 @@ fn buffered(input: impl Read + 'static) -> Box<dyn BufRead> {
     Box::new(BufReader::with_capacity(BUFFER_BYTES, input))
 }
 
-/// Refuses text of two or four bytes a character. Without a byte order mark it is known by the
-/// zeros beside its first characters, which no text of UTF-8 has.
+/// Refuses UTF-16 and UTF-32 text. UTF-16 text without a byte order mark is recognised by the zero
+/// bytes beside its first characters, which UTF-8 text does not have.
 fn refuse_other_encodings(head: &[u8]) -> io::Result<()> {
     let what = match head {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => "UTF-32",
@@ -140,7 +144,7 @@ fn refuse_other_encodings(head: &[u8]) -> io::Result<()> {
     ))
 }
 
-/// Puts the name of an input into an error.
+/// Adds the name of the input to an error.
 fn named(name: &str, compression: Option<&str>, error: &io::Error) -> io::Error {
     let error = match compression {
         Some(what) => &named_kind(what, error),
@@ -149,10 +153,10 @@ fn named(name: &str, compression: Option<&str>, error: &io::Error) -> io::Error 
     io::Error::new(error.kind(), format!("{name}: {error}"))
 }
 
-/// Says of an error of a decompressor what it means.
+/// Explains an error of a decompressor.
 fn named_kind(compression: &str, error: &io::Error) -> io::Error {
     let what = if error.kind() == io::ErrorKind::UnexpectedEof {
-        "ends too early, the file is cut short"
+        "ends too early, the file is truncated"
     } else {
         "cannot be read"
     };
@@ -185,7 +189,7 @@ impl Read for Source {
 
 #[cfg(test)]
 impl Source {
-    /// An input of these bytes.
+    /// Returns an input with these bytes.
     pub(super) fn of(bytes: &[u8]) -> io::Result<Self> {
         Self::new(Box::new(Cursor::new(bytes.to_vec())), "input")
     }
@@ -204,7 +208,7 @@ mod tests {
 
     fn zstd(text: &[u8]) -> Vec<u8> {
         let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
-        // As the program zstd does.
+        // The zstd program adds a checksum by default.
         encoder.include_checksum(true).unwrap();
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()

@@ -1,5 +1,5 @@
-//! The key in a JSON record: found without building the record in memory, and taken as it is
-//! written.
+//! Extracts the key of a JSON record, without building the record in memory. The key keeps the
+//! spelling that it has in the record.
 
 use super::record::listed;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -7,23 +7,23 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Names that an error lists at most.
+/// The most names that an error message lists.
 const NAMES_MAX: usize = 20;
 
-/// Where the key is in a record.
+/// The location of the key within a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JsonKey {
-    /// As it was given.
+    /// The text given on the command line, for messages.
     given: String,
-    /// Names of fields, or numbers of elements, from the outermost on.
+    /// Names of fields or numbers of array elements, from the outermost to the innermost.
     path: Vec<String>,
 }
 
 impl JsonKey {
-    /// Takes a name, or a pointer (RFC 6901) if it begins with `/`.
+    /// Parses the name of a field, or a JSON pointer (RFC 6901) if `given` begins with `/`.
     ///
     /// # Errors
-    /// A `~` in a pointer that is neither `~0` nor `~1`.
+    /// A pointer contains a `~` that is part of neither `~0` nor `~1`.
     pub(crate) fn parse(given: &str) -> Result<Self, String> {
         let path = match given.strip_prefix('/') {
             None => vec![given.to_owned()],
@@ -41,12 +41,12 @@ impl JsonKey {
         })
     }
 
-    /// Returns the key of a record. The text of a string, a number as it is written: a double would
-    /// make one key of several.
+    /// Returns the key of a record: the text of a string, or a number as it is written.
+    /// Numbers are not converted to doubles, because several keys would become one.
     ///
     /// # Errors
-    /// Why the record is rejected. With `names`, what fields there are is said if the key is
-    /// missing.
+    /// The reason why the record is rejected. If the key is missing and `names` is set, the reason
+    /// lists the fields of the record, and `names` is cleared.
     pub(super) fn of(&self, record: &str, names: &mut bool) -> Result<String, String> {
         let mut value = record;
         for (depth, name) in self.path.iter().enumerate() {
@@ -55,7 +55,7 @@ impl JsonKey {
                     not_json(&error, record)
                 } else {
                     format!(
-                        "no field {:?}: {} is no object",
+                        "no field {:?}: {} is not an object",
                         self.given,
                         self.up_to(depth)
                     )
@@ -102,11 +102,11 @@ fn unescape(token: &str) -> Option<String> {
         .split('~')
         .skip(1)
         .any(|rest| !rest.starts_with(['0', '1']));
-    // ORDER: as RFC 6901 has it, so that `~01` is `~1`.
+    // ORDER: RFC 6901 requires `~1` first, so that `~01` becomes `~1`.
     (!is_wrong).then(|| token.replace("~1", "/").replace("~0", "~"))
 }
 
-/// Returns why a record is not JSON, or no object.
+/// Returns the reason to reject a record that is not JSON, or not a JSON object.
 pub(super) fn not_json(error: &serde_json::Error, record: &str) -> String {
     if error.is_data() {
         return "not a JSON object".to_owned();
@@ -114,7 +114,8 @@ pub(super) fn not_json(error: &serde_json::Error, record: &str) -> String {
     format!("not JSON: {}", place(error, record))
 }
 
-/// Says where in the record an error is. "Line 1" would be taken for that of the input.
+/// Returns an error with its position in the record. serde's own text is replaced, because its
+/// "line 1" would be read as line 1 of the input.
 fn place(error: &serde_json::Error, record: &str) -> String {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
@@ -128,13 +129,13 @@ fn place(error: &serde_json::Error, record: &str) -> String {
     }
 }
 
-/// Returns a field of an object, the last of that name, or an element of an array. Reads the whole
-/// text, so that what is not JSON is an error wherever that is.
+/// Returns the last field named `name` of an object, or the element with that number of an array.
+/// Reads the whole text, so that invalid JSON anywhere in it is an error.
 fn member<'a>(text: &'a str, name: &str) -> serde_json::Result<Option<&'a RawValue>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let found = match text.trim_ascii_start().as_bytes().first() {
         Some(b'[') => {
-            // RFC 6901: no sign and no zeros before it.
+            // RFC 6901 allows neither a sign nor leading zeros.
             let is_number = name == "0" || !name.starts_with(['0', '+']);
             let at = name.parse().ok().filter(|_| is_number);
             deserializer.deserialize_seq(Element(at))?
@@ -188,7 +189,7 @@ impl<'de> Visitor<'de> for Element {
     }
 }
 
-/// Compares a name without a copy of it.
+/// Compares the name of a field without copying it.
 struct IsName<'n>(&'n str);
 
 impl<'de> DeserializeSeed<'de> for IsName<'_> {
@@ -266,7 +267,7 @@ mod tests {
             key("k", r#"{"k":1,"x":{"k":5},"\u006b":"last"}"#).unwrap(),
             "last"
         );
-        // What is in other fields is not decoded, but has to be JSON.
+        // Other fields are not decoded, but they must be valid JSON.
         assert_eq!(
             key("k", r#"{"other":1e999,"s":"\ud800","k":1}"#).unwrap(),
             "1"
@@ -335,7 +336,7 @@ mod tests {
         );
         assert_eq!(
             key("/user/id/x", record).unwrap_err(),
-            "no field \"/user/id/x\": /user/id is no object"
+            "no field \"/user/id/x\": /user/id is not an object"
         );
         for missing in [
             "/user/tags/2",

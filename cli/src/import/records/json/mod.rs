@@ -1,5 +1,5 @@
-//! JSON records: one a line, the elements of an array, or values one after the other over any
-//! number of lines. How they lie is seen at the first of them.
+//! Reads JSON records: one per line, the elements of an array, or consecutive values that may span
+//! several lines. The reader detects the layout from the first value.
 
 use super::json_key::{JsonKey, not_json};
 use super::record::Record;
@@ -14,27 +14,27 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead};
 use vbstore::Change;
 
-/// White space before the first record that is kept to be read with its line.
+/// The most bytes of white space before the first record that are read together with its line.
 const BLANK_MAX: usize = 1 << 16;
 
-/// How the values lie in the input.
+/// How the values are laid out in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Layout {
-    /// One in each line. A line that is none costs no other.
+    /// One value per line. An invalid line does not affect the other lines.
     Lines,
-    /// One after the other: the first is not one line.
+    /// Consecutive values. The first value is not exactly one line.
     Values,
-    /// As the elements of an array, or of several one after the other.
+    /// The elements of an array, or of several consecutive arrays.
     Array,
 }
 
-/// What a value is.
+/// What each value represents.
 #[derive(Clone, Debug)]
 pub(crate) enum Content {
-    /// A document with its key in it.
+    /// A document that contains its key.
     Document(JsonKey),
-    /// A change, as `dump` prints it.
+    /// A change in the format that `dump` prints.
     Change,
 }
 
@@ -43,20 +43,20 @@ pub(super) struct JsonReader<R> {
     content: Content,
     layout: Option<Layout>,
     walked: Walked,
-    /// Of [`Layout::Array`]: whether the bracket was read.
+    /// For [`Layout::Array`]: whether the reader is inside an array.
     is_inside: bool,
-    /// The text of the record.
+    /// The text of the current record.
     buffer: Vec<u8>,
-    /// Whether the next record without the key is to list its fields.
+    /// Whether the error for the next record without the key lists the fields of that record.
     lists_fields: bool,
 }
 
-/// A record's place; its text is in the buffer.
+/// The position of a record. Its text is in the buffer of the reader.
 struct Frame {
     first_line: u64,
     last_line: u64,
     is_whole: bool,
-    /// Why it is rejected whatever its text is.
+    /// The reason to reject the record without parsing its text.
     fault: Option<String>,
 }
 
@@ -87,7 +87,7 @@ impl<R: BufRead> JsonReader<R> {
         if place.offset == 0 {
             return Ok(Skipped::Same);
         }
-        // An earlier version read nothing but lines.
+        // A state without a layout is from an earlier version, which read only lines.
         self.layout = Some(layout.unwrap_or(Layout::Lines));
         self.is_inside = true;
         self.walked.indentation = None;
@@ -121,7 +121,7 @@ impl<R: BufRead> JsonReader<R> {
         }))
     }
 
-    /// Sees how the values lie. `None` if there is none.
+    /// Detects the layout from the first value. Returns `None` if the input has no value.
     fn look(&mut self) -> io::Result<Option<Layout>> {
         let mut blank = Vec::new();
         let first = loop {
@@ -147,8 +147,9 @@ impl<R: BufRead> JsonReader<R> {
         }
     }
 
-    /// Whether the first line that is not blank begins a value that goes on in the next line, or is
-    /// more than one value. The line stays to be read.
+    /// Returns whether the first line that is not blank is something other than one record: it
+    /// begins a value that continues in the next line, or it holds more than one value. Does not
+    /// consume the line.
     fn first_line_is_no_record(&mut self) -> io::Result<bool> {
         let mut head = Vec::new();
         let is_ended = loop {
@@ -161,8 +162,8 @@ impl<R: BufRead> JsonReader<R> {
             }
         };
         self.input.unread(&head);
-        // With its end: a string that is open there is broken, a bracket may be closed further
-        // down.
+        // The line end is part of `head`: a string that is still open there is invalid, whereas an
+        // open bracket may be closed in a later line.
         let mut values = serde_json::Deserializer::from_slice(&head).into_iter::<IgnoredAny>();
         Ok(match values.next() {
             Some(Ok(_)) => {
@@ -174,7 +175,7 @@ impl<R: BufRead> JsonReader<R> {
         })
     }
 
-    /// Reads a line that is not blank, without its end.
+    /// Reads the next line that is not blank into the buffer, without its line end.
     fn line(&mut self) -> io::Result<Option<Frame>> {
         loop {
             self.buffer.clear();
@@ -192,7 +193,7 @@ impl<R: BufRead> JsonReader<R> {
                 self.buffer.pop();
             }
             if self.buffer.starts_with(BOM) {
-                // The beginning of a file that was joined to others.
+                // Concatenated files have a byte order mark at the beginning of each part.
                 self.buffer.drain(..BOM.len());
             }
             if self.buffer.iter().all(|byte| is_space(*byte)) {
@@ -207,7 +208,7 @@ impl<R: BufRead> JsonReader<R> {
         }
     }
 
-    /// Reads a value, an element of an array if there is one.
+    /// Reads the next value. If `is_array`, this is the next element of an array.
     fn value(&mut self, is_array: bool) -> io::Result<Option<Frame>> {
         let Some(first) = self.beginning(is_array)? else {
             if !(is_array && self.is_inside) {
@@ -237,19 +238,19 @@ impl<R: BufRead> JsonReader<R> {
                  another"
             )),
             FinishOnDrop::Input if is_array => {
-                // One rejection is enough.
+                // Without this, the next call would reject the unclosed array a second time.
                 self.is_inside = false;
                 Some("the input ends within a value, and before the array does".to_owned())
             }
             FinishOnDrop::Input if last_line > first_line => Some(format!(
                 "the value that begins in line {first_line} is not closed before the input ends"
             )),
-            // What else is wrong with it the parser finds.
+            // The parser finds any other fault of the value.
             FinishOnDrop::Closed | FinishOnDrop::Input => None,
         };
         Ok(Some(Frame {
             first_line,
-            // What begins another value is not part of this one.
+            // The line that begins another value is not part of this one.
             last_line: match ending {
                 FinishOnDrop::Another => first_line.max(last_line - 1),
                 _ => last_line,
@@ -259,7 +260,8 @@ impl<R: BufRead> JsonReader<R> {
         }))
     }
 
-    /// Passes over what lies before a value. Returns its first byte, `None` at the end.
+    /// Skips white space, array brackets and commas, and byte order marks before a value. Returns
+    /// the first byte of the value, or `None` at the end of the input.
     fn beginning(&mut self, is_array: bool) -> io::Result<Option<u8>> {
         loop {
             let available = self.input.fill_buf()?;
@@ -297,7 +299,7 @@ impl<R: BufRead> JsonReader<R> {
         }
     }
 
-    /// Reads from an opening bracket to the one that closes it.
+    /// Reads an object or an array, up to its closing bracket.
     fn bracketed(&mut self) -> io::Result<FinishOnDrop> {
         let mut scanner = Scanner::new(self.walked.indentation);
         loop {
@@ -325,7 +327,8 @@ impl<R: BufRead> JsonReader<R> {
         }
     }
 
-    /// Reads what is no object and no array: to the end of its line, or of its place in an array.
+    /// Reads a value that is neither an object nor an array. It extends to the end of its line; an
+    /// element of an array also ends at a comma or a closing bracket.
     fn other(&mut self, is_element: bool) -> io::Result<FinishOnDrop> {
         let mut scanner = Scanner::new(None);
         loop {
@@ -355,7 +358,7 @@ impl<R: BufRead> JsonReader<R> {
         }
     }
 
-    /// Takes bytes into the buffer.
+    /// Moves `length` bytes from the input to the buffer.
     fn take(&mut self, length: usize) -> io::Result<()> {
         let taken = self.input.fill_buf()?.get(..length).unwrap_or_default();
         keep(&mut self.buffer, taken);
@@ -384,18 +387,18 @@ impl<R: BufRead> JsonReader<R> {
     }
 }
 
-/// Where the reader is among lines that values do not keep to.
+/// The position of the reader, when values may begin and end anywhere in a line.
 struct Walked {
     at: At,
-    /// White space since the line began, if nothing else has come since.
+    /// The width of the white space at the beginning of the line; `None` after any other byte.
     indentation: Option<u64>,
-    /// The last byte passed was a carriage return, so that a line feed ends no further line.
+    /// The previous byte was a carriage return, so a line feed does not count as another line end.
     is_after_return: bool,
 }
 
 impl Walked {
-    /// Goes on past bytes, and counts the line ends in them: line feeds, carriage returns, and the
-    /// two together.
+    /// Advances past `bytes` and counts their line ends. A line end is a line feed, a carriage
+    /// return, or a carriage return followed by a line feed.
     fn pass(&mut self, bytes: &[u8]) {
         self.at.pass(bytes);
         for byte in bytes {
@@ -413,13 +416,13 @@ impl Walked {
     }
 }
 
-/// How the reading of a value ended.
+/// Why the reading of a value ended.
 #[derive(Clone, Copy)]
 enum FinishOnDrop {
     Closed,
-    /// Where another value begins.
+    /// Another value begins.
     Another,
-    /// With the input.
+    /// The input ended.
     Input,
 }
 
@@ -427,14 +430,16 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// Keeps bytes of a record, until it is longer than [`LINE_MAX`].
+/// Appends bytes of a record to `buffer`, up to `LINE_MAX + 1` bytes: enough to detect a record
+/// that is too long.
 fn keep(buffer: &mut Vec<u8>, bytes: &[u8]) {
     let room = (LINE_MAX + 1).saturating_sub(buffer.len());
     buffer.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
 }
 
-/// Takes a line with its end, which is a line feed, a carriage return, or the two together, but no
-/// more than about `most` bytes. Returns how many, and whether the end was among them.
+/// Reads a line together with its end: a line feed, a carriage return, or a carriage return
+/// followed by a line feed. Stops after about `most` bytes. Returns the number of bytes read, and
+/// whether they include the line end.
 fn take_line<R: BufRead>(
     input: &mut Rewound<R>,
     most: usize,

@@ -1,9 +1,9 @@
-//! Rows of fields, CSV and TSV, with a header or without.
+//! Reads rows of fields (CSV and TSV), with or without a header.
 //!
-//! Where a row ends depends on the first line end of the input: if that is a line feed, with or
-//! without a carriage return before it, rows end with line feeds and a carriage return elsewhere is
-//! data; if it is a carriage return alone, as old spreadsheets write it, rows end with carriage
-//! returns.
+//! The first line end of the input determines where rows end:
+//! - A line feed, with or without a carriage return before it: rows end with line feeds, and a
+//!   carriage return elsewhere is data.
+//! - A carriage return alone, as old spreadsheets write it: rows end with carriage returns.
 
 mod header;
 mod options;
@@ -19,45 +19,47 @@ use serde::Serializer;
 use std::io::{self, BufRead};
 use vbstore::Change;
 
-/// Bytes taken apart at once. No more fields and no more bytes of fields come of it than these, so
-/// that room can be made beforehand.
+/// Bytes parsed per call of the parser. A call yields at most this number of fields and of field
+/// bytes, so the output buffers can be sized before the call.
 const PIECE_BYTES: usize = 1 << 13;
-/// How many bytes are read again, in all, behind quotes that do not match. What comes after that is
-/// passed over with the row it was taken for.
+/// The most bytes that are read again, in total, after unmatched quotes. Beyond this limit, the
+/// whole row with the unmatched quote is skipped.
 const READ_AGAIN_MAX: u64 = 1 << 30;
+
 pub(super) struct RowsReader<R> {
     input: Rewound<R>,
     options: RowsOptions,
     parser: Reader,
-    /// What ends a row.
+    /// The byte that ends a row.
     end: u8,
     at: At,
-    /// Names of the columns, or their numbers.
+    /// The names of the columns, or their numbers if there is no header.
     names: Vec<String>,
     key: usize,
-    /// The bytes of the row.
+    /// The bytes of the current row.
     raw: Vec<u8>,
-    /// Its fields, and where each ends.
+    /// The unquoted fields of the current row, and the offset in `fields` at which each ends.
     fields: Vec<u8>,
     ends: Vec<usize>,
     count: usize,
-    /// Up to here the input was taken for part of a quoted field, of the row of this line.
+    /// After an unmatched quote: the offset up to which the input is read again because it was
+    /// parsed as part of a quoted field, and the line in which that field begins.
     doubtful: Option<(u64, u64)>,
-    /// Such a field reached to the end of the input, where more may be to come.
+    /// An unclosed quoted field reached the end of the input. More input may follow later.
     is_open_at_end: bool,
-    /// Bytes that were read again.
+    /// Bytes read again so far; see [`READ_AGAIN_MAX`].
     read_again: u64,
 }
 
-/// What a look for the next row has found. Its bytes are not passed yet.
+/// The result of [`RowsReader::find`]. The position does not yet include the bytes found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     Nothing,
-    /// A row, with its end or without.
+    /// A row, with or without its line end.
     Row {
         is_ended: bool,
     },
-    /// A row longer than a record may be; the end of the input may be within it.
+    /// A row longer than [`LINE_MAX`]; the input may end within it.
     TooLong,
     /// A quoted field that is closed neither before the end of the input nor before the limit.
     Open {
@@ -72,7 +74,7 @@ impl<R: BufRead> RowsReader<R> {
         at.pass(passed_over);
         let mut reader = Self {
             input: Rewound::new(input),
-            // Any line end ends the first row.
+            // The first row ends at any kind of line end, which then determines `end`.
             parser: options.parser(Terminator::CRLF),
             options,
             end: b'\n',
@@ -153,7 +155,7 @@ impl<R: BufRead> RowsReader<R> {
                         self.pass_raw();
                         self.pass(&end);
                         if is_blank {
-                            // A carriage return and a line feed.
+                            // The line consists of a carriage return and a line feed only.
                             continue;
                         }
                         (self.parse(first_line), is_ended)
@@ -170,7 +172,7 @@ impl<R: BufRead> RowsReader<R> {
         }
     }
 
-    /// Looks for the next row, with blank lines before it.
+    /// Reads the next row into the buffers, together with the blank lines before it.
     fn find(&mut self) -> io::Result<Found> {
         self.raw.clear();
         self.count = 0;
@@ -183,8 +185,8 @@ impl<R: BufRead> RowsReader<R> {
             if is_at_end && self.raw.iter().all(|byte| matches!(byte, b'\n' | b'\r')) {
                 return Ok(Found::Nothing);
             }
-            // At the end of the input as if its last line had an end: the row is over then, unless
-            // a quoted field is open.
+            // At the end of the input, a line end is appended: it ends the row, unless a quoted
+            // field is open.
             let end = [self.end];
             let piece = if is_at_end { &end[..] } else { piece };
             let (found, read, written, ended) = self.parser.read_record(
@@ -215,7 +217,7 @@ impl<R: BufRead> RowsReader<R> {
         }
     }
 
-    /// Makes room for what a piece can hold behind what there is.
+    /// Grows the output buffers so that they can hold the fields of one more piece.
     fn make_room(&mut self, length: usize) {
         let (fields, ends) = (length + PIECE_BYTES + 1, self.count + PIECE_BYTES + 1);
         if self.fields.len() < fields {
@@ -226,7 +228,7 @@ impl<R: BufRead> RowsReader<R> {
         }
     }
 
-    /// Passes over blank lines before the row.
+    /// Skips the blank lines before the row.
     fn skip_blank_lines(&mut self) {
         let blank = self
             .raw
@@ -248,8 +250,8 @@ impl<R: BufRead> RowsReader<R> {
         self.raw = raw;
     }
 
-    /// Cuts the line end off the row, and the carriage return before it off its last field too.
-    /// Returns it.
+    /// Removes the line end from the row and returns it. A carriage return before a line feed is
+    /// part of the line end, so it is removed from the last field as well.
     fn cut_end(&mut self, is_ended: bool) -> Vec<u8> {
         let mut length = self.raw.len() - usize::from(is_ended);
         let is_return = |at: usize| self.raw.get(at) == Some(&b'\r');
@@ -268,33 +270,34 @@ impl<R: BufRead> RowsReader<R> {
         self.raw.split_off(length)
     }
 
-    /// Returns how many line ends lie within the row.
+    /// Returns the number of line ends within the row.
     fn lines_within(&self) -> u64 {
         let raw = self.raw.trim_ascii();
         u64_from(memchr::memchr_iter(self.end, raw).count())
     }
 
-    /// Says what is wrong with a row over several lines that may be several rows: one stray quote
-    /// goes on to the next quote of the input, wherever that is.
+    /// Returns why a row that spans several lines is probably several rows, or `None`. A stray
+    /// quote opens a field that extends to the next quote of the input, however far away that is.
     fn fault_over_lines(&self, first_line: u64) -> Option<String> {
         let lines = self.lines_within();
         if lines == 0 {
             return None;
         }
         let what = if !self.has_matching_quotes() {
-            "with text behind a closing quote".to_owned()
+            "has text after a closing quote".to_owned()
         } else if !self.names.is_empty() && self.count != self.names.len() {
-            format!("with {} fields, not {}", self.count, self.names.len())
+            format!("has {} fields, not {}", self.count, self.names.len())
         } else {
             return None;
         };
         let last_line = first_line + lines;
         Some(format!(
-            "a row over the lines {first_line} to {last_line} {what}: a quote is missing or too many"
+            "the row in lines {first_line} to {last_line} {what}: a quote is missing or superfluous"
         ))
     }
 
-    /// Whether each field is quoted as a whole or not at all, as programs write them.
+    /// Returns whether each field is quoted either completely or not at all, as programs write
+    /// them.
     fn has_matching_quotes(&self) -> bool {
         let mut rest = self.raw.as_slice();
         while let Some((b'\n' | b'\r', behind)) = rest.split_first() {
@@ -308,7 +311,7 @@ impl<R: BufRead> RowsReader<R> {
                     let Some(behind) = inner.strip_prefix(part) else {
                         return false;
                     };
-                    // In a quoted field a quote is written twice.
+                    // A quote within a quoted field is written twice.
                     let twice = part.last() == Some(&b'"');
                     inner = match behind.strip_prefix(b"\"") {
                         Some(behind) if twice => behind,
@@ -343,7 +346,7 @@ impl<R: BufRead> RowsReader<R> {
             return Err(too_long());
         }
         if self.names.is_empty() {
-            // There is no header: the first row tells how many columns there are.
+            // Without a header, the first row determines the number of columns.
             self.names = (1..=self.count).map(|number| number.to_string()).collect();
         }
         let columns = self.names.len();
@@ -352,20 +355,20 @@ impl<R: BufRead> RowsReader<R> {
             && self.count != columns
         {
             return Err(format!(
-                "{} fields, not {columns}: it may be part of a quoted field of line {begun}",
+                "{} fields, not {columns}: the row may be part of the quoted field that begins in line {begun}",
                 self.count
             ));
         }
         if self.count != columns && self.has_other_line_end() {
             return Err(format!(
-                "{} fields, not {columns}, and a line end of another kind than the first: make them one \
-                 kind",
+                "{} fields, not {columns}, and a line end of another kind than the first line end: use \
+                 one kind of line end in the whole input",
                 self.count
             ));
         }
         let key = self.fields().nth(self.key).ok_or_else(|| {
             format!(
-                "{} fields: none in the key's column, the {}",
+                "{} fields: the key's column, the {}, is missing",
                 self.count,
                 ordinal(self.key)
             )
@@ -383,8 +386,9 @@ impl<R: BufRead> RowsReader<R> {
         Ok(Change::set(key, object))
     }
 
-    /// Whether a carriage return or a line feed lies outside quotes that ends no row here. It may
-    /// be data, or end rows in a part of the input that was written by another program.
+    /// Returns whether the row contains, outside quotes, the line end character that does not end
+    /// rows in this input. It may be data, or it may end rows in a part of the input that another
+    /// program wrote.
     fn has_other_line_end(&self) -> bool {
         let other = if self.end == b'\n' { b'\r' } else { b'\n' };
         if memchr::memchr(other, &self.raw).is_none() {
@@ -396,12 +400,12 @@ impl<R: BufRead> RowsReader<R> {
         found == ReadRecordResult::Record
     }
 
-    /// Returns the row as a JSON object; a field that the row does not have is not in it.
+    /// Returns the row as a JSON object. The object omits the fields that the row does not have.
     fn object(&self, first_line: u64) -> Result<Vec<u8>, String> {
         let mut fields = Vec::with_capacity(self.count);
         for (name, field) in self.names.iter().zip(self.fields()) {
             let field = std::str::from_utf8(field)
-                .map_err(|_| format!("field {name:?} is not UTF-8, which JSON has to be"))?;
+                .map_err(|_| format!("field {name:?} is not UTF-8, which JSON requires"))?;
             fields.push((name, field));
         }
         let mut object = Vec::with_capacity(2 * self.raw.len());
@@ -411,8 +415,8 @@ impl<R: BufRead> RowsReader<R> {
         Ok(object)
     }
 
-    /// Rejects a row for a quoted field that is not closed. Returns why, and whether its last line
-    /// is ended.
+    /// Rejects a row because a quoted field is not closed. Returns the reason, and whether the last
+    /// rejected line has a line end.
     fn unclosed(
         &mut self,
         first_line: u64,
@@ -429,7 +433,7 @@ impl<R: BufRead> RowsReader<R> {
         } else {
             "within the longest record"
         };
-        let text = format!("the quoted field begun in line {begun} is not closed {to}");
+        let text = format!("the quoted field that begins in line {begun} is not closed {to}");
         self.is_open_at_end |= is_at_end;
         match line_end {
             Some(cut) => {
@@ -444,14 +448,14 @@ impl<R: BufRead> RowsReader<R> {
         }
     }
 
-    /// Rejects the first line of what is in the buffer.
+    /// Rejects the first line of the buffer.
     fn reject_line(&mut self, line: u64, text: &str) -> io::Result<(Result<Change, String>, bool)> {
         let cut = memchr::memchr(self.end, &self.raw).map_or(self.raw.len(), |at| at + 1);
         self.reject_up_to(cut, line, text)
     }
 
-    /// Rejects the beginning of what is in the buffer, and gives the rest back: its rows are read
-    /// after all, with doubt.
+    /// Rejects the first `cut` bytes of the buffer, and returns the rest to the input. The rows of
+    /// the rest are parsed separately and marked as doubtful.
     fn reject_up_to(
         &mut self,
         cut: usize,
@@ -463,7 +467,7 @@ impl<R: BufRead> RowsReader<R> {
             let before = self.at.line;
             let (_, is_ended) = self.too_long()?;
             let lines = self.at.line + u64::from(!is_ended) - before;
-            let text = format!("{text}; with it {lines} lines are passed over");
+            let text = format!("{text}; {lines} lines are skipped with it");
             return Ok((Err(text), is_ended));
         }
         self.read_again += again;
@@ -476,14 +480,14 @@ impl<R: BufRead> RowsReader<R> {
         self.parser = self.options.parser(Terminator::Any(self.end));
         let next = self.at.line + 1;
         Ok((
-            Err(format!("{text}; reading goes on with line {next}")),
+            Err(format!("{text}; the import continues at line {next}")),
             true,
         ))
     }
 
-    /// Returns where in the row its last field begins, if that is quoted and not closed.
+    /// Returns the offset in the row of its last field, if that field is quoted and not closed.
     fn open_field(&self) -> Option<usize> {
-        // Not a copy of the parser: copies of csv-core's forget their tables.
+        // A new parser, because a clone of a csv-core parser loses its state tables.
         let mut parser = self.options.parser(Terminator::Any(self.end));
         let mut field = vec![0; PIECE_BYTES];
         let (mut at, mut begin) = (0, 0);
@@ -494,16 +498,16 @@ impl<R: BufRead> RowsReader<R> {
                 begin = at;
             }
         }
-        // The end of a line ends any other field.
+        // A line end closes the field unless it is within quotes.
         let (found, ..) = parser.read_field(&[self.end], &mut field);
         (found == ReadFieldResult::InputEmpty).then_some(begin)
     }
 
-    /// Passes over the rest of a row.
+    /// Skips the rest of a row that is too long.
     fn too_long(&mut self) -> io::Result<(Result<Change, String>, bool)> {
         let rejected = Err(too_long());
         self.pass_raw();
-        // Not kept: it may be all of the input.
+        // Free the memory: the buffer is large, and the rest of the row is not kept.
         self.raw = Vec::new();
         loop {
             let available = self.input.fill_buf()?;

@@ -110,7 +110,7 @@ fn a_quoted_field_that_is_not_closed_costs_its_row_only() {
     assert_eq!(places, [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6)]);
     let said = rows[1].2.as_ref().unwrap_err();
     assert!(
-        said.contains("begun in line 3") && said.contains("3 lines"),
+        said.contains("begins in line 3") && said.contains("3 lines"),
         "{said}"
     );
     assert!(rows[2].2.as_ref().unwrap_err().contains("1 fields, not 2"));
@@ -120,7 +120,7 @@ fn a_quoted_field_that_is_not_closed_costs_its_row_only() {
     // The field may begin in a later line of the row than the row.
     let rows = read(b"k,v,w\n1,\"a\nb\",\"open\n2,c,d\n", &options("k"));
     assert_eq!((rows[0].0, rows[0].1), (2, 3));
-    assert!(rows[0].2.as_ref().unwrap_err().contains("begun in line 3"));
+    assert!(rows[0].2.as_ref().unwrap_err().contains("begins in line 3"));
     assert_eq!(rows[1].2.as_ref().unwrap().0, "2");
 }
 
