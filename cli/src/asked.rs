@@ -1,16 +1,16 @@
-//! A command of a session: its fields, and its `id` as it is written.
+//! Parses a command of `session`, and keeps its `id` as the exact text of the input.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// What was asked. The `id` is text that is sent back as it came: as a number it would be rounded,
-/// or not be read at all.
+/// A parsed command. The `id` is returned as it was written: as a number it would be rounded, or
+/// could not be parsed at all.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) id: Option<&'a RawValue>,
-    /// The other fields, or what is wrong with one of them.
+    /// The other fields, or the error of one of them.
     pub(crate) fields: Result<Map<String, Value>, String>,
 }
 

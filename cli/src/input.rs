@@ -1,5 +1,5 @@
-//! Input that may be a pipe: it is read on a thread of its own, so that a signal is noticed while
-//! nothing comes.
+//! Input from files and pipes. Pipes are read on a separate thread, so that a signal is noticed
+//! while no data arrives.
 
 use crate::number::u64_from;
 use crate::stop::StopFlag;
@@ -9,17 +9,16 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// Longest line that is kept in memory; of a longer one the rest is passed over.
+/// Maximum length of a line in memory. The rest of a longer line is skipped.
 pub(crate) const LINE_MAX: usize = 64 << 20;
 
-/// How soon a signal is noticed while nothing comes.
+/// Interval at which a stop is checked while no data arrives.
 const POLL: Duration = Duration::from_millis(100);
-/// Bytes read at once from a pipe, and how many such pieces may wait: 1 MiB in all.
+/// Size of one read from a pipe, and number of such pieces that may be queued: 1 MiB in total.
 const PIECE_BYTES: usize = 1 << 16;
 const PIECES_MAX: usize = 16;
 
-/// Whether an input is a file that can be read again from any place. A pipe cannot: what was read
-/// from it once is gone.
+/// Returns whether an input is a file that can be read again from any place, unlike a pipe.
 pub(crate) fn is_regular(path: &Path) -> io::Result<bool> {
     Ok(path != Path::new("-") && std::fs::metadata(path)?.is_file())
 }
@@ -32,7 +31,7 @@ pub(crate) fn open(path: &Path, stop: &StopFlag) -> io::Result<Box<dyn BufRead>>
             File::open(path)?,
         )));
     }
-    // Opening its name fails if it is a socket.
+    // Opening /dev/stdin by name fails if it is a socket.
     if path == Path::new("-") || path == Path::new("/dev/stdin") {
         return Ok(Box::new(PipeReader::stdin(stop)?));
     }
@@ -53,7 +52,7 @@ pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Resu
     Ok(u64_from(read) + passed_over)
 }
 
-/// Passes over the rest of a line and returns its length.
+/// Skips the rest of a line and returns its length.
 fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
     let mut skipped: u64 = 0;
     loop {
@@ -74,13 +73,13 @@ fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// A pipe, read on a thread of its own. Once a stop is asked for and nothing more has come it is at
-/// its end, possibly within a line: a reader checks the stop before using a line.
+/// A pipe that is read on a separate thread. After a stop, it reports its end as soon as no data is
+/// queued, possibly within a line. So callers check the stop before they use a line.
 #[derive(Debug)]
 pub(crate) struct PipeReader {
     pieces: Receiver<io::Result<Vec<u8>>>,
     piece: Vec<u8>,
-    /// How much of the piece was consumed.
+    /// Number of bytes of the piece that were consumed.
     consumed: usize,
     stop: StopFlag,
 }
@@ -96,12 +95,12 @@ impl PipeReader {
         F: FnOnce() -> io::Result<R> + Send + 'static,
     {
         let (sender, pieces) = sync_channel(PIECES_MAX);
-        // Never joined: it may wait for ever in a read, and ends with the process.
+        // Never joined: it may block in a read forever, and ends with the process.
         std::thread::Builder::new()
             .name("vbstore-input".to_owned())
             .spawn(move || match open() {
                 Ok(input) => pump(input, &sender),
-                // A reader that is gone wants no error either.
+                // If the receiver is gone, the error is not needed either.
                 Err(error) => drop(sender.send(Err(error))),
             })?;
         Ok(Self {
@@ -113,7 +112,7 @@ impl PipeReader {
     }
 }
 
-/// Sends on what comes, as soon as it comes, until the end, an error, or until nobody takes it.
+/// Forwards data as it arrives, until the end, an error, or until the receiver is gone.
 fn pump(mut input: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
     loop {
         let mut piece = vec![0; PIECE_BYTES];
@@ -194,7 +193,7 @@ mod tests {
         read_line(&mut input, &mut line).unwrap();
         assert_eq!(line, b"one\n");
 
-        // The writer is still there: without the stop this would wait for ever.
+        // The writer is still open: without the stop this would block forever.
         stop.ask();
         line.clear();
         read_line(&mut input, &mut line).unwrap();

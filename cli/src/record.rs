@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use vbstore::{Cas, Change, ItemKind, ItemMeta, Seqno, VbId};
 
-/// Bytes as a JSON string, or as `{"base64": ...}` if they are not UTF-8.
+/// Returns bytes as a JSON string, or as `{"base64": ...}` if they are not UTF-8.
 pub(crate) fn text(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::from(text),
@@ -15,12 +15,12 @@ pub(crate) fn text(bytes: &[u8]) -> Value {
     }
 }
 
-/// A path, as [`text`] gives its bytes.
+/// Returns a path as JSON, in the form of [`text`].
 pub(crate) fn path(path: &Path) -> Value {
     text(path.as_os_str().as_bytes())
 }
 
-/// The bytes that `text` was given.
+/// Returns the bytes that [`text`] encoded.
 pub(crate) fn bytes(value: &Value) -> Result<Vec<u8>, String> {
     if let Some(text) = value.as_str() {
         return Ok(text.as_bytes().to_vec());
@@ -32,7 +32,7 @@ pub(crate) fn bytes(value: &Value) -> Result<Vec<u8>, String> {
         .map_err(|error| format!("base64: {error}"))
 }
 
-/// A change as one JSON object.
+/// Returns a change as one JSON object.
 pub(crate) fn object(
     vb: VbId,
     meta: ItemMeta,
@@ -61,7 +61,7 @@ pub(crate) fn object(
     object
 }
 
-/// The change that an object speaks of, to be written to another store.
+/// Returns the change that an object of `dump` describes, to be written to another store.
 pub(crate) fn change(object: &Map<String, Value>) -> Result<Change, String> {
     let field = |name: &str| object.get(name).ok_or_else(|| format!("no field {name:?}"));
     let number = |name: &str| -> Result<u64, String> {

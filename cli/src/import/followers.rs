@@ -1,4 +1,4 @@
-//! What follows the store while an import writes it.
+//! Consumers that follow the store while an import writes to it.
 
 use crate::args::ImportArgs;
 use crate::follow::{self, FinishOnDrop, FollowControl, FollowerReport};
@@ -10,16 +10,16 @@ use std::sync::atomic::AtomicBool;
 use std::thread::Builder;
 use vbstore::{Engine, Streams, StreamsConfig, VbId};
 
-/// Consumers beside an import.
+/// The consumers of an import.
 pub(super) struct ImportFollowers {
     streams: Streams,
     signals: FollowControl,
     is_over: AtomicBool,
-    /// The offset of the input at which some of them freeze.
+    /// Offset in the input at which some consumers freeze.
     half: u64,
 }
 
-/// Their outcome.
+/// What the consumers received, and the differences that they found.
 #[derive(Debug, Default)]
 pub(super) struct FollowersOutcome {
     followed: Vec<FollowerReport>,
@@ -28,12 +28,12 @@ pub(super) struct FollowersOutcome {
 }
 
 impl ImportFollowers {
-    /// `None` if nothing is to follow.
+    /// Starts the consumers. Returns `None` if no option asks for any.
     pub(super) fn of(engine: &Engine, args: &ImportArgs) -> Result<Option<Self>, CommandError> {
         if args.tail.is_none() && args.follow.streams == 0 {
             return Ok(None);
         }
-        // 0 for a pipe: its half is not known.
+        // 0 for a pipe, whose length is not known.
         let size = std::fs::metadata(&args.file).map_or(0, |meta| meta.len());
         Ok(Some(Self {
             streams: Streams::start(engine, &StreamsConfig::default())?,
@@ -43,10 +43,10 @@ impl ImportFollowers {
         }))
     }
 
-    /// The import has come so far.
+    /// Records the progress of the import.
     ///
     /// # Errors
-    /// What something that follows it has failed with.
+    /// Returns the first error of a consumer.
     pub(super) fn note(&self, offset: u64) -> Result<(), CommandError> {
         if offset >= self.half {
             self.signals.freeze();
@@ -54,10 +54,10 @@ impl ImportFollowers {
         self.signals.check()
     }
 
-    /// Runs `import` with everything following; returns what they found.
+    /// Runs `import` while the consumers follow. Returns what they received and found.
     ///
     /// # Errors
-    /// What the import failed with, or what follows it.
+    /// Returns the error of the import, or else the first error of a consumer.
     pub(super) fn run(
         &self,
         args: &ImportArgs,
@@ -80,14 +80,15 @@ impl ImportFollowers {
             let (follow, signals) = (&args.follow, &self.signals);
             let at_work = follow::start(scope, &self.streams, follow, 1, signals, None, all)?;
             let imported = import();
-            // Streams deliver what is synced: without it they would be waited for, for ever.
+            // Streams deliver only synced changes: without this flush the consumers would never
+            // finish.
             if let Err(error) = engine.flush() {
                 self.signals.fail(error);
             }
             drop(ending);
             let followed = at_work.join()?;
             if self.signals.has_failed() {
-                // The tail waits for everything: closing the engine ends its streams.
+                // The tail waits for every change. Closing the engine ends its streams.
                 drop(engine.close());
             }
             let tailed = match files {
@@ -98,7 +99,7 @@ impl ImportFollowers {
                     Some(joined.map_err(panicked)?)
                 }
             };
-            // What happened first, before what came of it.
+            // The first error is returned, not the later ones that it caused.
             imported?;
             self.signals.check()?;
             let tailed = tailed.transpose()?;

@@ -1,7 +1,7 @@
-//! `import`: records into a store.
+//! `import`: writes the records of an input to a store.
 //!
-//! [`source`] opens the input and decompresses it, [`records`] takes it apart, [`importer`] writes
-//! what comes of it, and [`progress`] keeps how far that has come.
+//! [`source`] opens the input and decompresses it, [`records`] splits it into records, [`importer`]
+//! writes them, and [`progress`] saves the progress in a file.
 
 mod followers;
 mod importer;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &ImportArgs, out: &mut Output, stop: &StopFlag) -> Comma
     let input = InputIdentity::of(args, &format)
         .map_err(|e| CommandError::new(IO, "io", format!("{}: {e}", args.file.display())))?;
     refuse_input_as_state(args)?;
-    // Before the store is made: not for an input that cannot be read.
+    // Before the store is created, so that an unreadable input leaves no empty store.
     let mut records = open(args, &plan, stop)?;
     let engine = store::open_or_create(&args.dir, args.vbuckets)?;
     let file = ProgressFile::of(&args.dir, args.state.as_deref());
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ImportArgs, out: &mut Output, stop: &StopFlag) -> Comma
     let mut importer = Importer::new(args, &engine, file, start)?;
     let ended = import(args, &engine, &mut importer, &mut records, stop);
     let closed = engine.close();
-    // What the import ended with comes first: a failed engine cannot be closed well either.
+    // The error of the import comes first: the close of a failed engine fails too.
     let ended = ended.and_then(|followed| {
         closed?;
         Ok(followed)
@@ -62,13 +62,13 @@ pub(crate) fn run(args: &ImportArgs, out: &mut Output, stop: &StopFlag) -> Comma
     let is_fine =
         ended.is_ok() && importer.is_fine() && followed.is_none_or(FollowersOutcome::is_ok);
     let reported = importer.report(out, is_fine, followed);
-    // The failure comes first: standard output may be closed.
+    // The error is printed before the report, because standard output may be closed.
     ended?;
     reported?;
     Ok(if is_fine { DONE } else { PROBLEM })
 }
 
-/// Imports, with everything that follows.
+/// Runs the import, together with the consumers that follow the store.
 fn import(
     args: &ImportArgs,
     engine: &vbstore::Engine,
@@ -92,17 +92,17 @@ fn open(args: &ImportArgs, plan: &Plan, stop: &StopFlag) -> Result<Records, Comm
     })
 }
 
-/// Where an import begins that was asked to go on.
+/// Where an import with `--resume` begins.
 enum Resumed {
-    /// There, and the records are read up to there.
+    /// At the saved place. The records before it have been read and compared.
     At(ImportProgress),
-    /// At the beginning, to which the records have to be opened again.
+    /// At the beginning. The input has to be opened again, because it was read past that.
     Anew,
-    /// At the beginning, where the records are.
+    /// At the beginning. Nothing has been read yet.
     AtTheBeginning,
 }
 
-/// Goes on with an earlier import, or begins another one after it if it was finished.
+/// Continues an earlier import, or begins a new one if the earlier one was finished.
 fn resume(
     earlier: ImportProgress,
     this: &ImportProgress,
@@ -129,7 +129,7 @@ fn resume(
         )));
     }
     if is_pipe && earlier.is_finished {
-        // What comes now may be more, or the same: what is there already is recognised.
+        // A finished pipe may be sent again, or more of it. Stored records are recognised.
         return Ok(Resumed::AtTheBeginning);
     }
     let skipped = records.skip_to(&earlier.place(), earlier.layout);
@@ -158,7 +158,7 @@ fn resume(
     )))
 }
 
-/// Refuses a state that would be written over the input.
+/// Refuses a state file that is the input itself, which saving the progress would overwrite.
 fn refuse_input_as_state(args: &ImportArgs) -> Result<(), CommandError> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     let Some(state) = args.state.as_deref().and_then(real) else {

@@ -1,13 +1,13 @@
-//! What the command line asks for, checked before anything is read.
+//! Checks the options of an import before anything is read.
 
 use super::records::{Column, Content, JsonKey, Plan, RowsOptions, StoredAs};
 use crate::args::{Format, ImportArgs};
 use crate::output::CommandError;
 
-/// How the input is to be taken apart.
+/// Returns how to split the input into records.
 ///
 /// # Errors
-/// Options that say nothing together.
+/// Fails if options contradict each other or have no effect together.
 pub(super) fn plan(args: &ImportArgs) -> Result<Plan, CommandError> {
     let (delimiter, is_quoted) = match args.format {
         Format::Json | Format::Dump => return json(args),

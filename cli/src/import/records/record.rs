@@ -1,4 +1,4 @@
-//! What readers of records return.
+//! The records that the readers return, and their errors.
 
 use crate::import::place::Place;
 use std::io;
@@ -7,23 +7,23 @@ use vbstore::Change;
 /// One record of the input.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The lines it lies in, counted from 1.
+    /// The lines that the record spans, counted from 1.
     pub(crate) first_line: u64,
     pub(crate) last_line: u64,
-    /// Where reading goes on after it.
+    /// The place at which reading continues after the record.
     pub(crate) place: Place,
-    /// Whether it is read no further whatever the input grows by. The last line may be half written
-    /// where it has no line end.
+    /// Whether the record stays the same if the input grows. A last line without a line end may be
+    /// half written.
     pub(crate) is_whole: bool,
-    /// What it asks to be written, or why it is rejected.
+    /// The change to write, or the reason of the rejection.
     pub(crate) change: Result<Change, String>,
 }
 
-/// Why no record can be read.
+/// The error of an input whose records cannot be read.
 #[derive(Debug)]
 pub(crate) enum Refused {
     Io(io::Error),
-    /// The header does not have what was asked for.
+    /// The header lacks the requested column, or has unusable names.
     Header(String),
 }
 
@@ -33,7 +33,7 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// Lists names behind a colon and what they are; nothing if there are none.
+/// Returns a list of names for the end of a message, or an empty string if there are none.
 pub(super) fn listed(names: &[String], most: usize, what: &str) -> String {
     let Some(first) = names
         .get(..names.len().min(most))

@@ -1,15 +1,15 @@
-//! What a header says.
+//! The header of CSV and TSV.
 
 use super::StoredAs;
 use crate::import::records::record::listed;
 
-/// Names of columns that an error lists at most.
+/// Maximum number of column names that an error lists.
 const NAMES_MAX: usize = 50;
 
-/// Returns which column is that of the key, and the names of all.
+/// Returns the column of the key, and the names of all columns.
 ///
 /// # Errors
-/// There is no such column, or an object cannot have the names.
+/// Fails if the header lacks the column, or if its names cannot be those of a JSON object.
 pub(super) fn columns(
     fields: &[&[u8]],
     key: &str,
@@ -38,7 +38,7 @@ fn no_column(name: &str, names: &[String]) -> String {
     format!("no column {name:?}{there}{hint}")
 }
 
-/// Refuses names that an object cannot have.
+/// Refuses names that cannot be the fields of a JSON object, such as a name that occurs twice.
 fn check_names(names: &[&[u8]]) -> Result<(), String> {
     for (at, name) in names.iter().enumerate() {
         let text = std::str::from_utf8(name);

@@ -1,26 +1,26 @@
-//! How rows are taken apart.
+//! Options for splitting CSV and TSV into rows and fields.
 
 use csv_core::{Reader, ReaderBuilder, Terminator};
 
-/// Which column holds the key.
+/// The column that holds the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Column {
-    /// As the header, which is the first row, names it.
+    /// The column with this name in the header, which is the first row.
     Named(String),
-    /// Counted from 0; there is no header.
+    /// The column with this index, counted from 0. The input has no header.
     At(usize),
 }
 
-/// What is stored of a row.
+/// The value that is stored for a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoredAs {
-    /// Its bytes.
+    /// The bytes of the row.
     Line,
-    /// A JSON object with its fields.
+    /// A JSON object with the fields of the row.
     Json,
 }
 
-/// How rows are taken apart.
+/// Options for splitting an input into rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RowsOptions {
     pub(crate) key: Column,
@@ -31,7 +31,7 @@ pub(crate) struct RowsOptions {
 }
 
 impl RowsOptions {
-    /// Returns a parser of rows that end so.
+    /// Returns a parser for rows with this terminator.
     pub(super) fn parser(&self, end: Terminator) -> Reader {
         let blank = match end {
             Terminator::Any(byte) => byte,
@@ -43,8 +43,8 @@ impl RowsOptions {
             .terminator(end)
             .quoting(self.is_quoted);
         let mut parser = builder.build();
-        // A parser that has read something takes no byte order mark away: that of the input is gone
-        // already, and anywhere else one is data.
+        // A parser that has read something does not remove a byte order mark. The one at the
+        // beginning of the input was removed before; anywhere else it is data.
         parser.read_record(&[blank], &mut [0; 8], &mut [0; 8]);
         parser
     }
