@@ -1,5 +1,5 @@
-//! Input that may be a pipe: it is read on a thread of its own, so that a signal is noticed while
-//! nothing comes.
+//! Opens an input that may be a pipe. A separate thread reads a pipe, so that a signal is noticed
+//! while no data arrives.
 
 use crate::number::u64_from;
 use crate::stop::StopFlag;
@@ -9,17 +9,18 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-/// Longest line that is kept in memory; of a longer one the rest is passed over.
+/// The most bytes of a line that are kept in memory. The rest of a longer line is skipped.
 pub(crate) const LINE_MAX: usize = 64 << 20;
 
-/// How soon a signal is noticed while nothing comes.
+/// The interval at which the stop flag is checked while no data arrives.
 const POLL: Duration = Duration::from_millis(100);
-/// Bytes read at once from a pipe, and how many such pieces may wait: 1 MiB in all.
+/// The most bytes per read from a pipe. Up to [`PIECES_MAX`] such pieces are queued: 1 MiB in
+/// total.
 const PIECE_BYTES: usize = 1 << 16;
 const PIECES_MAX: usize = 16;
 
-/// Whether an input is a file that can be read again from any place. A pipe cannot: what was read
-/// from it once is gone.
+/// Returns whether an input is a regular file, which can be read again from any offset. A pipe
+/// cannot be read a second time.
 pub(crate) fn is_regular(path: &Path) -> io::Result<bool> {
     Ok(path != Path::new("-") && std::fs::metadata(path)?.is_file())
 }
@@ -32,18 +33,18 @@ pub(crate) fn open(path: &Path, stop: &StopFlag) -> io::Result<Box<dyn BufRead>>
             File::open(path)?,
         )));
     }
-    // Opening its name fails if it is a socket.
+    // Opening `/dev/stdin` by its path fails if it is a socket.
     if path == Path::new("-") || path == Path::new("/dev/stdin") {
         return Ok(Box::new(PipeReader::stdin(stop)?));
     }
     let path = path.to_owned();
-    // Opening a named pipe waits for its writer, so that too is done on the thread.
+    // Opening a named pipe blocks until it has a writer, so the thread opens it.
     Ok(Box::new(PipeReader::start(stop, move || File::open(path))?))
 }
 
-/// Reads one line with its line feed, and appends it to `line`. Returns how many bytes of the input
-/// it took: 0 at the end. A line that makes `line` longer than [`LINE_MAX`] is cut there; `line` is
-/// not longer than that before.
+/// Reads one line with its line feed, and appends it to `line`, which must not be longer than
+/// [`LINE_MAX`]. Returns the number of input bytes consumed, 0 at the end. If `line` becomes longer
+/// than [`LINE_MAX`], it is truncated to one byte more, and the rest of the line is skipped.
 pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     let limit = LINE_MAX + 1 - line.len();
     let mut some = (&mut *input).take(u64_from(limit));
@@ -53,7 +54,7 @@ pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Resu
     Ok(u64_from(read) + passed_over)
 }
 
-/// Passes over the rest of a line and returns its length.
+/// Skips the rest of a line and returns its length.
 fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
     let mut skipped: u64 = 0;
     loop {
@@ -74,13 +75,13 @@ fn skip_line(input: &mut dyn BufRead) -> io::Result<u64> {
     }
 }
 
-/// A pipe, read on a thread of its own. Once a stop is asked for and nothing more has come it is at
-/// its end, possibly within a line: a reader checks the stop before using a line.
+/// A pipe that a separate thread reads. After a stop request, the input ends as soon as no more
+/// data is queued, possibly within a line. A caller must check the stop flag before it uses a line.
 #[derive(Debug)]
 pub(crate) struct PipeReader {
     pieces: Receiver<io::Result<Vec<u8>>>,
     piece: Vec<u8>,
-    /// How much of the piece was consumed.
+    /// The number of bytes of `piece` that were consumed.
     consumed: usize,
     stop: StopFlag,
 }
@@ -96,12 +97,13 @@ impl PipeReader {
         F: FnOnce() -> io::Result<R> + Send + 'static,
     {
         let (sender, pieces) = sync_channel(PIECES_MAX);
-        // Never joined: it may wait for ever in a read, and ends with the process.
+        // The thread is never joined: it may block in a read indefinitely. It ends with the
+        // process.
         std::thread::Builder::new()
             .name("vbstore-input".to_owned())
             .spawn(move || match open() {
                 Ok(input) => pump(input, &sender),
-                // A reader that is gone wants no error either.
+                // If the receiver is gone, the error is not needed.
                 Err(error) => drop(sender.send(Err(error))),
             })?;
         Ok(Self {
@@ -113,7 +115,8 @@ impl PipeReader {
     }
 }
 
-/// Sends on what comes, as soon as it comes, until the end, an error, or until nobody takes it.
+/// Forwards each piece as soon as it arrives. Returns at the end of the input, after an error, or
+/// when the receiver is gone.
 fn pump(mut input: impl Read, sender: &SyncSender<io::Result<Vec<u8>>>) {
     loop {
         let mut piece = vec![0; PIECE_BYTES];
@@ -194,7 +197,7 @@ mod tests {
         read_line(&mut input, &mut line).unwrap();
         assert_eq!(line, b"one\n");
 
-        // The writer is still there: without the stop this would wait for ever.
+        // The writer is still open: without the stop, the read would block indefinitely.
         stop.ask();
         line.clear();
         read_line(&mut input, &mut line).unwrap();

@@ -1,7 +1,7 @@
-//! `import`: records into a store.
+//! `import`: imports records into a store.
 //!
-//! [`source`] opens the input and decompresses it, [`records`] takes it apart, [`importer`] writes
-//! what comes of it, and [`progress`] keeps how far that has come.
+//! [`source`] opens and decompresses the input, [`records`] splits it into records, [`importer`]
+//! writes them, and [`progress`] saves the progress.
 
 mod followers;
 mod importer;
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &ImportArgs, out: &mut Output, stop: &StopFlag) -> Comma
     let input = InputIdentity::of(args, &format)
         .map_err(|e| CommandError::new(IO, "io", format!("{}: {e}", args.file.display())))?;
     refuse_input_as_state(args)?;
-    // Before the store is made: not for an input that cannot be read.
+    // Before the store is created, so that an unreadable input does not leave a new store.
     let mut records = open(args, &plan, stop)?;
     let engine = store::open_or_create(&args.dir, args.vbuckets)?;
     let file = ProgressFile::of(&args.dir, args.state.as_deref());
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ImportArgs, out: &mut Output, stop: &StopFlag) -> Comma
     let mut importer = Importer::new(args, &engine, file, start)?;
     let ended = import(args, &engine, &mut importer, &mut records, stop);
     let closed = engine.close();
-    // What the import ended with comes first: a failed engine cannot be closed well either.
+    // The error of the import takes precedence: a failed engine usually fails to close as well.
     let ended = ended.and_then(|followed| {
         closed?;
         Ok(followed)
@@ -62,13 +62,14 @@ pub(crate) fn run(args: &ImportArgs, out: &mut Output, stop: &StopFlag) -> Comma
     let is_fine =
         ended.is_ok() && importer.is_fine() && followed.is_none_or(FollowersOutcome::is_ok);
     let reported = importer.report(out, is_fine, followed);
-    // The failure comes first: standard output may be closed.
+    // The error of the import takes precedence over one of the report: standard output may be
+    // closed.
     ended?;
     reported?;
     Ok(if is_fine { DONE } else { PROBLEM })
 }
 
-/// Imports, with everything that follows.
+/// Runs the import together with its followers.
 fn import(
     args: &ImportArgs,
     engine: &vbstore::Engine,
@@ -92,17 +93,17 @@ fn open(args: &ImportArgs, plan: &Plan, stop: &StopFlag) -> Result<Records, Comm
     })
 }
 
-/// Where an import begins that was asked to go on.
+/// Where an import with `--resume` begins.
 enum Resumed {
-    /// There, and the records are read up to there.
+    /// At this progress. The records are read up to it.
     At(ImportProgress),
-    /// At the beginning, to which the records have to be opened again.
+    /// At the beginning. The records must be opened again.
     Anew,
-    /// At the beginning, where the records are.
+    /// At the beginning. Nothing was read from the records yet.
     AtTheBeginning,
 }
 
-/// Goes on with an earlier import, or begins another one after it if it was finished.
+/// Continues an earlier import, or begins a new one if the earlier one was finished.
 fn resume(
     earlier: ImportProgress,
     this: &ImportProgress,
@@ -111,8 +112,8 @@ fn resume(
 ) -> Result<Resumed, CommandError> {
     if earlier.store != this.store {
         return Err(CommandError::usage(
-            "the earlier import went into another store: without --resume everything is imported into \
-             this one",
+            "the earlier import wrote to another store: without --resume, the whole input is imported \
+             into this one",
         ));
     }
     let is_pipe = this.input.is_pipe();
@@ -121,15 +122,15 @@ fn resume(
             return Ok(Resumed::AtTheBeginning);
         }
         return Err(CommandError::usage(format!(
-            "the import that was cut short was of another input: {}, up to line {}. Finish it with the \
-             same command and --resume, or leave --resume away to begin with this one, {}",
+            "the interrupted import was of another input: {}, up to line {}. Finish it with the same \
+             command and --resume, or omit --resume to begin with this one, {}",
             earlier.input.describe(),
             earlier.last_line(),
             this.input.describe()
         )));
     }
     if is_pipe && earlier.is_finished {
-        // What comes now may be more, or the same: what is there already is recognised.
+        // The pipe may deliver new records or the same ones. Stored records are recognised.
         return Ok(Resumed::AtTheBeginning);
     }
     let skipped = records.skip_to(&earlier.place(), earlier.layout);
@@ -144,8 +145,8 @@ fn resume(
     let what = match skipped {
         Skipped::Same => return Ok(Resumed::At(earlier)),
         Skipped::Different | Skipped::Shorter if earlier.is_finished => return Ok(Resumed::Anew),
-        Skipped::Different => "is another than the one",
-        Skipped::Shorter => "is shorter than what was imported of the one",
+        Skipped::Different => "differs from the one",
+        Skipped::Shorter => "is shorter than the imported part of the one",
     };
     let what = if is_pipe {
         format!("the stream {what}")
@@ -153,19 +154,20 @@ fn resume(
         format!("the file {what}")
     };
     Err(CommandError::usage(format!(
-        "{what} whose import was cut short at line {}: without --resume it is imported from the beginning",
+        "{what} whose import was interrupted at line {}: without --resume, it is imported from the \
+         beginning",
         earlier.last_line()
     )))
 }
 
-/// Refuses a state that would be written over the input.
+/// Refuses a state file that is the input, which it would overwrite.
 fn refuse_input_as_state(args: &ImportArgs) -> Result<(), CommandError> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     let Some(state) = args.state.as_deref().and_then(real) else {
         return Ok(());
     };
     if real(&args.file) == Some(state) {
-        return Err(CommandError::usage("--state is the input itself"));
+        return Err(CommandError::usage("--state names the input file"));
     }
     Ok(())
 }

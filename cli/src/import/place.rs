@@ -1,21 +1,21 @@
-//! Where in an input a reader is, and giving back what was read ahead.
+//! Positions in an input, and an input to which bytes that were read ahead can be returned.
 
 use crc32fast::Hasher;
 use std::io::{self, BufRead};
 
-/// A place in the input between two records: all that is needed to go on from there, and to see
-/// that what lies before it is still the same.
+/// A position between two records of the input. It is sufficient to continue from there, and to
+/// check that the input before it is unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
-    /// How many line ends lie before it.
+    /// The number of line ends before it.
     pub(super) line: u64,
-    /// How many bytes of the decompressed input lie before it.
+    /// The number of bytes of the decompressed input before it.
     pub(super) offset: u64,
-    /// The CRC-32 of these bytes; `None` if an earlier version wrote the place down.
+    /// The CRC-32 of these bytes; `None` if an earlier version saved the place.
     pub(super) crc: Option<u32>,
 }
 
-/// Where a reader is.
+/// The current position of a reader, with a running checksum.
 #[derive(Clone, Debug, Default)]
 pub(super) struct At {
     pub(super) line: u64,
@@ -24,7 +24,7 @@ pub(super) struct At {
 }
 
 impl At {
-    /// Goes on past bytes; lines are counted by the reader, which knows what ends one.
+    /// Advances past `bytes`. The reader counts the lines, because it knows what ends a line.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
         self.offset += crate::number::u64_from(bytes.len());
         self.hasher.update(bytes);
@@ -39,22 +39,22 @@ impl At {
     }
 }
 
-/// What lies before a place that an earlier reader reached.
+/// The result of a comparison of the input before a place with what an earlier reader read there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Skipped {
-    /// What was there then.
+    /// The bytes are the same.
     Same,
-    /// Something else.
+    /// The bytes differ.
     Different,
-    /// Less than was there then.
+    /// The input ends before the place.
     Shorter,
 }
 
-/// An input to which what was read ahead can be pushed back.
+/// An input to which bytes that were read ahead can be returned.
 #[derive(Debug)]
 pub(super) struct Rewound<R> {
     back: Vec<u8>,
-    /// How much of it was taken again.
+    /// The number of bytes of `back` that were consumed again.
     taken: usize,
     input: R,
 }
@@ -68,15 +68,15 @@ impl<R: BufRead> Rewound<R> {
         }
     }
 
-    /// Puts bytes before what is read next.
+    /// Returns `bytes` to the input, so that they are read next.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         let rest = self.back.get(self.taken..).unwrap_or_default();
         self.back = [bytes, rest].concat();
         self.taken = 0;
     }
 
-    /// Returns what is read next without taking it: at least `count` bytes unless the input ends
-    /// before. Waits for them.
+    /// Returns the next bytes without consuming them: at least `count` bytes, unless the input ends
+    /// before. Blocks until they are available.
     pub(super) fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
         while self.left().len() < count {
             if self.left().is_empty() && self.input.fill_buf()?.len() >= count {
@@ -97,10 +97,11 @@ impl<R: BufRead> Rewound<R> {
         self.back.get(self.taken..).unwrap_or_default()
     }
 
-    /// Goes on to a place that an earlier reader had reached.
+    /// Skips to a place that an earlier reader reached, and compares the checksum of the skipped
+    /// bytes.
     pub(super) fn skip_to(&mut self, at: &mut At, place: &Place) -> io::Result<Skipped> {
         let Some(mut left) = place.offset.checked_sub(at.offset) else {
-            // The header was read, and the earlier reader had read less.
+            // This reader has read the header, and the earlier reader stopped before its end.
             return Ok(Skipped::Same);
         };
         while left > 0 {
@@ -123,7 +124,7 @@ impl<R: BufRead> Rewound<R> {
         })
     }
 
-    /// Like [`BufRead::fill_buf`]; a method of its own so that callers need no import.
+    /// Like [`BufRead::fill_buf`]. It is an inherent method so that callers need no import.
     pub(super) fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.taken < self.back.len() {
             return Ok(self.left());
@@ -137,7 +138,7 @@ impl<R: BufRead> Rewound<R> {
         }
         self.taken += amount;
         if self.taken >= self.back.len() {
-            // May have been as large as a record.
+            // Free the memory: the buffer may be as large as a record.
             (self.back, self.taken) = (Vec::new(), 0);
         }
     }
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_is_unread_bytes_is_read_again_and_peeking_takes_nothing() {
-        // Two bytes at a time, as a pipe may hand them on.
+        // Two bytes at a time, as a pipe may deliver them.
         let mut input = Rewound::new(BufReader::with_capacity(2, &b"abcdef"[..]));
         assert!(input.peek(3).unwrap().starts_with(b"abc"));
         input.consume(1);
