@@ -1,16 +1,16 @@
-//! A command of a session: its fields, and its `id` as it is written.
+//! Parses a command of a session into its fields and the original text of its `id`.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// What was asked. The `id` is text that is sent back as it came: as a number it would be rounded,
-/// or not be read at all.
+/// A command. The `id` is kept as text and returned unchanged: a conversion to a number could round
+/// it, or fail.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     pub(crate) id: Option<&'a RawValue>,
-    /// The other fields, or what is wrong with one of them.
+    /// The other fields, or the error of one of them.
     pub(crate) fields: Result<Map<String, Value>, String>,
 }
 

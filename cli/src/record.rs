@@ -1,4 +1,5 @@
-//! A change as JSON: what `dump` prints and `import --format dump` reads.
+//! Converts changes to and from JSON, the format that `dump` prints and `import --format dump`
+//! reads.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use vbstore::{Cas, Change, ItemKind, ItemMeta, Seqno, VbId};
 
-/// Bytes as a JSON string, or as `{"base64": ...}` if they are not UTF-8.
+/// Returns bytes as a JSON string, or as `{"base64": ...}` if they are not UTF-8.
 pub(crate) fn text(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::from(text),
@@ -15,12 +16,12 @@ pub(crate) fn text(bytes: &[u8]) -> Value {
     }
 }
 
-/// A path, as [`text`] gives its bytes.
+/// Returns a path in the format of [`text`].
 pub(crate) fn path(path: &Path) -> Value {
     text(path.as_os_str().as_bytes())
 }
 
-/// The bytes that `text` was given.
+/// Decodes bytes in the format of [`text`].
 pub(crate) fn bytes(value: &Value) -> Result<Vec<u8>, String> {
     if let Some(text) = value.as_str() {
         return Ok(text.as_bytes().to_vec());
@@ -32,7 +33,7 @@ pub(crate) fn bytes(value: &Value) -> Result<Vec<u8>, String> {
         .map_err(|error| format!("base64: {error}"))
 }
 
-/// A change as one JSON object.
+/// Returns a change as one JSON object.
 pub(crate) fn object(
     vb: VbId,
     meta: ItemMeta,
@@ -61,7 +62,7 @@ pub(crate) fn object(
     object
 }
 
-/// The change that an object speaks of, to be written to another store.
+/// Parses an object into a change that can be written to another store.
 pub(crate) fn change(object: &Map<String, Value>) -> Result<Change, String> {
     let field = |name: &str| object.get(name).ok_or_else(|| format!("no field {name:?}"));
     let number = |name: &str| -> Result<u64, String> {
@@ -74,7 +75,7 @@ pub(crate) fn change(object: &Map<String, Value>) -> Result<Change, String> {
         u32::try_from(value).map_err(|_| format!("{name:?} is too large"))
     };
     let kind = field("kind")?.as_str().and_then(ItemKind::from_name);
-    let kind = kind.ok_or("\"kind\" is none of mutation, deletion, expiration")?;
+    let kind = kind.ok_or("\"kind\" is none of mutation, deletion and expiration")?;
     let key = bytes(field("key")?).map_err(|error| format!("\"key\": {error}"))?;
     let value = bytes(field("value")?).map_err(|error| format!("\"value\": {error}"))?;
     let datatype = u8::try_from(optional("datatype")?).map_err(|_| "\"datatype\" is too large")?;

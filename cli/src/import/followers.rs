@@ -1,4 +1,4 @@
-//! What follows the store while an import writes it.
+//! Runs followers and a tail of the store while an import writes to it.
 
 use crate::args::ImportArgs;
 use crate::follow::{self, FinishOnDrop, FollowControl, FollowerReport};
@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::Builder;
 use vbstore::{Engine, Streams, StreamsConfig, VbId};
 
-/// Consumers beside an import.
+/// The consumers that run during an import.
 pub(super) struct ImportFollowers {
     streams: Streams,
     signals: FollowControl,
@@ -19,7 +19,7 @@ pub(super) struct ImportFollowers {
     half: u64,
 }
 
-/// Their outcome.
+/// The outcome of the consumers.
 #[derive(Debug, Default)]
 pub(super) struct FollowersOutcome {
     followed: Vec<FollowerReport>,
@@ -28,12 +28,12 @@ pub(super) struct FollowersOutcome {
 }
 
 impl ImportFollowers {
-    /// `None` if nothing is to follow.
+    /// Returns `None` if the arguments request neither a tail nor followers.
     pub(super) fn of(engine: &Engine, args: &ImportArgs) -> Result<Option<Self>, CommandError> {
         if args.tail.is_none() && args.follow.streams == 0 {
             return Ok(None);
         }
-        // 0 for a pipe: its half is not known.
+        // 0 for a pipe, whose size is unknown.
         let size = std::fs::metadata(&args.file).map_or(0, |meta| meta.len());
         Ok(Some(Self {
             streams: Streams::start(engine, &StreamsConfig::default())?,
@@ -43,10 +43,10 @@ impl ImportFollowers {
         }))
     }
 
-    /// The import has come so far.
+    /// Notes that the import has reached `offset` of the input.
     ///
     /// # Errors
-    /// What something that follows it has failed with.
+    /// A consumer failed.
     pub(super) fn note(&self, offset: u64) -> Result<(), CommandError> {
         if offset >= self.half {
             self.signals.freeze();
@@ -54,10 +54,10 @@ impl ImportFollowers {
         self.signals.check()
     }
 
-    /// Runs `import` with everything following; returns what they found.
+    /// Runs `import` together with all consumers, and returns the outcome of the consumers.
     ///
     /// # Errors
-    /// What the import failed with, or what follows it.
+    /// The import or a consumer failed.
     pub(super) fn run(
         &self,
         args: &ImportArgs,
@@ -80,14 +80,15 @@ impl ImportFollowers {
             let (follow, signals) = (&args.follow, &self.signals);
             let at_work = follow::start(scope, &self.streams, follow, 1, signals, None, all)?;
             let imported = import();
-            // Streams deliver what is synced: without it they would be waited for, for ever.
+            // Streams deliver only synced changes. Without the flush, the consumers would wait for
+            // the last changes indefinitely.
             if let Err(error) = engine.flush() {
                 self.signals.fail(error);
             }
             drop(ending);
             let followed = at_work.join()?;
             if self.signals.has_failed() {
-                // The tail waits for everything: closing the engine ends its streams.
+                // The tail waits for all changes. Closing the engine ends its streams.
                 drop(engine.close());
             }
             let tailed = match files {
@@ -98,7 +99,7 @@ impl ImportFollowers {
                     Some(joined.map_err(panicked)?)
                 }
             };
-            // What happened first, before what came of it.
+            // ORDER: the error of the import first, because it may be the cause of the others.
             imported?;
             self.signals.check()?;
             let tailed = tailed.transpose()?;

@@ -1,4 +1,5 @@
-//! From an input to records: what each asks to be written, or why it is rejected.
+//! Splits an input into records. Each record holds the change to write, or the reason why it is
+//! rejected.
 
 mod json;
 mod json_key;
@@ -17,7 +18,7 @@ use json::JsonReader;
 use rows::RowsReader;
 use std::io;
 
-/// How an input is taken apart.
+/// How to split an input into records.
 #[derive(Clone, Debug)]
 pub(super) enum Plan {
     Json(Content),
@@ -33,7 +34,7 @@ enum InputReader {
 }
 
 impl Records {
-    /// Reads the header of a format that has one.
+    /// Creates a reader. Reads the header if the format has one.
     pub(super) fn new(source: Source, plan: &Plan) -> Result<Self, Refused> {
         let passed_over = source.passed_over();
         let name = source.name().to_owned();
@@ -52,7 +53,7 @@ impl Records {
         }))
     }
 
-    /// Goes on to a place that an earlier reader had reached.
+    /// Skips to a place that an earlier reader reached.
     pub(super) fn skip_to(&mut self, place: &Place, layout: Option<Layout>) -> io::Result<Skipped> {
         match &mut self.0 {
             InputReader::Json(reader) => reader.skip_to(place, layout),
@@ -60,7 +61,7 @@ impl Records {
         }
     }
 
-    /// Returns how JSON values lie in the input, once that is known.
+    /// Returns the layout of the JSON values, as soon as it is known.
     pub(super) fn layout(&self) -> Option<Layout> {
         match &self.0 {
             InputReader::Json(reader) => reader.layout(),
@@ -68,7 +69,7 @@ impl Records {
         }
     }
 
-    /// Returns the next record, `None` at the end.
+    /// Returns the next record, or `None` at the end.
     pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
         match &mut self.0 {
             InputReader::Json(reader) => reader.next(),

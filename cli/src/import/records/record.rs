@@ -1,4 +1,4 @@
-//! What readers of records return.
+//! The records and errors that the readers return.
 
 use crate::import::place::Place;
 use std::io;
@@ -7,23 +7,23 @@ use vbstore::Change;
 /// One record of the input.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The lines it lies in, counted from 1.
+    /// The first line of the record, counted from 1.
     pub(crate) first_line: u64,
     pub(crate) last_line: u64,
-    /// Where reading goes on after it.
+    /// The position after the record.
     pub(crate) place: Place,
-    /// Whether it is read no further whatever the input grows by. The last line may be half written
-    /// where it has no line end.
+    /// Whether the record is complete even if the input grows. A last line without a line end may
+    /// be partially written.
     pub(crate) is_whole: bool,
-    /// What it asks to be written, or why it is rejected.
+    /// The change to write, or the reason why the record is rejected.
     pub(crate) change: Result<Change, String>,
 }
 
-/// Why no record can be read.
+/// Why an input cannot be read.
 #[derive(Debug)]
 pub(crate) enum Refused {
     Io(io::Error),
-    /// The header does not have what was asked for.
+    /// The header is missing or invalid, or does not match the options.
     Header(String),
 }
 
@@ -33,7 +33,7 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// Lists names behind a colon and what they are; nothing if there are none.
+/// Returns `: `, `what` and up to `most` of the names; an empty text if there are no names.
 pub(super) fn listed(names: &[String], most: usize, what: &str) -> String {
     let Some(first) = names
         .get(..names.len().min(most))

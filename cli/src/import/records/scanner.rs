@@ -1,28 +1,29 @@
-//! Where a JSON value ends, found byte by byte.
+//! Finds the end of a JSON value, byte by byte.
 //!
-//! Only brackets and strings are followed; whether what lies between is JSON is found out when the
-//! value is parsed. Two things go wrong in files that were cut and joined, and are noticed here so
-//! that they cost one record and not all that follow: a string that is not closed ends with its
-//! line, which no JSON string goes beyond; and a value that is not closed ends where another one
-//! begins.
+//! The scanner tracks only brackets and strings. The parser later checks whether the value is valid
+//! JSON. Files that were truncated and concatenated may contain two errors, which the scanner
+//! limits to one record:
+//! - An unclosed string ends at the end of its line, because a JSON string contains no line end.
+//! - An unclosed value ends where another value begins.
 
-/// What is known of a value that has begun.
+/// The state of the scan of one value.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    /// The brackets that are open.
+    /// The open brackets.
     open: Vec<u8>,
     is_in_string: bool,
     is_escaped: bool,
-    /// The last byte that is no white space.
+    /// The last byte outside strings that is not white space.
     previous: u8,
-    /// White space since the line began, if nothing else has come since.
+    /// The width of the white space at the beginning of the line; `None` after any other byte.
     indentation: Option<u64>,
-    /// That of the value itself, if it began a line.
+    /// The indentation of the value itself, if the value began a line.
     own_indentation: Option<u64>,
 }
 
 impl Scanner {
-    /// Begins a value, with the white space before it if it begins its line.
+    /// Begins a value. `indentation` is the width of the white space before it, if it begins a
+    /// line.
     pub(super) fn new(indentation: Option<u64>) -> Self {
         Self {
             own_indentation: indentation,
@@ -30,8 +31,9 @@ impl Scanner {
         }
     }
 
-    /// Whether this byte cannot belong to the value: it begins another one. That is an opening
-    /// brace which begins a line as far to the right as the value's own, where no JSON has one.
+    /// Returns whether this byte begins another value instead of continuing this one. This is an
+    /// opening brace at the beginning of a line, with the indentation of the value itself, at a
+    /// position where JSON does not allow an object.
     pub(super) fn is_another(&self, byte: u8) -> bool {
         if byte != b'{'
             || self.is_in_string
@@ -48,7 +50,7 @@ impl Scanner {
         !may_stand_here
     }
 
-    /// Goes on by a byte of the value.
+    /// Processes the next byte of the value.
     pub(super) fn step(&mut self, byte: u8) {
         let is_line_end = matches!(byte, b'\n' | b'\r');
         if is_line_end {
@@ -79,7 +81,7 @@ impl Scanner {
         self.indentation = None;
     }
 
-    /// Whether no bracket and no string is open.
+    /// Returns whether all brackets and strings are closed.
     pub(super) fn is_closed(&self) -> bool {
         self.open.is_empty() && !self.is_in_string
     }
@@ -89,7 +91,7 @@ impl Scanner {
 mod tests {
     use super::*;
 
-    /// How many bytes the first value takes; `None` if it is not closed.
+    /// Returns the length of the first value; `None` if it is not closed.
     fn length(text: &str) -> Option<usize> {
         let mut scanner = Scanner::new(Some(0));
         for (at, byte) in text.bytes().enumerate() {

@@ -1,15 +1,15 @@
-//! What a header says.
+//! Finds the columns in a header.
 
 use super::StoredAs;
 use crate::import::records::record::listed;
 
-/// Names of columns that an error lists at most.
+/// The most column names that an error message lists.
 const NAMES_MAX: usize = 50;
 
-/// Returns which column is that of the key, and the names of all.
+/// Returns the index of the key's column, and the names of all columns.
 ///
 /// # Errors
-/// There is no such column, or an object cannot have the names.
+/// The key's column is missing, or the names cannot be the names of a JSON object.
 pub(super) fn columns(
     fields: &[&[u8]],
     key: &str,
@@ -30,7 +30,7 @@ pub(super) fn columns(
 fn no_column(name: &str, names: &[String]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     let hint = if names.len() == 1 {
-        " (is the --delimiter another one?)"
+        " (is --delimiter correct?)"
     } else {
         ""
     };
@@ -38,7 +38,7 @@ fn no_column(name: &str, names: &[String]) -> String {
     format!("no column {name:?}{there}{hint}")
 }
 
-/// Refuses names that an object cannot have.
+/// Refuses names that a JSON object cannot have: not UTF-8, or not unique.
 fn check_names(names: &[&[u8]]) -> Result<(), String> {
     for (at, name) in names.iter().enumerate() {
         let text = std::str::from_utf8(name);

@@ -1,26 +1,26 @@
-//! How rows are taken apart.
+//! Options for parsing rows.
 
 use csv_core::{Reader, ReaderBuilder, Terminator};
 
 /// Which column holds the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Column {
-    /// As the header, which is the first row, names it.
+    /// The column with this name in the header, which is the first row.
     Named(String),
-    /// Counted from 0; there is no header.
+    /// The column with this index, counted from 0. There is no header.
     At(usize),
 }
 
-/// What is stored of a row.
+/// The format in which a row is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoredAs {
-    /// Its bytes.
+    /// The bytes of the row, without the line end.
     Line,
-    /// A JSON object with its fields.
+    /// A JSON object with the fields of the row.
     Json,
 }
 
-/// How rows are taken apart.
+/// Options for parsing rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RowsOptions {
     pub(crate) key: Column,
@@ -31,7 +31,7 @@ pub(crate) struct RowsOptions {
 }
 
 impl RowsOptions {
-    /// Returns a parser of rows that end so.
+    /// Returns a parser for rows that end with `end`.
     pub(super) fn parser(&self, end: Terminator) -> Reader {
         let blank = match end {
             Terminator::Any(byte) => byte,
@@ -43,8 +43,8 @@ impl RowsOptions {
             .terminator(end)
             .quoting(self.is_quoted);
         let mut parser = builder.build();
-        // A parser that has read something takes no byte order mark away: that of the input is gone
-        // already, and anywhere else one is data.
+        // The parser reads one blank line first, because a new csv-core parser removes a byte order
+        // mark. The one of the input is already removed, and anywhere else it is data.
         parser.read_record(&[blank], &mut [0; 8], &mut [0; 8]);
         parser
     }
