@@ -426,7 +426,7 @@ fn a_named_pipe_is_imported_whole() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // More than what a look at the beginning of the file would take away.
+    // More input than a check of the first bytes of the file would consume.
     let lines = (0..5_000).map(|n| format!("{{\"key\":\"k{n}\",\"some\":\"more bytes\"}}"));
     let mut pipe = fs::OpenOptions::new()
         .write(true)
