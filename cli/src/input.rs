@@ -36,13 +36,13 @@ pub(crate) fn open(path: &Path, stop: &StopFlag) -> io::Result<Box<dyn BufRead>>
         return Ok(Box::new(PipeReader::stdin(stop)?));
     }
     let path = path.to_owned();
-    // Opening a named pipe waits for its writer, so that too is done on the thread.
+    // Opening a named pipe blocks until it has a writer, so the thread opens it.
     Ok(Box::new(PipeReader::start(stop, move || File::open(path))?))
 }
 
-/// Reads one line with its line feed, and appends it to `line`. Returns how many bytes of the input
-/// it took: 0 at the end. A line that makes `line` longer than [`LINE_MAX`] is cut there; `line` is
-/// not longer than that before.
+/// Reads one line with its line feed, and appends it to `line`, which must not be longer than
+/// [`LINE_MAX`]. Returns the number of input bytes consumed, 0 at the end. If `line` becomes longer
+/// than [`LINE_MAX`], it is truncated to one byte more, and the rest of the line is skipped.
 pub(crate) fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     let limit = LINE_MAX + 1 - line.len();
     let mut some = (&mut *input).take(u64_from(limit));

@@ -1,4 +1,5 @@
-//! A change as JSON: what `dump` prints and `import --format dump` reads.
+//! Converts changes to and from JSON, the format that `dump` prints and `import --format dump`
+//! reads.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -74,7 +75,7 @@ pub(crate) fn change(object: &Map<String, Value>) -> Result<Change, String> {
         u32::try_from(value).map_err(|_| format!("{name:?} is too large"))
     };
     let kind = field("kind")?.as_str().and_then(ItemKind::from_name);
-    let kind = kind.ok_or("\"kind\" is none of mutation, deletion, expiration")?;
+    let kind = kind.ok_or("\"kind\" is none of mutation, deletion and expiration")?;
     let key = bytes(field("key")?).map_err(|error| format!("\"key\": {error}"))?;
     let value = bytes(field("value")?).map_err(|error| format!("\"value\": {error}"))?;
     let datatype = u8::try_from(optional("datatype")?).map_err(|_| "\"datatype\" is too large")?;

@@ -1,4 +1,4 @@
-//! `import`: what is read of files as they come, and what it says of the rest.
+//! Tests of `import` with valid and invalid input files, and of its reports.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Imports a file of this text; returns the exit code, the report and what is in the store.
+/// Imports a file with this text. Returns the exit code, the report and the contents of the store.
 fn imported(
     text: impl AsRef<[u8]>,
     args: &[&str],
@@ -175,7 +175,7 @@ fn what_is_compressed_is_read() {
     let members = [gzip(half(0).as_bytes()), gzip(half(20_000).as_bytes())].concat();
     fs::write(dir.join("in.gz"), &members).unwrap();
     let frames = [half(0), half(20_000)].map(|text| zstd::encode_all(text.as_bytes(), 1).unwrap());
-    // The name says nothing.
+    // The file name does not matter.
     fs::write(dir.join("in"), frames.concat()).unwrap();
     for (store, input) in [("gzip", "in.gz"), ("zstd", "in")] {
         let (exit, report) = import(&[store, "--durability", "memory", input], dir);
@@ -210,7 +210,7 @@ fn what_is_compressed_is_read() {
         "{message}"
     );
     assert_eq!(documents("cut-store", dir).len() as u64, records);
-    // The rest comes: the file is the same up to where it was cut.
+    // The rest is appended: the file is the same up to the truncation.
     fs::write(dir.join("cut"), &members).unwrap();
     let (exit, report) = import(
         &["cut-store", "--durability", "memory", "--resume", "cut"],
@@ -292,7 +292,7 @@ fn a_byte_order_mark_counts_at_the_beginning_only() {
     );
     let quoted = format!("{BOM}\"first\nname\",id\r\nx,7\r\n");
     assert_eq!(keys(&imported(quoted, &csv).2), ["7"]);
-    // Files that were joined: what they begin with is part of the key.
+    // Concatenated files: the byte order mark of a later part is part of the key.
     let joined = format!("{BOM}id,v\n1,a\n{BOM}id,v\n{BOM}2,b\n");
     let (_, _, found) = imported(joined, &csv);
     assert_eq!(keys(&found), ["1", "\u{feff}2", "\u{feff}id"]);
@@ -426,7 +426,7 @@ fn a_named_pipe_is_imported_whole() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // More than what a look at the beginning of the file would take away.
+    // More input than a check of the first bytes of the file would consume.
     let lines = (0..5_000).map(|n| format!("{{\"key\":\"k{n}\",\"some\":\"more bytes\"}}"));
     let mut pipe = fs::OpenOptions::new()
         .write(true)

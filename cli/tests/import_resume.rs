@@ -1,4 +1,4 @@
-//! `import --resume`: after kills, signals and growth.
+//! Tests of `import --resume` after kills and signals, and after the input has grown.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ fn keys(dir: &Path) -> String {
 
 #[test]
 fn an_import_that_is_killed_goes_on_and_imports_nothing_twice() {
-    // So many that none ends before it is killed.
+    // Enough records that no import ends before it is killed.
     const LINES: usize = 60_000;
     const WINDOW: u64 = 256;
     let dir = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ fn an_import_that_is_killed_goes_on_and_imports_nothing_twice() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Killed as soon as it has come so far.
+        // Kill the import as soon as it has made this progress.
         while line_reached() < target && child.try_wait().unwrap().is_none() {
             std::thread::yield_now();
         }
@@ -178,7 +178,7 @@ fn an_import_into_another_store_at_the_same_place_does_not_go_on() {
 
     assert_eq!(exit, 2, "{said}");
     assert!(said.contains("another store"), "{said}");
-    // The state that a store keeps itself is gone with it.
+    // A state file in the store directory is deleted together with the store.
     let (exit, report) = import(&["s", "--resume", "in.jsonl"], dir);
     assert_eq!((exit, &report["records"]), (0, &10.into()));
 }
@@ -244,7 +244,7 @@ fn a_finished_import_is_followed_by_another_or_by_what_came_since() {
     assert_eq!(resumed("two"), (1, 0));
     write("two", "{\"key\":\"b\"}\n{\"key\":\"c\"}\n");
     assert_eq!(resumed("two"), (1, 0));
-    // Replaced, by something longer and by something shorter.
+    // The input is replaced by a longer and by a shorter one.
     write("two", "{\"key\":\"d\"}\n{\"key\":\"e\"}\n{\"key\":\"f\"}\n");
     assert_eq!(resumed("two"), (3, 0));
     write("two", "{\"key\":\"g\"}\n");
@@ -280,7 +280,7 @@ fn a_line_that_was_half_written_is_read_again_whole() {
     assert_eq!(resume(), (0, 1, 4));
     assert_eq!(keys(dir), "abcd");
 
-    // A row whose quoted field is half written, and one that is cut within a field.
+    // A row with a partially written quoted field, and a row that is truncated within a field.
     let csv = |store: &str, text: &str| {
         write(text);
         let args = [
@@ -307,7 +307,7 @@ fn a_line_that_was_half_written_is_read_again_whole() {
 fn what_was_rejected_before_a_kill_is_not_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    // The second part of a compressed file is not there yet.
+    // The second part of a compressed file is not written yet.
     let text = "nonsense\n{\"key\":1}\n";
     let whole = zstd::encode_all(text.as_bytes(), 1).unwrap();
     let rest = zstd::encode_all(&b"{\"key\":2}\n"[..], 1).unwrap();
@@ -328,7 +328,7 @@ fn what_was_rejected_before_a_kill_is_not_forgotten() {
         ),
         (&1.into(), &0.into(), &1.into())
     );
-    // That was said. From now on there is nothing new.
+    // The rejection was reported before. From now on there is nothing new.
     assert_eq!(import(&["s", "--resume", "in"], dir).0, 0);
 }
 
@@ -360,7 +360,7 @@ fn one_state_is_found_however_the_store_is_spelled() {
         );
     }
 
-    // That of an earlier version lies beside the store.
+    // An earlier version kept the state file beside the store directory.
     let state = dir.join("s/IMPORT-STATE.json");
     let mut old = json(&fs::read_to_string(&state).unwrap());
     fs::remove_file(&state).unwrap();
@@ -406,7 +406,7 @@ fn an_import_that_was_cut_short_goes_on_with_the_same_input_only() {
     refused(&["other"], "/in (--format json --key key), up to line 2");
     refused(&["--key", "other", "in"], "of another input");
     write("in", "{\"key\":1}\n{\"key\":7}\nnonsense\n{\"key\":3}\n");
-    refused(&["in"], "the file is another than the one");
+    refused(&["in"], "the file differs from the one");
     write("in", "{\"key\":1}\n");
     refused(&["in"], "the file is shorter than");
     write("in", "{\"key\":1}\n{\"key\":2}\n{\"key\":3}\n");
@@ -447,14 +447,14 @@ fn a_pipe_goes_on_if_the_same_comes_again() {
     assert_eq!(import(&["--strict"], &format!("{good}{bad}")).0, 1);
     let (exit, said) = import(&["--resume"], "{\"key\":1}\n{\"key\":9}\n");
     assert_eq!(exit, 2, "{said}");
-    assert!(said.contains("the stream is another"), "{said}");
+    assert!(said.contains("the stream differs from"), "{said}");
     let (exit, said) = import(&["--resume"], &format!("{good}{{\"key\":3}}\n"));
     let report = json(&said);
     assert_eq!(
         (exit, &report["records"], &report["already_there"]),
         (0, &1.into(), &0.into())
     );
-    // It was finished: what comes next is another stream.
+    // The import was finished, so the next input is another stream.
     let (exit, said) = import(&["--resume"], "{\"key\":4}\n");
     assert_eq!((exit, &json(&said)["records"]), (0, &1.into()));
     assert_eq!(keys(dir), "1234");

@@ -111,8 +111,8 @@ fn resume(
 ) -> Result<Resumed, CommandError> {
     if earlier.store != this.store {
         return Err(CommandError::usage(
-            "the earlier import went into another store: without --resume everything is imported into \
-             this one",
+            "the earlier import wrote to another store: without --resume, the whole input is imported \
+             into this one",
         ));
     }
     let is_pipe = this.input.is_pipe();
@@ -121,8 +121,8 @@ fn resume(
             return Ok(Resumed::AtTheBeginning);
         }
         return Err(CommandError::usage(format!(
-            "the import that was cut short was of another input: {}, up to line {}. Finish it with the \
-             same command and --resume, or leave --resume away to begin with this one, {}",
+            "the interrupted import was of another input: {}, up to line {}. Finish it with the same \
+             command and --resume, or omit --resume to begin with this one, {}",
             earlier.input.describe(),
             earlier.last_line(),
             this.input.describe()
@@ -144,8 +144,8 @@ fn resume(
     let what = match skipped {
         Skipped::Same => return Ok(Resumed::At(earlier)),
         Skipped::Different | Skipped::Shorter if earlier.is_finished => return Ok(Resumed::Anew),
-        Skipped::Different => "is another than the one",
-        Skipped::Shorter => "is shorter than what was imported of the one",
+        Skipped::Different => "differs from the one",
+        Skipped::Shorter => "is shorter than the imported part of the one",
     };
     let what = if is_pipe {
         format!("the stream {what}")
@@ -153,7 +153,8 @@ fn resume(
         format!("the file {what}")
     };
     Err(CommandError::usage(format!(
-        "{what} whose import was cut short at line {}: without --resume it is imported from the beginning",
+        "{what} whose import was interrupted at line {}: without --resume, it is imported from the \
+         beginning",
         earlier.last_line()
     )))
 }
@@ -165,7 +166,7 @@ fn refuse_input_as_state(args: &ImportArgs) -> Result<(), CommandError> {
         return Ok(());
     };
     if real(&args.file) == Some(state) {
-        return Err(CommandError::usage("--state is the input itself"));
+        return Err(CommandError::usage("--state names the input file"));
     }
     Ok(())
 }

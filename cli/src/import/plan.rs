@@ -19,7 +19,7 @@ pub(super) fn plan(args: &ImportArgs) -> Result<Plan, CommandError> {
         let column = number.and_then(|number| number.checked_sub(1));
         Column::At(column.ok_or_else(|| {
             CommandError::usage(format!(
-                "--no-header: --key is the number of a column, 1 for the first, and not {:?}",
+                "with --no-header, --key is the number of a column (1 for the first), not {:?}",
                 args.key
             ))
         })?)
@@ -47,7 +47,7 @@ fn json(args: &ImportArgs) -> Result<Plan, CommandError> {
     ];
     if let Some((_, option)) = of_rows.iter().find(|(is_given, _)| *is_given) {
         return Err(CommandError::usage(format!(
-            "{option} is for --format csv and tsv"
+            "{option} requires --format csv or --format tsv"
         )));
     }
     Ok(Plan::Json(match args.format {

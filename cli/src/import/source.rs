@@ -101,8 +101,8 @@ fn decompress(
     }
     if let Some((what, command)) = known {
         return Err(io::Error::other(format!(
-            "is compressed with {what}, which import does not support: decompress it and pipe it in, with \
-             `{command} FILE | vbstore import ... -`"
+            "is compressed with {what}, which import does not support: decompress it and pipe it in, \
+             with `{command} FILE | vbstore import ... -`"
         )));
     }
     // Parallel zstd compressors begin with a skippable frame, which has one of sixteen magic

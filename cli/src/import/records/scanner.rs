@@ -8,7 +8,7 @@
 /// The state of the scan within a value.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    /// The brackets that are open.
+    /// The open brackets.
     open: Vec<u8>,
     is_in_string: bool,
     is_escaped: bool,

@@ -1,4 +1,4 @@
-//! JSON as files have it, and as they should not.
+//! Tests with valid and invalid JSON.
 
 use super::*;
 use std::io::BufReader;
@@ -24,7 +24,7 @@ fn all<R: BufRead>(reader: &mut JsonReader<R>) -> Vec<(Record, Read)> {
 
 fn read(input: &str) -> Vec<Read> {
     let mut read_once = None;
-    // Pieces as small as they may come must not matter.
+    // The size of the pieces that the input delivers must not matter.
     for piece in [1, 7, 1 << 16] {
         let mut reader = reader(BufReader::with_capacity(piece, input.as_bytes()));
         let found: Vec<_> = all(&mut reader).into_iter().map(|(_, read)| read).collect();
@@ -75,7 +75,7 @@ fn the_elements_of_an_array_are_stored_as_they_are_written() {
         ("[", ",", ",]"),
     ] {
         let text = format!("{before}{}{after}", elements.join(between));
-        // The mark at the beginning of the input is gone before.
+        // The source has already removed the byte order mark at the beginning of the input.
         let text = text.trim_start_matches('\u{feff}');
         assert_eq!(values(text), elements, "{text}");
     }
@@ -95,7 +95,7 @@ fn values_over_several_lines_are_read_one_after_the_other() {
     let lines: Vec<_> = read.iter().map(|read| (read.0, read.1)).collect();
     assert_eq!(lines, [(1, 6), (7, 9), (9, 9), (9, 9)]);
     assert_eq!(keys("{\"k\":1}{\"k\":2}\n{\"k\":3}"), "123");
-    // A list in an object, whose elements begin lines.
+    // An array in an object, with elements that begin lines.
     assert_eq!(
         keys("{\"k\":1,\"v\":[\n{\"k\":2},\n{\"k\":3}\n]}\n{\"k\":4}"),
         "14"
@@ -135,7 +135,7 @@ fn what_is_not_closed_costs_itself_only() {
         assert_eq!(keys(cut), expected, "{cut}");
     }
     assert_eq!(keys("[{\"k\":1}]\nrest of it\n{\"k\":2}"), "1-2");
-    // One line that is cut is one rejection, also the first.
+    // A truncated line causes one rejection, even if it is the first line.
     assert_eq!(keys("{\"k\":1\n{\"k\":2}\n{\"k\":3,\n{\"k\":4}\n"), "-2-4");
     assert_eq!(
         keys("{\"k\":0}\n{\"k\":1\n{\"k\":2}\n{\"k\":\"x\n{\"k\":4}"),

@@ -30,7 +30,7 @@ pub(super) fn columns(
 fn no_column(name: &str, names: &[String]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
     let hint = if names.len() == 1 {
-        " (is the --delimiter another one?)"
+        " (is --delimiter correct?)"
     } else {
         ""
     };

@@ -1,4 +1,4 @@
-//! Rows as files have them, and as they should not.
+//! Tests with valid and invalid rows.
 
 use super::*;
 use std::io::BufReader;
@@ -26,10 +26,10 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The lines of each record, and its key and value.
+/// Returns the lines of each record, and its key and value.
 fn read(input: &[u8], options: &RowsOptions) -> Vec<Read> {
     let mut read_once = None;
-    // Pieces as small as they may come must not matter.
+    // The size of the pieces that the input delivers must not matter.
     for piece in [1, 7, 1 << 16] {
         let input = BufReader::with_capacity(piece, input);
         let mut reader = RowsReader::new(input, b"", options.clone()).unwrap();
@@ -90,7 +90,8 @@ fn rows_end_as_the_first_does() {
         let last = format!("v\tk{end}a\t1{end}b\t\"2{end}");
         assert_eq!(keys(last.as_bytes(), &tsv("k")), ["1", "\"2"], "{end:?}");
     }
-    // A carriage return that ends no line is data, unless the row has other fields than the header.
+    // A carriage return that ends no line is data, unless the number of fields differs from the
+    // header.
     let read = read(b"k,v\n1,a\rb\n2,a\r3,b\r4,c\n", &options("k"));
     assert_eq!(read[0].2.as_ref().unwrap().1, "1,a\rb");
     assert!(
@@ -117,7 +118,7 @@ fn a_quoted_field_that_is_not_closed_costs_its_row_only() {
     let good: Vec<_> = rows.iter().filter_map(|row| row.2.as_ref().ok()).collect();
     assert_eq!(good.len(), 3);
 
-    // The field may begin in a later line of the row than the row.
+    // The quoted field may begin in a later line than its row.
     let rows = read(b"k,v,w\n1,\"a\nb\",\"open\n2,c,d\n", &options("k"));
     assert_eq!((rows[0].0, rows[0].1), (2, 3));
     assert!(rows[0].2.as_ref().unwrap_err().contains("begins in line 3"));
@@ -135,12 +136,12 @@ fn a_stray_quote_does_not_take_rows_to_the_next_quote_along() {
         let bad: Vec<_> = rows.iter().filter(|row| row.2.is_err()).collect();
         assert_eq!((bad.len(), bad[0].0, bad[0].1), (1, 3, 3), "{later}");
     }
-    // A row over several lines has all its fields, one in a line need not.
+    // A row that spans several lines must have all fields. A row of one line need not.
     let rows = read(b"k,v,w\n1,\"a\nb\"\n2,c\n3,\"d\ne\",f\n", &options("k"));
     let found: Vec<_> = rows.iter().map(|row| row.2.is_ok()).collect();
     assert_eq!(found, [false, false, true, true]);
     assert!(refused(b"k,\"v\n1,a\n2,\"b\"\n", &options("k")).contains("do not match"));
-    // A quote in the first row does not make all others have too many columns.
+    // A stray quote in the first row must not cause the rejection of all other rows.
     let first = RowsOptions {
         key: Column::At(0),
         ..options("k")
@@ -263,7 +264,7 @@ fn a_row_beyond_the_limit_is_rejected_and_the_next_one_read() {
     );
     assert!(reader.next().unwrap().is_none());
 
-    // A quote that nothing closes within the limit.
+    // A quote that is not closed within the limit.
     let mut input = b"k,v\na,\"open\n".to_vec();
     for n in 0..LINE_MAX / 16 + 10 {
         input.extend(format!("{n:0>8},{n:0>7}\n").bytes());
