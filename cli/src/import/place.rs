@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unread_bytes_is_read_again_and_peeking_takes_nothing() {
+    fn unread_bytes_are_read_again_and_peeking_takes_nothing() {
         // Two bytes at a time, as a pipe may deliver them.
         let mut input = Rewound::new(BufReader::with_capacity(2, &b"abcdef"[..]));
         assert!(input.peek(3).unwrap().starts_with(b"abc"));

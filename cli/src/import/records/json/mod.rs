@@ -233,29 +233,29 @@ impl<R: BufRead> JsonReader<R> {
         };
         let last_line = self.walked.at.line + 1;
         let fault = match ending {
-            FinishOnDrop::Another => Some(format!(
+            ValueEnd::Another => Some(format!(
                 "the value that begins in line {first_line} is not closed where line {last_line} begins \
                  another"
             )),
-            FinishOnDrop::Input if is_array => {
+            ValueEnd::Input if is_array => {
                 // Without this, the next call would reject the unclosed array a second time.
                 self.is_inside = false;
                 Some("the input ends within a value, and before the array does".to_owned())
             }
-            FinishOnDrop::Input if last_line > first_line => Some(format!(
+            ValueEnd::Input if last_line > first_line => Some(format!(
                 "the value that begins in line {first_line} is not closed before the input ends"
             )),
             // The parser finds any other fault of the value.
-            FinishOnDrop::Closed | FinishOnDrop::Input => None,
+            ValueEnd::Closed | ValueEnd::Input => None,
         };
         Ok(Some(Frame {
             first_line,
             // The line that begins another value is not part of this one.
             last_line: match ending {
-                FinishOnDrop::Another => first_line.max(last_line - 1),
+                ValueEnd::Another => first_line.max(last_line - 1),
                 _ => last_line,
             },
-            is_whole: !matches!(ending, FinishOnDrop::Input),
+            is_whole: !matches!(ending, ValueEnd::Input),
             fault,
         }))
     }
@@ -300,23 +300,23 @@ impl<R: BufRead> JsonReader<R> {
     }
 
     /// Reads an object or an array, up to its closing bracket.
-    fn bracketed(&mut self) -> io::Result<FinishOnDrop> {
+    fn bracketed(&mut self) -> io::Result<ValueEnd> {
         let mut scanner = Scanner::new(self.walked.indentation);
         loop {
             let available = self.input.fill_buf()?;
             if available.is_empty() {
-                return Ok(FinishOnDrop::Input);
+                return Ok(ValueEnd::Input);
             }
             let (mut length, mut ending) = (0, None);
             for byte in available {
                 if scanner.is_another(*byte) {
-                    ending = Some(FinishOnDrop::Another);
+                    ending = Some(ValueEnd::Another);
                     break;
                 }
                 scanner.step(*byte);
                 length += 1;
                 if scanner.is_closed() {
-                    ending = Some(FinishOnDrop::Closed);
+                    ending = Some(ValueEnd::Closed);
                     break;
                 }
             }
@@ -329,12 +329,12 @@ impl<R: BufRead> JsonReader<R> {
 
     /// Reads a value that is neither an object nor an array. It extends to the end of its line; an
     /// element of an array also ends at a comma or a closing bracket.
-    fn other(&mut self, is_element: bool) -> io::Result<FinishOnDrop> {
+    fn other(&mut self, is_element: bool) -> io::Result<ValueEnd> {
         let mut scanner = Scanner::new(None);
         loop {
             let available = self.input.fill_buf()?;
             if available.is_empty() {
-                return Ok(FinishOnDrop::Input);
+                return Ok(ValueEnd::Input);
             }
             let mut is_over = false;
             let mut length = 0;
@@ -353,7 +353,7 @@ impl<R: BufRead> JsonReader<R> {
             }
             self.take(length)?;
             if is_over {
-                return Ok(FinishOnDrop::Closed);
+                return Ok(ValueEnd::Closed);
             }
         }
     }
@@ -418,7 +418,7 @@ impl Walked {
 
 /// Why the reading of a value ended.
 #[derive(Clone, Copy)]
-enum FinishOnDrop {
+enum ValueEnd {
     Closed,
     /// Another value begins.
     Another,
