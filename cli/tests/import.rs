@@ -355,11 +355,11 @@ fn rows_without_a_header_and_rows_as_objects() {
         &["--format", "csv", "--key", "a"],
         "in: no column \"a\": the header has \"a;b\"",
     );
-    refused(&["--delimiter", ";"], "csv and tsv");
-    refused(&["--as", "json"], "csv and tsv");
+    refused(&["--delimiter", ";"], "--format csv or --format tsv");
+    refused(&["--as", "json"], "--format csv or --format tsv");
     refused(&["--key", "/a~b"], "JSON pointer");
     refused(&["--strict", "--skip-bad"], "cannot be used with");
-    refused(&["--state", "in"], "--state is the input");
+    refused(&["--state", "in"], "--state names the input file");
     assert!(!dir.join("s").exists());
 }
 
