@@ -191,7 +191,9 @@ impl<'a> Follower<'a> {
             CutAction::GoOn => {}
             CutAction::StayAway => {
                 self.found.stayed_away += 1;
-                let max = self.plan.reconnect_every.unwrap_or(0);
+                let Some(max) = self.plan.reconnect_every else {
+                    unreachable!("only a follower with reconnect_every is disconnected");
+                };
                 let missed = self.random.random_range(0..=max);
                 // Saturating: `--reconnect-every` may be any number.
                 let until = self.high_seqnos()?.saturating_add(missed);
